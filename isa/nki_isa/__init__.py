@@ -1,0 +1,1 @@
+"""What the machine is: dtypes, targets, tensors, instructions, programs, diagnostics."""

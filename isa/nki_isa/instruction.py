@@ -1,0 +1,315 @@
+"""The base of every instruction: operand roles, the registry, constraints as data.
+
+An instruction is one class in :mod:`nki_isa.ops`. Its fields state the operands
+with their roles, in the order of the public signature; everything else derives
+from them: ``nki.isa.<name>``, IR text, liveness, hazards, dependencies, the
+reference page, the constraint tests.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from nki_isa.diagnostics import Diagnostic, Frame, NkiValidationError, error
+from nki_isa.tensor import NkiTensor, VirtualRegister
+
+if TYPE_CHECKING:
+    from nki_isa.cost import Cost
+    from nki_isa.target import Target
+
+
+class Engine(enum.Enum):
+    """What runs an instruction; the names and values of ``nki.isa.engine``."""
+
+    unknown = 0
+    tensor = 1
+    scalar = 2
+    gpsimd = 3
+    dma = 4
+    vector = 5
+    sync = 6
+
+
+class Role(enum.Enum):
+    """What an instruction does with a field."""
+
+    read = "read"
+    write = "write"
+    read_write = "read_write"  # reads its old contents too (accumulation)
+    scalar = "scalar"  # an immediate, a tile of one column, or a register: read
+    reads = "reads"  # a list of tensors, all read
+    register_read = "register_read"
+    register_write = "register_write"
+    attribute = "attribute"  # known at compile time
+
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(slots=True)
+class Field:
+    """One parameter of an instruction: its role, default and, for attributes, its kind."""
+
+    role: Role
+    default: Any = REQUIRED
+    kind: Any = None
+    name: str = ""
+
+    @property
+    def is_operand(self) -> bool:
+        """True if the machine touches memory or registers for it."""
+        return self.role is not Role.attribute
+
+
+def read(default: Any = REQUIRED) -> Any:
+    """A tensor the instruction reads; a default of None makes it optional."""
+    return Field(Role.read, default)
+
+
+def write(default: Any = REQUIRED) -> Any:
+    """A tensor the instruction overwrites."""
+    return Field(Role.write, default)
+
+
+def read_write(default: Any = REQUIRED) -> Any:
+    """A tensor the instruction updates in place."""
+    return Field(Role.read_write, default)
+
+
+def scalar(default: Any = REQUIRED) -> Any:
+    """An immediate number, a one-column tile or a register."""
+    return Field(Role.scalar, default)
+
+
+def reads(default: Any = REQUIRED) -> Any:
+    """A list of tensors the instruction reads."""
+    return Field(Role.reads, default)
+
+
+def register_read(default: Any = REQUIRED) -> Any:
+    """A register (or an int) the instruction reads."""
+    return Field(Role.register_read, default)
+
+
+def register_write(default: Any = REQUIRED) -> Any:
+    """A register the instruction writes."""
+    return Field(Role.register_write, default)
+
+
+def attribute(kind: Any, default: Any = REQUIRED) -> Any:
+    """A compile-time value; `kind` names its type: an Enum class, ``Operator``, bool, int, tuple, str."""
+    return Field(Role.attribute, default, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One documented rule of an instruction, as data.
+
+    Attributes:
+        code: the diagnostic's code.
+        rule: the rule in one sentence, without values.
+        broken: given the instruction and the target, the message with the value
+            received and the limit, or None where the rule holds.
+        help: what to write instead.
+        source: the documentation page or measurement that states the rule.
+    """
+
+    code: str
+    rule: str
+    broken: Callable[[Any, Target], str | None]
+    help: str
+    source: str
+
+
+I = TypeVar("I", bound="Instruction")
+
+REGISTRY: dict[str, type[Instruction]] = {}
+
+
+class Instruction:
+    """Base class; see :mod:`nki_isa.ops` for the instructions.
+
+    Class attributes a subclass states:
+        engines: the engines that can run it, the default first. DMA instructions
+            state ``(Engine.dma,)``.
+        since: oldest generation that has it (2, 3 or 4: nc_version).
+        constraints: its documented rules, checked in order, all reported.
+        source: the page that defines it.
+        stateful: True if `compute` takes the engine state as first argument.
+
+    Methods a subclass gives:
+        compute: numpy arrays in (one per operand that is read, in field order; a
+            missing optional operand is None; an immediate is a float), numpy
+            arrays out (one per operand written, in field order, or a single
+            array). Values come in as stored; results may be float32: the machine
+            casts them to the destination's dtype.
+        cost: how long it holds its engine and when its result is visible.
+    """
+
+    engines: ClassVar[tuple[Engine, ...]] = ()
+    since: ClassVar[int] = 2
+    constraints: ClassVar[tuple[Constraint, ...]] = ()
+    source: ClassVar[str] = ""
+    stateful: ClassVar[bool] = False
+    fields: ClassVar[dict[str, Field]] = {}
+    opcode: ClassVar[str] = ""
+    signature: ClassVar[inspect.Signature]
+
+    on: Engine  # the engine that runs this one, decided by `resolve`
+    stack: tuple[Frame, ...] = ()  # the user's calls, innermost last
+    name: str | None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.__dict__.update(self.bind(args, kwargs))
+        self.normalise()
+        self.on = self.resolve_engine()
+
+    # --- building
+
+    @classmethod
+    def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by field name with defaults filled in; NKI-L012 where they do not fit."""
+        fields = cls.fields
+        values = dict(zip(fields, args))
+        problem = None
+        if len(args) > len(fields):
+            problem = f"{cls.opcode} takes {len(fields)} arguments but {len(args)} were given"
+        for name, value in kwargs.items():
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, 1)
+                hint = f"write {near[0]}=" if near else f"its parameters are {', '.join(fields)}"
+                raise error("NKI-L012", f"{cls.opcode} has no parameter {name!r}", help=hint)
+            if name in values:
+                problem = f"{cls.opcode} got {name!r} twice"
+            values[name] = value
+        if len(values) < len(fields):
+            missing = []
+            for name, field in fields.items():
+                if name not in values:
+                    if field.default is REQUIRED:
+                        missing.append(name)
+                    values[name] = field.default
+            if missing:
+                problem = f"{cls.opcode} lacks the argument{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        if problem:
+            raise error("NKI-L012", problem, help=f"its signature is {cls.opcode}{cls.signature}")
+        return values
+
+    def normalise(self) -> None:
+        """Bring arguments to one form (for example names to operators); may be extended."""
+
+    def resolve_engine(self) -> Engine:
+        """The engine it runs on: the one asked for, else the first of `engines`."""
+        asked = self.__dict__.get("engine", Engine.unknown)
+        return asked if isinstance(asked, Engine) and asked is not Engine.unknown else self.engines[0]
+
+    def check(self, target: Target) -> None:
+        """Raise NkiValidationError with every constraint this instruction breaks on `target`."""
+        broken: list[Diagnostic] = []
+        for constraint in self.constraints:
+            message = constraint.broken(self, target)
+            if message is not None:
+                broken.append(
+                    Diagnostic(
+                        constraint.code,
+                        f"{self.opcode}: {message}",
+                        help=constraint.help,
+                        notes=(f"rule: {constraint.rule}", f"source: {constraint.source}"),
+                    )
+                )
+        if broken:
+            raise NkiValidationError(broken)
+
+    # --- what it touches
+
+    def operands(self) -> Iterable[tuple[Field, Any]]:
+        """The fields with a role other than attribute, with their values, None left out."""
+        values = self.__dict__
+        for name, field in self.fields.items():
+            if field.role is not Role.attribute:
+                value = values[name]
+                if value is not None:
+                    yield field, value
+
+    @property
+    def reads(self) -> list[NkiTensor]:
+        """Every tensor it reads, the index tensors of dynamic views included."""
+        found: list[NkiTensor] = []
+        for field, value in self.operands():
+            if field.role is Role.reads:
+                found.extend(v for v in value if isinstance(v, NkiTensor))
+            elif isinstance(value, NkiTensor):
+                if field.role is not Role.write:
+                    found.append(value)
+                if value.dynamic is not None and isinstance(value.dynamic.index, NkiTensor):
+                    found.append(value.dynamic.index)
+        for tensor in list(found):
+            if tensor.dynamic is not None and isinstance(tensor.dynamic.index, NkiTensor):
+                if tensor.dynamic.index not in found:
+                    found.append(tensor.dynamic.index)
+        return found
+
+    @property
+    def writes(self) -> list[NkiTensor]:
+        """Every tensor it writes."""
+        return [
+            v for f, v in self.operands() if f.role in (Role.write, Role.read_write) and isinstance(v, NkiTensor)
+        ]
+
+    @property
+    def registers_read(self) -> list[VirtualRegister]:
+        """Every register it reads, those in dynamic views included."""
+        found: list[VirtualRegister] = []
+        for field, value in self.operands():
+            for v in value if field.role is Role.reads else (value,):
+                if isinstance(v, VirtualRegister) and field.role is not Role.register_write:
+                    found.append(v)
+                elif isinstance(v, NkiTensor) and v.dynamic is not None:
+                    if isinstance(v.dynamic.index, VirtualRegister):
+                        found.append(v.dynamic.index)
+        return found
+
+    @property
+    def registers_written(self) -> list[VirtualRegister]:
+        """Every register it writes."""
+        return [v for f, v in self.operands() if f.role is Role.register_write and isinstance(v, VirtualRegister)]
+
+    # --- what a subclass gives
+
+    def compute(self, *inputs: Any) -> Any:
+        """The numerics: see the class docstring."""
+        raise NotImplementedError(f"{self.opcode}.compute")
+
+    def cost(self, target: Target) -> Cost:
+        """How long it holds its engine, and when its result is visible."""
+        raise NotImplementedError(f"{self.opcode}.cost")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={self.__dict__[k]!r}" for k in self.fields)
+        return f"{self.opcode}({shown})"
+
+
+def instruction(cls: type[I]) -> type[I]:
+    """Gather the fields of an instruction class and enter it in the registry.
+
+    Every instruction gets a last field ``name`` (the user's label for it) unless it states one.
+    """
+    fields: dict[str, Field] = {}
+    for key, value in list(vars(cls).items()):
+        if isinstance(value, Field):
+            value.name = key
+            fields[key] = value
+            delattr(cls, key)
+    if "name" not in fields:
+        fields["name"] = Field(Role.attribute, None, str, "name")
+    cls.fields = fields
+    cls.opcode = cls.__name__
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    cls.signature = inspect.Signature([inspect.Parameter(n, kind, default=f.default) for n, f in fields.items()])
+    REGISTRY[cls.opcode] = cls
+    return cls

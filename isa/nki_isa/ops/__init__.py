@@ -1,0 +1,1 @@
+"""Every instruction, one class each, one module per engine."""
