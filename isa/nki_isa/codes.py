@@ -89,6 +89,7 @@ _ROWS = (
     Code("NKI-V112", "too many dimensions", "An access pattern has at most the dimensions the instruction encodes."),
     Code("NKI-V113", "attributes that exclude each other", "Options of one instruction combine as documented."),
     Code("NKI-V114", "misaligned access", "An access starts at the alignment its memory requires."),
+    Code("NKI-V115", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}

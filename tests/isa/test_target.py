@@ -1,0 +1,63 @@
+"""Every figure of every generation has a source, and names of targets resolve."""
+
+from __future__ import annotations
+
+import pytest
+
+from nki_isa.diagnostics import NkiValidationError
+from nki_isa.target import SOURCES, TARGETS, TRN1, TRN2, TRN3, Evidence, as_target, default_target, figures
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
+def test_every_numeric_figure_has_a_source(target):
+    assert set(figures()) == set(SOURCES)
+    for name in figures():
+        value = getattr(target, name)
+        assert isinstance(value, (int, float)) and not isinstance(value, bool), name
+        source = target.source(name)
+        assert isinstance(source.evidence, Evidence)
+        assert len(source.reference) > 8, name
+
+
+def test_generations_are_where_the_documentation_puts_them():
+    assert [t.sbuf_partition_bytes >> 10 for t in (TRN1, TRN2, TRN3)] == [192, 224, 256]
+    assert [t.tensor_ghz for t in (TRN1, TRN2, TRN3)] == [2.8, 2.4, 2.4]
+    assert [t.nc_version for t in (TRN1, TRN2, TRN3)] == [2, 3, 4]
+    for target in TARGETS.values():
+        assert target.psum_banks * target.psum_bank_bytes == target.psum_partition_bytes
+        assert target.partitions == target.dma_engines * target.dma_partitions_per_engine
+        assert target.ghz("vector") == target.vector_ghz
+        # the peak is what 128 x 128 multiply-adds per cycle make
+        assert target.peak_tflops_bf16 == pytest.approx(2 * 128 * 128 * target.tensor_ghz / 1e3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("trn1", TRN1), ("inf2", TRN1), ("gen2", TRN1), ("NC-v2", TRN1), ("trn2", TRN2), ("gen3", TRN2),
+     (3, TRN2),
+     ("nc-v4", TRN3), ("trn3", TRN3), ("gen4", TRN3), (TRN3, TRN3)],
+)  # fmt: skip
+def test_aliases(name, target):
+    assert as_target(name) is target
+
+
+def test_unknown_target_names_the_choices():
+    with pytest.raises(NkiValidationError) as caught:
+        as_target("trn9")
+    found = caught.value.diagnostics[0]
+    assert found.code == "NKI-V115"
+    assert "trn9" in found.message
+    assert all(name in (found.help or "") for name in TARGETS)
+
+
+def test_default_target_reads_the_environment_at_each_call(monkeypatch):
+    monkeypatch.delenv("NEURON_PLATFORM_TARGET_OVERRIDE", raising=False)
+    monkeypatch.delenv("NKI_NC_VERSION", raising=False)
+    assert default_target() is TRN2
+    monkeypatch.setenv("NKI_NC_VERSION", "gen4")
+    assert default_target() is TRN3
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "inf2")
+    assert default_target() is TRN1
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trainium9")
+    with pytest.raises(NkiValidationError):
+        default_target()
