@@ -73,6 +73,37 @@ _ROWS = (
     Code("NKI-L027", "no kernel call in file", "A file given to run, profile or ir calls at least one kernel."),
     Code("NKI-L028", "malformed IR text", "IR text follows the grammar that `nki-sim ir` prints."),
     Code("NKI-L029", "called outside a kernel", "Device operations are written inside a function that nki.jit compiles."),
+    # --- validation: making tensors
+    Code("NKI-V120", "bad shape", "A tensor has sizes of at least 1, and a partition and a free dimension on chip."),
+    Code("NKI-V121", "not a dtype", "A tensor has one of the NeuronCore's data types."),
+    Code("NKI-V122", "not a memory region", "A tensor lives in SBUF, PSUM, private HBM or shared HBM."),
+    Code("NKI-V124", "bad loop bound", "A device loop has int or register bounds and a positive constant step."),
+    Code("NKI-V123", "bad address", "An explicit address is (partition, byte) in an on-chip memory."),
+    # --- validation: tensors and views
+    Code("NKI-V010", "index out of range", "An index names a position that the dimension has."),
+    Code("NKI-V011", "wrong number of indices", "A key has at most one index per dimension and one Ellipsis."),
+    Code("NKI-V012", "unsupported index", "A key is made of integers, slices, Ellipsis and nl.ds."),
+    Code("NKI-V013", "empty or backward slice", "A slice takes at least one element, with a step of at least 1."),
+    Code("NKI-V014", "no such dimension", "A dimension is numbered from 0 to ndim - 1."),
+    Code("NKI-V015", "partition dimension changed", "Dimension 0 of an SBUF or PSUM tensor stays the partitions."),
+    Code("NKI-V016", "dimension is not of size 1", "Only a dimension of size 1 is broadcast or squeezed."),
+    Code("NKI-V017", "not a permutation", "permute names each dimension of the tensor once."),
+    Code("NKI-V018", "element count changed", "A reshape keeps the number of elements."),
+    Code("NKI-V019", "layout needs a copy", "Dimensions merge only where they are contiguous in memory."),
+    Code("NKI-V020", "bytes do not divide", "Reinterpreted bytes divide into whole elements of the new data type."),
+    Code("NKI-V021", "malformed access pattern", "A pattern is a list of [stride >= 0, count >= 1] pairs."),
+    Code("NKI-V022", "wrong partition stride", "On chip, the first stride of a pattern is one partition's elements."),
+    Code("NKI-V023", "pattern outside the storage", "Every element of a pattern lies in the storage it addresses."),
+    Code("NKI-V024", "already indirect", "A view carries one runtime offset."),
+    Code("NKI-V025", "indirect dimension changed", "A dimension that a runtime index addresses stays as it is."),
+    Code("NKI-V026", "bad runtime index", "A runtime index is a register or an SBUF tensor of integers."),
+    Code("NKI-V027", "runtime index not possible here", "Each form of runtime addressing has the memories it works on."),
+    Code("NKI-V028", "bad rearrange pattern", "Both patterns name the same dimensions, each once."),
+    Code("NKI-V029", "assignment to a tensor", "Tensors are written by instructions."),
+    Code("NKI-V030", "operator on a tensor", "Tensors are computed with by instructions."),
+    Code("NKI-V031", "tensor contents at compile time", "The compiler knows a tensor's shape, not its elements."),
+    Code("NKI-V032", "not a data type", "A data type is one of the NKI data types."),
+    Code("NKI-V033", "too few dimensions", "SBUF and PSUM tensors have at least 2 dimensions, HBM tensors 1."),
     # --- validation: instructions
     Code("NKI-V100", "wrong kind of operand", "Each operand of an instruction is a tensor, a scalar or a value as documented."),
     Code("NKI-V101", "wrong memory", "Each operand lives in a memory its engine can reach."),
@@ -89,7 +120,10 @@ _ROWS = (
     Code("NKI-V112", "too many dimensions", "An access pattern has at most the dimensions the instruction encodes."),
     Code("NKI-V113", "attributes that exclude each other", "Options of one instruction combine as documented."),
     Code("NKI-V114", "misaligned access", "An access starts at the alignment its memory requires."),
+    Code("NKI-V115", "strided partitions", "An access on chip spans consecutive partitions, each once."),
     Code("NKI-V115", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
+    # --- unsupported
+    Code("NKI-U001", "more than one core", "A launch runs on as many cores as are modelled."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}

@@ -1,0 +1,713 @@
+"""Constructors of :class:`~nki_isa.instruction.Constraint` rows, shared by all instructions.
+
+An instruction states ``constraints = rules(memory("dst", SBUF, PSUM), ...)``. Each
+constructor takes field names and limits; the row it returns says in its message
+the value received and the limit. A row looks only at operands of the kind it
+speaks of: an operand of a wrong kind is the business of :data:`OPERAND_KINDS`,
+an absent optional operand of nobody.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nki_isa.instruction import Constraint, Engine, Instruction, Role
+from nki_isa.operators import Operator
+from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
+
+ARCHITECTURE = "nki/guides/architecture/trainium_inferentia2_arch"
+STUB = "nki/api/nki/isa"
+
+#: Values by generation or by instruction: a constant, or a function of instruction and target.
+Limit = int | Callable[[Any, Any], int]
+Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_SCALARS = (*_NUMBERS, NkiTensor, VirtualRegister)
+_PARTITION_BYTES = {2: {SBUF: 192 * 1024}, 3: {SBUF: 224 * 1024}, 4: {SBUF: 256 * 1024}}
+
+
+def rules(*rows: Constraint | tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+    """The constraints of one instruction: those every instruction has, then `rows` in order."""
+    found = [OPERAND_KINDS, GENERATION, ENGINE]
+    for row in rows:
+        found.extend(row if isinstance(row, tuple) else (row,))
+    return tuple(found)
+
+
+# --- looking at operands
+
+
+def elements_per_partition(tensor: NkiTensor) -> int:
+    """The free size: number of elements of the view in each partition."""
+    return math.prod(tensor.shape[1:])
+
+
+def start_of(tensor: NkiTensor) -> int:
+    """The partition an on-chip view starts at; relative to its storage where that has no address."""
+    row = tensor.storage.row_bytes // tensor.dtype.itemsize
+    inside = tensor.offset // row if row else 0
+    address = tensor.storage.address
+    return inside + (address[0] if address else 0)
+
+
+def in_psum(value: Any) -> bool:
+    """True for a tensor in PSUM."""
+    return isinstance(value, NkiTensor) and value.storage.region is PSUM
+
+
+def free_pattern(tensor: NkiTensor) -> list[tuple[int, int]]:
+    """(stride, count) of the free dimensions as the engine walks them: size 1 left out, contiguous merged."""
+    merged: list[tuple[int, int]] = []
+    for stride, count in zip(tensor.strides[1:], tensor.shape[1:], strict=True):
+        if count == 1:
+            continue
+        if merged and merged[-1][0] == stride * count:
+            merged[-1] = (stride, merged[-1][1] * count)
+        else:
+            merged.append((stride, count))
+    return merged
+
+
+def tensors_of(value: Any) -> Iterable[NkiTensor]:
+    """The tensors in an operand: itself, or those of a list."""
+    if isinstance(value, NkiTensor):
+        return (value,)
+    if isinstance(value, (list, tuple)):
+        return [v for v in value if isinstance(v, NkiTensor)]
+    return ()
+
+
+def _each(
+    names: tuple[str, ...], test: Callable[[NkiTensor, Any, Any], str | None]
+) -> Callable[[Any, Any], str | None]:
+    """`test` on every tensor among the named fields; the first complaint, led by the field's name."""
+
+    def broken(instruction: Instruction, target: Target) -> str | None:
+        values = instruction.__dict__
+        for name in names:
+            value = values[name]
+            for tensor in (value,) if type(value) is NkiTensor else tensors_of(value):
+                message = test(tensor, instruction, target)
+                if message is not None:
+                    return f"{name} {message}"
+        return None
+
+    return broken
+
+
+def listed(items: Iterable[Any], joint: str = "or") -> str:
+    """``a, b or c``."""
+    words = [str(i) for i in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def region_name(region: MemoryRegion) -> str:
+    """SBUF, PSUM or HBM."""
+    return {SBUF: "SBUF", PSUM: "PSUM"}.get(region, "HBM")
+
+
+# --- rules that every instruction has
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r}"[:60]
+
+
+def _operand_kinds(instruction: Instruction, target: Target) -> str | None:
+    values = instruction.__dict__
+    for name, field in instruction.fields.items():
+        value = values[name]
+        role = field.role
+        if role is Role.attribute:
+            kind = field.kind
+            if (
+                isinstance(kind, type)
+                and issubclass(kind, enum.Enum)
+                and not isinstance(value, kind)
+                and value is not field.default
+            ):
+                return f"{name} is {_kind_of(value)}, it must be a member of {kind.__name__}"
+        elif value is None:
+            if field.default is not None:
+                return f"{name} is None, it must be given"
+        elif role is Role.scalar:
+            if not isinstance(value, _SCALARS):
+                return f"{name} is {_kind_of(value)}, it must be a number, a tensor or a register"
+        elif role is Role.reads:
+            if not isinstance(value, (list, tuple)) or not all(isinstance(v, NkiTensor) for v in value):
+                return f"{name} is {_kind_of(value)}, it must be a list of tensors"
+        elif role is Role.register_read:
+            if not isinstance(value, (VirtualRegister, *_NUMBERS)):
+                return f"{name} is {_kind_of(value)}, it must be a register or an int"
+        elif role is Role.register_write:
+            if not isinstance(value, VirtualRegister):
+                return f"{name} is {_kind_of(value)}, it must be a register"
+        elif not isinstance(value, NkiTensor):
+            return f"{name} is {_kind_of(value)}, it must be a tensor"
+    return None
+
+
+OPERAND_KINDS = Constraint(
+    "NKI-V100",
+    "Each operand is a tensor, a scalar or a register, as its parameter says.",
+    _operand_kinds,
+    "pass what the signature names: a tensor made by nl.ndarray, a number, or a register",
+    STUB,
+)
+
+
+def _generation(instruction: Instruction, target: Target) -> str | None:
+    if instruction.since > target.nc_version:
+        return (
+            f"it exists since NeuronCore-v{instruction.since}, "
+            f"the target {target.name} is NeuronCore-v{target.nc_version}"
+        )
+    return None
+
+
+GENERATION = Constraint(
+    "NKI-V108",
+    "An instruction exists on the generations that have its hardware.",
+    _generation,
+    "choose a newer target, or write the computation with instructions this generation has",
+    STUB,
+)
+
+
+def _engine(instruction: Instruction, target: Target) -> str | None:
+    if instruction.on not in instruction.engines:
+        return f"engine is {instruction.on.name}, it runs on {listed(e.name for e in instruction.engines)}"
+    if instruction.on is Engine.gpsimd:
+        for field, value in instruction.operands():
+            for tensor in tensors_of(value):
+                if tensor.storage.region is PSUM:
+                    return f"engine is gpsimd and {field.name} is in PSUM, which gpsimd cannot access"
+    return None
+
+
+ENGINE = Constraint(
+    "NKI-V106",
+    "An instruction runs on an engine that implements it, and gpsimd cannot access PSUM.",
+    _engine,
+    "leave engine unset, or name one of its engines; copy PSUM data to SBUF before gpsimd uses it",
+    ARCHITECTURE,
+)
+
+
+# --- memory
+
+
+def memory(name: str, *regions: MemoryRegion, source: str = STUB) -> Constraint:
+    """`name` lives in one of `regions` (NKI-V101)."""
+    allowed = frozenset(regions)
+    wanted = listed(dict.fromkeys(region_name(r) for r in regions))
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.storage.region in allowed:
+            return None
+        return f"is in {region_name(tensor.storage.region)}, it must be in {wanted}"
+
+    return Constraint(
+        "NKI-V101", f"{name} is in {wanted}.", _each((name,), test), f"copy {name} to {wanted} first", source
+    )
+
+
+def on_chip(*names: str, source: str = STUB) -> tuple[Constraint, ...]:
+    """Each of `names` lives in SBUF or PSUM (NKI-V101)."""
+    return tuple(memory(name, SBUF, PSUM, source=source) for name in names)
+
+
+def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
+    """`first` and `second` are not both in PSUM (NKI-V101)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        if in_psum(values[first]) and in_psum(values[second]):
+            return f"{first} and {second} are both in PSUM, at most one of them may be"
+        return None
+
+    rule = f"At most one of {first} and {second} is in PSUM."
+    return Constraint("NKI-V101", rule, broken, f"copy {first} or {second} to SBUF first", source)
+
+
+# --- sizes
+
+
+def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> Constraint:
+    """Each of `names` spans at most `limit` partitions (NKI-V102)."""
+    many = limit if callable(limit) else (lambda instruction, target: limit)
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        most = many(instruction, target)
+        if tensor.shape and tensor.shape[0] > most:
+            return f"has {tensor.shape[0]} partitions, at most {most} are possible"
+        return None
+
+    rule = f"{listed(names, 'and')} span{'s' * (len(names) == 1)} at most {_limit_word(limit)} partitions."
+    return Constraint("NKI-V102", rule, _each(names, test), "split the work into smaller tiles", source)
+
+
+def same_partitions(first: str, *others: str, source: str = STUB) -> Constraint:
+    """`others` have as many partitions as `first` (NKI-V103)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        reference = values[first]
+        if not isinstance(reference, NkiTensor):
+            return None
+        count = reference.shape[0]
+        for name in others:
+            value = values[name]
+            if isinstance(value, NkiTensor) and value.shape[0] != count:
+                return f"{name} has {value.shape[0]} partitions, {first} has {count}: they must be equal"
+        return None
+
+    rule = f"{listed((first, *others), 'and')} have the same number of partitions."
+    return Constraint("NKI-V103", rule, broken, f"slice both to the partitions of {first}", source)
+
+
+def same_elements_per_partition(first: str, *others: str, source: str = STUB) -> Constraint:
+    """`others` have as many elements per partition as `first`, in any shape (NKI-V103)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        reference = values[first]
+        if not isinstance(reference, NkiTensor):
+            return None
+        shape = reference.shape[1:]
+        count = math.prod(shape)
+        for name in others:
+            value = values[name]
+            if isinstance(value, NkiTensor) and value.shape[1:] != shape:
+                got = elements_per_partition(value)
+                if got != count:
+                    return (
+                        f"{name} {shape_of(value)} has {got} elements per partition, "
+                        f"{first} {shape_of(reference)} has {count}: they must be equal"
+                    )
+        return None
+
+    rule = f"{listed((first, *others), 'and')} have the same number of elements per partition."
+    return Constraint("NKI-V103", rule, broken, "give the operands the same free size", source)
+
+
+def sameshape_of(first: str, *others: str, source: str = STUB) -> tuple[Constraint, ...]:
+    """`others` have the partitions and the elements per partition of `first` (NKI-V103)."""
+    return (
+        same_partitions(first, *others, source=source),
+        same_elements_per_partition(first, *others, source=source),
+    )
+
+
+def elements(name: str, count: Limit, what: str, *, source: str = STUB) -> Constraint:
+    """`name` has exactly `count` elements per partition; `what` says what they are (NKI-V103)."""
+    wanted = count if callable(count) else (lambda instruction, target: count)
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        expected = wanted(instruction, target)
+        got = elements_per_partition(tensor)
+        if got != expected:
+            return f"{shape_of(tensor)} has {got} elements per partition, it must have {expected}: {what}"
+        return None
+
+    rule = f"{name} has {_limit_word(count)} elements per partition: {what}."
+    return Constraint("NKI-V103", rule, _each((name,), test), f"allocate {name} with that free size", source)
+
+
+def elements_multiple(name: str, factor: int, what: str, *, source: str = STUB) -> Constraint:
+    """The elements per partition of `name` are a multiple of `factor` (NKI-V103)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        got = elements_per_partition(tensor)
+        if got % factor or got == 0:
+            return f"has {got} elements per partition, it must have a multiple of {factor}: {what}"
+        return None
+
+    rule = f"The elements per partition of {name} are a multiple of {factor}: {what}."
+    return Constraint(
+        "NKI-V103", rule, _each((name,), test), f"give {name} a multiple of {factor} elements", source
+    )
+
+
+def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) -> Constraint:
+    """`name` has between `least` and `limit` elements per partition (NKI-V104)."""
+    most_of = limit if callable(limit) else (lambda instruction, target: limit)
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        most = most_of(instruction, target)
+        got = elements_per_partition(tensor)
+        if got > most:
+            return f"has {got} elements per partition, at most {most} are possible"
+        if got < least:
+            return f"has {got} elements per partition, at least {least} are needed"
+        return None
+
+    rule = f"{name} has {least} to {_limit_word(limit)} elements per partition."
+    return Constraint(
+        "NKI-V104", rule, _each((name,), test), f"split {name} along its free dimension", source
+    )
+
+
+def fits_partition(*names: str, source: str = STUB) -> Constraint:
+    """Each of `names` has no more elements per partition than a partition of its memory holds (NKI-V104)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        region = tensor.storage.region
+        if region is PSUM:
+            capacity = 16 * 1024
+        elif region is SBUF:
+            capacity = _PARTITION_BYTES[target.nc_version][SBUF]
+        else:
+            return None
+        most = capacity // tensor.dtype.itemsize
+        got = elements_per_partition(tensor)
+        if got > most:
+            return (
+                f"has {got} {tensor.dtype} elements per partition, "
+                f"a partition of {region_name(region)} holds {most}"
+            )
+        return None
+
+    rule = f"The free size of {listed(names, 'and')} is at most what one partition holds."
+    return Constraint("NKI-V104", rule, _each(names, test), "split the tile along its free dimension", source)
+
+
+# --- access patterns
+
+
+def max_dims(*names: str, limit: int = 4, source: str = ARCHITECTURE) -> Constraint:
+    """Each of `names` needs at most `limit` strided free dimensions, contiguous ones merged (NKI-V112)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if len(tensor.shape) <= limit + 1:
+            return None
+        needed = len(free_pattern(tensor))
+        if needed > limit:
+            return f"needs {needed} strided free dimensions, an access pattern has at most {limit}"
+        return None
+
+    rule = f"The access pattern of {listed(names, 'and')} has at most {limit} free dimensions."
+    return Constraint(
+        "NKI-V112",
+        rule,
+        _each(names, test),
+        "copy to a contiguous tile, or loop over the outer dimension",
+        source,
+    )
+
+
+_STARTS = ((64, (0,)), (32, (0, 64)), (0, (0, 32, 64, 96)))
+
+
+def start_partition(*names: str, source: str = ARCHITECTURE) -> Constraint:
+    """Each of `names` starts at partition 0, 32, 64 or 96 by how many partitions it spans (NKI-V110).
+
+    Checked where the start is known: the storage has an address, or the view
+    starts inside its storage (whose own start the placement chooses legally).
+    """
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.offset == 0 and tensor.storage.address is None:
+            return None
+        if not tensor.storage.region.on_chip:
+            return None
+        start = start_of(tensor)
+        if start == 0:
+            return None
+        count = tensor.shape[0]
+        for least, starts in _STARTS:
+            if count > least:
+                if start in starts:
+                    return None
+                return f"starts at partition {start} and spans {count}, it must start at {listed(starts)}"
+        return None
+
+    rule = (
+        f"{listed(names, 'and')} start{'s' * (len(names) == 1)} at partition 0; "
+        "up to 64 partitions also at 64; up to 32 also at 32 and 96."
+    )
+    return Constraint(
+        "NKI-V110",
+        rule,
+        _each(names, test),
+        "move the data to an allowed partition with nisa.dma_copy",
+        source,
+    )
+
+
+def consecutive_partitions(*names: str, source: str = ARCHITECTURE) -> Constraint:
+    """Each of `names` occupies consecutive partitions: engines cannot stride or broadcast them (NKI-V115)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if not tensor.storage.region.on_chip or tensor.shape[0] == 1:
+            return None
+        row = tensor.storage.row_bytes // tensor.dtype.itemsize
+        if row and tensor.strides[0] != row:
+            return f"steps {tensor.strides[0] / row:g} partitions per index, it must step 1"
+        return None
+
+    rule = f"{listed(names, 'and')} occup{'ies' if len(names) == 1 else 'y'} consecutive partitions."
+    return Constraint(
+        "NKI-V115",
+        rule,
+        _each(names, test),
+        "broadcast or gather partitions with nisa.dma_copy, nc_stream_shuffle or a matmul",
+        source,
+    )
+
+
+def access(*names: str) -> tuple[Constraint, ...]:
+    """What every operand of a compute engine obeys: partitions, start, stride, dimensions."""
+    return (
+        partitions(*names),
+        start_partition(*names),
+        consecutive_partitions(*names),
+        max_dims(*names),
+    )
+
+
+# --- data types
+
+
+def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
+    """The dtype of `name` is one of `names`, constant or by instruction and target (NKI-V105)."""
+    allowed_of = names if callable(names) else (lambda instruction, target: names)
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        allowed = allowed_of(instruction, target)
+        if tensor.dtype in allowed:
+            return None
+        return f"is {tensor.dtype}, it must be {listed(allowed)}"
+
+    shown = "a supported data type" if callable(names) else listed(names)
+    return Constraint(
+        "NKI-V105", f"{name} is {shown}.", _each((name,), test), f"allocate {name} as {shown}", source
+    )
+
+
+def not_dtypes(name: str, *names: str, why: str = "", source: str = STUB) -> Constraint:
+    """The dtype of `name` is none of `names` (NKI-V105)."""
+    reason = f": {why}" if why else ""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.dtype in names:
+            return f"is {tensor.dtype}, which it cannot be{reason}"
+        return None
+
+    rule = f"{name} is not {listed(names)}{reason}."
+    return Constraint(
+        "NKI-V105", rule, _each((name,), test), f"copy {name} to another data type first", source
+    )
+
+
+def same_dtype(first: str, *others: str, source: str = STUB) -> Constraint:
+    """`others` have the dtype of `first` (NKI-V105)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        reference = values[first]
+        if isinstance(reference, NkiTensor):
+            for name in others:
+                value = values[name]
+                if isinstance(value, NkiTensor) and value.dtype != reference.dtype:
+                    return f"{name} is {value.dtype}, {first} is {reference.dtype}: they must be equal"
+        return None
+
+    rule = f"{listed((first, *others), 'and')} have the same data type."
+    return Constraint("NKI-V105", rule, broken, f"allocate them with the data type of {first}", source)
+
+
+def bitvec_dtypes(operator: str, *names: str, source: str = STUB) -> Constraint:
+    """With a bitvec `operator`, each of `names` has an integer dtype (NKI-V105)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        op = instruction.__dict__[operator]
+        if isinstance(op, Operator) and op.kind == "bitvec" and tensor.dtype.kind not in ("int", "uint"):
+            return f"is {tensor.dtype} and {operator} is {op.name}: bitvec operators need integer types"
+        return None
+
+    rule = f"With a bitvec {operator}, {listed(names, 'and')} have integer data types."
+    return Constraint(
+        "NKI-V105",
+        rule,
+        _each(names, test),
+        "view the bits as an integer type: tensor.view(nl.int32)",
+        source,
+    )
+
+
+# --- engines, operators, attributes
+
+
+def engine_since(engine: Engine, version: int, *, source: str = STUB) -> Constraint:
+    """It runs on `engine` from NeuronCore-v`version` on (NKI-V106)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        if instruction.on is engine and target.nc_version < version:
+            return (
+                f"engine is {engine.name}, which runs it since NeuronCore-v{version}; "
+                f"the target {target.name} is NeuronCore-v{target.nc_version}"
+            )
+        return None
+
+    rule = f"It runs on the {engine.name} engine since NeuronCore-v{version}."
+    return Constraint("NKI-V106", rule, broken, "choose another engine for this target", source)
+
+
+def engine_allowed(
+    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+) -> Constraint:
+    """A rule of its own about which engine runs an instruction (NKI-V106)."""
+    return Constraint("NKI-V106", rule, broken, help, source)
+
+
+def operator_kind(name: str, *kinds: str, source: str = STUB) -> Constraint:
+    """`name` is an operator of one of `kinds`: bitvec, arithmetic, unary, activation (NKI-V107)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op = instruction.__dict__[name]
+        if isinstance(op, Operator) and not op.kinds.isdisjoint(kinds):
+            if op.since > target.nc_version:
+                return (
+                    f"{name} is {op.name}, which exists since NeuronCore-v{op.since}; "
+                    f"the target {target.name} is NeuronCore-v{target.nc_version}"
+                )
+            return None
+        if op is None and instruction.fields[name].default is None:
+            return None
+        shown = f"{op.name}, of kind {listed(sorted(op.kinds))}" if isinstance(op, Operator) else _kind_of(op)
+        return f"{name} is {shown}; it must be of kind {listed(kinds)}"
+
+    rule = f"{name} is an operator of kind {listed(kinds)} that the generation has."
+    return Constraint("NKI-V107", rule, broken, f"choose an operator of kind {listed(kinds)}", source)
+
+
+def operator_in(name: str, *allowed: str, source: str = STUB) -> Constraint:
+    """`name` is one of the operators named (NKI-V107)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op = instruction.__dict__[name]
+        if isinstance(op, Operator) and op.name in allowed:
+            return None
+        if op is None and instruction.fields[name].default is None:
+            return None
+        shown = op.name if isinstance(op, Operator) else _kind_of(op)
+        return f"{name} is {shown}, it must be {listed(allowed)}"
+
+    return Constraint(
+        "NKI-V107",
+        f"{name} is {listed(allowed)}.",
+        broken,
+        f"use {listed(f'nl.{a}' for a in allowed)}",
+        source,
+    )
+
+
+def reduction(name: str, *, source: str = "nki/api/nki.api.shared (operator table)") -> Constraint:
+    """`name` is an operator the table allows for reductions (NKI-V107)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op = instruction.__dict__[name]
+        if isinstance(op, Operator) and not op.reduction:
+            return f"{name} is {op.name}, which is not a legal reduction operator"
+        return None
+
+    return Constraint(
+        "NKI-V107",
+        f"{name} is a legal reduction operator.",
+        broken,
+        "use add, multiply, maximum, minimum, subtract, a logical operator, or bitwise and, or, xor",
+        source,
+    )
+
+
+def column(name: str, like: str, *, fp32: bool = True, source: str = STUB) -> Constraint:
+    """Scalar operand `name` is an immediate or a tile of one element per partition of `like` (NKI-V109).
+
+    Args:
+        fp32: the tile must be float32.
+    """
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        value = values[name]
+        if not isinstance(value, NkiTensor):
+            return None
+        reference = values[like]
+        if elements_per_partition(value) != 1:
+            return (
+                f"{name} {shape_of(value)} has {elements_per_partition(value)} elements per partition, "
+                "it must have 1"
+            )
+        if isinstance(reference, NkiTensor) and value.shape[0] != reference.shape[0]:
+            return (
+                f"{name} has {value.shape[0]} partitions, {like} has {reference.shape[0]}: they must be equal"
+            )
+        if not value.storage.region.on_chip:
+            return f"{name} is in HBM, it must be in SBUF or PSUM"
+        if fp32 and value.dtype != "float32":
+            return f"{name} is {value.dtype}, a scalar operand must be float32"
+        return None
+
+    typed = " float32" if fp32 else ""
+    return Constraint(
+        "NKI-V109",
+        f"{name} is an immediate or a{typed} tile of one element per partition of {like}.",
+        broken,
+        f"pass a number, or a{typed} SBUF or PSUM tile of shape ({like}.shape[0], 1)",
+        source,
+    )
+
+
+def value_in(name: str, values: Iterable[Any], *, source: str = STUB) -> Constraint:
+    """Attribute `name` has one of `values` (NKI-V111)."""
+    allowed = tuple(values)
+    shown = listed(value_of(v) for v in allowed)
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        value = instruction.__dict__[name]
+        return None if value in allowed else f"{name} is {value_of(value)}, it must be {shown}"
+
+    return Constraint(
+        "NKI-V111", f"{name} is {shown}.", broken, f"pass {name}={value_of(allowed[0])}", source
+    )
+
+
+def attribute_rule(
+    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+) -> Constraint:
+    """A rule of its own about attribute values (NKI-V111)."""
+    return Constraint("NKI-V111", rule, broken, help, source)
+
+
+def excludes(
+    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+) -> Constraint:
+    """A rule about options that do not combine (NKI-V113)."""
+    return Constraint("NKI-V113", rule, broken, help, source)
+
+
+# --- words
+
+
+def shape_of(tensor: NkiTensor) -> str:
+    return "[" + ", ".join(str(n) for n in tensor.shape) + "]"
+
+
+def _limit_word(limit: Limit) -> str:
+    return "as many as documented" if callable(limit) else str(limit)
+
+
+def value_of(value: Any) -> str:
+    return value.name if isinstance(value, enum.Enum) else repr(value)

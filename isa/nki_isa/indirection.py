@@ -1,0 +1,107 @@
+"""Rules of tensor indirection: gather and scatter views made by ``.indirect(index)``.
+
+Source: the tensor indirection sections of the SDK's ``nki.isa`` pages, the same
+text for every instruction that has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nki_isa.constraints import STUB, in_psum, listed, start_of
+from nki_isa.instruction import Constraint, Engine
+from nki_isa.tensor import NkiTensor
+
+
+def _is_indirect(value: Any) -> bool:
+    return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "indirect"
+
+
+def no_indirection(*, source: str = STUB) -> Constraint:
+    """No operand is a view made by ``.indirect()`` (NKI-V108)."""
+    return indirection(source=source)[0]
+
+
+def indirection(
+    *names: str, gather: str | None = None, scatter: str = "dst", source: str = STUB
+) -> tuple[Constraint, ...]:
+    """Only `names` may be ``.indirect()`` views, from NeuronCore-v4 on (NKI-V108, NKI-V101, NKI-V110).
+
+    Args:
+        gather: the operand whose partitions the index of a scattered `scatter` must line up with.
+    """
+
+    takers = listed(names, "and") if names else "no operand"
+
+    def allowed(instruction: Any, target: Any) -> str | None:
+        for field, value in instruction.operands():
+            if _is_indirect(value):
+                if field.name not in names:
+                    return f"{field.name} is an indirect view, which is possible for {takers}"
+                if target.nc_version < 4:
+                    return (
+                        f"{field.name} is an indirect view, which exists since NeuronCore-v4; "
+                        f"the target {target.name} is NeuronCore-v{target.nc_version}"
+                    )
+        return None
+
+    first = Constraint(
+        "NKI-V108",
+        f"Tensor indirection exists since NeuronCore-v4, for {takers}.",
+        allowed,
+        "gather or scatter with nisa.dma_copy, nc_n_gather or local_gather",
+        source,
+    )
+    if not names:
+        return (first,)
+
+    def scattered(instruction: Any, target: Any) -> str | None:
+        value = instruction.__dict__[scatter]
+        if instruction.on is Engine.scalar and _is_indirect(value) and in_psum(value):
+            return f"{scatter} is an indirect view in PSUM, on the scalar engine it must be in SBUF"
+        return None
+
+    second = Constraint(
+        "NKI-V101",
+        f"A scattered {scatter} of the scalar engine is in SBUF.",
+        scattered,
+        "scatter into SBUF, or run it on the vector engine",
+        source,
+    )
+
+    def aligned(instruction: Any, target: Any) -> str | None:
+        values = instruction.__dict__
+        for name in names:
+            value = values[name]
+            if not _is_indirect(value):
+                continue
+            index = value.dynamic.index
+            if not isinstance(index, NkiTensor) or index.storage.address is None:
+                continue
+            start = start_of(index)
+            if start % 32:
+                return f"the index of {name} starts at partition {start}, it must start at a multiple of 32"
+            other = values[gather] if gather else None
+            if name == gather:
+                partner, what = value, name
+            elif isinstance(other, NkiTensor) and _is_indirect(other) and in_psum(other):
+                partner, what = other.dynamic.index, f"the index of {gather}"  # type: ignore[union-attr]
+            elif isinstance(other, NkiTensor) and not in_psum(other):
+                partner, what = other, str(gather)
+            else:
+                continue
+            if partner.storage.address is not None and start_of(partner) != start:
+                return (
+                    f"the index of {name} starts at partition {start}, {what} at {start_of(partner)}: "
+                    "they must be equal"
+                )
+        return None
+
+    third = Constraint(
+        "NKI-V110",
+        "The index of an indirect view starts at a multiple of 32 and where its data starts.",
+        aligned,
+        "allocate the index at the start partition of the data it addresses",
+        source,
+    )
+    return (first, second, third)

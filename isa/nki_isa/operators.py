@@ -1,0 +1,356 @@
+"""The operators of the NeuronCore's engines: one row each.
+
+Source: the SDK page ``nki.api.shared``: its table of math operators (bitvec and
+arithmetic, with the legal reductions) and its table of activation functions with
+their valid input ranges. Functions take and return float32 arrays, bitvec ones
+unsigned integers; arithmetic in the engines is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nki_isa.diagnostics import error
+
+Array = npt.NDArray[Any]
+
+SOURCE = "nki/api/nki.api.shared"
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One operator; two are equal if their names are, whatever subclass the front end makes of it.
+
+    Attributes:
+        name: as in ``nki.language``.
+        kinds: subset of ``bitvec``, ``arithmetic``, ``unary`` (arithmetic of one
+            argument) and ``activation`` (a function of the scalar engine).
+        function: float32 arrays to a float32 array; for bitvec operators unsigned
+            integer arrays to one. None for `average`, which is a reduction only.
+        reduction: True if the table allows it as a reduction operator.
+        identity: what an accumulator is reset to before a reduction, or None.
+        domain: the closed intervals of valid arguments of an activation function;
+            empty if every argument is valid.
+        since: the oldest generation that has it, as nc_version.
+    """
+
+    name: str
+    kinds: frozenset[str]
+    function: Callable[..., Array] | None
+    reduction: bool = False
+    identity: float | None = None
+    domain: tuple[tuple[float, float], ...] = ()
+    since: int = 2
+
+    @property
+    def kind(self) -> str:
+        """The first of `kinds`, in the order bitvec, arithmetic, unary, activation."""
+        return next(k for k in ("bitvec", "arithmetic", "unary", "activation") if k in self.kinds)
+
+    @property
+    def table(self) -> str | None:
+        """The scalar engine's function table that holds it; None if it is no activation function.
+
+        Which functions share a table is not published, so each has its own; a copy
+        (identity) needs none.
+        """
+        return self.name if "activation" in self.kinds and self.name != "copy" else None
+
+    def outside(self, values: Array) -> int:
+        """How many of `values` lie outside the valid input range; NaN counts as outside."""
+        if not self.domain:
+            return 0
+        valid = np.zeros(values.shape, np.bool_)
+        for low, high in self.domain:
+            valid |= (values >= low) & (values <= high)
+        return int(values.size - np.count_nonzero(valid))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Operator) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"nl.{self.name}"
+
+
+# --- bitvec and arithmetic
+
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+
+
+def _truth(test: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
+    """A comparison as the engines do it: 1.0 where it holds, 0.0 elsewhere."""
+
+    def function(x: Array, y: Array) -> Array:
+        return np.asarray(test(x, y)).astype(np.float32)
+
+    return function
+
+
+def _abs_max(x: Array, y: Array) -> Array:
+    return np.where(np.abs(x) > np.abs(y), x, y)  # keeps the sign
+
+
+def _abs_min(x: Array, y: Array) -> Array:
+    return np.where(np.abs(x) < np.abs(y), x, y)
+
+
+def _bypass(x: Array, y: Array) -> Array:
+    return x
+
+
+def _invert(x: Array, y: Array | None = None) -> Array:
+    return np.invert(x)
+
+
+# --- activation functions
+
+
+def _sigmoid(x: Array) -> Array:
+    # Through exp(-|x|), which cannot overflow.
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, _ONE, e) / (_ONE + e)
+
+
+def _softplus(x: Array) -> Array:
+    return np.logaddexp(np.float32(0), x)
+
+
+_ERF_STEP = 1 / 64
+_ERF_END = 6.0  # erf rounds to 1 in float64 from 5.93 on
+
+
+def _erf_table() -> Array:
+    """Taylor coefficients of erf around the multiples of the step, degrees 0 to 5, one row each."""
+    points = np.arange(0, _ERF_END + _ERF_STEP, _ERF_STEP)
+    slope = 2 / math.sqrt(math.pi) * np.exp(-(points**2))
+    # Derivatives of exp(-x^2) are Hermite polynomials times itself: H0, H1, ... by recurrence.
+    hermite = [np.ones_like(points), -2 * points]
+    for n in range(1, 4):
+        hermite.append(-2 * points * hermite[n] - 2 * n * hermite[n - 1])
+    rows = [np.array([math.erf(p) for p in points])]
+    rows += [slope * h / math.factorial(n + 1) for n, h in enumerate(hermite)]
+    return np.array(rows)
+
+
+_ERF = _erf_table()
+
+
+def erf64(x: Array) -> Array:
+    """erf in float64, error below 1e-13: Taylor steps from a table of exact values."""
+    size = np.minimum(np.abs(x.astype(np.float64)), _ERF_END)
+    nearest = np.rint(np.nan_to_num(size) / _ERF_STEP).astype(np.intp)
+    step = size - nearest * _ERF_STEP
+    result = _ERF[5][nearest]
+    for row in _ERF[4::-1]:
+        result = result * step + row[nearest]
+    return np.copysign(result, x)
+
+
+def _erf(x: Array) -> Array:
+    return erf64(x).astype(np.float32)
+
+
+def _erf_dx(x: Array) -> Array:
+    return np.float32(2 / math.sqrt(math.pi)) * np.exp(-(x * x))
+
+
+def _gelu(x: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        result = x * (0.5 * (1 + erf64(x * math.sqrt(0.5))))
+    return np.where(np.isneginf(x), 0, result).astype(np.float32)
+
+
+def _gelu_dx(x: Array) -> Array:
+    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        density = np.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+        tail = np.where(np.isinf(wide), 0, wide * density)
+    return (0.5 * (1 + erf64(wide * math.sqrt(0.5))) + tail).astype(np.float32)
+
+
+def _times(x: Array, gate: Array) -> Array:
+    """x * gate, 0 where the gate has closed (so that -inf gives 0, not NaN)."""
+    with np.errstate(invalid="ignore"):
+        return np.where(gate == 0, np.float32(0), x * gate)
+
+
+def _gelu_apprx_tanh(x: Array) -> Array:
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * (x * x * x))
+    return _times(x, _HALF * (_ONE + np.tanh(inner)))
+
+
+_GELU_SIGMOID = np.float32(1.702)
+
+
+def _gelu_apprx_sigmoid(x: Array) -> Array:
+    return _times(x, _sigmoid(_GELU_SIGMOID * x))
+
+
+def _gelu_apprx_sigmoid_dx(x: Array) -> Array:
+    gate = _sigmoid(_GELU_SIGMOID * x)
+    return gate + _times(_GELU_SIGMOID * x, gate * (_ONE - gate))
+
+
+def _silu(x: Array) -> Array:
+    return _times(x, _sigmoid(x))
+
+
+def _silu_dx(x: Array) -> Array:
+    gate = _sigmoid(x)
+    return gate + _times(x, gate * (_ONE - gate))
+
+
+def _mish(x: Array) -> Array:
+    return _times(x, np.tanh(_softplus(x)))
+
+
+def _sin(x: Array) -> Array:
+    # No range reduction: outside [-pi, pi] the engine goes on with the cubic of the last segment,
+    # -d + d^3/6 with d the distance to the end; the published sin(9.0) = 27.65 fixes it.
+    beyond = x - np.copysign(np.float32(math.pi), x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cubic = beyond * beyond * beyond / np.float32(6) - beyond
+        return np.where(np.abs(x) > np.float32(math.pi), cubic, np.sin(x))
+
+
+def _prelu(x: Array, slope: Any = 0.0) -> Array:
+    return np.where(x >= 0, x, x * np.float32(slope))
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, np.float32(0))
+
+
+def _rsqrt(x: Array) -> Array:
+    return (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` without numpy's warnings: infinities and NaN are results here, not accidents."""
+
+    def quiet(*arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    return quiet
+
+
+_BITVEC, _BINARY = ("bitvec",), ("arithmetic",)
+_UNARY, _ACTIVATION = ("arithmetic", "unary"), ("activation",)
+_BOTH = _UNARY + _ACTIVATION
+
+
+def _row(
+    name: str,
+    kinds: tuple[str, ...],
+    function: Callable[..., Any] | None,
+    *,
+    reduction: bool = False,
+    identity: float | None = None,
+    domain: tuple[tuple[float, float], ...] = (),
+    since: int = 2,
+) -> Operator:
+    return Operator(
+        name, frozenset(kinds), _quiet(function) if function else None, reduction, identity, domain, since
+    )
+
+
+_INF = math.inf
+_ROWS = (
+    # --- bitvec
+    _row("invert", ("bitvec", "unary"), _invert),
+    _row("bitwise_and", _BITVEC, np.bitwise_and, reduction=True, identity=-1),
+    _row("bitwise_or", _BITVEC, np.bitwise_or, reduction=True, identity=0),
+    _row("bitwise_xor", _BITVEC, np.bitwise_xor, reduction=True, identity=0),
+    _row("left_shift", _BITVEC, np.left_shift),
+    _row("right_shift", _BITVEC, np.right_shift),
+    # --- arithmetic
+    _row("add", _BINARY, np.add, reduction=True, identity=0),
+    _row("subtract", _BINARY, np.subtract, reduction=True, identity=0),
+    _row("multiply", _BINARY, np.multiply, reduction=True, identity=1),
+    _row("maximum", _BINARY, np.maximum, reduction=True, identity=-_INF),
+    _row("minimum", _BINARY, np.minimum, reduction=True, identity=_INF),
+    _row("equal", _BINARY, _truth(np.equal)),
+    _row("not_equal", _BINARY, _truth(np.not_equal)),
+    _row("greater_equal", _BINARY, _truth(np.greater_equal)),
+    _row("greater", _BINARY, _truth(np.greater)),
+    _row("less_equal", _BINARY, _truth(np.less_equal)),
+    _row("less", _BINARY, _truth(np.less)),
+    _row("logical_and", _BINARY, _truth(np.logical_and), reduction=True, identity=1),
+    _row("logical_or", _BINARY, _truth(np.logical_or), reduction=True, identity=0),
+    _row("logical_xor", _BINARY, _truth(np.logical_xor), reduction=True, identity=0),
+    _row("power", _BINARY, np.power),
+    _row("abs_max", _BINARY, _abs_max, identity=0, since=4),
+    _row("abs_min", _BINARY, _abs_min, identity=_INF, since=4),
+    _row("bypass", ("arithmetic",), _bypass),
+    _row("average", ("arithmetic",), None),
+    # --- arithmetic of one argument, which are activation functions as well
+    _row("abs", _BOTH, np.abs),
+    _row("square", _BOTH, np.square),
+    _row("relu", _BOTH, _relu),
+    _row("rsqrt", _BOTH, _rsqrt, domain=((2.0**-87, 2.0**97),)),
+    _row(
+        "reciprocal",
+        _BOTH,
+        lambda x: _ONE / x,
+        domain=((-(2.0**42), -(2.0**-42)), (2.0**-42, 2.0**42)),
+    ),
+    # --- activation functions
+    _row("copy", _ACTIVATION, lambda x: x),
+    _row("sigmoid", _ACTIVATION, _sigmoid),
+    _row("prelu", _ACTIVATION, _prelu),
+    _row("gelu", _ACTIVATION, _gelu),
+    _row("gelu_dx", _ACTIVATION, _gelu_dx),
+    _row("gelu_apprx_tanh", _ACTIVATION, _gelu_apprx_tanh),
+    _row("gelu_apprx_sigmoid", _ACTIVATION, _gelu_apprx_sigmoid),
+    _row("gelu_apprx_sigmoid_dx", _ACTIVATION, _gelu_apprx_sigmoid_dx),
+    _row("silu", _ACTIVATION, _silu),
+    _row("silu_dx", _ACTIVATION, _silu_dx),
+    _row("tanh", _ACTIVATION, np.tanh),
+    _row("softplus", _ACTIVATION, _softplus),
+    _row("mish", _ACTIVATION, _mish),
+    _row("erf", _ACTIVATION, _erf),
+    _row("erf_dx", _ACTIVATION, _erf_dx),
+    _row("exp", _ACTIVATION, np.exp),
+    _row("log", _ACTIVATION, np.log, domain=((2.0**-64, 2.0**64),)),
+    _row("sin", _ACTIVATION, _sin, domain=((-math.pi, math.pi),)),
+    _row("arctan", _ACTIVATION, np.arctan, domain=((-math.pi / 2, math.pi / 2),)),
+    _row("sqrt", _ACTIVATION, np.sqrt, domain=((2.0**-116, 2.0**118),)),
+    _row("sign", _ACTIVATION, np.sign),
+)
+
+OPERATORS: dict[str, Operator] = {row.name: row for row in _ROWS}
+
+#: Names of ``nki.language`` functions that documentation also uses for operators.
+ALIASES = {"max": "maximum", "min": "minimum"}
+
+
+def as_operator(value: Any) -> Operator:
+    """The row `value` names: an Operator, its name, or a function of ``nki`` of that name.
+
+    Numpy's functions are no operators in the current documentation.
+
+    Raises:
+        NkiValidationError: NKI-V107, `value` is no operator.
+    """
+    name: Any = value
+    if isinstance(value, Operator):
+        name = value.name
+    elif (getattr(value, "__module__", None) or "").split(".")[0] == "nki":
+        name = getattr(value, "__name__", None)
+    if isinstance(name, str):
+        row = OPERATORS.get(ALIASES.get(name, name))
+        if row is not None:
+            return row
+    shown = getattr(value, "__name__", None) or repr(value)
+    near = f"nl.{shown}" if shown in OPERATORS else "an operator such as nl.add, nl.maximum or nl.exp"
+    raise error("NKI-V107", f"{shown} is not an operator of nki.language", help=f"pass {near}")
