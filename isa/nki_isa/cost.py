@@ -6,7 +6,14 @@ with its source there; this module states the formulas once per engine.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from nki_isa.dtypes import DType
+from nki_isa.instruction import Engine
+from nki_isa.target import Target
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,9 @@ class Transfer:
         mode: ``"static"``, ``"hwdge"`` or ``"swdge"``.
         direction: ``"load"`` (HBM to SBUF), ``"store"`` (to HBM) or ``"local"``.
         read_bytes, write_bytes: HBM traffic.
-        slowdown: factor on the per-row time (DMA transpose, small HBM writes).
+        slowdown: factor on the per-row time (DMA transpose).
+        partitions: partitions of the on-chip side, which decide the DMA engines used;
+            0 if both sides are in HBM.
     """
 
     elements: int
@@ -31,6 +40,7 @@ class Transfer:
     read_bytes: int
     write_bytes: int
     slowdown: float = 1.0
+    partitions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +50,13 @@ class Cost:
     Attributes:
         busy: ns the engine is held before the next instruction can start.
         latency: ns from the start until the result is visible on the same engine.
-        source: a key of the target's cost sources: where the figure is published,
-            measured or assumed.
+        source: a field of :class:`nki_isa.target.Target`; its source says whether the
+            figure is published, measured or assumed.
         table: activation function table the scalar engine must hold, if any.
         columns: columns streamed through the tensor engine (x passes); its busy
             and latency then follow the clock's state.
-        weights: ns of LoadStationary at full clock, hidden under the previous matmul.
+        weights: ns one LoadStationary streams at full clock, hidden under the previous matmul.
+        parts: MATMUL instructions it becomes, each with its LoadStationary (2 for fp32).
         rows: rows of the tensor engine in use, for the clock's utilisation.
         flops: useful floating-point operations of a matmul, 0 elsewhere.
         transfer: the DMA transfer, for DMA instructions.
@@ -57,6 +68,283 @@ class Cost:
     table: str | None = None
     columns: int = 0
     weights: float = 0.0
+    parts: int = 1
     rows: int = 0
     flops: int = 0
     transfer: Transfer | None = None
+
+
+# --- compute engines
+
+
+def elementwise(
+    target: Target,
+    engine: Engine,
+    elements: int,
+    *,
+    rate: float = 1.0,
+    pointers: int = 0,
+    extra_cycles: float = 0.0,
+) -> Cost:
+    """An instruction that streams its operands through the vector, scalar or gpsimd engine.
+
+    Args:
+        elements: elements per partition.
+        rate: elements per cycle, see :func:`vector_rate`.
+        pointers: operands read as one value per partition (a bias, a scalar tile).
+        extra_cycles: cycles on top, for example to read an accumulator.
+    """
+    ghz = target.ghz(engine.name)
+    stream = (elements / rate + extra_cycles) / ghz
+    if engine is Engine.gpsimd:
+        busy = target.minimum_interval_cycles / ghz
+        latency = target.gpsimd_start_cycles / ghz
+        return Cost(stream + busy, stream + latency, "gpsimd_start_cycles")
+    if engine is Engine.scalar:
+        busy = target.scalar_interval + pointers * target.scalar_bias_interval_psum
+        latency = target.scalar_latency + pointers * target.scalar_bias_latency_psum
+        return Cost(stream + busy, stream + latency, "scalar_interval")
+    busy = target.vector_interval + pointers * target.vector_pointer_interval
+    latency = target.vector_latency + pointers * target.vector_pointer_latency
+    return Cost(stream + busy, stream + latency, "vector_interval")
+
+
+def activation(
+    target: Target,
+    elements: int,
+    *,
+    table: str | None,
+    pointer_bias: bool,
+    psum_source: bool,
+    extra_cycles: float = 0.0,
+) -> Cost:
+    """An activation function on the scalar engine.
+
+    A function that needs a table reads its bias through a pointer even where the
+    kernel gives none (measured exp without a bias: 293 ns beyond streaming).
+
+    Args:
+        elements: elements per partition.
+        table: the function table it needs; None for copy and its like.
+        pointer_bias: True if a bias tile is read.
+        psum_source: True if the data come from PSUM.
+    """
+    stream = (elements + extra_cycles) / target.scalar_ghz
+    busy, latency = target.scalar_interval, target.scalar_latency
+    if table is not None or pointer_bias:
+        where = "psum" if psum_source else "sbuf"
+        busy += getattr(target, f"scalar_bias_interval_{where}")
+        latency += getattr(target, f"scalar_bias_latency_{where}")
+    return Cost(stream + busy, stream + latency, "scalar_interval", table=table)
+
+
+def gpsimd(target: Target, elements: float, *, rate: float = 1.0, extra_cycles: float = 0.0) -> Cost:
+    """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `rate` per cycle."""
+    time = (target.gpsimd_start_cycles + extra_cycles + elements / rate) / target.gpsimd_ghz
+    return Cost(time, time, "gpsimd_start_cycles")
+
+
+# MATMUL instructions one nc_matmul becomes, and cycles to load one stationary column, by its passes:
+# 16-bit and narrower loads are fast, an fp32 transpose loads once, fp32 loads its low and high halves twice each.
+_PASSES: dict[int, tuple[int, float]] = {1: (1, 0.0), 2: (1, 1.0), 4: (2, 2.0)}
+
+
+def matmul(
+    target: Target, moving_columns: int, passes: int, stationary_columns: int, rows: int, flops: int
+) -> Cost:
+    """A matmul or transpose on the tensor engine, its LoadStationary included.
+
+    Args:
+        moving_columns: free size of the moving tile.
+        passes: 1 for 16-bit and narrower data (MX and double row too), 2 for an fp32
+            transpose, 4 for fp32.
+        stationary_columns: free size of the stationary tile.
+        rows: rows of the tensor engine in use (the contraction size, at most 128).
+        flops: useful floating-point operations; 0 for a transpose.
+    """
+    parts, cycles_per_column = _PASSES[passes]
+    cycles_per_column = cycles_per_column or 1 / target.fast_weight_factor
+    columns = max(moving_columns, min(target.moving_min, stationary_columns)) * passes
+    stream = columns / target.tensor_ghz
+    return Cost(
+        stream + parts * target.tensor_interval,
+        stream + target.tensor_latency,
+        "tensor_interval",
+        columns=columns,
+        weights=stationary_columns * cycles_per_column / target.tensor_ghz,
+        parts=parts,
+        rows=rows,
+        flops=flops,
+    )
+
+
+def register(target: Target, *, memory: bool = False) -> Cost:
+    """A register instruction of a sequencer; `memory` if it loads from or stores to memory."""
+    name = "register_memory_ns" if memory else "register_ns"
+    time = float(getattr(target, name))
+    return Cost(time, time, name)
+
+
+# --- vector engine performance modes
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """One row of the performance modes: the first whose conditions hold gives the rate."""
+
+    kinds: tuple[str, ...]
+    narrow: bool | None  # all operands 16-bit floats (and fp8 from trn3 on)
+    psum: tuple[int, ...]  # how many operands may be in PSUM
+    contiguous: bool | None
+    figure: str  # field of Target: elements per cycle
+
+
+_ANY = tuple(range(8))
+_ONE_INPUT = ("tensor_copy", "tensor_scalar")
+_MODES = (
+    _Mode(_ONE_INPUT, True, (0,), True, "vector_fast_rate"),
+    _Mode(_ONE_INPUT, True, (0,), False, "vector_half_fast_rate"),
+    _Mode(_ONE_INPUT, True, (1,), True, "vector_half_fast_rate"),
+    _Mode(_ONE_INPUT, False, (0,), None, "vector_fp32_rate"),
+    _Mode(("tensor_tensor",), True, (0,), None, "vector_two_input_rate"),
+    _Mode(("tensor_tensor", "scalar_tensor_tensor", "tensor_copy_predicated"), False, (0,), None,
+          "vector_fp32_two_input_rate"),
+    _Mode(("tensor_reduce", "memset"), True, _ANY, None, "vector_narrow_rate"),
+    _Mode(("tensor_tensor_scan",), None, _ANY, None, "vector_scan_rate"),
+    _Mode(("reciprocal",), None, _ANY, None, "vector_reciprocal_rate"),
+)  # fmt: skip
+
+
+def vector_rate(
+    target: Target,
+    kind: str,
+    dtypes: Iterable[DType],
+    memories: Iterable[MemoryRegion],
+    contiguous: bool = True,
+) -> float:
+    """Elements per cycle and partition of a vector engine instruction.
+
+    Args:
+        kind: the opcode whose row of the table applies (``tensor_copy``, ``tensor_scalar``,
+            ``tensor_tensor``, ``scalar_tensor_tensor``, ``tensor_copy_predicated``,
+            ``tensor_reduce`` by add or max, ``memset`` to zero, ``tensor_tensor_scan``,
+            ``reciprocal``); any other streams one element per cycle.
+        dtypes: of the streamed tensors, the destination included.
+        memories: of the same tensors.
+        contiguous: True if the innermost dimension of every tensor has stride 1.
+    """
+    narrow_bits = (8, 16) if target.nc_version >= 4 else (16,)
+    narrow = all(d.kind == "float" and d.bits in narrow_bits for d in dtypes)
+    psum = sum(m is MemoryRegion.psum for m in memories)
+    for mode in _MODES:
+        if (
+            kind in mode.kinds
+            and psum in mode.psum
+            and mode.narrow in (None, narrow)
+            and mode.contiguous in (None, contiguous)
+        ):
+            return float(getattr(target, mode.figure))
+    return 1.0
+
+
+def streaming_rate(target: Target, kind: str, *tensors: NkiTensor) -> float:
+    """:func:`vector_rate` of the streamed tensors themselves, the destination first."""
+    contiguous = all(t.strides[-1] == 1 or t.shape[-1] == 1 for t in tensors)
+    return vector_rate(target, kind, [t.dtype for t in tensors], [t.buffer for t in tensors], contiguous)
+
+
+# --- DMA
+
+
+def contiguous_run(tensor: NkiTensor) -> int:
+    """Elements of `tensor` that lie next to each other: the longest run one descriptor row can cover.
+
+    A run never crosses a partition of SBUF or PSUM.
+    """
+    run = 1
+    first = 1 if tensor.buffer.on_chip else 0
+    for size, stride in zip(reversed(tensor.shape[first:]), reversed(tensor.strides[first:])):
+        if size != 1:
+            if stride != run:
+                break
+            run *= size
+    return run
+
+
+def row_time(target: Target, row_bytes: float, *, small_write: bool = False) -> float:
+    """ns one DMA engine spends on one row (descriptor element) of `row_bytes`."""
+    rate = target.dma_bytes_per_ns
+    if row_bytes <= target.dma_small_row_bytes:
+        rate = target.dma_small_row_bytes_per_ns
+    time = target.dma_row_ns + row_bytes / rate
+    if small_write and row_bytes < target.dma_small_write_bytes:
+        time *= target.dma_small_write_factor
+    return time
+
+
+def transfer(target: Target, moved: Transfer) -> Cost:
+    """What a DMA transfer costs when nothing else uses the DMA engines.
+
+    `busy` is what the issuing engine pays; `latency` runs from the trigger until a
+    compute engine that waits for the transfer may start.
+    """
+    load = moved.direction == "load"
+    figure = "dma_static_start"
+    busy = before = 0.0
+    if moved.mode == "hwdge":
+        figure = "dma_hwdge_start_load" if load else "dma_hwdge_start_store"
+        busy = before = target.dma_hwdge_issue
+    elif moved.mode == "swdge":
+        figure = "dma_swdge_start_load" if load else "dma_swdge_start_store"
+        busy = target.dma_swdge_interval * max(1.0, moved.elements / target.dma_swdge_rows)
+        before = target.dma_swdge_build
+    stagger = target.dma_stagger_load if load else target.dma_stagger_store
+    latency = before + getattr(target, figure) + engine_time(target, moved) + stagger + target.dma_completion
+    return Cost(busy, latency + target.dma_to_compute, figure, transfer=moved)
+
+
+def engine_time(target: Target, moved: Transfer) -> float:
+    """ns the busiest of the DMA engines works on a transfer."""
+    rows = moved.elements / used_engines(target, moved)
+    small_write = moved.direction == "store"
+    return rows * row_time(target, moved.element_bytes, small_write=small_write) * moved.slowdown
+
+
+def used_engines(target: Target, moved: Transfer) -> int:
+    """DMA engines a transfer is dealt to: 8 partitions each; rows without partitions go round all."""
+    shares = moved.partitions / target.dma_partitions_per_engine if moved.partitions else moved.elements
+    return max(1, min(target.dma_engines, math.ceil(shares)))
+
+
+def copy(
+    target: Target, dst: NkiTensor, src: NkiTensor, *, mode: str | None = None, transpose: bool = False
+) -> Cost:
+    """A DMA copy between two views of as many elements, dealt in rows that are contiguous on both sides.
+
+    Args:
+        mode: ``"static"``, ``"hwdge"`` or ``"swdge"``; the target's default where None.
+        transpose: True for a DMA transpose, which moves data at a fraction of the copy rate.
+    """
+    to_hbm, from_hbm = dst.buffer.is_hbm, src.buffer.is_hbm
+    direction = "store" if to_hbm else "load" if from_hbm else "local"
+    slowdown = 1.0
+    if transpose:
+        slowdown = 1 / (target.dma_transpose_load if from_hbm else target.dma_transpose_local)
+        run = max(contiguous_run(dst), contiguous_run(src))
+    else:
+        run = math.gcd(contiguous_run(dst), contiguous_run(src))
+    wide = max(dst.dtype.itemsize, src.dtype.itemsize)
+    run = max(1, min(run, target.dma_row_limit_bytes // wide))
+    tile = src if to_hbm and not from_hbm else dst
+    moved = Transfer(
+        elements=math.ceil(dst.size / run),
+        element_bytes=run * wide,
+        total_bytes=dst.size * wide,
+        mode=mode or target.default_dge,
+        direction=direction,
+        read_bytes=src.size * src.dtype.itemsize if from_hbm else 0,
+        write_bytes=dst.size * dst.dtype.itemsize if to_hbm else 0,
+        slowdown=slowdown,
+        partitions=tile.shape[0] if tile.buffer.on_chip else 0,
+    )
+    return transfer(target, moved)

@@ -92,6 +92,7 @@ class Target:
     vector_fp32_rate: float
     vector_two_input_rate: float
     vector_fp32_two_input_rate: float
+    vector_narrow_rate: float
     vector_scan_rate: float
     vector_reciprocal_rate: float
     vector_accumulate_cycles: float
@@ -224,6 +225,7 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("vector_fp32_rate", 1.0, 2.0, 2.0, "pma", _TRACE + ": fp32 SBUF to SBUF with one input"),
     ("vector_two_input_rate", 1.0, 2.0, 2.0, "ppp", _ARCH + ": 16-bit SBUF with two inputs"),
     ("vector_fp32_two_input_rate", 0.5, 1.0, 1.0, "pma", _STUBS + "; trn2: AccelOpt adamw, cs149 traces"),
+    ("vector_narrow_rate", 2.0, 2.0, 2.0, "paa", _STUBS + ": 16-bit reduce by add or max, zeroing memset"),
     ("vector_scan_rate", 0.5, 0.5, 0.5, "pma", _STUBS + "; AccelOpt mamba"),
     ("vector_reciprocal_rate", 0.125, 0.125, 0.125, "pma", _STUBS + "; " + _TRACE),
     ("vector_accumulate_cycles", 64.0, 64.0, 64.0, "paa", _STUBS + ": reading the accumulator"),
@@ -262,8 +264,8 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("dma_small_write_factor", 2.0, 2.0, 2.0, "ama", _TRACE),
     ("dma_row_limit_bytes", 64 << 10, 64 << 10, 64 << 10, "aaa", "rows seen whole up to 16 KiB in " + _TRACE),
     # DMA transpose, as a fraction of the copy rate.
-    ("dma_transpose_load", 0.05, 0.9, 0.9, "mpa", _ARCH + "; trn1: performance guide figure 31"),
-    ("dma_transpose_local", 0.05, 0.5, 0.5, "apa", _ARCH),
+    ("dma_transpose_load", 0.1, 0.9, 0.9, "mpa", _ARCH + "; trn1: performance guide figure 31"),
+    ("dma_transpose_local", 0.1, 0.5, 0.5, "apa", _ARCH),
     # Trigger to first byte, and the least spacing of triggers, by how descriptors are made.
     ("dma_static_start", 750.0, 750.0, 750.0, "apa", _DMA),
     ("dma_static_interval", 490.0, 490.0, 490.0, "maa", "nki-samples vector_add_tiled on trn1"),
@@ -328,7 +330,7 @@ def as_target(value: Target | str | int | enum.Enum) -> Target:
     """The generation `value` names: ``trn1``, ``inf2``, ``gen2``, ``nc-v2``, 2 and their like.
 
     Raises:
-        NkiValidationError: NKI-V115, the name is none of these.
+        NkiValidationError: NKI-V116, the name is none of these.
     """
     if isinstance(value, Target):
         return value
@@ -336,7 +338,7 @@ def as_target(value: Target | str | int | enum.Enum) -> Target:
     found = _ALIASES.get(name)
     if found is None:
         raise error(
-            "NKI-V115",
+            "NKI-V116",
             f"{value!r} is not a target this simulator knows",
             help="write trn1 (also inf2, gen2), trn2 (gen3) or trn3 (gen4)",
         )
@@ -349,7 +351,7 @@ def default_target() -> Target:
     Read at each call, so a program may change the variable between kernels.
 
     Raises:
-        NkiValidationError: NKI-V115, the variable names no target.
+        NkiValidationError: NKI-V116, the variable names no target.
     """
     for variable in _VARIABLES:
         name = os.environ.get(variable)
