@@ -121,9 +121,22 @@ _ROWS = (
     Code("NKI-V113", "attributes that exclude each other", "Options of one instruction combine as documented."),
     Code("NKI-V114", "misaligned access", "An access starts at the alignment its memory requires."),
     Code("NKI-V115", "strided partitions", "An access on chip spans consecutive partitions, each once."),
-    Code("NKI-V115", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
+    Code("NKI-V116", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
     # --- unsupported
     Code("NKI-U001", "more than one core", "A launch runs on as many cores as are modelled."),
+    Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),
+    Code("NKI-V131", "part of an accumulation", "One matmul overwrites, or accumulates onto, all of its destination."),
+    # --- hazards while running
+    Code("NKI-H001", "run-time index out of bounds", "A run-time index stays inside the dimension it indexes."),
+    # --- numerics
+    Code("NKI-N001", "transpose by something else", "The moving operand of a transpose is a permutation of the identity."),
+    # --- not modelled
+    Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
+    # --- mistakes of this project
+    Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),
+    Code("NKI-I002", "unexpected failure of an instruction", "A checked instruction computes without a host error."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}
+if len(CODES) != len(_ROWS):
+    raise RuntimeError("a diagnostic code stands in two rows of the table")

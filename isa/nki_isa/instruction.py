@@ -208,6 +208,9 @@ class Instruction:
         asked = self.__dict__.get("engine", Engine.unknown)
         return asked if isinstance(asked, Engine) and asked is not Engine.unknown else self.engines[0]
 
+    def specialize(self, recorder: Any) -> None:
+        """Settle what depends on the instructions before this one; called once, when it is emitted."""
+
     def check(self, target: Target) -> None:
         """Raise NkiValidationError with every constraint this instruction breaks on `target`."""
         broken: list[Diagnostic] = []

@@ -1,0 +1,108 @@
+"""``nki.isa``: every instruction of the NeuronCore as a function.
+
+Each function is made from its class in :mod:`nki_isa.ops`: the same signature, the
+same defaults, the same docstring. Calling it inside a kernel checks the
+instruction's constraints and appends it to the Program.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki_isa.diagnostics import NkiValidationError, error
+from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
+from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.instruction import Engine as engine
+from nki_isa.target import default_target
+from nki_isa.tensor import NkiTensor, VirtualRegister
+
+from nki.compiler.recorder import current, is_recording
+
+tensor_engine = engine.tensor
+vector_engine = engine.vector
+scalar_engine = engine.scalar
+gpsimd_engine = engine.gpsimd
+unknown_engine = engine.unknown
+
+
+class NkiInstruction:
+    """A handle to an instruction of the Program under construction."""
+
+    __slots__ = ("instruction",)
+
+    def __init__(self, instruction: Instruction):
+        self.instruction = instruction
+
+
+def get_nc_version() -> nc_version:
+    """The generation of the target: gen2 (trn1), gen3 (trn2) or gen4 (trn3)."""
+    target = current().target if is_recording() else default_target()
+    return nc_version(target.nc_version)
+
+
+def get_nc_sub_version() -> int:
+    """The silicon revision of the target; this project models the first, 0."""
+    return 0
+
+
+def register_alloc(x: int | NkiTensor | None = None) -> VirtualRegister:
+    """A new 32-bit register.
+
+    Args:
+        x: initial value: an int, or a 1x1 SBUF tensor it is loaded from; None leaves it unset.
+    """
+    recorder = current()
+    register = recorder.new_register()
+    if isinstance(x, NkiTensor):
+        recorder.emit(REGISTRY["register_load"](register, x))
+    elif isinstance(x, int):
+        recorder.emit(REGISTRY["register_move"](register, x))
+    elif x is not None:
+        raise error(
+            "NKI-V111",
+            f"register_alloc got {x!r}, which is neither an int nor a 1x1 SBUF tensor",
+            help="write register_alloc(0), register_alloc(tile) or register_alloc()",
+        )
+    return register
+
+
+def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+    @functools.wraps(cls.compute)
+    def emit(*args: Any, **kwargs: Any) -> NkiInstruction:
+        return NkiInstruction(current().emit(cls(*args, **kwargs)))
+
+    emit.__name__ = emit.__qualname__ = cls.opcode
+    emit.__doc__ = cls.__doc__
+    emit.__module__ = __name__
+    emit.__signature__ = cls.signature  # type: ignore[attr-defined]
+    del emit.__wrapped__  # type: ignore[attr-defined]
+    return emit
+
+
+INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items()}
+globals().update(INSTRUCTIONS)
+
+__all__ = [
+    "NkiInstruction",
+    "NkiValidationError",
+    "VirtualRegister",
+    "dge_mode",
+    "dma_engine",
+    "engine",
+    "get_nc_sub_version",
+    "get_nc_version",
+    "gpsimd_engine",
+    "matmul_perf_mode",
+    "nc_version",
+    "oob_mode",
+    "reduce_cmd",
+    "register_alloc",
+    "scalar_engine",
+    "tensor_engine",
+    "unknown_engine",
+    "vector_engine",
+    *INSTRUCTIONS,
+]

@@ -1,0 +1,95 @@
+"""What ``@nki.jit`` makes of a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, overload
+
+from nki_isa.diagnostics import error
+
+from nki.compiler import recorder
+
+
+class Kernel:
+    """A function compiled for the NeuronCore when it is called with arrays.
+
+    Calling it runs it on the simulated core and returns arrays; ``kernel[n]``
+    launches it on `n` cores of one logical core. Inside another kernel a call is
+    inlined.
+
+    Attributes:
+        function: the function as the user wrote it.
+        grid: number of SPMD programs.
+    """
+
+    def __init__(self, function: FunctionType, grid: int = 1):
+        self.function = function
+        self.grid = grid
+        functools.update_wrapper(self, function)
+
+    def __getitem__(self, grid: Any) -> Kernel:
+        """The same kernel launched with `grid` programs: an int, or a tuple of one."""
+        count = grid[0] if isinstance(grid, tuple) and len(grid) == 1 else grid
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise error(
+                "NKI-L024",
+                f"the launch grid of {self.function.__name__} is {grid!r}, not a positive number of cores",
+                help=f"write {self.function.__name__}[1](...) or {self.function.__name__}[2](...)",
+            )
+        return Kernel(self.function, count)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from nki import runtime  # the machine is loaded when a kernel first runs
+
+        if recorder.is_recording():
+            raise error(
+                "NKI-L021",
+                f"{self.function.__name__} is a kernel object inside a kernel",
+                help="call it by the name it has in its module, so that it is compiled with its caller",
+            )
+        return runtime.launch(self, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<nki kernel {self.function.__qualname__}{inspect.signature(self.function)}>"
+
+
+@overload
+def jit(function: FunctionType, **options: Any) -> Kernel: ...
+@overload
+def jit(function: None = None, **options: Any) -> Callable[[FunctionType], Kernel]: ...
+
+
+def jit(function: Any = None, **options: Any) -> Any:
+    """Decorator that makes a kernel of a function, with or without parentheses.
+
+    Args:
+        function: the function; a kernel is returned as it is.
+        **options: accepted for compatibility (``mode``, ``debug_kernel``, ...); they
+            steer the vendor's compiler and change nothing here.
+
+    Raises:
+        NkiError: NKI-L023 for what is not a function.
+    """
+    if function is None:
+        return functools.partial(jit, **options)
+    if isinstance(function, Kernel):
+        return function
+    if not isinstance(function, FunctionType):
+        raise error(
+            "NKI-L023",
+            f"nki.jit was given a {type(function).__name__}, not a function",
+            help="decorate a function written with def",
+        )
+    return Kernel(function)
+
+
+def simulate(kernel: Any) -> Kernel:
+    """`kernel` on the simulator: here every kernel is; kept for scripts that say so.
+
+    Raises:
+        NkiError: NKI-L023 for what is neither a kernel nor a function.
+    """
+    return jit(kernel)

@@ -1,0 +1,167 @@
+"""Making tensors: storage in a memory region and the view of all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from nki_isa.diagnostics import error
+from nki_isa.dtypes import DTYPES, DType, as_dtype
+from nki_isa.dtypes import cast as cast_values
+from nki_isa.instruction import REGISTRY
+from nki_isa.tensor import MemoryRegion, NkiTensor
+
+from nki.compiler.recorder import current
+
+
+def ndarray(
+    shape: Sequence[int],
+    dtype: Any,
+    buffer: Any = MemoryRegion.sbuf,
+    name: str = "",
+    address: tuple[int, int] | None = None,
+) -> NkiTensor:
+    """A new tensor; its bytes are unset until something writes them.
+
+    Args:
+        shape: sizes, each at least 1; dimension 0 is the partition dimension (at most
+            128) in SBUF and PSUM, where a tensor has at least two dimensions.
+        dtype: an NKI dtype.
+        buffer: ``nl.sbuf``, ``nl.psum``, ``nl.private_hbm`` (``nl.hbm``) or ``nl.shared_hbm``.
+        name: a label for reports.
+        address: ``(partition, byte)`` to place it at; None lets the placer decide.
+
+    Raises:
+        NkiError: NKI-V120 to NKI-V123 for a bad shape, dtype, buffer or address.
+    """
+    recorder = current()
+    region = _region(buffer)
+    sizes = _sizes(shape, region)
+    return recorder.allocate(sizes, _dtype(dtype), region, name or "", _address(address, region))
+
+
+def _dtype(dtype: Any) -> DType:
+    try:
+        return as_dtype(dtype)
+    except TypeError as problem:
+        raise error("NKI-V121", str(problem), help="use a dtype of nki.language, such as nl.bfloat16") from None
+
+
+def _region(buffer: Any) -> MemoryRegion:
+    if isinstance(buffer, MemoryRegion):
+        return buffer
+    names = {region.value: region for region in MemoryRegion} | {"hbm": MemoryRegion.private_hbm}
+    if isinstance(buffer, str) and buffer in names:
+        return names[buffer]
+    raise error(
+        "NKI-V122",
+        f"{buffer!r} is not a memory region",
+        help="use nl.sbuf, nl.psum, nl.private_hbm or nl.shared_hbm",
+    )
+
+
+def _sizes(shape: Any, region: MemoryRegion) -> tuple[int, ...]:
+    if isinstance(shape, (int, np.integer)):
+        shape = (shape,)
+    sizes = tuple(shape)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise error(
+                "NKI-V120",
+                f"shape {sizes} holds {size!r}; every size is an int of at least 1",
+                help="compute sizes with // so that they stay ints",
+            )
+    sizes = tuple(int(size) for size in sizes)
+    if region.on_chip and len(sizes) < 2:
+        raise error(
+            "NKI-V120",
+            f"shape {sizes} has {len(sizes)} dimension in {region.value}, which needs a partition and a free dimension",
+            help=f"write shape ({sizes[0] if sizes else 1}, 1)",
+        )
+    if region.on_chip and sizes[0] > 128:
+        raise error(
+            "NKI-V102",
+            f"shape {sizes} spans {sizes[0]} partitions; {region.value} has 128",
+            help="tile dimension 0 by nl.tile_size.pmax and loop, or move it to a free dimension",
+        )
+    if not sizes:
+        raise error("NKI-V120", "the shape is empty", help="give at least one dimension, such as (1,)")
+    return sizes
+
+
+def _address(address: Any, region: MemoryRegion) -> tuple[int, int] | None:
+    if address is None:
+        return None
+    pair = tuple(address) if isinstance(address, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(part, int) and part >= 0 for part in pair) or not region.on_chip:
+        raise error(
+            "NKI-V123",
+            f"address {address!r} in {region.value} is not a (partition, byte) pair of an on-chip memory",
+            help="write address=(0, 1024), or leave it out to have the tensor placed",
+        )
+    return pair[0], pair[1]
+
+
+def full(shape: Sequence[int], fill_value: float, dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor with every element set to `fill_value` (a memset for on-chip tensors)."""
+    tensor = ndarray(shape, dtype, buffer, name)
+    if tensor.buffer.on_chip:
+        current().emit(REGISTRY["memset"](tensor, fill_value))
+        return tensor
+    constant = cast_values(np.full(tensor.shape, fill_value, np.float32), tensor.dtype)
+    current().emit(REGISTRY["dma_copy"](tensor, shared_constant(constant, tensor.dtype)))
+    return tensor
+
+
+def zeros(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor of zeros."""
+    return full(shape, 0.0, dtype, buffer, name)
+
+
+def ones(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor of ones."""
+    return full(shape, 1.0, dtype, buffer, name)
+
+
+def zeros_like(x: NkiTensor, dtype: Any = None, buffer: Any = None, name: str = "") -> NkiTensor:
+    """Zeros of the shape of `x`, and of its dtype and buffer unless others are given."""
+    return zeros(x.shape, dtype or x.dtype, buffer or x.buffer, name)
+
+
+def empty_like(x: NkiTensor, dtype: Any = None, buffer: Any = None, name: str = "") -> NkiTensor:
+    """An unset tensor of the shape of `x`, and of its dtype and buffer unless others are given."""
+    return ndarray(x.shape, dtype or x.dtype, buffer or x.buffer, name)
+
+
+def shared_constant(constant: Any, dtype: Any = None) -> NkiTensor:
+    """An HBM tensor holding `constant`: a numpy array, or the path of a ``.npy`` file.
+
+    Raises:
+        NkiError: NKI-V121 for a dtype the NeuronCore lacks, NKI-L026 for a missing file.
+    """
+    if isinstance(constant, (str, os.PathLike)):
+        if not os.path.exists(constant):
+            raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help="give the path of a .npy file that exists")
+        constant = np.load(constant, allow_pickle=False)
+    values = np.ascontiguousarray(constant)
+    kind = _dtype(dtype if dtype is not None else values.dtype)
+    shape = values.shape or (1,)
+    return current().allocate(shape, kind, MemoryRegion.shared_hbm, kind="constant", data=values.tobytes())
+
+
+def shared_identity_matrix(n: int, dtype: Any = DTYPES["uint8"], dst: NkiTensor | None = None) -> NkiTensor:
+    """The `n` by `n` identity in SBUF (``n`` at most 128), copied from a constant in HBM.
+
+    Args:
+        n: rows and columns.
+        dtype: of the result.
+        dst: an SBUF tensor to write instead of a new one.
+    """
+    kind = _dtype(dtype)
+    tensor = dst if dst is not None else ndarray((n, n), kind, MemoryRegion.sbuf, "identity")
+    identity = cast_values(np.eye(n, dtype=np.float32), kind)
+    current().emit(REGISTRY["dma_copy"](tensor, shared_constant(identity, kind)))
+    return tensor
+

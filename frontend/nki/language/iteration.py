@@ -1,0 +1,131 @@
+"""Ranges, slices, loops on the device, and where in the launch a kernel runs."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nki_isa.diagnostics import error
+from nki_isa.tensor import VirtualRegister, ds
+
+from nki.compiler.recorder import current
+
+
+def _static(name: str) -> Callable[..., builtins.range]:
+    def make(start: int, stop: int | None = None, step: int = 1) -> builtins.range:
+        for bound in (start, stop, step):
+            if isinstance(bound, VirtualRegister):
+                raise error(
+                    "NKI-L022",
+                    f"{name} got a register as a bound; it is unrolled at specialization",
+                    help="use nl.dynamic_range or nl.fori_loop for bounds known at run time",
+                )
+        return builtins.range(start) if stop is None else builtins.range(start, stop, step)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = "The ints of ``range(start, stop, step)``; the loop over them is unrolled."
+    return make
+
+
+affine_range = _static("affine_range")
+sequential_range = _static("sequential_range")
+static_range = _static("static_range")
+
+
+def dynamic_range(
+    start: int | VirtualRegister, stop: int | VirtualRegister | None = None, step: int = 1
+) -> Iterator[VirtualRegister]:
+    """A loop that runs on the device; its variable is a frozen register.
+
+    Args:
+        start: first value, or the stop where `stop` is None; an int or a register.
+        stop: end, exclusive; an int or a register.
+        step: a positive int known at specialization.
+
+    Raises:
+        NkiError: NKI-V124 for a step that is not a positive int.
+    """
+    if stop is None:
+        start, stop = 0, start
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        raise error(
+            "NKI-V124",
+            f"the step of a dynamic loop is {step!r}, not a positive int",
+            help="give a constant step of at least 1",
+        )
+    for bound in (start, stop):
+        if not isinstance(bound, (int, VirtualRegister)):
+            raise error(
+                "NKI-V124",
+                f"a dynamic loop's bound is {bound!r}, neither an int nor a register",
+                help="load it with nisa.register_load and pass the register",
+            )
+    return current().loop(start, stop, step)
+
+
+def fori_loop(
+    lower: int | VirtualRegister, upper: int | VirtualRegister, body_fun: Callable[[Any], None], step: int = 1
+) -> None:
+    """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive."""
+    for index in dynamic_range(lower, upper, step):
+        body_fun(index)
+
+
+def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
+    """Run `body_fun` on the device while its register is not zero.
+
+    Args:
+        init: the condition on entry.
+        body_fun: takes the condition register, returns the register that holds the next one.
+    """
+    from nki.isa import INSTRUCTIONS
+
+    for register in current().while_(init):
+        following = body_fun(register)
+        if not isinstance(following, VirtualRegister):
+            raise error(
+                "NKI-V124",
+                f"the body of a while_loop returned {following!r}, not a register",
+                help="return the register that holds the next condition",
+            )
+        if following is not register:
+            INSTRUCTIONS["register_move"](register, following)
+
+
+def program_id(axis: int = 0) -> int:
+    """Index of this program in the launch grid."""
+    return current().program_id
+
+
+def num_programs(axes: int = 0) -> int:
+    """Number of programs in the launch grid."""
+    return current().grid
+
+
+def program_ndim() -> int:
+    """Dimensions of the launch grid: 0 without one, else 1."""
+    return 1 if current().grid > 1 else 0
+
+
+@contextlib.contextmanager
+def no_reorder() -> Iterator[None]:
+    """Instructions inside keep their order on the device; this project never reorders."""
+    current()
+    yield
+
+
+__all__ = [
+    "affine_range",
+    "ds",
+    "dynamic_range",
+    "fori_loop",
+    "no_reorder",
+    "num_programs",
+    "program_id",
+    "program_ndim",
+    "sequential_range",
+    "static_range",
+    "while_loop",
+]

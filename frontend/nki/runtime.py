@@ -1,0 +1,138 @@
+"""Launching kernels: specialize, place, run, and hand the arrays back.
+
+A :class:`Session` says how kernels run while it is active (target, with or without
+data, timed or not) and keeps what happened, for the command line and for scripts
+that want the timeline as well as the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from nki_isa.diagnostics import Diagnostic, error
+from nki_isa.program import Program
+from nki_isa.target import Target, default_target
+from nki_sim.execute import execute
+from nki_sim.place import Placement, place
+from nki_sim.timing import Scoreboard, Timeline, simulate
+
+from nki import arrays
+from nki.compiler.specialize import Output, specialize_call
+from nki.kernel import Kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How kernels run.
+
+    Attributes:
+        target: the generation, or None for the environment's (default trn2).
+        profile: the language profile, ``"library"`` or ``"strict"``.
+        data: False skips execution: outputs are zeros, times and memory are right.
+        timing: True records a timeline of each launch.
+    """
+
+    target: Target | None = None
+    profile: str = "library"
+    data: bool = True
+    timing: bool = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel call: its Program, where things were placed, and when they ran.
+
+    Attributes:
+        kernel: the kernel's name.
+        program: what was run.
+        placement: where its tensors were.
+        timeline: what ran when, if the session timed it.
+        diagnostics: warnings.
+    """
+
+    kernel: str
+    program: Program
+    placement: Placement
+    timeline: Timeline | None
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass
+class Session:
+    """Options in force and the launches made under them."""
+
+    options: Options = field(default_factory=Options)
+    launches: list[Launch] = field(default_factory=list)
+    keep: bool = False
+
+
+_session = Session()
+
+
+@contextlib.contextmanager
+def session(**options: Any) -> Iterator[Session]:
+    """Run kernels with these :class:`Options` inside the block; yields the record of launches."""
+    global _session
+    before, _session = _session, Session(Options(**options), keep=True)
+    try:
+        yield _session
+    finally:
+        _session = before
+
+
+def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run `kernel` on these arguments.
+
+    Returns:
+        What the kernel returns, with each HBM tensor as an array of its shape and dtype.
+
+    Raises:
+        NkiError: everything wrong with the kernel or the call. The caller's arrays
+            change only where the kernel writes an input, and only if it ran to its end.
+    """
+    options = _session.options
+    target = options.target or default_target()
+    if kernel.grid > 1:
+        raise error(
+            "NKI-U001",
+            f"{kernel.function.__name__} is launched on {kernel.grid} cores; one core is modelled",
+            help=f"launch it with {kernel.function.__name__}(...) or {kernel.function.__name__}[1](...)",
+        )
+    specialized = specialize_call(kernel, args, kwargs, target=target, profile=options.profile)
+    program = specialized.program
+    placement = place(program, target)
+    timeline = None
+    if options.data:
+        board = Scoreboard(target, placement) if options.timing else None
+        result = execute(
+            program,
+            placement,
+            [arrays.to_numpy(value) for value in specialized.inputs],
+            observers=(board.issue,) if board else (),
+        )
+        timeline = board.finish() if board else None
+        for index, array in result.written:
+            arrays.write_back(specialized.inputs[index], array)
+        outputs = result.outputs
+    else:
+        timeline = simulate(program, placement) if options.timing else None
+        outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in program.outputs]
+    if _session.keep:
+        record = Launch(kernel.function.__name__, program, placement, timeline, specialized.diagnostics)
+        _session.launches.append(record)
+    return _rebuild(specialized.result, outputs)
+
+
+def _rebuild(result: Any, outputs: list[np.ndarray]) -> Any:
+    """The kernel's result with arrays in the places of its tensors."""
+    if isinstance(result, Output):
+        return outputs[result.index]
+    if isinstance(result, (list, tuple)):
+        return type(result)(_rebuild(item, outputs) for item in result)
+    if isinstance(result, dict):
+        return {key: _rebuild(item, outputs) for key, item in result.items()}
+    return result
