@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import enum
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -105,6 +106,8 @@ def _host(node: Any) -> Any:
     """The host's node for ours, by name and fields."""
     if isinstance(node, list):
         return [_host(item) for item in node]
+    if isinstance(node, enum.Enum):
+        return getattr(ast, node.name)()
     if not isinstance(node, tree.Node):
         return node
     special = _SPECIAL.get(type(node).__name__)

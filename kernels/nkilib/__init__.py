@@ -1,0 +1,1 @@
+"""The kernel library: same import paths and parameters as the vendor's ``nkilib``, bodies our own."""

@@ -1,0 +1,1 @@
+"""Production kernels and the utilities they share."""

@@ -1,0 +1,1 @@
+"""What the kernels share: assertions, integer helpers, tiled ranges."""
