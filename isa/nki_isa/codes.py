@@ -135,6 +135,12 @@ _ROWS = (
     # --- mistakes of this project
     Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),
     Code("NKI-I002", "unexpected failure of an instruction", "A checked instruction computes without a host error."),
+    # --- memory
+    Code("NKI-M001", "SBUF over capacity", "What is live at once fits the usable bytes of an SBUF partition."),
+    Code("NKI-M002", "PSUM over capacity", "What is live at once fits the banks of a PSUM partition."),
+    Code("NKI-M003", "tensor larger than its memory", "One tensor fits the bytes of a partition."),
+    Code("NKI-M004", "address outside its memory", "An explicit address is inside its memory, in PSUM at a bank."),
+    Code("NKI-M005", "too many open accumulations", "Matmuls accumulate into one tensor per PSUM bank at a time."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}
