@@ -1,4 +1,4 @@
-"""Where bytes live (:class:`Storage`) and how they are looked at (:class:`NkiTensor`).
+"""How the bytes of a storage are looked at: :class:`NkiTensor`, its indexing and runtime addressing.
 
 A tensor is a strided view: element ``(i0, i1, ...)`` of it sits at element
 position ``offset + sum(strides[k] * ik)`` of its storage, counted in elements
@@ -6,113 +6,73 @@ of the view's dtype. For SBUF and PSUM the storage is a matrix of partitions by
 bytes; its partition stride is the number of elements one partition holds, so
 position ``q`` is element ``q % row`` of partition ``q // row``.
 
-Source: SDK ``nki.language.NkiTensor`` and the access-pattern deep dive.
+A runtime offset adds ``index * stride`` to that position (:class:`DynamicOffset`).
+
+Sources: SDK ``nki.language.NkiTensor``, the access-pattern deep dive (``nki-aps.rst``) and the sections
+"Tensor Values" and "Tensor Indexing" of the NKI Language Guide.
 """
 
 from __future__ import annotations
 
-import enum
+import builtins
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-from nki_isa.diagnostics import Frame
-from nki_isa.dtypes import DType
+from nki_isa.diagnostics import NkiError, error
+from nki_isa.dtypes import DType, as_dtype
+from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
+from nki_isa.opaque import opaque
+from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
+from nki_isa.views import StridedView
+
+__all__ = [
+    "DynamicOffset",
+    "DynamicSlice",
+    "MemoryRegion",
+    "NkiTensor",
+    "Storage",
+    "VirtualRegister",
+    "box",
+    "contiguous_strides",
+    "ds",
+    "signature",
+]
 
 
-class MemoryRegion(enum.Enum):
-    """The memories a tensor can live in."""
-
-    sbuf = "sbuf"
-    psum = "psum"
-    private_hbm = "private_hbm"
-    shared_hbm = "shared_hbm"
-
-    @property
-    def on_chip(self) -> bool:
-        """True for SBUF and PSUM, which have partitions."""
-        return self is MemoryRegion.sbuf or self is MemoryRegion.psum
-
-    @property
-    def is_hbm(self) -> bool:
-        """True for both kinds of HBM."""
-        return not self.on_chip
-
-
-@dataclass(eq=False, slots=True)
-class Storage:
-    """A buffer a kernel allocated, or an input it was given.
+class DynamicSlice:
+    """``size`` positions from `start`, which may be known only at run time; made by :func:`ds`.
 
     Attributes:
-        index: position in the Program's list of storages; its identity in IR text.
-        name: the user's name for it, or one made from the region and index.
-        region: the memory it lives in.
-        shape: as allocated; dimension 0 is the partition dimension on chip.
-        dtype: as allocated.
-        address: ``(partition, byte)`` the user asked for, or None to be placed.
-        kind: ``"local"``, ``"input"``, ``"constant"``.
-        stack: the user's calls that allocated it, innermost last.
-        data: initial bytes of a constant, else None.
+        start: an integer, a register, or an SBUF tensor of one integer.
+        size: how many positions.
     """
 
-    index: int
-    name: str
-    region: MemoryRegion
-    shape: tuple[int, ...]
-    dtype: DType
-    address: tuple[int, int] | None = None
-    kind: str = "local"
-    stack: tuple[Frame, ...] = ()
-    data: bytes | None = None
+    __slots__ = ("size", "start")
 
-    @property
-    def partitions(self) -> int:
-        """Partitions occupied; 1 for HBM, which has none."""
-        return self.shape[0] if self.region.on_chip else 1
+    def __init__(self, start: int | VirtualRegister | NkiTensor, size: int):
+        self.start = start if isinstance(start, VirtualRegister | NkiTensor) else integer(start)
+        self.size = integer(size)
+        if self.size < 1:
+            raise error("NKI-V013", f"nl.ds takes {self.size} elements", help="a size is at least 1")
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes in one partition, or in the whole buffer for HBM."""
-        dims = self.shape[1:] if self.region.on_chip else self.shape
-        return math.prod(dims) * self.dtype.itemsize
+    def __repr__(self) -> str:
+        return f"ds({self.start!r}, {self.size})"
 
 
-class VirtualRegister:
-    """A 32-bit scalar in an engine's register file, known only at run time.
+def ds(start: int | VirtualRegister | NkiTensor, size: int) -> DynamicSlice:
+    """``nl.ds``: the positions ``start`` to ``start + size`` of a dimension, as an index of a tensor.
 
-    Attributes:
-        index: its number in the Program.
-        frozen: True for a loop's induction variable, which cannot be written.
+    Raises:
+        NKI-V012: `start` or `size` is not an integer (or, for `start`, a register or tensor).
+        NKI-V013: `size` is below 1.
     """
-
-    __slots__ = ("index", "frozen")
-
-    def __init__(self, index: int = -1, frozen: bool = False):
-        self.index = index
-        self.frozen = frozen
+    return DynamicSlice(start, size)
 
 
-@dataclass(frozen=True, slots=True)
-class DynamicOffset:
-    """A run-time term of a view's address.
-
-    Attributes:
-        kind: ``"scalar"`` (one offset for all partitions), ``"vector"`` (one per
-            partition of the index) or ``"indirect"`` (trn3 tensor indirection).
-        index: a register, or the tensor that holds the offsets.
-        stride: elements one step of the index moves by.
-        dim: the dimension of the view that the index replaces or shifts.
-        limit: size of the indexed dimension, for out-of-bounds checks.
-    """
-
-    kind: str
-    index: NkiTensor | VirtualRegister
-    stride: int
-    dim: int
-    limit: int
-
-
-class NkiTensor:
+@opaque
+class NkiTensor(StridedView):
     """A strided view of a storage; every view method returns another, no data moves.
 
     Attributes:
@@ -124,7 +84,9 @@ class NkiTensor:
         dynamic: the run-time offset, or None.
     """
 
-    __slots__ = ("shape", "strides", "offset", "dtype", "storage", "dynamic")
+    __slots__ = ("dtype", "dynamic", "offset", "shape", "storage", "strides")
+
+    __array_ufunc__ = None  # numpy leaves operators with a tensor to the tensor, which refuses them
 
     def __init__(
         self,
@@ -169,19 +131,451 @@ class NkiTensor:
 
     def get_pattern(self) -> list[list[int]]:
         """``[[stride, count], ...]``, one pair per dimension, outermost first."""
-        return [[stride, count] for stride, count in zip(self.strides, self.shape)]
+        return [[stride, count] for stride, count in zip(self.strides, self.shape, strict=True)]
 
-    # The view methods of the API page follow here: __getitem__, slice, select, vector_select, permute,
-    # broadcast, expand_dim, squeeze_dim, reshape_dim, flatten_dims, reshape, rearrange, ap, view,
-    # reinterpret_cast, indirect, is_contiguous, is_indirect.
+    def is_contiguous(self) -> bool:
+        """True if the elements are dense and in row-major order; on chip, within each partition."""
+        first = self.storage.on_chip
+        return is_row_major(self.shape[first:], self.strides[first:])
+
+    def is_indirect(self) -> bool:
+        """True if a runtime index takes part in the address."""
+        return self.dynamic is not None
+
+    # --- indexing
+
+    def __getitem__(self, key: Any) -> NkiTensor:
+        """The view that integers, slices, ``...`` and :func:`ds` name, one per dimension.
+
+        An integer drops its dimension, but on chip dimension 0 stays with size 1, and where too few
+        dimensions would remain (2 on chip, 1 in HBM) the last one stays with size 1. Negative integers
+        and bounds count from the end; bounds beyond the dimension are refused, not clipped (the NKI
+        front end published as leanprover/KLR refuses them too).
+
+        Raises:
+            NKI-V010, V011, V012, V013: the key does not fit the shape.
+            NKI-V015: a step along the partition dimension.
+            NKI-V024, V025, V026, V027: a runtime start that cannot be.
+        """
+        keys: Any = key if type(key) is tuple else (key,)
+        shape, strides, offset, dynamic = self.shape, self.strides, self.offset, self.dynamic
+        for item in keys:
+            if item is Ellipsis:
+                keys = self._without_ellipsis(keys)
+                break
+        if len(keys) > len(shape):
+            raise error("NKI-V011", f"{self} has {len(shape)} dimensions; the key has {len(keys)} indices")
+        on_chip = self.storage.on_chip
+        locked = 0 if dynamic is None else dynamic.dim + 1
+        new_shape: list[int] = []
+        new_strides: list[int] = []
+        dim = -1
+        for dim, item in enumerate(keys):
+            size, stride = shape[dim], strides[dim]
+            kind = type(item)
+            if kind is slice:
+                start, count, step = self._slice_bounds(dim, item)
+            elif kind is DynamicSlice:
+                start, count, step = 0, item.size, 1
+                if type(item.start) is int:
+                    start = item.start
+                else:
+                    self._refuse_runtime_partition(dim)
+                    if dynamic is not None:
+                        raise already_indirect(self)
+                    dynamic = dynamic_offset(self, "scalar", item.start, stride, size - count + 1)
+                if start < 0 or start + count > size:
+                    raise self._out_of_range(dim, item)
+            else:
+                start = item if kind is int else integer(item, f"an index of {self}")
+                if start < 0:
+                    start += size
+                if not 0 <= start < size:
+                    raise self._out_of_range(dim, item)
+                count, step = 1, 1
+            if dim < locked and not (start == 0 and count == size and kind is slice):
+                raise self._locked("index", dim)
+            offset += start * stride
+            if step != 1:
+                if dim == 0 and on_chip and count > 1:
+                    raise error(
+                        "NKI-V015",
+                        f"{self} is sliced with step {step} along its partitions; an access takes "
+                        f"consecutive partitions",
+                        help="step along a free dimension, or move the partitions with nisa.dma_copy",
+                    )
+                stride *= step if dim or not on_chip else 1
+            if kind is slice or kind is DynamicSlice or (dim == 0 and on_chip):
+                new_shape.append(count)
+                new_strides.append(stride)
+        new_shape.extend(shape[dim + 1 :])
+        new_strides.extend(strides[dim + 1 :])
+        if len(new_shape) < 1 + on_chip:
+            new_shape.append(1)
+            new_strides.append(strides[-1])
+        return NkiTensor(tuple(new_shape), tuple(new_strides), offset, self.dtype, self.storage, dynamic)
+
+    def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
+        """Elements `start` to `end` (exclusive) of `dim`, every `step`-th.
+
+        Raises:
+            NKI-V010: not ``0 <= start < end <= shape[dim]``. NKI-V013: ``step < 1`` or ``start >= end``.
+            NKI-V014: no such `dim`. NKI-V015: a step along the partitions. NKI-V025: `dim` is locked.
+        """
+        self._check_dim(dim)
+        if integer(start) < 0 or integer(end) < 0:
+            raise self._out_of_range(dim, slice(start, end, step))
+        return self[(slice(None),) * dim + (slice(start, end, step),)]
+
+    def select(self, dim: int, index: int | VirtualRegister | NkiTensor) -> NkiTensor:
+        """One element along `dim`, which is dropped as an integer index drops it.
+
+        Args:
+            dim: any; with a runtime index on chip, not 0.
+            index: an integer; or a register or an SBUF tensor of one integer, read at run time.
+
+        Raises:
+            NKI-V010: the integer is not in ``range(shape[dim])``. NKI-V014: no such `dim`.
+            NKI-V024: a second runtime index. NKI-V025: `dim` is locked. NKI-V026: `index` is neither.
+            NKI-V027: a runtime index along the partitions.
+        """
+        self._check_dim(dim)
+        before = (slice(None),) * dim
+        if isinstance(index, NkiTensor | VirtualRegister):
+            self._refuse_runtime_partition(dim)
+            dynamic = dynamic_offset(self, "scalar", index, self.strides[dim], self.shape[dim])
+            key = (*before, 0)
+            view = self[key]
+            view.dynamic = dynamic
+            return view
+        if integer(index) < 0:
+            raise self._out_of_range(dim, index)
+        key = (*before, index)
+        return self[key]
+
+    def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
+        """A gather: position ``i`` of dimension 0 becomes row ``vector_offset[i]`` of this HBM tensor.
+
+        Args:
+            dim: 0.
+            vector_offset: SBUF integers of shape ``(P, 1)``.
+
+        Returns:
+            Shape ``(P, *shape[1:])``; its dimension 0 is locked.
+
+        Raises:
+            NKI-V024: already indirect. NKI-V026: `vector_offset` is not as above.
+            NKI-V027: not HBM, `dim` is not 0, or a later dimension has a larger stride.
+        """
+        self._check_dim(dim)
+        if dim != 0 or max(self.strides) > self.strides[0]:
+            raise error(
+                "NKI-V027",
+                f"vector_select along dimension {dim} of {self} with strides {self.strides}; the hardware "
+                f"replaces the outermost dimension",
+                help="call it with dim=0, before permute",
+            )
+        dynamic = dynamic_offset(self, "vector", vector_offset, self.strides[0], self.shape[0])
+        shape, strides = (vector_offset.shape[0], *self.shape[1:]), (0, *self.strides[1:])
+        return NkiTensor(shape, strides, self.offset, self.dtype, self.storage, dynamic)
+
+    def indirect(self, index: NkiTensor, num_elem: int | None = None) -> NkiTensor:
+        """Tensor indirection (trn3): column ``i`` of the result is the column that offset ``i`` names.
+
+        Offset ``i`` is ``index[i % G, i // G]``, in elements of the flattened free dimensions; G is 16, or
+        32 on the tensor engine, so instructions check what depends on it.
+
+        Args:
+            index: SBUF integers of shape ``(P, K)`` with ``P == shape[0]``.
+            num_elem: how many offsets are used; all of them by default.
+
+        Returns:
+            Shape ``(P, num_elem)``; both dimensions are locked.
+
+        Raises:
+            NKI-V019: the free dimensions are not one regular run. NKI-V024: already indirect.
+            NKI-V026: `index` is not as above, or has fewer than `num_elem` offsets. NKI-V027: HBM.
+        """
+        free = math.prod(self.shape[1:])
+        strides = restride(self.shape[1:], self.strides[1:], (free,))
+        if strides is None:
+            raise self._needs_copy(f"flatten its free dimensions to ({free},)")
+        dynamic = dynamic_offset(self, "indirect", index, strides[0], free)
+        count = index.size if num_elem is None else integer(num_elem)
+        if not 1 <= count <= index.size:
+            raise error("NKI-V026", f"num_elem is {count}; {index} holds {index.size} offsets")
+        shape, row = (self.shape[0], count), (self.strides[0], 0)
+        return NkiTensor(shape, row, self.offset, self.dtype, self.storage, dynamic)
+
+    # --- the storage itself
+
+    def view(self, dtype: Any) -> NkiTensor:
+        """The same bytes read as `dtype`; the last dimension grows or shrinks by the ratio of the widths.
+
+        Raises:
+            NKI-V019: the last dimension is not contiguous. NKI-V020: offset, strides or the last
+            dimension do not divide. NKI-V024: after dynamic addressing. NKI-V032: not a data type.
+        """
+        new, old = _dtype(dtype), self.dtype
+        if self.dynamic is not None:
+            raise error(
+                "NKI-V024",
+                f"{self} is read as {new} after dynamic addressing",
+                help="call view before select, vector_select or ap with a runtime offset",
+            )
+        if new.itemsize == old.itemsize:
+            return NkiTensor(self.shape, self.strides, self.offset, new, self.storage)
+        if self.strides[-1] != 1 and self.shape[-1] != 1:
+            raise self._needs_copy(f"read its last dimension, of stride {self.strides[-1]}, as {new}")
+        widths = [self.offset, *self.strides[:-1], self.shape[-1]]
+        scaled = [_scale(width, old, new, self) for width in widths]
+        shape, strides = (*self.shape[:-1], scaled[-1]), (*scaled[1:-1], 1)
+        return NkiTensor(shape, strides, scaled[0], new, self.storage)
+
+    def reinterpret_cast(self, dtype: Any) -> NkiTensor:
+        """Another name of :meth:`view`."""
+        return self.view(dtype)
+
+    def ap(
+        self,
+        pattern: Sequence[Sequence[int]],
+        offset: int | None = None,
+        scalar_offset: NkiTensor | VirtualRegister | None = None,
+        vector_offset: NkiTensor | None = None,
+        indirect_dim: int = 0,
+        dtype: Any = None,
+    ) -> NkiTensor:
+        """The hardware's own access pattern over the storage, whatever this view shows of it.
+
+        With a runtime offset the access starts at
+        ``offset + index * prod(self.shape[indirect_dim + 1:])``; that product is of this view's shape, so
+        a reshape before ``ap`` chooses it. Without one, any runtime offset of this view is dropped too.
+
+        Args:
+            pattern: ``[[stride, count], ...]`` in elements of `dtype`, outermost first. On chip the first
+                pair is the partitions: its stride is the elements of one partition.
+            offset: elements of `dtype` from the start of the storage; this view's own by default. (The
+                Language Guide and the deep dive say so; the API page says added to the view's offset.)
+            scalar_offset: one runtime index: a register, or an SBUF tensor of one integer.
+            vector_offset: an index per position of dimension 0: SBUF integers of shape ``(P, 1)``. The
+                stride of the first pair is then not used.
+            indirect_dim: the dimension of this view that the index counts in.
+            dtype: how to read the bytes; as this view by default.
+
+        Raises:
+            NKI-V014: no such `indirect_dim`. NKI-V020: bytes do not divide. NKI-V021: malformed pattern.
+            NKI-V022: wrong partition stride. NKI-V023: outside the storage. NKI-V024: already indirect.
+            NKI-V026, V027: a runtime index that cannot be. NKI-V032: not a data type.
+            NKI-V033: too few dimensions.
+        """
+        shape, strides = pattern_dims(pattern)
+        old = self.dtype
+        new = old if dtype is None else _dtype(dtype)
+        if offset is None:
+            offset = self.offset if new is old else _scale(self.offset, old, new, self)
+        else:
+            offset = integer(offset)
+        dynamic = None
+        if scalar_offset is not None or vector_offset is not None:
+            dynamic = self._ap_dynamic(scalar_offset, vector_offset, indirect_dim, new, shape[0])
+            if dynamic.dim == 0:
+                strides = (0, *strides[1:])
+        row = _scale(self.storage.row_bytes, 1, new, self)
+        if self.storage.on_chip:
+            if len(shape) < 2:
+                raise self._too_few(shape)
+            if strides[0] != row:
+                if shape[0] > 1:
+                    raise error(
+                        "NKI-V022",
+                        f"the first stride of {pattern!r} is {strides[0]}; one partition of {self} "
+                        f"holds {row} elements of {new}",
+                        help=f"write [[{row}, {shape[0]}], ...]: the access is the same in every partition",
+                    )
+                strides = (row, *strides[1:])
+        view = NkiTensor(shape, strides, offset, new, self.storage, dynamic)
+        view._check_inside(row)
+        return view
+
+    # --- identity
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same view of the same storage; contents do not take part."""
+        return self is other or (isinstance(other, NkiTensor) and signature(self) == signature(other))
+
+    def __hash__(self) -> int:
+        return hash(signature(self))
+
+    def __repr__(self) -> str:
+        indirect = " indirect" if self.dynamic else ""
+        return f"{self.name}{list(self.shape)} {self.dtype} {self.buffer.value}{indirect}"
+
+    # --- what a tensor is not
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise NotImplementedError
+        raise error(
+            "NKI-V029",
+            f"{self} is assigned to; a tensor is memory on the device, written by instructions",
+            help="nisa.tensor_copy(dst=t[...], src=...) within SBUF and PSUM, nisa.dma_copy to or from HBM, "
+            "nisa.memset(dst=t[...], value=...) for a constant",
+        )
+
+    # --- checks
+
+    def _with(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> NkiTensor:
+        """The same bytes as other dimensions."""
+        if len(shape) < 1 + self.storage.on_chip:
+            raise self._too_few(shape)
+        return NkiTensor(shape, strides, self.offset, self.dtype, self.storage)
+
+    def _without_ellipsis(self, keys: tuple[Any, ...]) -> tuple[Any, ...]:
+        at = [k for k, item in enumerate(keys) if item is Ellipsis]
+        if len(at) > 1:
+            raise error("NKI-V011", f"the key of {self} has {len(at)} Ellipsis; one is enough")
+        full = (slice(None),) * (self.ndim - len(keys) + 1)
+        return keys[: at[0]] + full + keys[at[0] + 1 :]
+
+    def _slice_bounds(self, dim: int, item: builtins.slice) -> tuple[int, int, int]:
+        """``(start, count, step)`` of a slice of dimension `dim`."""
+        size = self.shape[dim]
+        start, stop, step = item.start, item.stop, item.step
+        if start is None:
+            start = 0
+        else:
+            if type(start) is not int:
+                start = integer(start, f"an index of {self}")
+            if start < 0:
+                start += size
+        if stop is None:
+            stop = size
+        else:
+            if type(stop) is not int:
+                stop = integer(stop, f"an index of {self}")
+            if stop < 0:
+                stop += size
+        if step is None:
+            step = 1
+        elif type(step) is not int:
+            step = integer(step, f"an index of {self}")
+        if start < 0 or stop > size or stop < 0:
+            raise self._out_of_range(dim, item)
+        if start >= stop or step < 1:
+            raise error(
+                "NKI-V013",
+                f"slice {_text(item)} of dimension {dim} of {self}, which has size {size}",
+                help="a slice takes at least one element, with a step of at least 1",
+            )
+        return start, -((start - stop) // step), step
+
+    def _ap_dynamic(
+        self, scalar: Any, vector: Any, indirect_dim: int, dtype: DType, count: int
+    ) -> DynamicOffset:
+        if scalar is not None and vector is not None:
+            raise error(
+                "NKI-V027", f"ap of {self} gets scalar_offset and vector_offset", help="give at most one"
+            )
+        self._check_dim(indirect_dim)
+        stride = _scale(math.prod(self.shape[indirect_dim + 1 :]), self.dtype, dtype, self)
+        limit = self.shape[indirect_dim]
+        if scalar is not None:
+            self._refuse_runtime_partition(indirect_dim)
+            return dynamic_offset(self, "scalar", scalar, stride, limit)
+        if math.prod(self.shape[:indirect_dim]) != 1:
+            raise error(
+                "NKI-V027",
+                f"vector_offset with indirect_dim={indirect_dim} of {self}; it indexes the first dimension",
+                help="reshape the tensor so that the indexed dimension comes first, and use indirect_dim=0",
+            )
+        dynamic = dynamic_offset(self, "vector", vector, stride, limit)
+        if vector.shape[0] < count:
+            raise error(
+                "NKI-V026", f"{vector!r} holds {vector.shape[0]} indices; the pattern takes {count} of them"
+            )
+        return dynamic
+
+    def _check_inside(self, row: int) -> None:
+        """Refuse a pattern that leaves the storage, or on chip the partitions it starts in."""
+        shape, strides, offset = self.shape, self.strides, self.offset
+        storage = self.storage
+        last = offset + sum([stride * (size - 1) for stride, size in zip(strides, shape, strict=True)])
+        total = row * storage.partitions
+        if offset < 0 or last >= total:
+            raise error(
+                "NKI-V023",
+                f"the pattern {self.get_pattern()} from offset {offset} reaches element {last}; "
+                f"{storage.name} holds {total} elements of {self.dtype}",
+            )
+        if storage.on_chip and (end := offset % row + last - offset - row * (shape[0] - 1)) >= row:
+            raise error(
+                "NKI-V023",
+                f"the pattern {self.get_pattern()} from offset {offset} reaches element {end} of a "
+                f"partition; one partition of {storage.name} holds {row} elements of {self.dtype}",
+            )
+
+    def _refuse_runtime_partition(self, dim: int) -> None:
+        if dim == 0 and self.storage.on_chip:
+            raise error(
+                "NKI-V027",
+                f"the partitions of {self} are addressed at run time",
+                help="index a free dimension at run time, or move the partitions with nisa.dma_copy",
+            )
+
+    def _out_of_range(self, dim: int, index: Any) -> NkiError:
+        return error(
+            "NKI-V010",
+            f"index {_text(index)} of dimension {dim} of {self}, which has size {self.shape[dim]}",
+            help=f"nothing is clipped: for a partial tile write min(end, {self.shape[dim]}) yourself",
+        )
 
 
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Row-major strides of `shape`, in elements."""
-    strides = [1] * len(shape)
-    for k in range(len(shape) - 2, -1, -1):
-        strides[k] = strides[k + 1] * shape[k + 1]
-    return tuple(strides)
+def box(tensor: NkiTensor) -> tuple[int, int, int, int]:
+    """The rectangle of its storage that `tensor` touches, runtime offsets included.
+
+    Returns:
+        ``(partition_start, partition_count, byte_start, byte_end)``, relative to the storage, the end
+        exclusive. HBM has one partition, 0.
+    """
+    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+    itemsize = tensor.dtype.itemsize
+    row = storage.row_bytes // itemsize
+    start, low = divmod(tensor.offset, row)
+    first = 1 if storage.on_chip else 0
+    high = low + 1
+    for k in range(first, len(shape)):
+        high += strides[k] * (shape[k] - 1)
+    dynamic = tensor.dynamic
+    if dynamic is not None:
+        high = min(row, high + dynamic.stride * (dynamic.limit - 1))
+    return start, (shape[0] if first else 1), low * itemsize, high * itemsize
+
+
+def signature(tensor: NkiTensor) -> Hashable:
+    """What makes two views the same: storage, dtype, offset, shape, strides, runtime offset."""
+    return tensor.storage, tensor.dtype, tensor.offset, tensor.shape, tensor.strides, tensor.dynamic
+
+
+def _dtype(value: Any) -> DType:
+    try:
+        return as_dtype(value)
+    except TypeError as cause:
+        raise error("NKI-V032", str(cause)) from None
+
+
+def _scale(elements: int, old: DType | int, new: DType, tensor: NkiTensor) -> int:
+    """A count of elements of `old` (a dtype or a width in bytes) as elements of `new`."""
+    width = old if isinstance(old, int) else old.itemsize
+    count, rest = divmod(elements * width, new.itemsize)
+    if rest:
+        raise error(
+            "NKI-V020",
+            f"{tensor} read as {new}: {elements * width} bytes do not divide into elements of "
+            f"{new.itemsize} bytes",
+        )
+    return count
+
+
+def _text(index: Any) -> str:
+    if not isinstance(index, slice):
+        return repr(index)
+    parts = [index.start, index.stop] + ([index.step] if index.step is not None else [])
+    return ":".join("" if part is None else repr(part) for part in parts)

@@ -1,0 +1,114 @@
+"""Runtime terms of a view's address, and what each kind of them asks for.
+
+Sources: SDK ``nki.language.NkiTensor`` (select, vector_select, ap, indirect) and "Indirect addressing" of
+``nki.isa.dma_copy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nki_isa.diagnostics import NkiError, error
+from nki_isa.storage import MemoryRegion, VirtualRegister
+
+if TYPE_CHECKING:
+    from nki_isa.tensor import NkiTensor
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicOffset:
+    """A run-time term of a view's address: ``index * stride`` elements.
+
+    Attributes:
+        kind: ``"scalar"`` (one index for the whole view), ``"vector"`` (position ``i``
+            of dimension 0 takes index ``i``) or ``"indirect"`` (trn3 tensor indirection:
+            position ``i`` of dimension 1 takes index ``i``).
+        index: a register, or the tensor that holds the indices.
+        stride: elements one step of the index moves by.
+        dim: the dimension whose positions take their own index, -1 for ``"scalar"``. It and
+            those before it are locked: no view operation may change them.
+        limit: the index lies in ``range(limit)``, for out-of-bounds checks.
+    """
+
+    kind: str
+    index: NkiTensor | VirtualRegister
+    stride: int
+    dim: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Indirection:
+    """What one kind of runtime addressing asks for."""
+
+    text: str
+    dim: int  # the dimension whose positions take their own index
+    on_chip: bool | None  # True: SBUF and PSUM only; False: HBM only; None: both
+    index: str
+    fits: Callable[[NkiTensor, NkiTensor], bool]  # (addressed tensor, index)
+    remedy: str = ""
+
+
+_INDIRECTIONS = {
+    "scalar": _Indirection(
+        "one runtime index",
+        -1,
+        None,
+        "a register, or an SBUF tensor of one integer",
+        lambda tensor, index: index.size == 1,
+    ),
+    "vector": _Indirection(
+        "an index per position of dimension 0",
+        0,
+        False,
+        "SBUF integers of shape (P, 1)",
+        lambda tensor, index: index.size == index.shape[0],
+        "gather from HBM, or use nisa.nc_n_gather or t.indirect on chip",
+    ),
+    "indirect": _Indirection(
+        "tensor indirection",
+        1,
+        True,
+        "SBUF integers of shape (P, K), P the partitions of the tensor",
+        lambda tensor, index: index.ndim == 2 and index.shape[0] == tensor.shape[0],
+        "use t.vector_select on HBM",
+    ),
+}
+
+
+def already_indirect(tensor: NkiTensor) -> NkiError:
+    """NKI-V024, ready to raise."""
+    return error(
+        "NKI-V024",
+        f"{tensor} already has a runtime offset",
+        help="combine both indices into one beforehand, or copy the first selection to a tile",
+    )
+
+
+def dynamic_offset(tensor: NkiTensor, kind: str, index: Any, stride: int, limit: int) -> DynamicOffset:
+    """The runtime offset of a view of `tensor`; the arguments are those of :class:`DynamicOffset`.
+
+    Raises:
+        NKI-V024: `tensor` has one already. NKI-V026: `index` cannot hold it.
+        NKI-V027: the memory of `tensor` has no such addressing.
+    """
+    if tensor.dynamic is not None:
+        raise already_indirect(tensor)
+    wanted = _INDIRECTIONS[kind]
+    if tensor.storage.on_chip is not wanted.on_chip and wanted.on_chip is not None:
+        raise error("NKI-V027", f"{tensor} is addressed with {wanted.text}", help=wanted.remedy)
+    if isinstance(index, VirtualRegister) and kind == "scalar":
+        return DynamicOffset(kind, index, stride, wanted.dim, limit)
+    if (
+        not isinstance(index, type(tensor))
+        or index.buffer is not MemoryRegion.sbuf
+        or index.dtype.kind not in ("int", "uint")
+        or index.dynamic is not None
+        or not wanted.fits(tensor, index)
+    ):
+        raise error(
+            "NKI-V026", f"{tensor} is addressed with {index!r}", help=f"{wanted.text} takes {wanted.index}"
+        )
+    return DynamicOffset(kind, index, stride, wanted.dim, limit)

@@ -1,0 +1,82 @@
+"""The memories of a NeuronCore and the buffers in them: where bytes live."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+
+from nki_isa.diagnostics import Frame
+from nki_isa.dtypes import DType
+
+
+class MemoryRegion(enum.Enum):
+    """The memories a tensor can live in."""
+
+    sbuf = "sbuf"
+    psum = "psum"
+    private_hbm = "private_hbm"
+    shared_hbm = "shared_hbm"
+
+    @property
+    def on_chip(self) -> bool:
+        """True for SBUF and PSUM, which have partitions."""
+        return self is MemoryRegion.sbuf or self is MemoryRegion.psum
+
+    @property
+    def is_hbm(self) -> bool:
+        """True for both kinds of HBM."""
+        return not self.on_chip
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """A buffer a kernel allocated, or an input it was given.
+
+    Attributes:
+        index: position in the Program's list of storages; its identity in IR text.
+        name: the user's name for it, or one made from the region and index.
+        region: the memory it lives in.
+        shape: as allocated; dimension 0 is the partition dimension on chip.
+        dtype: as allocated.
+        address: ``(partition, byte)`` the user asked for, or None to be placed.
+        kind: ``"local"``, ``"input"``, ``"constant"``.
+        stack: the user's calls that allocated it, innermost last.
+        data: initial bytes of a constant, else None.
+        on_chip: True for SBUF and PSUM.
+        partitions: partitions occupied; 1 for HBM, which has none.
+        row_bytes: bytes in one partition, or in the whole buffer for HBM.
+    """
+
+    index: int
+    name: str
+    region: MemoryRegion
+    shape: tuple[int, ...]
+    dtype: DType
+    address: tuple[int, int] | None = None
+    kind: str = "local"
+    stack: tuple[Frame, ...] = ()
+    data: bytes | None = None
+    on_chip: bool = field(init=False, repr=False)
+    partitions: int = field(init=False, repr=False)
+    row_bytes: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.on_chip = self.region.on_chip
+        self.partitions = self.shape[0] if self.on_chip else 1
+        self.row_bytes = math.prod(self.shape[self.on_chip :]) * self.dtype.itemsize
+
+
+class VirtualRegister:
+    """A 32-bit scalar in an engine's register file, known only at run time.
+
+    Attributes:
+        index: its number in the Program.
+        frozen: True for a loop's induction variable, which cannot be written.
+    """
+
+    __slots__ = ("frozen", "index")
+
+    def __init__(self, index: int = -1, frozen: bool = False):
+        self.index = index
+        self.frozen = frozen
