@@ -110,12 +110,12 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         board = Scoreboard(target, placement) if options.timing else None
         result = execute(
             program,
-            placement,
+            placement.addresses,
             [arrays.to_numpy(value) for value in specialized.inputs],
             observers=(board.issue,) if board else (),
         )
         timeline = board.finish() if board else None
-        for index, array in result.written:
+        for index, array in result.updated_inputs:
             arrays.write_back(specialized.inputs[index], array)
         outputs = result.outputs
     else:
