@@ -1,0 +1,140 @@
+"""Instructions on virtual registers: 32-bit scalars of the engines' sequencers.
+
+A register holds 32 bits without a type. They read as a signed number, so one
+loaded from uint32 counts as negative from 2**31 on; a float keeps its bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa import cost
+from nki_isa.constraints import SBUF, memory, rules
+from nki_isa.cost import Cost
+from nki_isa.instruction import (
+    Constraint,
+    Engine,
+    Instruction,
+    instruction,
+    read,
+    register_read,
+    register_write,
+    write,
+)
+from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+_SOURCE = "nki/api/nki/isa (register_alloc, register_move, register_load, register_store)"
+_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+
+
+def _frozen(i: Any, target: Target) -> str | None:
+    if isinstance(i.dst, VirtualRegister) and i.dst.frozen:
+        return "dst is the variable of a device loop, which only the loop changes"
+    return None
+
+
+_NOT_FROZEN = Constraint(
+    "NKI-V100",
+    "The variable of a device loop is not written.",
+    _frozen,
+    "copy it first: r = nisa.register_alloc(); nisa.register_move(r, i)",
+    _SOURCE,
+)
+
+
+def _one_element(name: str) -> tuple[Constraint, ...]:
+    def count(i: Any, target: Target) -> str | None:
+        tensor = i.__dict__[name]
+        if isinstance(tensor, NkiTensor) and tensor.size != 1:
+            return f"{name} {list(tensor.shape)} has {tensor.size} elements, it must have 1"
+        return None
+
+    def width(i: Any, target: Target) -> str | None:
+        tensor = i.__dict__[name]
+        if isinstance(tensor, NkiTensor) and tensor.dtype.kind == "packed":
+            return f"{name} is {tensor.dtype}, it must be one value of at most 32 bits"
+        return None
+
+    return (
+        Constraint(
+            "NKI-V103", f"{name} has exactly one element.", count, f"slice {name} to one element", _SOURCE
+        ),
+        Constraint(
+            "NKI-V105", f"{name} is a scalar data type.", width, f"view {name} as an integer type", _SOURCE
+        ),
+    )
+
+
+@instruction
+class register_move(Instruction):
+    """dst = src: sets a register to an int or to another register's value.
+
+    An int outside 32 bits keeps its low 32 bits.
+    """
+
+    dst = register_write()
+    src = register_read()
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    constraints = rules(_NOT_FROZEN)
+
+    def compute(self, src: int) -> int:
+        """`src` itself."""
+        return int(src)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target)
+
+
+@instruction
+class register_load(Instruction):
+    """dst = the one element of `src`, in SBUF or HBM, of at most 32 bits.
+
+    Integers keep their value, floats their bits.
+    """
+
+    dst = register_write()
+    src = read()
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    constraints = rules(_NOT_FROZEN, memory("src", SBUF, *_HBM, source=_SOURCE), *_one_element("src"))
+
+    def compute(self, src: NDArray[Any]) -> int:
+        """The element as the register holds it."""
+        if src.dtype.kind in "iub":
+            return int(src.reshape(-1)[0])
+        return int.from_bytes(src.tobytes(), "little")
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target, memory=True)
+
+
+@instruction
+class register_store(Instruction):
+    """The one element of `dst`, in SBUF or HBM, = the low bits of register `src`."""
+
+    dst = write()
+    src = register_read()
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    constraints = rules(memory("dst", SBUF, *_HBM, source=_SOURCE), *_one_element("dst"))
+
+    def compute(self, src: int) -> NDArray[Any]:
+        """One element of the data type of `dst`."""
+        dtype = self.__dict__["dst"].dtype
+        if dtype.kind == "bool":
+            return np.array([src != 0])
+        word = (int(src) & 0xFFFFFFFF).to_bytes(4, "little")
+        return np.frombuffer(word[: dtype.itemsize], dtype.numpy)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target, memory=True)

@@ -1,0 +1,372 @@
+"""Runs a placed Program on bytes.
+
+Every instruction is planned once, when its region is first entered: static
+operands are bound to numpy views of the memory then, so that the body of a loop
+repeats with nothing but the numerics. Instructions run one after the other in
+the user's order, which is what the hardware's semaphores make of any correct
+schedule; an instruction reads all its inputs before it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.diagnostics import NkiError, error
+from nki_isa.dtypes import DType, cast
+from nki_isa.enums import oob_mode
+from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.target import Target, as_target
+from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_sim.memory import ZEROS, Memory, Placement, write
+
+Array = NDArray[Any]
+Observer = Callable[[Instruction, list[int]], None]
+Step = Callable[[], None]
+_Input = tuple[Any, bool]  # (the value, False) or (the function that gives it, True)
+_Put = Callable[[Any], None]
+
+
+@dataclass(slots=True)
+class EngineState:
+    """What instructions leave behind in engines, outside of the memories.
+
+    Attributes:
+        target: the generation that runs.
+        accumulators: the accumulator registers of an engine, one float32 per partition.
+        rng: states of the random number generators, by engine; the instructions define them.
+    """
+
+    target: Target
+    accumulators: dict[Engine, Array] = field(default_factory=dict)
+    rng: dict[Engine, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):
+            self.accumulators[engine] = np.zeros(self.target.partitions, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """What a Program gave.
+
+    Attributes:
+        outputs: a copy of each output, in order.
+        updated_inputs: (position, array) of each input the Program writes: a kernel that updates an
+            argument in place returns nothing for it, so the caller copies these back.
+        instructions: number of instructions executed.
+    """
+
+    outputs: list[Array]
+    updated_inputs: list[tuple[int, Array]]
+    instructions: int
+
+
+def execute(
+    program: Program,
+    placement: Placement,
+    inputs: Sequence[Array],
+    *,
+    observers: Iterable[Observer] = (),
+    fill: int = ZEROS,
+) -> ExecutionResult:
+    """Run `program` on `inputs`.
+
+    Args:
+        placement: (partition, byte) of each on-chip storage, by the storage's index.
+        inputs: one array for each of ``program.inputs``, of its shape and width; they are not changed.
+        observers: each is called as ``observer(instruction, registers)`` before an instruction runs, in the
+            order of execution; `registers` are the live values, not a copy.
+        fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
+
+    Raises:
+        NkiError: what an instruction refuses while it runs, with the user's stack.
+    """
+    machine = Machine(program, placement, observers=observers, fill=fill)
+    machine.load(inputs)
+    machine.run()
+    return machine.result()
+
+
+@dataclass(slots=True)
+class _LoopPlan:
+    loop: Loop
+    body: list[_Plan]
+
+
+@dataclass(slots=True)
+class _WhilePlan:
+    loop: While
+    body: list[_Plan]
+
+
+#: A stretch of instructions without a loop, each with what runs it; or a loop.
+_Plan: TypeAlias = "list[tuple[Step, Instruction]] | _LoopPlan | _WhilePlan"
+
+
+class Machine:
+    """One core with a Program loaded; :func:`execute` is the short way to use it.
+
+    Attributes:
+        memory: the bytes and registers.
+        state: what engines keep between instructions.
+        executed: number of instructions run so far.
+    """
+
+    def __init__(
+        self, program: Program, placement: Placement, *, observers: Iterable[Observer] = (), fill: int = ZEROS
+    ):
+        target = as_target(program.target)
+        self.program = program
+        self.memory = Memory(target, program, placement, fill=fill)
+        self.state = EngineState(target)
+        self.executed = 0
+        self._observers = tuple(observers)
+
+    def load(self, inputs: Sequence[Array]) -> None:
+        """Copy `inputs` into the input storages, byte by byte.
+
+        Raises:
+            NkiInternalError: NKI-I002, their number or sizes differ from the Program's.
+        """
+        expected = self.program.inputs
+        if len(inputs) != len(expected):
+            raise error("NKI-I002", f"{self.program.name} takes {len(expected)} inputs, it got {len(inputs)}")
+        for tensor, array in zip(expected, inputs, strict=True):
+            view = self.memory.bind(tensor)
+            if array.nbytes != view.nbytes:
+                raise error(
+                    "NKI-I002",
+                    f"{tensor.name} is {tensor.dtype}{list(tensor.shape)}, the array given for it "
+                    f"{array.dtype}{list(array.shape)}",
+                )
+            octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            view[...] = octets.view(view.dtype).reshape(view.shape)
+
+    def run(self) -> None:
+        """Run the whole Program."""
+        self._run(self._plan(self.program.body))
+
+    def result(self) -> ExecutionResult:
+        """Outputs and updated inputs, copied out."""
+        written = {t.storage.index for i in self.program.walk() for t in i.writes}
+        outputs = [np.array(self.memory.bind(t)) for t in self.program.outputs]
+        updated = [
+            (position, np.array(self.memory.bind(t)))
+            for position, t in enumerate(self.program.inputs)
+            if t.storage.index in written
+        ]
+        return ExecutionResult(outputs, updated, self.executed)
+
+    # --- running
+
+    def _run(self, plans: list[_Plan]) -> None:
+        for plan in plans:
+            if type(plan) is list:
+                self._run_steps(plan)
+            elif type(plan) is _LoopPlan:
+                registers, loop = self.memory.registers, plan.loop
+                start, stop = self._integer(loop.start), self._integer(loop.stop)
+                for value in range(start, stop, loop.step):
+                    registers[loop.index.index] = value
+                    self._run(plan.body)
+            elif type(plan) is _WhilePlan:
+                registers, condition = self.memory.registers, plan.loop.condition.index
+                while registers[condition]:
+                    self._run(plan.body)
+
+    def _run_steps(self, steps: list[tuple[Step, Instruction]]) -> None:
+        instruction = None
+        try:
+            for step, instruction in steps:  # noqa: B007 (told to the handlers)
+                step()
+        except NkiError as found:
+            raise _placed(found, instruction) from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as found:
+            unexpected = error("NKI-I002", f"{instruction!r} failed with {type(found).__name__}: {found}")
+            raise _placed(unexpected, instruction) from found
+        self.executed += len(steps)
+
+    def _integer(self, value: int | VirtualRegister) -> int:
+        return self.memory.registers[value.index] if isinstance(value, VirtualRegister) else value
+
+    # --- planning
+
+    def _plan(self, body: list[Node]) -> list[_Plan]:
+        plans: list[_Plan] = []
+        steps: list[tuple[Step, Instruction]] | None = None
+        for node in body:
+            if isinstance(node, Instruction):
+                if steps is None:
+                    steps = []
+                    plans.append(steps)
+                steps.append((self._step(node), node))
+                continue
+            steps = None
+            inner = self._plan(node.body)
+            plans.append(_LoopPlan(node, inner) if isinstance(node, Loop) else _WhilePlan(node, inner))
+        return plans
+
+    def _step(self, instruction: Instruction) -> Step:
+        """What runs `instruction` once."""
+        step = self._compute_step(instruction)
+        if not self._observers:
+            return step
+        observers, registers = self._observers, self.memory.registers
+
+        def observed() -> None:
+            for observer in observers:
+                observer(instruction, registers)
+            step()
+
+        return observed
+
+    def _compute_step(self, instruction: Instruction) -> Step:
+        inputs, outputs = self._operands(instruction)
+        compute = instruction.compute
+        if instruction.stateful:
+            compute = partial(compute, self.state)
+        if instruction.__dict__.get("oob_mode") is oob_mode.skip and _indirect(instruction):
+            return partial(self._skipping, instruction, compute)
+        arguments = [value for value, is_dynamic in inputs]
+        if not any(is_dynamic for _, is_dynamic in inputs):
+            if len(outputs) == 1:
+                put = outputs[0]
+                return lambda: put(compute(*arguments))
+            return lambda: _put_all(outputs, compute(*arguments))
+
+        def step() -> None:
+            values = [value() if is_dynamic else value for value, is_dynamic in inputs]
+            results = compute(*values)
+            if len(outputs) == 1:
+                outputs[0](results)
+            else:
+                _put_all(outputs, results)
+
+        return step
+
+    def _operands(self, instruction: Instruction) -> tuple[list[_Input], list[_Put]]:
+        """Inputs, and what takes each output."""
+        inputs: list[_Input] = []
+        outputs: list[_Put] = []
+        values = instruction.__dict__
+        for name, description in instruction.fields.items():
+            role = description.role
+            if role is Role.attribute:
+                continue
+            value = values[name]
+            if role is Role.register_write:
+                outputs.append(partial(_put_register, self.memory.registers, value.index))
+                continue
+            if role is not Role.write:
+                inputs.append(self._input(value))
+            if role is Role.write or role is Role.read_write:
+                outputs.append(_put_nothing if value is None else self._output(value))
+        return inputs, outputs
+
+    def _input(self, value: Any) -> _Input:
+        if isinstance(value, NkiTensor):
+            if value.dynamic is not None:
+                return partial(self.memory.bind, value), True
+            return self.memory.view(value), False
+        if isinstance(value, VirtualRegister):
+            return partial(self.memory.registers.__getitem__, value.index), True
+        if isinstance(value, (list, tuple)):
+            parts = [self._input(v) for v in value]
+            if any(is_dynamic for _, is_dynamic in parts):
+                return lambda: [v() if is_dynamic else v for v, is_dynamic in parts], True
+            return [v for v, _ in parts], False
+        return value, False
+
+    def _output(self, tensor: NkiTensor) -> _Put:
+        if tensor.dynamic is not None:
+            return partial(self._put_dynamic, tensor)
+        return partial(_put, self.memory.view(tensor), tensor.dtype)
+
+    def _put_dynamic(self, tensor: NkiTensor, result: Any) -> None:
+        self.memory.store(tensor, _stored(result, tensor.dtype, tensor.shape))
+
+    # --- out-of-bounds accesses that are skipped
+
+    def _skipping(self, instruction: Any, compute: Callable[..., Any]) -> None:
+        """Run a DMA whose out-of-bounds part does not happen (``oob_mode.skip``).
+
+        A scalar offset out of bounds skips the transfer, an index of a vector its row. `instruction.route`
+        says where in the destination each source element goes.
+        """
+        memory = self.memory
+        arguments: list[Any] = []
+        where: Array | None = None
+        for description, value in instruction.operands():
+            if description.role is Role.write:
+                continue
+            tensors = value if description.role is Role.reads else (value,)
+            arrays = []
+            for tensor in tensors:
+                if _is_vector(tensor):
+                    array, inside = memory.gather(tensor, skip=True)
+                    if inside is not None:
+                        inside = instruction.route(inside)
+                        where = inside if where is None else where & inside
+                elif memory.scalar_shift(tensor) is None:
+                    return
+                else:
+                    array = memory.bind(tensor)
+                arrays.append(array)
+            arguments.append(arrays if description.role is Role.reads else arrays[0])
+        dst = instruction.dst
+        if dst.dynamic is not None and not _is_vector(dst) and memory.scalar_shift(dst) is None:
+            return
+        values = _stored(compute(*arguments), dst.dtype, dst.shape)
+        if _is_vector(dst):
+            memory.scatter(dst, values, where, skip=True)
+        else:
+            memory.store(dst, values, where)
+
+
+def _is_vector(tensor: NkiTensor) -> bool:
+    return tensor.dynamic is not None and tensor.dynamic.kind == "vector"
+
+
+def _indirect(instruction: Instruction) -> bool:
+    return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))
+
+
+def _placed(found: NkiError, instruction: Instruction | None) -> NkiError:
+    if instruction is None or not instruction.stack:
+        return found
+    return found.at(instruction.stack[-1].span, instruction.stack)
+
+
+def _stored(result: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
+    """`result` as it is stored in a tensor of `dtype` and `shape`."""
+    values = cast(np.asarray(result), dtype)
+    return values if values.shape == shape or values.size == 1 else values.reshape(shape)
+
+
+def _put(view: Array, dtype: DType, result: Any) -> None:
+    write(view, _stored(result, dtype, view.shape), None)
+
+
+def _put_register(registers: list[int], index: int, result: Any) -> None:
+    """Keep the low 32 bits, as a signed number."""
+    registers[index] = ((int(result) + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def _put_nothing(result: Any) -> None:
+    """An optional output the user left out."""
+
+
+def _put_all(outputs: list[_Put], results: Any) -> None:
+    """Store several results; those that are views of inputs are copied before the first is written."""
+    if not outputs:
+        return
+    kept = [np.array(r) if isinstance(r, np.ndarray) and r.base is not None else r for r in results]
+    for put, result in zip(outputs, kept, strict=True):
+        put(result)
