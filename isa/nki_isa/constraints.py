@@ -34,7 +34,6 @@ Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 _SCALARS = (*_NUMBERS, NkiTensor, VirtualRegister)
-_PARTITION_BYTES = {2: {SBUF: 192 * 1024}, 3: {SBUF: 224 * 1024}, 4: {SBUF: 256 * 1024}}
 
 
 def rules(*rows: Constraint | tuple[Constraint, ...]) -> tuple[Constraint, ...]:
@@ -208,24 +207,19 @@ ENGINE = Constraint(
 # --- memory
 
 
-def memory(name: str, *regions: MemoryRegion, source: str = STUB) -> Constraint:
-    """`name` lives in one of `regions` (NKI-V101)."""
-    allowed = frozenset(regions)
-    wanted = listed(dict.fromkeys(region_name(r) for r in regions))
+def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constraint:
+    """Each of the operands named lives in one of the regions given (NKI-V101)."""
+    names = tuple(x for x in names_and_regions if isinstance(x, str))
+    regions = frozenset(x for x in names_and_regions if isinstance(x, MemoryRegion))
+    wanted = listed(dict.fromkeys(region_name(r) for r in MemoryRegion if r in regions))
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if tensor.storage.region in allowed:
+        if tensor.storage.region in regions:
             return None
         return f"is in {region_name(tensor.storage.region)}, it must be in {wanted}"
 
-    return Constraint(
-        "NKI-V101", f"{name} is in {wanted}.", _each((name,), test), f"copy {name} to {wanted} first", source
-    )
-
-
-def on_chip(*names: str, source: str = STUB) -> tuple[Constraint, ...]:
-    """Each of `names` lives in SBUF or PSUM (NKI-V101)."""
-    return tuple(memory(name, SBUF, PSUM, source=source) for name in names)
+    rule = f"{listed(names, 'and')} {'is' if len(names) == 1 else 'are'} in {wanted}."
+    return Constraint("NKI-V101", rule, _each(names, test), f"copy the operand to {wanted} first", source)
 
 
 def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
@@ -302,7 +296,7 @@ def same_elements_per_partition(first: str, *others: str, source: str = STUB) ->
     return Constraint("NKI-V103", rule, broken, "give the operands the same free size", source)
 
 
-def sameshape_of(first: str, *others: str, source: str = STUB) -> tuple[Constraint, ...]:
+def same_shape(first: str, *others: str, source: str = STUB) -> tuple[Constraint, ...]:
     """`others` have the partitions and the elements per partition of `first` (NKI-V103)."""
     return (
         same_partitions(first, *others, source=source),
@@ -364,15 +358,12 @@ def fits_partition(*names: str, source: str = STUB) -> Constraint:
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         region = tensor.storage.region
-        if region is PSUM:
-            capacity = 16 * 1024
-        elif region is SBUF:
-            capacity = _PARTITION_BYTES[target.nc_version][SBUF]
-        else:
-            return None
-        most = capacity // tensor.dtype.itemsize
         got = elements_per_partition(tensor)
-        if got > most:
+        if got <= 2048:  # fits any memory at any width
+            return None
+        capacity = target.psum_partition_bytes if region is PSUM else target.sbuf_partition_bytes
+        most = capacity // tensor.dtype.itemsize
+        if region.on_chip and got > most:
             return (
                 f"has {got} {tensor.dtype} elements per partition, "
                 f"a partition of {region_name(region)} holds {most}"
@@ -477,7 +468,31 @@ def access(*names: str) -> tuple[Constraint, ...]:
     )
 
 
+def tile(*names: str, packed: bool = False) -> tuple[Constraint, ...]:
+    """What every streamed operand of the vector, scalar and gpsimd engines obeys.
+
+    Args:
+        packed: four-in-one data types are possible.
+    """
+    common = (memory(*names, SBUF, PSUM), *access(*names), fits_partition(*names))
+    return common if packed else (*common, unpacked(*names))
+
+
 # --- data types
+
+
+def unpacked(*names: str, source: str = "nki/api/nki.api.shared (data types, note 2)") -> Constraint:
+    """None of `names` has a packed four-in-one data type (NKI-V105)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.dtype.lanes > 1:
+            return f"is {tensor.dtype}, which only quantize_mx, nc_matmul_mx and copies take"
+        return None
+
+    rule = f"{listed(names, 'and')} {'has' if len(names) == 1 else 'have'} no packed data type."
+    return Constraint(
+        "NKI-V105", rule, _each(names, test), "compute on float data, then pack with nisa.quantize_mx", source
+    )
 
 
 def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
@@ -572,13 +587,15 @@ def engine_allowed(
     return Constraint("NKI-V106", rule, broken, help, source)
 
 
-def operator_kind(name: str, *kinds: str, source: str = STUB) -> Constraint:
-    """`name` is an operator of one of `kinds`: bitvec, arithmetic, unary, activation (NKI-V107)."""
+def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB) -> Constraint:
+    """`name` is an operator of one of `kinds`, of two arguments unless `unary` (NKI-V107)."""
 
     def broken(instruction: Any, target: Any) -> str | None:
         op = instruction.__dict__[name]
         if isinstance(op, Operator) and not op.kinds.isdisjoint(kinds):
-            if op.since > target.nc_version:
+            if not unary and "unary" in op.kinds:
+                return f"{name} is {op.name}, which takes one argument; it must take two"
+            if op.since > target.nc_version and "activation" not in kinds:
                 return (
                     f"{name} is {op.name}, which exists since NeuronCore-v{op.since}; "
                     f"the target {target.name} is NeuronCore-v{target.nc_version}"
@@ -668,6 +685,33 @@ def column(name: str, like: str, *, fp32: bool = True, source: str = STUB) -> Co
         f"pass a number, or a{typed} SBUF or PSUM tile of shape ({like}.shape[0], 1)",
         source,
     )
+
+
+def scalar_dtype(name: str, operator: str, *, source: str = STUB) -> Constraint:
+    """A tile `name` is float32 if `operator` is arithmetic, an integer type if it is bitvec (NKI-V109)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        value, op = instruction.__dict__[name], instruction.__dict__[operator]
+        if isinstance(op, Operator):
+            bitvec = op.kind == "bitvec"
+            if isinstance(value, NkiTensor):
+                if bitvec and value.dtype.kind not in ("int", "uint"):
+                    return f"{name} is {value.dtype} and {operator} is {op.name}: it must be an integer type"
+                if not bitvec and value.dtype != "float32":
+                    return f"{name} is {value.dtype} and {operator} is {op.name}: it must be float32"
+            elif bitvec and isinstance(value, _NUMBERS) and value != int(value):
+                return f"{name} is {value!r} and {operator} is {op.name}: it must be an integer"
+        return None
+
+    rule = f"{name} is float32 with an arithmetic {operator}, an integer with a bitvec one."
+    return scalar_rule(rule, broken, f"pass {name} as a number, or copy the tile to that type", source=source)
+
+
+def scalar_rule(
+    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+) -> Constraint:
+    """A rule of its own about a scalar operand (NKI-V109)."""
+    return Constraint("NKI-V109", rule, broken, help, source)
 
 
 def value_in(name: str, values: Iterable[Any], *, source: str = STUB) -> Constraint:

@@ -23,24 +23,30 @@ def no_indirection(*, source: str = STUB) -> Constraint:
 
 
 def indirection(
-    *names: str, gather: str | None = None, scatter: str = "dst", source: str = STUB
+    *names: str,
+    gather: str | None = None,
+    scatter: str = "dst",
+    engines: tuple[Engine, ...] = (),
+    source: str = STUB,
 ) -> tuple[Constraint, ...]:
-    """Only `names` may be ``.indirect()`` views, from NeuronCore-v4 on (NKI-V108, NKI-V101, NKI-V110).
+    """Only `names` may be ``.indirect()`` views, from NeuronCore-v4 on (NKI-V108, V106, V101, V110).
 
     Args:
         gather: the operand whose partitions the index of a scattered `scatter` must line up with.
+        scatter: the destination.
+        engines: those that can do it; all that run the instruction if empty.
     """
 
     takers = listed(names, "and") if names else "no operand"
 
     def allowed(instruction: Any, target: Any) -> str | None:
-        for field, value in instruction.operands():
-            if _is_indirect(value):
-                if field.name not in names:
-                    return f"{field.name} is an indirect view, which is possible for {takers}"
+        for name, value in instruction.__dict__.items():
+            if type(value) is NkiTensor and value.dynamic is not None and value.dynamic.kind == "indirect":
+                if name not in names:
+                    return f"{name} is an indirect view, which is possible for {takers}"
                 if target.nc_version < 4:
                     return (
-                        f"{field.name} is an indirect view, which exists since NeuronCore-v4; "
+                        f"{name} is an indirect view, which exists since NeuronCore-v4; "
                         f"the target {target.name} is NeuronCore-v{target.nc_version}"
                     )
         return None
@@ -55,13 +61,29 @@ def indirection(
     if not names:
         return (first,)
 
+    def engine(instruction: Any, target: Any) -> str | None:
+        if engines and instruction.on not in engines:
+            for name in names:
+                if _is_indirect(instruction.__dict__[name]):
+                    return f"engine is {instruction.on.name} and {name} is an indirect view"
+        return None
+
+    able = listed(e.name for e in engines) if engines else "any of its engines"
+    second = Constraint(
+        "NKI-V106",
+        f"Tensor indirection runs on {able}.",
+        engine,
+        "leave engine unset, or name one that has indirection",
+        source,
+    )
+
     def scattered(instruction: Any, target: Any) -> str | None:
         value = instruction.__dict__[scatter]
         if instruction.on is Engine.scalar and _is_indirect(value) and in_psum(value):
             return f"{scatter} is an indirect view in PSUM, on the scalar engine it must be in SBUF"
         return None
 
-    second = Constraint(
+    third = Constraint(
         "NKI-V101",
         f"A scattered {scatter} of the scalar engine is in SBUF.",
         scattered,
@@ -97,11 +119,11 @@ def indirection(
                 )
         return None
 
-    third = Constraint(
+    fourth = Constraint(
         "NKI-V110",
         "The index of an indirect view starts at a multiple of 32 and where its data starts.",
         aligned,
         "allocate the index at the start partition of the data it addresses",
         source,
     )
-    return (first, second, third)
+    return (first, second, third, fourth)

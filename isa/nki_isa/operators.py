@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 
 SOURCE = "nki/api/nki.api.shared"
 
+_KINDS = ("bitvec", "arithmetic", "activation", "bypass", "reduction", "unary")
+
 
 @dataclass(frozen=True, eq=False)
 class Operator:
@@ -29,15 +31,16 @@ class Operator:
 
     Attributes:
         name: as in ``nki.language``.
-        kinds: subset of ``bitvec``, ``arithmetic``, ``unary`` (arithmetic of one
-            argument) and ``activation`` (a function of the scalar engine).
+        kinds: subset of ``bitvec``, ``arithmetic``, ``unary`` (one argument),
+            ``activation`` (a function of the scalar engine), ``bypass`` and ``reduction``
+            (a reduction that is no operator of two arguments).
         function: float32 arrays to a float32 array; for bitvec operators unsigned
             integer arrays to one. None for `average`, which is a reduction only.
         reduction: True if the table allows it as a reduction operator.
         identity: what an accumulator is reset to before a reduction, or None.
         domain: the closed intervals of valid arguments of an activation function;
             empty if every argument is valid.
-        since: the oldest generation that has it, as nc_version.
+        since: the oldest generation that has it as an ALU operator, as nc_version.
     """
 
     name: str
@@ -50,8 +53,8 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """The first of `kinds`, in the order bitvec, arithmetic, unary, activation."""
-        return next(k for k in ("bitvec", "arithmetic", "unary", "activation") if k in self.kinds)
+        """The first of `kinds`, in the order of the table."""
+        return next(k for k in _KINDS if k in self.kinds)
 
     @property
     def table(self) -> str | None:
@@ -61,6 +64,13 @@ class Operator:
         (identity) needs none.
         """
         return self.name if "activation" in self.kinds and self.name != "copy" else None
+
+    def apply(self, *arguments: Any) -> Array:
+        """`function` without numpy's warnings: infinities and NaN are results here, not accidents."""
+        if self.function is None:
+            raise TypeError(f"{self.name} is a reduction, it has no values of its own")
+        with np.errstate(all="ignore"):
+            return self.function(*arguments)
 
     def outside(self, values: Array) -> int:
         """How many of `values` lie outside the valid input range; NaN counts as outside."""
@@ -164,23 +174,20 @@ def _erf_dx(x: Array) -> Array:
 
 
 def _gelu(x: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        result = x * (0.5 * (1 + erf64(x * math.sqrt(0.5))))
+    result = x * (0.5 * (1 + erf64(x * math.sqrt(0.5))))
     return np.where(np.isneginf(x), 0, result).astype(np.float32)
 
 
 def _gelu_dx(x: Array) -> Array:
     wide = x.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        density = np.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
-        tail = np.where(np.isinf(wide), 0, wide * density)
+    density = np.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    tail = np.where(np.isinf(wide), 0, wide * density)
     return (0.5 * (1 + erf64(wide * math.sqrt(0.5))) + tail).astype(np.float32)
 
 
 def _times(x: Array, gate: Array) -> Array:
     """x * gate, 0 where the gate has closed (so that -inf gives 0, not NaN)."""
-    with np.errstate(invalid="ignore"):
-        return np.where(gate == 0, np.float32(0), x * gate)
+    return np.where(gate == 0, np.float32(0), x * gate)
 
 
 def _gelu_apprx_tanh(x: Array) -> Array:
@@ -217,9 +224,8 @@ def _sin(x: Array) -> Array:
     # No range reduction: outside [-pi, pi] the engine goes on with the cubic of the last segment,
     # -d + d^3/6 with d the distance to the end; the published sin(9.0) = 27.65 fixes it.
     beyond = x - np.copysign(np.float32(math.pi), x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        cubic = beyond * beyond * beyond / np.float32(6) - beyond
-        return np.where(np.abs(x) > np.float32(math.pi), cubic, np.sin(x))
+    cubic = beyond * beyond * beyond / np.float32(6) - beyond
+    return np.where(np.abs(x) > np.float32(math.pi), cubic, np.sin(x))
 
 
 def _prelu(x: Array, slope: Any = 0.0) -> Array:
@@ -232,16 +238,6 @@ def _relu(x: Array) -> Array:
 
 def _rsqrt(x: Array) -> Array:
     return (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
-
-
-def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` without numpy's warnings: infinities and NaN are results here, not accidents."""
-
-    def quiet(*arguments: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return function(*arguments)
-
-    return quiet
 
 
 _BITVEC, _BINARY = ("bitvec",), ("arithmetic",)
@@ -259,9 +255,7 @@ def _row(
     domain: tuple[tuple[float, float], ...] = (),
     since: int = 2,
 ) -> Operator:
-    return Operator(
-        name, frozenset(kinds), _quiet(function) if function else None, reduction, identity, domain, since
-    )
+    return Operator(name, frozenset(kinds), function, reduction, identity, domain, since)
 
 
 _INF = math.inf
@@ -291,12 +285,12 @@ _ROWS = (
     _row("power", _BINARY, np.power),
     _row("abs_max", _BINARY, _abs_max, identity=0, since=4),
     _row("abs_min", _BINARY, _abs_min, identity=_INF, since=4),
-    _row("bypass", ("arithmetic",), _bypass),
-    _row("average", ("arithmetic",), None),
+    _row("bypass", ("bypass",), _bypass),
+    _row("average", ("reduction",), None),
     # --- arithmetic of one argument, which are activation functions as well
     _row("abs", _BOTH, np.abs),
-    _row("square", _BOTH, np.square),
-    _row("relu", _BOTH, _relu),
+    _row("square", _BOTH, np.square, since=4),
+    _row("relu", _BOTH, _relu, since=4),
     _row("rsqrt", _BOTH, _rsqrt, domain=((2.0**-87, 2.0**97),)),
     _row(
         "reciprocal",

@@ -1,0 +1,153 @@
+"""What the instructions of the vector, scalar and gpsimd engines share: operators and float32 arithmetic."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.dtypes import DType, to_float32
+from nki_isa.enums import reduce_cmd
+from nki_isa.instruction import Engine, Field, Instruction
+from nki_isa.operators import Operator, as_operator
+from nki_isa.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+Array = NDArray[Any]
+
+SCALAR_ENGINE, VECTOR_ENGINE, GPSIMD_ENGINE = Engine.scalar, Engine.vector, Engine.gpsimd
+
+
+class ComputeInstruction(Instruction):
+    """An instruction of the vector, scalar or gpsimd engine; its operator fields hold rows of the table."""
+
+    operator_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        stated = vars(cls).items()
+        cls.operator_fields = tuple(k for k, f in stated if isinstance(f, Field) and f.kind is Operator)
+
+    def normalise(self) -> None:
+        """Bring operators to rows of the table; NKI-V107 where one is not in it."""
+        values = self.__dict__
+        for name in self.operator_fields:
+            value = values[name]
+            if value is not None and type(value) is not Operator:
+                values[name] = as_operator(value)
+
+
+class Accumulating(ComputeInstruction):
+    """An instruction that can reduce onto its engine's accumulator registers, one per partition.
+
+    A subclass has a field ``reduce_res`` and either a field ``reduce_cmd`` or one `command` for all.
+    """
+
+    stateful: ClassVar[bool] = True
+    command: ClassVar[reduce_cmd] = reduce_cmd.idle
+
+    def accumulate(self, state: Any, op: Operator, values: Array, initial: Any = None) -> Array:
+        """Apply ``reduce_cmd`` to the registers; returns them, one row per partition.
+
+        The register of lane p belongs to the operand's p-th partition.
+
+        Args:
+            op: the reduction.
+            values: float32, partitions by elements.
+            initial: what `load_reduce` loads: a number, or one per partition.
+        """
+        registers = state.accumulators[self.on]
+        lanes = registers[: values.shape[0]]
+        command = self.__dict__.get("reduce_cmd", self.command)
+        if command in (reduce_cmd.reset, reduce_cmd.reset_reduce):
+            lanes[:] = op.identity
+        elif command is reduce_cmd.load_reduce:
+            lanes[:] = np.reshape(initial, -1)
+        if command in (reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce):
+            lanes[:] = fold(op, values, lanes)
+        return lanes[:, None].copy()
+
+
+# --- operands
+
+
+def float32(values: Array, tensor: NkiTensor) -> Array:
+    """The values of a stored operand as float32, in its own shape."""
+    return to_float32(values, tensor.dtype)
+
+
+def rows(values: Array) -> Array:
+    """Partitions by elements: the free dimensions flattened."""
+    return values.reshape(values.shape[0], -1)
+
+
+def scalar_operand(value: Any, operand: Any, shape: tuple[int, ...] = ()) -> Any:
+    """A scalar operand as float32: a number, or one value per partition that broadcasts along `shape`.
+
+    Args:
+        value: a number, or the stored values of a tile of one column.
+        operand: the operand itself, which knows the data type of a tile.
+        shape: shape of the tile it is combined with; ``(partitions, elements)`` if not given.
+    """
+    if isinstance(value, np.ndarray) and isinstance(operand, NkiTensor):
+        column = to_float32(value, operand.dtype)
+        return column.reshape(column.shape[0], *(1,) * (max(len(shape), 2) - 1))
+    return np.float32(value)
+
+
+def pointers(*operands: Any) -> int:
+    """How many scalar operands are read from a tile, one value per partition."""
+    return sum(isinstance(operand, NkiTensor) for operand in operands)
+
+
+def scalar_engine_rate(target: Target, *tensors: NkiTensor) -> float:
+    """Elements per cycle of a copy or tensor_scalar on the scalar engine: faster for narrow floats."""
+    narrow = all(t.dtype.kind == "float" and t.dtype.bits <= 16 for t in tensors)
+    return target.scalar_fast_rate if narrow else 1.0
+
+
+# --- operators
+
+
+def combine(op: Operator, x: Any, y: Any, reverse: bool = False) -> Array:
+    """``x op y``, or ``y op x`` if `reverse`; a unary operator takes `x` alone."""
+    if "unary" in op.kinds:
+        return op.apply(x)
+    return op.apply(y, x) if reverse else op.apply(x, y)
+
+
+def bit_pattern(values: Any, width: int) -> Any:
+    """Stored integers, or an integer immediate, as unsigned bit patterns of `width` bytes, zeros above."""
+    unsigned = np.dtype(f"u{width}")
+    if isinstance(values, np.ndarray):
+        return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").astype(unsigned, copy=False)
+    return unsigned.type(int(values) & ((1 << (8 * width)) - 1))
+
+
+def from_bits(bits: Array, dtype: DType) -> Array:
+    """Bit patterns as stored values of the integer type `dtype`, high bits dropped."""
+    return bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype.numpy)
+
+
+def fold(op: Operator, values: Array, initial: Array | None = None) -> Array:
+    """Reduce the last axis in the dtype given, then onto `initial`.
+
+    In which order the engines add is not published; this is numpy's order (pairwise sums),
+    and for operators that are no numpy function from the first element to the last.
+
+    Args:
+        values: any shape with at least one element in the last axis.
+        initial: what the registers held, of the shape of the result.
+    """
+    function: Any = op.function
+    with np.errstate(all="ignore"):
+        if isinstance(function, np.ufunc):
+            result = function.reduce(values, axis=-1)
+        else:
+            columns = np.moveaxis(values, -1, 0)
+            result = functools.reduce(function, columns)
+        return result if initial is None else function(initial, result)

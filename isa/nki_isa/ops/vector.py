@@ -1,0 +1,472 @@
+"""Element-wise instructions: copies, fills, and one or two operators per element.
+
+Most run on the vector engine; some on the scalar or the gpsimd engine as well.
+All arithmetic is float32; bitvec operators work on the stored bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nki_isa import cost
+from nki_isa.constraints import (
+    STUB,
+    attribute_rule,
+    bitvec_dtypes,
+    column,
+    elements_per_partition,
+    engine_allowed,
+    engine_since,
+    excludes,
+    in_psum,
+    not_both_psum,
+    operator_kind,
+    rules,
+    same_shape,
+    scalar_dtype,
+    scalar_rule,
+    tile,
+)
+from nki_isa.cost import Cost
+from nki_isa.dtypes import cast
+from nki_isa.indirection import indirection, no_indirection
+from nki_isa.instruction import Engine, attribute, instruction, read, scalar, write
+from nki_isa.operators import Operator
+from nki_isa.ops.base import (
+    GPSIMD_ENGINE,
+    SCALAR_ENGINE,
+    VECTOR_ENGINE,
+    Array,
+    ComputeInstruction,
+    bit_pattern,
+    combine,
+    float32,
+    from_bits,
+    pointers,
+    scalar_engine_rate,
+    scalar_operand,
+)
+from nki_isa.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+
+@instruction
+class tensor_copy(ComputeInstruction):
+    """dst = src, within SBUF and PSUM.
+
+    With equal data types the vector and gpsimd engines copy the bits; otherwise, and
+    always on the scalar engine, values pass through float32 (int32 beyond 2**24 rounds).
+
+    Shapes: `dst` and `src` have the same partitions (at most 128) and elements per partition.
+    Errors: NKI-V101 to V106, V108, V110, V112, V115.
+    Source: SDK page nki.isa.tensor_copy.
+    """
+
+    engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
+    source = f"{STUB} (tensor_copy)"
+    dst: NkiTensor = write()
+    src: NkiTensor = read()
+    engine: Engine = attribute(Engine, Engine.unknown)
+    constraints = rules(
+        *tile("dst", "src", packed=True),
+        *same_shape("dst", "src"),
+        engine_since(SCALAR_ENGINE, 3),
+        *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE)),
+    )
+
+    def compute(self, src: Array) -> Array:
+        same = self.src.dtype == self.dst.dtype
+        if same and (self.on is not SCALAR_ENGINE or self.src.dtype.lanes > 1):
+            return src
+        return float32(src, self.src)
+
+    def cost(self, target: Target) -> Cost:
+        n = elements_per_partition(self.dst)
+        if self.on is SCALAR_ENGINE:
+            return cost.elementwise(target, self.on, n, rate=scalar_engine_rate(target, self.dst, self.src))
+        rate = (
+            cost.streaming_rate(target, "tensor_copy", self.dst, self.src)
+            if self.on is VECTOR_ENGINE
+            else 1.0
+        )
+        return cost.elementwise(target, self.on, n, rate=rate)
+
+
+def _is_number(instruction: Any, target: Any) -> str | None:
+    value = instruction.__dict__["value"]
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    return f"value is {value!r}, it must be a number known at compile time"
+
+
+def _packed_zero(instruction: Any, target: Any) -> str | None:
+    dst, value = instruction.__dict__["dst"], instruction.__dict__["value"]
+    if isinstance(dst, NkiTensor) and dst.dtype.lanes > 1 and value != 0:
+        return f"value is {value!r} and dst is {dst.dtype}, packed data types can only be set to 0"
+    return None
+
+
+@instruction
+class memset(ComputeInstruction):
+    """Fill `dst` with a compile-time number, converted to its data type.
+
+    Packed data types take 0 only.
+    Errors: NKI-V101, V102, V104, V106, V110, V111, V112, V115.
+    Source: SDK page nki.isa.memset.
+    """
+
+    engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
+    source = f"{STUB} (memset)"
+    dst: NkiTensor = write()
+    value: float = attribute(float)
+    engine: Engine = attribute(Engine, Engine.unknown)
+    constraints = rules(
+        *tile("dst", packed=True),
+        attribute_rule("value is a number.", _is_number, "pass a Python number"),
+        attribute_rule(
+            "A packed data type is set to 0 only.", _packed_zero, "fill an unpacked view of the bytes instead"
+        ),
+        no_indirection(),
+    )
+
+    def compute(self) -> Array:
+        dtype = self.dst.dtype
+        exact = dtype.kind in ("int", "uint") and float(self.value).is_integer()
+        value = np.array(self.value, np.int64 if exact or dtype.lanes > 1 else np.float32)
+        stored = cast(value, dtype) if dtype.lanes == 1 else value.astype(dtype.numpy)
+        return np.broadcast_to(stored, self.dst.shape)
+
+    def cost(self, target: Target) -> Cost:
+        kind = "memset" if self.value == 0 else ""
+        rate = cost.streaming_rate(target, kind, self.dst) if self.on is VECTOR_ENGINE else 1.0
+        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+
+
+_WIDE_INTEGERS = ("int32", "uint32")
+
+
+def _power_on_gpsimd(instruction: Any, target: Any) -> str | None:
+    op = instruction.__dict__["op"]
+    if isinstance(op, Operator) and op.name == "power" and instruction.on is not GPSIMD_ENGINE:
+        return f"engine is {instruction.on.name} and op is power, which runs on gpsimd"
+    return None
+
+
+def _bitvec_on_vector(*names: str) -> Any:
+    def broken(instruction: Any, target: Any) -> str | None:
+        for name in names:
+            op = instruction.__dict__[name]
+            if isinstance(op, Operator) and op.kind == "bitvec" and instruction.on is not VECTOR_ENGINE:
+                return f"engine is {instruction.on.name} and {name} is {op.name}, a bitvec operator"
+        return None
+
+    return engine_allowed(
+        "Bitvec operators run on the vector engine.", broken, "leave engine unset, or pass nisa.engine.vector"
+    )
+
+
+@instruction
+class tensor_tensor(ComputeInstruction):
+    """dst = data1 op data2, element by element.
+
+    Arithmetic operators compute in float32. If all three tiles are int32 or uint32 and none
+    is in PSUM, the instruction goes to gpsimd, whose 32-bit integer arithmetic is exact and
+    wraps; ``engine=vector`` overrides that. `power` runs on gpsimd only. Bitvec operators
+    combine the stored bits of integer tiles on the vector engine.
+
+    Shapes: all three have the same partitions and elements per partition; at most one of
+    `data1` and `data2` is in PSUM.
+    Errors: NKI-V101 to V108, V110, V112, V115.
+    Source: SDK page nki.isa.tensor_tensor.
+    """
+
+    engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
+    source = f"{STUB} (tensor_tensor)"
+    dst: NkiTensor = write()
+    data1: NkiTensor = read()
+    data2: NkiTensor = read()
+    op: Operator = attribute(Operator)
+    engine: Engine = attribute(Engine, Engine.unknown)
+    constraints = rules(
+        *tile("dst", "data1", "data2"),
+        *same_shape("data1", "data2", "dst"),
+        not_both_psum("data1", "data2"),
+        operator_kind("op", "bitvec", "arithmetic", unary=False),
+        bitvec_dtypes("op", "dst", "data1", "data2"),
+        _bitvec_on_vector("op"),
+        engine_allowed(
+            "power runs on the gpsimd engine.",
+            _power_on_gpsimd,
+            "leave engine unset, or pass nisa.engine.gpsimd",
+        ),
+        *indirection("dst", "data1", gather="data1", engines=(VECTOR_ENGINE, GPSIMD_ENGINE)),
+    )
+
+    def resolve_engine(self) -> Engine:
+        if self.engine is not Engine.unknown:
+            return super().resolve_engine()
+        if self.op.name == "power":
+            return GPSIMD_ENGINE
+        tiles = (self.dst, self.data1, self.data2)
+        wide = all(isinstance(t, NkiTensor) and t.dtype in _WIDE_INTEGERS for t in tiles)
+        if wide and self.op.kind == "arithmetic" and not any(in_psum(t) for t in tiles):
+            return GPSIMD_ENGINE
+        return VECTOR_ENGINE
+
+    def compute(self, data1: Array, data2: Array) -> Array:
+        first, second, op = self.data1.dtype, self.data2.dtype, self.op
+        if data2.shape != data1.shape:
+            data2 = data2.reshape(data1.shape)
+        if op.kind == "bitvec":
+            width = max(first.itemsize, second.itemsize)
+            return from_bits(op.apply(bit_pattern(data1, width), bit_pattern(data2, width)), self.dst.dtype)
+        if self.on is GPSIMD_ENGINE and op.name != "power" and _all_wide(self.dst, self.data1, self.data2):
+            exact = op.apply(data1.astype(np.int64), data2.astype(np.int64))
+            return exact.astype(np.int64, copy=False).astype(self.dst.dtype.numpy)
+        return op.apply(float32(data1, self.data1), float32(data2, self.data2))
+
+    def cost(self, target: Target) -> Cost:
+        n = elements_per_partition(self.dst)
+        if self.on is GPSIMD_ENGINE:
+            return cost.elementwise(target, self.on, n)
+        rate = cost.streaming_rate(target, "tensor_tensor", self.dst, self.data1, self.data2)
+        return cost.elementwise(target, self.on, n, rate=rate)
+
+
+def _all_wide(*tensors: NkiTensor) -> bool:
+    return all(t.dtype in _WIDE_INTEGERS for t in tensors)
+
+
+# --- tensor_scalar
+
+_ON_GPSIMD = ("rsqrt", "power")
+_SCALAR_ENGINE_PAIRS = (("multiply", "add"), ("multiply", None), ("add", None))
+
+
+def unary_operand(op_name: str, operand_name: str) -> Any:
+    """With a unary operator its operand is None or 0 (NKI-V109)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op, value = instruction.__dict__[op_name], instruction.__dict__[operand_name]
+        if isinstance(op, Operator) and "unary" in op.kinds:
+            if isinstance(value, NkiTensor) or (value is not None and value != 0):
+                return f"{op_name} is {op.name}, which takes one argument, and {operand_name} is given"
+        elif isinstance(op, Operator) and value is None:
+            return f"{op_name} is {op.name}, which takes two arguments, and {operand_name} is None"
+        return None
+
+    return scalar_rule(
+        f"{operand_name} is None or 0 with a unary {op_name}, and given with any other.",
+        broken,
+        f"pass {operand_name}=0 with a unary operator, a number or a tile otherwise",
+    )
+
+
+def _same_kind(instruction: Any, target: Any) -> str | None:
+    op0, op1 = instruction.__dict__["op0"], instruction.__dict__["op1"]
+    if isinstance(op0, Operator) and isinstance(op1, Operator) and op0.kind != op1.kind:
+        return f"op0 is {op0.name} ({op0.kind}) and op1 is {op1.name} ({op1.kind})"
+    return None
+
+
+def _no_lone_operand1(instruction: Any, target: Any) -> str | None:
+    values = instruction.__dict__
+    if values["op1"] is None and values["operand1"] is not None:
+        return "operand1 is given and op1 is None"
+    return None
+
+
+def _scalar_engine_pair(instruction: Any, target: Any) -> str | None:
+    if instruction.on is not SCALAR_ENGINE or target.nc_version != 3:
+        return None
+    op0, op1 = instruction.__dict__["op0"], instruction.__dict__["op1"]
+    names = (getattr(op0, "name", None), getattr(op1, "name", None))
+    if names in _SCALAR_ENGINE_PAIRS:
+        return None
+    return (
+        f"engine is scalar with op0 {names[0]} and op1 {names[1]}; "
+        f"on {target.name} it has multiply and add, multiply, or add"
+    )
+
+
+def _gpsimd_only_rsqrt(instruction: Any, target: Any) -> str | None:
+    if instruction.on is not GPSIMD_ENGINE:
+        return None
+    ops = [instruction.__dict__[n] for n in ("op0", "op1")]
+    if any(isinstance(op, Operator) and op.name in _ON_GPSIMD for op in ops):
+        return None
+    return "engine is gpsimd, which has it for rsqrt and power only"
+
+
+@instruction
+class tensor_scalar(ComputeInstruction):
+    """dst = (data op0 operand0) op1 operand1, each operand a number or one value per partition.
+
+    Two arithmetic operators compute in float32, two bitvec operators on the stored bits of
+    integer tiles. `reverse0` and `reverse1` put the operand on the left.
+
+    It runs on the vector engine; on gpsimd for rsqrt and power; from NeuronCore-v3 on also on
+    the scalar engine, which on v3 has multiply-then-add, multiply, and add only.
+
+    Shapes: `dst` and `data` have the same partitions and elements per partition; an operand
+    tile is [partitions, 1], float32 with arithmetic operators.
+    Errors: NKI-V101 to V110, V112, V113, V115.
+    Source: SDK page nki.isa.tensor_scalar; rsqrt and power on gpsimd: operator table of SDK 2.26.
+    """
+
+    engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
+    source = f"{STUB} (tensor_scalar)"
+    dst: NkiTensor = write()
+    data: NkiTensor = read()
+    op0: Operator = attribute(Operator)
+    operand0: Any = scalar()
+    reverse0: bool = attribute(bool, False)
+    op1: Operator | None = attribute(Operator, None)
+    operand1: Any = scalar(None)
+    reverse1: bool = attribute(bool, False)
+    engine: Engine = attribute(Engine, Engine.unknown)
+    constraints = rules(
+        *tile("dst", "data"),
+        *same_shape("data", "dst"),
+        operator_kind("op0", "bitvec", "arithmetic"),
+        operator_kind("op1", "bitvec", "arithmetic"),
+        excludes("op0 and op1 are both bitvec or both arithmetic.", _same_kind, "use two tensor_scalar"),
+        excludes("operand1 comes with op1.", _no_lone_operand1, "pass op1 as well"),
+        bitvec_dtypes("op0", "dst", "data"),
+        column("operand0", "data", fp32=False),
+        column("operand1", "data", fp32=False),
+        scalar_dtype("operand0", "op0"),
+        scalar_dtype("operand1", "op1"),
+        unary_operand("op0", "operand0"),
+        unary_operand("op1", "operand1"),
+        _bitvec_on_vector("op0", "op1"),
+        engine_since(SCALAR_ENGINE, 3),
+        engine_allowed(
+            "The scalar engine of NeuronCore-v3 has multiply and add, multiply, or add.",
+            _scalar_engine_pair,
+            "leave engine unset, or pass nisa.engine.vector",
+        ),
+        engine_allowed(
+            "The gpsimd engine has it for rsqrt and power.", _gpsimd_only_rsqrt, "pass nisa.engine.vector"
+        ),
+        *indirection("dst", "data", gather="data"),
+    )
+
+    def normalise(self) -> None:
+        super().normalise()
+        if self.operand0 is None and "unary" in self.op0.kinds:
+            self.operand0 = 0.0
+
+    def resolve_engine(self) -> Engine:
+        ops = [op.name for op in (self.op0, self.op1) if op is not None]
+        if self.engine is Engine.unknown and any(name in _ON_GPSIMD for name in ops):
+            return GPSIMD_ENGINE
+        return super().resolve_engine()
+
+    def compute(self, data: Array, operand0: Any, operand1: Any) -> Array:
+        if self.op0.kind == "bitvec":
+            return self._bits(data, operand0, operand1)
+        value = float32(data, self.data)
+        value = combine(self.op0, value, scalar_operand(operand0, self.operand0, data.shape), self.reverse0)
+        if self.op1 is None:
+            return value
+        if operand1 is None:  # a unary op1
+            return combine(self.op1, value, None)
+        return combine(self.op1, value, scalar_operand(operand1, self.operand1, data.shape), self.reverse1)
+
+    def _bits(self, data: Array, operand0: Any, operand1: Any) -> Array:
+        width = self.data.dtype.itemsize
+        value = bit_pattern(data, width)
+        for op, operand, reverse in (
+            (self.op0, operand0, self.reverse0),
+            (self.op1, operand1, self.reverse1),
+        ):
+            if op is not None:
+                bits = 0 if operand is None else bit_pattern(operand, width)
+                if isinstance(bits, np.ndarray):
+                    bits = bits.reshape(bits.shape[0], *(1,) * (value.ndim - 1))
+                value = combine(op, value, bits, reverse)
+        return from_bits(value, self.dst.dtype)
+
+    def cost(self, target: Target) -> Cost:
+        n = elements_per_partition(self.dst)
+        count = pointers(self.operand0, self.operand1)
+        rate = 1.0
+        if self.on is SCALAR_ENGINE:
+            rate = scalar_engine_rate(target, self.dst, self.data)
+        elif self.on is VECTOR_ENGINE:
+            rate = cost.streaming_rate(target, "tensor_scalar", self.dst, self.data)
+        return cost.elementwise(target, self.on, n, rate=rate, pointers=count)
+
+
+@instruction
+class scalar_tensor_tensor(ComputeInstruction):
+    """dst = (data op0 operand0) op1 operand1, `operand0` a number or column, `operand1` a tile.
+
+    Arithmetic operators only, in float32. `reverse0` and `reverse1` swap an operator's arguments.
+
+    Shapes: `dst`, `data` and `operand1` have the same partitions and elements per partition;
+    `operand0` is a number or [partitions, 1]. At most one of `data` and `operand1` is in PSUM.
+    Errors: NKI-V101 to V105, V107, V109, V110, V112, V115.
+    Source: SDK page nki.isa.scalar_tensor_tensor.
+    """
+
+    engines = (VECTOR_ENGINE,)
+    source = f"{STUB} (scalar_tensor_tensor)"
+    dst: NkiTensor = write()
+    data: NkiTensor = read()
+    op0: Operator = attribute(Operator)
+    operand0: Any = scalar()
+    op1: Operator = attribute(Operator)
+    operand1: NkiTensor = read()
+    reverse0: bool = attribute(bool, False)
+    reverse1: bool = attribute(bool, False)
+    constraints = rules(
+        *tile("dst", "data", "operand1"),
+        *same_shape("data", "operand1", "dst"),
+        not_both_psum("data", "operand1"),
+        operator_kind("op0", "arithmetic"),
+        operator_kind("op1", "arithmetic", unary=False),
+        column("operand0", "data", fp32=False),
+        unary_operand("op0", "operand0"),
+        no_indirection(),
+    )
+
+    def compute(self, data: Array, operand0: Any, operand1: Array) -> Array:
+        first = scalar_operand(operand0, self.operand0, data.shape)
+        value = combine(self.op0, float32(data, self.data), first, self.reverse0)
+        second = float32(operand1, self.operand1).reshape(value.shape)
+        return combine(self.op1, value, second, self.reverse1)
+
+    def cost(self, target: Target) -> Cost:
+        rate = cost.streaming_rate(target, "scalar_tensor_tensor", self.dst, self.data, self.operand1)
+        n = elements_per_partition(self.dst)
+        return cost.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.operand0))
+
+
+@instruction
+class reciprocal(ComputeInstruction):
+    """dst = 1 / data, in float32 on the vector engine.
+
+    Shapes: `dst` and `data` have the same partitions and elements per partition.
+    Errors: NKI-V101 to V105, V110, V112, V115.
+    Source: SDK page nki.isa.reciprocal.
+    """
+
+    engines = (VECTOR_ENGINE,)
+    source = f"{STUB} (reciprocal)"
+    dst: NkiTensor = write()
+    data: NkiTensor = read()
+    constraints = rules(*tile("dst", "data"), *same_shape("data", "dst"), no_indirection())
+
+    def compute(self, data: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.float32(1) / float32(data, self.data)
+
+    def cost(self, target: Target) -> Cost:
+        rate = cost.streaming_rate(target, "reciprocal", self.dst, self.data)
+        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
