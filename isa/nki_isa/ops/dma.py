@@ -68,26 +68,27 @@ class _Dma(Instruction):
         """Always the DMA engines; ``engine`` only says who triggers them."""
         return Engine.dma
 
-    def descriptors(self, target: Target) -> str:
-        """How its descriptors are made: ``"static"``, ``"hwdge"`` or ``"swdge"``.
+    def descriptors(self, target: Target) -> str | None:
+        """How its descriptors must be made: ``"static"``, ``"hwdge"`` or ``"swdge"``; None leaves it open.
 
         A kernel's choice stands. Otherwise gathers and scatters need software DGE, and so does any run-time
-        address where there is no hardware DGE; the rest is the target's default.
+        address on a generation without hardware DGE.
         """
-        asked = self.__dict__.get("dge_mode", dge_mode.unknown)
+        asked = self.__dict__.get("dge_mode", enums.dge_mode.unknown)
         if asked in _MODES:
             return _MODES[asked]
         views = [*self.reads, *self.writes]
         if any(is_gathered(v) for v in views):
             return "swdge"
-        if target.default_dge == "static" and any(v.dynamic is not None for v in views):
+        if target.nc_version < 3 and any(v.dynamic is not None for v in views):
             return "swdge"
-        return target.default_dge
+        return None
 
     def issuer(self, target: Target) -> Engine:
         """The engine that triggers it: the one asked for, else sync, or gpsimd with software DGE."""
-        asked = self.__dict__.get("engine", Engine.unknown)
-        return asked if asked is not Engine.unknown else _ISSUERS[self.descriptors(target)]
+        asked: Engine = self.__dict__.get("engine", Engine.unknown)
+        moved = self.cost(target).transfer
+        return _ISSUERS[moved.mode] if asked is Engine.unknown and moved is not None else asked
 
     def route(self, elements: Array) -> Array:
         """`elements`, in the shape of the source, moved to where they land in the destination."""
