@@ -59,6 +59,7 @@ class Cost:
         parts: MATMUL instructions it becomes, each with its LoadStationary (2 for fp32).
         rows: rows of the tensor engine in use, for the clock's utilisation.
         flops: useful floating-point operations of a matmul, 0 elsewhere.
+        hardware_flops: those of every matmul, transposes included, as the profiler counts them.
         transfer: the DMA transfer, for DMA instructions.
     """
 
@@ -71,6 +72,7 @@ class Cost:
     parts: int = 1
     rows: int = 0
     flops: int = 0
+    hardware_flops: int = 0
     transfer: Transfer | None = None
 
 
@@ -144,8 +146,8 @@ def gpsimd(target: Target, elements: float, *, rate: float = 1.0, extra_cycles: 
     return Cost(time, time, "gpsimd_start_cycles")
 
 
-# MATMUL instructions one nc_matmul becomes, and cycles to load one stationary column, by its passes:
-# 16-bit and narrower loads are fast, an fp32 transpose loads once, fp32 loads its low and high halves twice each.
+# MATMUL instructions one nc_matmul becomes, and cycles to load one stationary column, by its passes: 16-bit
+# loads are fast, an fp32 transpose loads once, each of the two halves of fp32 loads twice.
 _PASSES: dict[int, tuple[int, float]] = {1: (1, 0.0), 2: (1, 1.0), 4: (2, 2.0)}
 
 
@@ -175,6 +177,7 @@ def matmul(
         parts=parts,
         rows=rows,
         flops=flops,
+        hardware_flops=flops or 2 * rows * stationary_columns * moving_columns,
     )
 
 
@@ -263,7 +266,7 @@ def contiguous_run(tensor: NkiTensor) -> int:
     """
     run = 1
     first = 1 if tensor.buffer.on_chip else 0
-    for size, stride in zip(reversed(tensor.shape[first:]), reversed(tensor.strides[first:])):
+    for size, stride in zip(reversed(tensor.shape[first:]), reversed(tensor.strides[first:]), strict=True):
         if size != 1:
             if stride != run:
                 break
@@ -322,7 +325,7 @@ def copy(
     """A DMA copy between two views of as many elements, dealt in rows that are contiguous on both sides.
 
     Args:
-        mode: ``"static"``, ``"hwdge"`` or ``"swdge"``; the target's default where None.
+        mode: ``"static"``, ``"hwdge"`` or ``"swdge"``; what the compiler picks where None.
         transpose: True for a DMA transpose, which moves data at a fraction of the copy rate.
     """
     to_hbm, from_hbm = dst.buffer.is_hbm, src.buffer.is_hbm
@@ -340,7 +343,7 @@ def copy(
         elements=math.ceil(dst.size / run),
         element_bytes=run * wide,
         total_bytes=dst.size * wide,
-        mode=mode or target.default_dge,
+        mode=mode or default_mode(target, dst, src),
         direction=direction,
         read_bytes=src.size * src.dtype.itemsize if from_hbm else 0,
         write_bytes=dst.size * dst.dtype.itemsize if to_hbm else 0,
@@ -348,3 +351,12 @@ def copy(
         partitions=tile.shape[0] if tile.buffer.on_chip else 0,
     )
     return transfer(target, moved)
+
+
+def default_mode(target: Target, *tensors: NkiTensor) -> str:
+    """How the compiler makes the descriptors of a DMA between `tensors` when the kernel does not say.
+
+    Kernel arguments and results move one way, intermediates in private HBM and on-chip copies another.
+    """
+    external = any(t.buffer is MemoryRegion.shared_hbm or t.storage.kind == "input" for t in tensors)
+    return target.default_dge if external else target.internal_dge

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from nki_isa.diagnostics import error
@@ -41,8 +41,10 @@ class Target:
     Attributes:
         name: ``"trn1"``, ``"trn2"`` or ``"trn3"``.
         nc_version: 2, 3 or 4, the number of ``nki.isa.nc_version``.
-        default_dge: how DMA descriptors are made when the kernel does not say:
-            ``"static"``, ``"hwdge"`` or ``"swdge"``.
+        default_dge: how DMA descriptors are made when the kernel does not say and one
+            side is a kernel argument or shared HBM: ``"static"``, ``"hwdge"`` or ``"swdge"``.
+        internal_dge: the same for DMA between private HBM, SBUF and PSUM. (Public trn2
+            traces: arguments and results move by software DGE, intermediates by hardware.)
         throttled: True if the tensor engine's clock follows its utilisation.
 
     The other fields are the rows of ``_FIGURES``, described there.
@@ -51,6 +53,7 @@ class Target:
     name: str
     nc_version: int
     default_dge: str
+    internal_dge: str
     throttled: bool
 
     partitions: int
@@ -306,14 +309,14 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 }
 
 
-def _target(name: str, nc_version: int, default_dge: str, throttled: bool) -> Target:
+def _target(name: str, nc_version: int, default_dge: str, internal_dge: str, throttled: bool) -> Target:
     figures: dict[str, Any] = {row[0]: row[nc_version - 1] for row in _FIGURES}
-    return Target(name, nc_version, default_dge, throttled, **figures)
+    return Target(name, nc_version, default_dge, internal_dge, throttled, **figures)
 
 
-TRN1 = _target("trn1", 2, "static", False)
-TRN2 = _target("trn2", 3, "hwdge", True)
-TRN3 = _target("trn3", 4, "hwdge", True)
+TRN1 = _target("trn1", 2, "static", "static", False)
+TRN2 = _target("trn2", 3, "swdge", "hwdge", True)
+TRN3 = _target("trn3", 4, "swdge", "hwdge", True)
 
 TARGETS: dict[str, Target] = {t.name: t for t in (TRN1, TRN2, TRN3)}
 
@@ -362,5 +365,4 @@ def default_target() -> Target:
 
 def figures() -> tuple[str, ...]:
     """Names of the numeric figures, in the order of the table."""
-    named = {"name", "nc_version", "default_dge", "throttled"}
-    return tuple(f.name for f in fields(Target) if f.name not in named)
+    return tuple(row[0] for row in _FIGURES)

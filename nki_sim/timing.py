@@ -1,0 +1,509 @@
+"""The scoreboard: when each instruction of a program starts, ends and why it waited.
+
+Engines are in-order and run beside each other. An instruction starts when its
+engine is free and the bytes it touches are ready: after their last write for
+what it reads, after their last reads and write for what it overwrites, plus the
+semaphore latency when that access was made elsewhere. Bytes that several
+tensors hold over time are the same bytes. It holds its engine for its interval
+and publishes its result after its latency.
+
+DMA goes through queues, one per way descriptors are made and direction of the
+transfer; a queue triggers in order, and the DMA engines share their bandwidth
+among the transfers in flight.
+
+Not modelled: reordering by the compiler, contention between cores for HBM,
+instruction fetch, Pool cycles spent on software descriptors that the compiler
+schedules (a trigger the kernel puts on an engine does hold it), and the time of
+branches of device loops.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.cost import Cost, engine_time
+from nki_isa.instruction import Engine, Instruction
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.target import Target, as_target
+from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
+from nki_sim.access import Access, Box, Bytes, Memory
+from nki_sim.clocks import DmaEngines, TensorClock
+
+
+class Wait(enum.IntEnum):
+    """What an instruction waited for last before it could start."""
+
+    none = 0
+    data = 1  # a result it reads
+    reuse = 2  # readers or writers of the tensor it overwrites
+    memory = 3  # users of another tensor that held its bytes before
+    table = 4  # the load of an activation function table
+    weights = 5  # its own LoadStationary, not hidden under a matmul
+    queue = 6  # earlier triggers of its DMA queue
+    register = 7  # a register
+
+
+ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
+_MODES = ("static", "hwdge", "swdge")
+_DIRECTIONS = ("load", "store", "local")
+QUEUES = tuple(f"{mode} {direction}" for mode in _MODES for direction in _DIRECTIONS)
+LANES: tuple[str, ...] = ENGINES + QUEUES
+"""Where an event runs: an engine, or a DMA queue by descriptor mode and direction."""
+
+_LANE = {name: k for k, name in enumerate(LANES)}
+_TENSOR, _SCALAR, _SYNC = _LANE["tensor"], _LANE["scalar"], _LANE["sync"]
+_FIRST_QUEUE = len(ENGINES)
+_ENGINE_LANE = {
+    Engine.tensor: _TENSOR,
+    Engine.vector: _LANE["vector"],
+    Engine.scalar: _SCALAR,
+    Engine.gpsimd: _LANE["gpsimd"],
+    Engine.sync: _SYNC,
+    Engine.dma: _SYNC,  # DMA without a transfer: only its trigger
+    Engine.unknown: _SYNC,
+}
+
+
+class Placed(Protocol):
+    """What the scoreboard needs of a placement."""
+
+    @property
+    def addresses(self) -> Mapping[int, tuple[int, int]]:
+        """(first partition, first byte in each partition) by storage index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Every event of a run, in the order of issue, as columns. Times in ns from the first possible trigger.
+
+    Attributes:
+        target: the generation.
+        instructions: the instruction of each event.
+        costs: its cost.
+        lane: index into :data:`LANES`.
+        start: when it started: an engine took it, or a DMA was triggered.
+        begin: when data began to move; `start` for engines.
+        busy: when its engine was free again; when the last byte of a DMA was through.
+        end: when its result was visible on its own engine; when a DMA's semaphore was.
+        waited: ns its engine or queue stood idle for it.
+        handoff: the part of `waited` that was semaphore latency.
+        wait: what it waited for, a :class:`Wait`.
+        cause: the event it waited for, or -1.
+        throttled: ns the tensor engine streamed at its throttled clock.
+        notes: what was not known, in sentences.
+    """
+
+    target: Target
+    instructions: list[Instruction]
+    costs: list[Cost]
+    lane: NDArray[np.int8]
+    start: NDArray[np.float64]
+    begin: NDArray[np.float64]
+    busy: NDArray[np.float64]
+    end: NDArray[np.float64]
+    waited: NDArray[np.float64]
+    handoff: NDArray[np.float64]
+    wait: NDArray[np.int8]
+    cause: NDArray[np.int64]
+    throttled: float
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    @property
+    def duration(self) -> float:
+        """ns from the first possible trigger to the last result, without program start and end."""
+        return float(self.end.max(initial=0.0))
+
+    @property
+    def total(self) -> float:
+        """ns as the vendor's profiler shows it: with the start-up before and the wind-down after."""
+        return self.duration + self.target.program_start + self.target.program_end
+
+    def format(self) -> str:
+        """One line per event: lane, opcode, start, busy, end, what it waited for."""
+        lines = []
+        for k, instruction in enumerate(self.instructions):
+            why = ""
+            if self.waited[k] > 0:
+                cause = f" of {self.cause[k]}" if self.cause[k] >= 0 else ""
+                why = f"  waited {self.waited[k]:.1f} for {Wait(self.wait[k]).name}{cause}"
+            lines.append(
+                f"{k} {LANES[self.lane[k]]} {instruction.opcode}"
+                f" {self.start[k]:.1f}..{self.busy[k]:.1f}..{self.end[k]:.1f}{why}"
+            )
+        return "\n".join(lines)
+
+
+Registers = Union[Sequence[int], Mapping[int, int], None]
+"""Values of registers by index."""
+
+_Operand = tuple[Storage, NkiTensor]
+_Touch = tuple[Bytes, Box, bool]  # and whether it is a write
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the scoreboard needs of an instruction, worked out once even if a loop repeats it."""
+
+    cost: Cost
+    lane: int
+    issuer: int  # lane of the engine a DMA trigger was put on, or -1
+    weights: list[_Operand]  # read ahead, by LoadStationary
+    reads: list[_Operand]
+    writes: list[_Operand]
+    registers_read: list[int]
+    registers_written: list[int]
+
+
+class Scoreboard:
+    """Times instructions as they are issued, in program order.
+
+    Args:
+        target: the generation.
+        placement: where on-chip tensors live; None takes all of them to be apart.
+    """
+
+    def __init__(self, target: Target, placement: Placed | None = None):
+        self.target = target
+        self.notes: list[str] = []
+        self._memory = Memory(placement.addresses if placement is not None else None)
+        self._clock = TensorClock(target)
+        self._dma = DmaEngines()
+        self._free = [0.0] * len(LANES)
+        self._table: str | None = None
+        self._weights_free = 0.0
+        self._hand = _handoffs(target)
+        self._plans: dict[Instruction, _Plan] = {}
+        self._registers: dict[int, tuple[float, int, int]] = {}
+        self._input_reads: dict[Storage, Access] = {}
+        self._written: set[Storage] = set()
+
+        self._instructions: list[Instruction] = []
+        self._costs: list[Cost] = []
+        self._lane: list[int] = []
+        self._start: list[float] = []
+        self._begin: list[float] = []
+        self._busy: list[float] = []
+        self._end: list[float] = []
+        self._waited: list[float] = []
+        self._handoff: list[float] = []
+        self._wait: list[int] = []
+        self._cause: list[int] = []
+
+        # What the current instruction waits for: the latest time so far, its event, reason, semaphore share.
+        self._ready = 0.0
+        self._ready_by = -1
+        self._ready_why = Wait.none
+        self._ready_hand = 0.0
+
+    # --- one instruction
+
+    def issue(self, instruction: Instruction, registers: Registers = None) -> None:
+        """Time one instruction; those before it in program order must have been issued.
+
+        Args:
+            instruction: what runs.
+            registers: values of the registers by index, for run-time addresses; a view whose
+                register is unknown is taken to touch its whole storage.
+        """
+        plan = self._plans.get(instruction)
+        if plan is None:
+            plan = self._plans[instruction] = _plan(instruction, self.target)
+        lane, cost = plan.lane, plan.cost
+        boxes: list[_Touch] = []
+        self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, Wait.none, 0.0
+
+        for storage, view in plan.weights:
+            self._need(storage, view, registers, lane, boxes)
+        weights_ready = self._ready
+        for storage, view in plan.reads:
+            self._need(storage, view, registers, lane, boxes)
+        for storage, view in plan.writes:
+            self._claim(storage, view, registers, lane, boxes)
+        for register in plan.registers_read:
+            known = self._registers.get(register)
+            if known is not None:
+                self._after(known[0], known[1], self._hand[known[2]][lane], Wait.register)
+
+        free = self._free[lane] if plan.issuer < 0 else max(self._free[lane], self._free[plan.issuer])
+        start = free if free > self._ready else self._ready
+        if cost.transfer is not None:
+            start, begin, busy, end = self._transfer(plan, start)
+        elif lane == _TENSOR and cost.columns:
+            start, begin, busy, end = self._matmul(cost, start, weights_ready)
+        else:
+            if cost.table is not None and cost.table != self._table:
+                self._table = cost.table
+                loaded = self._free[lane] + self.target.scalar_table_load
+                if loaded > start:
+                    start = loaded
+                    self._ready_by, self._ready_why, self._ready_hand = -1, Wait.table, 0.0
+            begin, busy, end = start, start + cost.busy, start + cost.latency
+            self._free[lane] = busy
+
+        event = len(self._start)
+        waited = start - free
+        self._instructions.append(instruction)
+        self._costs.append(cost)
+        self._lane.append(lane)
+        self._start.append(start)
+        self._begin.append(begin)
+        self._busy.append(busy)
+        self._end.append(end)
+        if waited > 0.0:
+            self._waited.append(waited)
+            self._handoff.append(self._ready_hand if self._ready_hand < waited else waited)
+            self._wait.append(self._ready_why)
+            self._cause.append(self._ready_by)
+        else:
+            self._waited.append(0.0)
+            self._handoff.append(0.0)
+            self._wait.append(Wait.none)
+            self._cause.append(-1)
+
+        access: Access = (end, event, lane, False)
+        for owner, box, is_write in boxes:
+            if is_write:
+                owner.reads.drop(box)
+                owner.writes.drop(box)
+                owner.writes.add(box, access)
+            else:
+                owner.reads.add(box, access)
+        for register in plan.registers_written:
+            self._registers[register] = (end, event, lane)
+
+    def _after(self, time: float, event: int, hand: float, why: Wait) -> None:
+        if time + hand > self._ready:
+            self._ready, self._ready_by, self._ready_why, self._ready_hand = time + hand, event, why, hand
+
+    def _need(
+        self, storage: Storage, view: NkiTensor, registers: Registers, lane: int, boxes: list[_Touch]
+    ) -> None:
+        """Wait for the writes of what an operand reads, and note the read."""
+        if storage.kind != "local" and storage not in self._written:
+            # Nothing writes it so far: only the last of its readers can matter to a later write.
+            self._input_reads[storage] = (0.0, len(self._start), lane, False)
+            return
+        owner = self._memory.bytes_of(storage)
+        box = _box(owner, view, registers)
+        hand = self._hand
+        for time, event, engine, earlier in owner.writes.meeting(box):
+            if engine == lane == _TENSOR:
+                continue  # accumulation in PSUM is in order
+            self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.data)
+        boxes.append((owner, box, False))
+
+    def _claim(
+        self, storage: Storage, view: NkiTensor, registers: Registers, lane: int, boxes: list[_Touch]
+    ) -> None:
+        """Wait for the readers and writers of what an operand overwrites, and note the write."""
+        owner = self._memory.bytes_of(storage)
+        if storage.kind != "local" and storage not in self._written:
+            self._written.add(storage)
+            reader = self._input_reads.pop(storage, None)
+            if reader is not None:
+                _, event, engine, _ = reader
+                owner.reads.add(owner.layout.whole, (self._end[event], event, engine, False))
+        box = _box(owner, view, registers)
+        hand = self._hand
+        for accesses in (owner.reads, owner.writes):
+            for time, event, engine, earlier in accesses.meeting(box):
+                if engine == lane < _FIRST_QUEUE:
+                    continue  # an engine is in order with itself
+                self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.reuse)
+        boxes.append((owner, box, True))
+
+    # --- engines
+
+    def _matmul(self, cost: Cost, start: float, weights_ready: float) -> tuple[float, float, float, float]:
+        """LoadStationary under the previous matmul, then streaming at the clock's rate."""
+        target, clock = self.target, self._clock
+        clock.advance(max(self._weights_free, weights_ready))
+        slow = clock.ghz / clock.rate
+        loaded = max(self._weights_free, weights_ready) + cost.weights * slow
+        if loaded > start:
+            start = loaded
+            self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
+        through = clock.stream(start, cost.columns, cost.rows / target.stationary_max)
+        if cost.parts > 1:
+            slow = clock.ghz / clock.rate
+            exposed = cost.weights * slow - (through - start) / cost.parts
+            if exposed > 0.0:
+                through += exposed * (cost.parts - 1)
+        busy = through + cost.parts * target.tensor_interval
+        end = through + (target.tensor_latency if clock.full else target.tensor_latency_throttled)
+        self._weights_free = start
+        self._free[_TENSOR] = busy
+        return start, start, busy, end
+
+    def _transfer(self, plan: _Plan, start: float) -> tuple[float, float, float, float]:
+        """A DMA: trigger, descriptors, data through the shared engines, completion."""
+        target, cost = self.target, plan.cost
+        moved = cost.transfer
+        assert moved is not None
+        load = moved.direction == "load"
+        if moved.mode == "hwdge":
+            first = cost.busy + (target.dma_hwdge_start_load if load else target.dma_hwdge_start_store)
+            interval = cost.busy
+        elif moved.mode == "swdge":
+            first = target.dma_swdge_build + (
+                target.dma_swdge_start_load if load else target.dma_swdge_start_store
+            )
+            interval = cost.busy
+        else:
+            first, interval = target.dma_static_start, target.dma_static_interval
+        self._free[plan.lane] = start + interval
+        if plan.issuer >= 0:
+            self._free[plan.issuer] = start + cost.busy
+        begin = start + first
+        last = self._dma.book(begin, engine_time(target, moved))
+        stagger = target.dma_stagger_load if load else target.dma_stagger_store
+        return start, begin, last, last + stagger + target.dma_completion
+
+    # --- the result
+
+    def finish(self) -> Timeline:
+        """Everything issued so far, as columns."""
+        return Timeline(
+            target=self.target,
+            instructions=list(self._instructions),
+            costs=list(self._costs),
+            lane=np.array(self._lane, np.int8),
+            start=np.array(self._start, np.float64),
+            begin=np.array(self._begin, np.float64),
+            busy=np.array(self._busy, np.float64),
+            end=np.array(self._end, np.float64),
+            waited=np.array(self._waited, np.float64),
+            handoff=np.array(self._handoff, np.float64),
+            wait=np.array(self._wait, np.int8),
+            cause=np.array(self._cause, np.int64),
+            throttled=self._clock.slow if self.target.throttled else 0.0,
+            notes=tuple(self.notes),
+        )
+
+
+def _plan(instruction: Instruction, target: Target) -> _Plan:
+    cost = instruction.cost(target)
+    values = instruction.__dict__
+    lane, issuer = _ENGINE_LANE[instruction.on], -1
+    if cost.transfer is not None:
+        lane = _LANE[f"{cost.transfer.mode} {cost.transfer.direction}"]
+        asked = values.get("engine")
+        if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
+            issuer = _ENGINE_LANE[asked]
+    stationary = values.get("stationary") if cost.columns else None
+    reads = instruction.reads
+    return _Plan(
+        cost=cost,
+        lane=lane,
+        issuer=issuer,
+        weights=[(t.storage, t) for t in reads if t is stationary],
+        reads=[(t.storage, t) for t in reads if t is not stationary],
+        writes=[(t.storage, t) for t in instruction.writes],
+        registers_read=[r.index for r in instruction.registers_read],
+        registers_written=[r.index for r in instruction.registers_written],
+    )
+
+
+def _box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
+    """The box a view touches; all of its storage where a run-time address is not known."""
+    dynamic = view.dynamic
+    if dynamic is None:
+        return owner.layout.of(view)
+    index = dynamic.index
+    if dynamic.kind != "scalar" or not isinstance(index, VirtualRegister) or registers is None:
+        return owner.layout.whole
+    try:
+        value = registers[index.index]
+    except (KeyError, IndexError):
+        return owner.layout.whole
+    return owner.layout.of(view, value * dynamic.stride)
+
+
+def _handoffs(target: Target) -> list[list[float]]:
+    """ns from the end of an access on one lane to the start of the next on another: [producer][consumer]."""
+    table = []
+    for producer in range(len(LANES)):
+        row = []
+        for consumer in range(len(LANES)):
+            if producer >= _FIRST_QUEUE:
+                if consumer == _TENSOR:
+                    hand = target.dma_to_tensor
+                elif consumer >= _FIRST_QUEUE or consumer == _SYNC:
+                    hand = target.dma_to_sync
+                else:
+                    hand = target.dma_to_compute
+            elif producer == consumer:
+                hand = target.same_engine_ns
+            else:
+                hand = target.semaphore_tensor_ns if consumer == _TENSOR else target.semaphore_ns
+            row.append(hand)
+        table.append(row)
+    return table
+
+
+# --- a whole program, without data
+
+
+def simulate(program: Program, placement: Placed | None = None) -> Timeline:
+    """Time a program without running it.
+
+    Loops whose bounds are known run all their turns. Where only data can tell how often
+    a loop runs, it is timed for one turn and a note says so.
+
+    Args:
+        program: specialized for the target it names.
+        placement: where on-chip tensors live; None takes all of them to be apart.
+    """
+    scoreboard = Scoreboard(as_target(program.target), placement)
+    known: dict[int, int] = {}
+    _walk(program.body, known, scoreboard.issue, scoreboard.notes)
+    return scoreboard.finish()
+
+
+def _walk(
+    body: list[Node],
+    known: dict[int, int],
+    issue: Callable[[Instruction, Mapping[int, int]], None],
+    notes: list[str],
+) -> None:
+    for node in body:
+        if isinstance(node, Instruction):
+            issue(node, known)
+            for register in node.registers_written:
+                known.pop(register.index, None)
+        elif isinstance(node, While):
+            _note(notes, node, "runs while a register is not zero")
+            _walk(node.body, known, issue, notes)
+        else:
+            for value in _turns(node, known, notes):
+                if value is not None:
+                    known[node.index.index] = value
+                _walk(node.body, known, issue, notes)
+            known.pop(node.index.index, None)
+
+
+def _turns(loop: Loop, known: Mapping[int, int], notes: list[str]) -> Sequence[int | None]:
+    """Values of a loop's index; one unknown value where its bounds are registers nobody knows."""
+    bounds = [known.get(b.index) if isinstance(b, VirtualRegister) else b for b in (loop.start, loop.stop)]
+    start, stop = bounds
+    if start is None or stop is None:
+        _note(notes, loop, "has bounds that are registers")
+        return [start]
+    return range(start, stop, loop.step)
+
+
+def _note(notes: list[str], loop: Loop | While, why: str) -> None:
+    place = f" at {loop.stack[-1].span}" if loop.stack else ""
+    note = f"The loop{place} {why}; it is timed for one turn."
+    if note not in notes:
+        notes.append(note)
