@@ -80,3 +80,6 @@ class VirtualRegister:
     def __init__(self, index: int = -1, frozen: bool = False):
         self.index = index
         self.frozen = frozen
+
+    def __repr__(self) -> str:
+        return f"register {self.index}"

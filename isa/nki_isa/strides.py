@@ -137,7 +137,7 @@ class Rearrangement:
 
 
 def _groups(pattern: Sequence[Any]) -> list[tuple[str, ...]]:
-    groups = [(item,) if isinstance(item, str) else tuple(item) for item in pattern]
+    groups = [tuple(item) if isinstance(item, tuple | list) else (item,) for item in pattern]
     if not all(group and all(isinstance(name, str) for name in group) for group in groups):
         raise error(
             "NKI-V028",

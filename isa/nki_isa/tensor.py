@@ -14,7 +14,6 @@ Sources: SDK ``nki.language.NkiTensor``, the access-pattern deep dive (``nki-aps
 
 from __future__ import annotations
 
-import builtins
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -171,43 +170,29 @@ class NkiTensor(StridedView):
         new_strides: list[int] = []
         dim = -1
         for dim, item in enumerate(keys):
-            size, stride = shape[dim], strides[dim]
-            kind = type(item)
-            if kind is slice:
-                start, count, step = self._slice_bounds(dim, item)
-            elif kind is DynamicSlice:
-                start, count, step = 0, item.size, 1
-                if type(item.start) is int:
-                    start = item.start
-                else:
-                    self._refuse_runtime_partition(dim)
-                    if dynamic is not None:
-                        raise already_indirect(self)
-                    dynamic = dynamic_offset(self, "scalar", item.start, stride, size - count + 1)
-                if start < 0 or start + count > size:
-                    raise self._out_of_range(dim, item)
-            else:
-                start = item if kind is int else integer(item, f"an index of {self}")
-                if start < 0:
-                    start += size
-                if not 0 <= start < size:
-                    raise self._out_of_range(dim, item)
-                count, step = 1, 1
-            if dim < locked and not (start == 0 and count == size and kind is slice):
+            stride = strides[dim]
+            start, count, step, kept = self._extent(dim, item)
+            if dim < locked and not (kept and count == shape[dim]):
                 raise self._locked("index", dim)
-            offset += start * stride
-            if step != 1:
-                if dim == 0 and on_chip and count > 1:
+            if type(item) is DynamicSlice and type(item.start) is not int:
+                self._refuse_runtime_partition(dim)
+                if dynamic is not None:
+                    raise already_indirect(self)
+                dynamic = dynamic_offset(self, "scalar", item.start, stride, shape[dim] - count + 1)
+            if dim == 0 and on_chip:
+                kept = True
+                if step != 1 and count > 1:
                     raise error(
                         "NKI-V015",
                         f"{self} is sliced with step {step} along its partitions; an access takes "
                         f"consecutive partitions",
                         help="step along a free dimension, or move the partitions with nisa.dma_copy",
                     )
-                stride *= step if dim or not on_chip else 1
-            if kind is slice or kind is DynamicSlice or (dim == 0 and on_chip):
+                step = 1
+            offset += start * stride
+            if kept:
                 new_shape.append(count)
-                new_strides.append(stride)
+                new_strides.append(stride * step)
         new_shape.extend(shape[dim + 1 :])
         new_strides.extend(strides[dim + 1 :])
         if len(new_shape) < 1 + on_chip:
@@ -268,6 +253,7 @@ class NkiTensor(StridedView):
             NKI-V027: not HBM, `dim` is not 0, or a later dimension has a larger stride.
         """
         self._check_dim(dim)
+        dynamic = dynamic_offset(self, "vector", vector_offset, self.strides[0], self.shape[0])
         if dim != 0 or max(self.strides) > self.strides[0]:
             raise error(
                 "NKI-V027",
@@ -275,7 +261,6 @@ class NkiTensor(StridedView):
                 f"replaces the outermost dimension",
                 help="call it with dim=0, before permute",
             )
-        dynamic = dynamic_offset(self, "vector", vector_offset, self.strides[0], self.shape[0])
         shape, strides = (vector_offset.shape[0], *self.shape[1:]), (0, *self.strides[1:])
         return NkiTensor(shape, strides, self.offset, self.dtype, self.storage, dynamic)
 
@@ -435,37 +420,38 @@ class NkiTensor(StridedView):
         full = (slice(None),) * (self.ndim - len(keys) + 1)
         return keys[: at[0]] + full + keys[at[0] + 1 :]
 
-    def _slice_bounds(self, dim: int, item: builtins.slice) -> tuple[int, int, int]:
-        """``(start, count, step)`` of a slice of dimension `dim`."""
+    def _extent(self, dim: int, item: Any) -> tuple[int, int, int, bool]:
+        """What an index takes of dimension `dim`: start, count, step, and whether the dimension stays."""
         size = self.shape[dim]
-        start, stop, step = item.start, item.stop, item.step
-        if start is None:
-            start = 0
-        else:
-            if type(start) is not int:
-                start = integer(start, f"an index of {self}")
-            if start < 0:
-                start += size
-        if stop is None:
-            stop = size
-        else:
-            if type(stop) is not int:
-                stop = integer(stop, f"an index of {self}")
-            if stop < 0:
-                stop += size
-        if step is None:
-            step = 1
-        elif type(step) is not int:
-            step = integer(step, f"an index of {self}")
-        if start < 0 or stop > size or stop < 0:
+        kind = type(item)
+        if kind is slice:
+            start = 0 if item.start is None else self._position(item.start, size)
+            stop = size if item.stop is None else self._position(item.stop, size)
+            step = 1 if item.step is None else integer(item.step, "the step of a slice")
+            if start < 0 or stop < 0 or stop > size:
+                raise self._out_of_range(dim, item)
+            if start >= stop or step < 1:
+                raise error(
+                    "NKI-V013",
+                    f"slice {_text(item)} of dimension {dim} of {self}, which has size {size}",
+                    help="a slice takes at least one element, with a step of at least 1",
+                )
+            return start, -((start - stop) // step), step, True
+        if kind is DynamicSlice:
+            start = item.start if type(item.start) is int else 0
+            if start < 0 or start + item.size > size:
+                raise self._out_of_range(dim, item)
+            return start, item.size, 1, True
+        start = self._position(item, size)
+        if not 0 <= start < size:
             raise self._out_of_range(dim, item)
-        if start >= stop or step < 1:
-            raise error(
-                "NKI-V013",
-                f"slice {_text(item)} of dimension {dim} of {self}, which has size {size}",
-                help="a slice takes at least one element, with a step of at least 1",
-            )
-        return start, -((start - stop) // step), step
+        return start, 1, 1, False
+
+    def _position(self, value: Any, size: int) -> int:
+        """An index or bound as an int, counted from the start."""
+        if type(value) is not int:
+            value = integer(value, f"an index of {self}")
+        return value + size if value < 0 else value
 
     def _ap_dynamic(
         self, scalar: Any, vector: Any, indirect_dim: int, dtype: DType, count: int
