@@ -55,6 +55,8 @@ _ROWS = (
     Code("NKI-L004", "syntax error", "Source text follows the grammar of the NKI language."),
     Code("NKI-L005", "not in the NKI language", "Only the statements and expressions of the NKI language are compiled."),
     Code("NKI-L006", "bad assignment target", "Only names, attributes, subscripts and tuples of them are assigned to."),
+    Code("NKI-L007", "string without an end", "Every string is closed by the quotes that opened it."),
+    Code("NKI-L008", "malformed literal", "A number or an escape in a string is written as Python writes it."),
     # --- language: names and calls
     Code("NKI-L010", "unknown name", "A name is a parameter, a local, a module global or a supported built-in."),
     Code("NKI-L011", "unknown attribute of an nki module", "Only names that the nki API has can be used."),
@@ -140,6 +142,7 @@ _ROWS = (
     # --- mistakes of this project
     Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),
     Code("NKI-I002", "unexpected failure of an instruction", "A checked instruction computes without a host error."),
+    Code("NKI-I003", "value without a text form", "Every value an instruction holds can be printed as IR text."),
     # --- memory
     Code("NKI-M001", "SBUF over capacity", "What is live at once fits the usable bytes of an SBUF partition."),
     Code("NKI-M002", "PSUM over capacity", "What is live at once fits the banks of a PSUM partition."),

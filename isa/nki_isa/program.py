@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Any
+
+import numpy as np
 
 from nki_isa.diagnostics import Frame
+from nki_isa.dynamic import DynamicOffset
 from nki_isa.instruction import Instruction
+from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 
 
@@ -42,7 +46,7 @@ class While:
     stack: tuple[Frame, ...] = ()
 
 
-Node = Union[Instruction, Loop, While]
+Node = Instruction | Loop | While
 
 
 @dataclass(eq=False, slots=True)
@@ -79,3 +83,48 @@ def walk(body: list[Node]) -> Iterator[Instruction]:
             yield node
         else:
             yield from walk(node.body)
+
+
+# --- structural equality: identity says nothing, everything that is printed counts
+
+#: What makes up a value of each class, by attribute.
+_PARTS: dict[type, tuple[str, ...]] = {
+    Program: ("name", "target", "storages", "registers", "inputs", "outputs", "body"),
+    Storage: ("index", "name", "region", "shape", "dtype", "address", "kind", "stack", "data"),
+    NkiTensor: ("shape", "strides", "offset", "dtype", "dynamic"),
+    DynamicOffset: ("kind", "index", "stride", "dim", "limit"),
+    VirtualRegister: ("index", "frozen"),
+    Loop: ("index", "start", "stop", "step", "body", "stack"),
+    While: ("condition", "body", "stack"),
+}
+
+
+def programs_equal(a: Program, b: Program) -> bool:
+    """True if `a` and `b` are the same program, source places included.
+
+    Storages count as equal by position, numbers only within one type, NaN equals NaN.
+    """
+    return _equal(a, b)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
+    kind = type(a)
+    if kind is not type(b):
+        return isinstance(a, Operator) and bool(a == b)
+    if kind is list or kind is tuple:
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, Instruction):
+        return (
+            a.on is b.on
+            and _equal(a.stack, b.stack)
+            and all(_equal(getattr(a, f), getattr(b, f)) for f in a.fields)
+        )
+    if kind is NkiTensor and a.storage.index != b.storage.index:
+        return False
+    parts = _PARTS.get(kind)
+    if parts is not None:
+        return all(_equal(getattr(a, part), getattr(b, part)) for part in parts)
+    return bool(a == b or (a != a and b != b))
