@@ -1,0 +1,156 @@
+"""Source text -> syntax tree, with every syntax error of the text in one run."""
+
+from __future__ import annotations
+
+import importlib.resources
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from nki_isa.diagnostics import Diagnostic
+
+from nki.compiler import tree
+from nki.compiler.build import METHODS, Builder
+from nki.compiler.explain import explain
+from nki.compiler.generate import Mismatch, Parser, Run, generate
+from nki.compiler.lexer import LAYOUT, Lexer, Tokens
+from nki.compiler.llk import Grammar, build_lexer
+
+_START = "file_input"
+_RECOVERING = "stmt"
+_RECURSION = 9000
+_REMEMBERED = 256
+
+# Words that go on with a compound statement: after a mistake in its first line they belong to what was skipped.
+_CONTINUATIONS = frozenset(("elif", "else", "except", "finally", "_CASE"))
+
+
+@dataclass(frozen=True, slots=True)
+class ParseResult:
+    """What became of a text.
+
+    Attributes:
+        tree: the statements without mistakes; None only if the text is nested too deeply to go through.
+        diagnostics: every mistake found, in the order of the text.
+        tokens: how many tokens the text has.
+    """
+
+    tree: tree.Module | None
+    diagnostics: tuple[Diagnostic, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """The grammar of kernel source text, ready for use."""
+
+    grammar: Grammar
+    lexer: Lexer
+    parser: Parser
+
+
+@cache
+def language() -> Language:
+    """The grammar, lexer and parser; made on the first call, which takes about a tenth of a second."""
+    text = (importlib.resources.files("nki.compiler") / "grammar.lark").read_text(encoding="utf-8")
+    grammar = Grammar.read(text, (_START,))
+    lexer = Lexer(*build_lexer(text, _START))
+    return Language(grammar, lexer, generate(grammar, METHODS, _RECOVERING))
+
+
+_results: OrderedDict[tuple[str, str], ParseResult] = OrderedDict()
+
+
+def parse(text: str, file: str) -> ParseResult:
+    """The syntax tree of `text`.
+
+    Never raises for a mistake in the text: each becomes a diagnostic, with codes NKI-L001 to NKI-L008, and the
+    statement it is in is left out of the tree. The same text and file give the same result object.
+
+    Args:
+        text: Python source text; a byte order mark and any kind of line end are understood.
+        file: the name that diagnostics show.
+    """
+    key = (text, file)
+    result = _results.get(key)
+    if result is None:
+        result = _results[key] = _Parse(text, file).result()
+        if len(_results) > _REMEMBERED:
+            _results.popitem(last=False)
+    return result
+
+
+class _Parse:
+    """One run of the parser."""
+
+    def __init__(self, text: str, file: str):
+        self.language = language()
+        self.tokens = self.language.lexer.tokens(text, file)
+        self.unreadable = tuple(self.tokens.diagnostics)
+        self.run: Run = self.language.parser.start(
+            self.tokens.types, self.tokens.texts, Builder(self.tokens), self.recover
+        )
+
+    def result(self) -> ParseResult:
+        """Parse to the end."""
+        module: Any = None
+        with _deep_recursion():
+            try:
+                module, _ = self.run(_START, 0)
+            except RecursionError:
+                self.tokens.diagnostics.append(_too_deep(self.tokens))
+        found = sorted(self.tokens.diagnostics, key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0))
+        return ParseResult(module, tuple(found), len(self.tokens.texts))
+
+    def recover(self, start: int, mismatch: Mismatch) -> tuple[list[Any], int]:
+        """Report a mismatch in the statement that begins at `start`, and skip to the next statement.
+
+        A block that follows is parsed for its own mistakes, and so are the blocks of `else` and its like.
+        """
+        if not self.is_explained(start, mismatch.position):
+            self.tokens.diagnostics.append(explain(self.language.parser, self.tokens, mismatch))
+        types = self.tokens.types
+        position = self.after_line(mismatch.position)
+        while types[position] == "_INDENT" or types[position] in _CONTINUATIONS:
+            if types[position] != "_INDENT":
+                position = self.after_line(position)
+                continue
+            position += 1
+            while types[position] not in ("_DEDENT", "_EOF"):
+                _, position = self.run(_RECOVERING, position)
+            position += types[position] == "_DEDENT"
+        if position == start:
+            position += 1
+        return [], position
+
+    def after_line(self, position: int) -> int:
+        """The first token after the statement line that `position` is in."""
+        types = self.tokens.types
+        while types[position] not in LAYOUT:
+            position += 1
+        return position + (types[position] == "_NEWLINE")
+
+    def is_explained(self, start: int, position: int) -> bool:
+        """Whether the lexer has reported a mistake between the tokens: it is the likely cause of a mismatch."""
+        first, last = self.tokens.lines[start], self.tokens.end_lines[position]
+        return any(d.span and first <= d.span.line <= last for d in self.unreadable)
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Room for the nested calls of a predictive parser: some twenty for each pair of brackets."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _too_deep(tokens: Tokens) -> Diagnostic:
+    message = f"the text is nested more deeply than {_RECURSION} steps of the parser"
+    return Diagnostic("NKI-L004", message, tokens.span(0), help="Name the inner parts in statements of their own.")
