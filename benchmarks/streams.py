@@ -1,0 +1,64 @@
+"""Instruction streams built directly, without the front end: a kernel as the calls it would make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nki_isa.dtypes import as_dtype
+from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ops import dma, pe, scalar, vector  # noqa: F401  (fills the registry)
+from nki_isa.program import Program
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+
+
+class Stream:
+    """A Program in the making; ``stream.nc_matmul(...)`` appends that instruction."""
+
+    def __init__(self, name: str, target: str):
+        self.program = Program(name, target)
+
+    def tensor(self, region: str, shape: tuple[int, ...], dtype: str, kind: str = "local") -> NkiTensor:
+        """A new storage, whole."""
+        storages = self.program.storages
+        index = len(storages)
+        storage = Storage(index, f"t{index}", MemoryRegion(region), shape, as_dtype(dtype), kind=kind)
+        storages.append(storage)
+        view = NkiTensor.whole(storage)
+        if kind == "input":
+            self.program.inputs.append(view)
+        return view
+
+    def input(self, shape: tuple[int, ...], dtype: str) -> NkiTensor:
+        """A kernel argument."""
+        return self.tensor("shared_hbm", shape, dtype, kind="input")
+
+    def output(self, shape: tuple[int, ...], dtype: str) -> NkiTensor:
+        """A result in HBM."""
+        view = self.tensor("shared_hbm", shape, dtype)
+        self.program.outputs.append(view)
+        return view
+
+    def sbuf(self, shape: tuple[int, ...], dtype: str) -> NkiTensor:
+        """A tile in SBUF."""
+        return self.tensor("sbuf", shape, dtype)
+
+    def psum(self, shape: tuple[int, ...], dtype: str = "float32") -> NkiTensor:
+        """A tile in PSUM."""
+        return self.tensor("psum", shape, dtype)
+
+    def load(self, source: NkiTensor) -> NkiTensor:
+        """A tile with what `source` holds in HBM."""
+        tile = self.sbuf(source.shape, source.dtype)
+        self.dma_copy(dst=tile, src=source)
+        return tile
+
+    def __getattr__(self, opcode: str) -> Any:
+        if opcode not in REGISTRY:
+            raise AttributeError(opcode)
+
+        def emit(*args: Any, **kwargs: Any) -> Instruction:
+            instruction = REGISTRY[opcode](*args, **kwargs)
+            self.program.body.append(instruction)
+            return instruction
+
+        return emit
