@@ -9,82 +9,83 @@ an absent optional operand of nobody.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nki_isa.instruction import Constraint, Engine, Instruction, Role
+from nki_isa.instruction import Constraint, Engine, Instruction
+from nki_isa.operands import (
+    ARCHITECTURE,
+    NUMBERS,
+    PSUM,
+    SBUF,
+    STUB,
+    elements_per_partition,
+    free_pattern,
+    in_psum,
+    kind_of,
+    listed,
+    region_name,
+    rules,
+    shape_of,
+    start_of,
+    tensors_of,
+    value_of,
+)
 from nki_isa.operators import Operator
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
 
-SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
-
-ARCHITECTURE = "nki/guides/architecture/trainium_inferentia2_arch"
-STUB = "nki/api/nki/isa"
+__all__ = [
+    "ARCHITECTURE",
+    "PSUM",
+    "SBUF",
+    "STUB",
+    "access",
+    "attribute_rule",
+    "bitvec_dtypes",
+    "column",
+    "consecutive_partitions",
+    "dtypes",
+    "elements",
+    "elements_multiple",
+    "elements_per_partition",
+    "engine_allowed",
+    "engine_since",
+    "excludes",
+    "fits_partition",
+    "free_size",
+    "in_psum",
+    "listed",
+    "max_dims",
+    "memory",
+    "not_both_psum",
+    "not_dtypes",
+    "operator_in",
+    "operator_kind",
+    "partitions",
+    "reduction",
+    "region_name",
+    "rules",
+    "same_dtype",
+    "same_elements_per_partition",
+    "same_partitions",
+    "same_shape",
+    "scalar_dtype",
+    "scalar_rule",
+    "shape_of",
+    "start_of",
+    "start_partition",
+    "tile",
+    "unpacked",
+    "value_in",
+]
 
 #: Values by generation or by instruction: a constant, or a function of instruction and target.
 Limit = int | Callable[[Any, Any], int]
 Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
-
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-_SCALARS = (*_NUMBERS, NkiTensor, VirtualRegister)
-
-
-def rules(*rows: Constraint | tuple[Constraint, ...]) -> tuple[Constraint, ...]:
-    """The constraints of one instruction: those every instruction has, then `rows` in order."""
-    found = [OPERAND_KINDS, GENERATION, ENGINE]
-    for row in rows:
-        found.extend(row if isinstance(row, tuple) else (row,))
-    return tuple(found)
-
-
-# --- looking at operands
-
-
-def elements_per_partition(tensor: NkiTensor) -> int:
-    """The free size: number of elements of the view in each partition."""
-    return math.prod(tensor.shape[1:])
-
-
-def start_of(tensor: NkiTensor) -> int:
-    """The partition an on-chip view starts at; relative to its storage where that has no address."""
-    row = tensor.storage.row_bytes // tensor.dtype.itemsize
-    inside = tensor.offset // row if row else 0
-    address = tensor.storage.address
-    return inside + (address[0] if address else 0)
-
-
-def in_psum(value: Any) -> bool:
-    """True for a tensor in PSUM."""
-    return isinstance(value, NkiTensor) and value.storage.region is PSUM
-
-
-def free_pattern(tensor: NkiTensor) -> list[tuple[int, int]]:
-    """(stride, count) of the free dimensions as the engine walks them: size 1 left out, contiguous merged."""
-    merged: list[tuple[int, int]] = []
-    for stride, count in zip(tensor.strides[1:], tensor.shape[1:], strict=True):
-        if count == 1:
-            continue
-        if merged and merged[-1][0] == stride * count:
-            merged[-1] = (stride, merged[-1][1] * count)
-        else:
-            merged.append((stride, count))
-    return merged
-
-
-def tensors_of(value: Any) -> Iterable[NkiTensor]:
-    """The tensors in an operand: itself, or those of a list."""
-    if isinstance(value, NkiTensor):
-        return (value,)
-    if isinstance(value, (list, tuple)):
-        return [v for v in value if isinstance(v, NkiTensor)]
-    return ()
 
 
 def _each(
@@ -103,105 +104,6 @@ def _each(
         return None
 
     return broken
-
-
-def listed(items: Iterable[Any], joint: str = "or") -> str:
-    """``a, b or c``."""
-    words = [str(i) for i in items]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
-
-
-def region_name(region: MemoryRegion) -> str:
-    """SBUF, PSUM or HBM."""
-    return {SBUF: "SBUF", PSUM: "PSUM"}.get(region, "HBM")
-
-
-# --- rules that every instruction has
-
-
-def _kind_of(value: Any) -> str:
-    return "None" if value is None else f"{type(value).__name__} {value!r}"[:60]
-
-
-def _operand_kinds(instruction: Instruction, target: Target) -> str | None:
-    values = instruction.__dict__
-    for name, field in instruction.fields.items():
-        value = values[name]
-        role = field.role
-        if role is Role.attribute:
-            kind = field.kind
-            if (
-                isinstance(kind, type)
-                and issubclass(kind, enum.Enum)
-                and not isinstance(value, kind)
-                and value is not field.default
-            ):
-                return f"{name} is {_kind_of(value)}, it must be a member of {kind.__name__}"
-        elif value is None:
-            if field.default is not None:
-                return f"{name} is None, it must be given"
-        elif role is Role.scalar:
-            if not isinstance(value, _SCALARS):
-                return f"{name} is {_kind_of(value)}, it must be a number, a tensor or a register"
-        elif role is Role.reads:
-            if not isinstance(value, (list, tuple)) or not all(isinstance(v, NkiTensor) for v in value):
-                return f"{name} is {_kind_of(value)}, it must be a list of tensors"
-        elif role is Role.register_read:
-            if not isinstance(value, (VirtualRegister, *_NUMBERS)):
-                return f"{name} is {_kind_of(value)}, it must be a register or an int"
-        elif role is Role.register_write:
-            if not isinstance(value, VirtualRegister):
-                return f"{name} is {_kind_of(value)}, it must be a register"
-        elif not isinstance(value, NkiTensor):
-            return f"{name} is {_kind_of(value)}, it must be a tensor"
-    return None
-
-
-OPERAND_KINDS = Constraint(
-    "NKI-V100",
-    "Each operand is a tensor, a scalar or a register, as its parameter says.",
-    _operand_kinds,
-    "pass what the signature names: a tensor made by nl.ndarray, a number, or a register",
-    STUB,
-)
-
-
-def _generation(instruction: Instruction, target: Target) -> str | None:
-    if instruction.since > target.nc_version:
-        return (
-            f"it exists since NeuronCore-v{instruction.since}, "
-            f"the target {target.name} is NeuronCore-v{target.nc_version}"
-        )
-    return None
-
-
-GENERATION = Constraint(
-    "NKI-V108",
-    "An instruction exists on the generations that have its hardware.",
-    _generation,
-    "choose a newer target, or write the computation with instructions this generation has",
-    STUB,
-)
-
-
-def _engine(instruction: Instruction, target: Target) -> str | None:
-    if instruction.on not in instruction.engines:
-        return f"engine is {instruction.on.name}, it runs on {listed(e.name for e in instruction.engines)}"
-    if instruction.on is Engine.gpsimd:
-        for field, value in instruction.operands():
-            for tensor in tensors_of(value):
-                if tensor.storage.region is PSUM:
-                    return f"engine is gpsimd and {field.name} is in PSUM, which gpsimd cannot access"
-    return None
-
-
-ENGINE = Constraint(
-    "NKI-V106",
-    "An instruction runs on an engine that implements it, and gpsimd cannot access PSUM.",
-    _engine,
-    "leave engine unset, or name one of its engines; copy PSUM data to SBUF before gpsimd uses it",
-    ARCHITECTURE,
-)
 
 
 # --- memory
@@ -547,16 +449,22 @@ def bitvec_dtypes(operator: str, *names: str, source: str = STUB) -> Constraint:
     """With a bitvec `operator`, each of `names` has an integer dtype (NKI-V105)."""
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.dtype.kind in ("int", "uint"):
+            return None
         op = instruction.__dict__[operator]
-        if isinstance(op, Operator) and op.kind == "bitvec" and tensor.dtype.kind not in ("int", "uint"):
-            return f"is {tensor.dtype} and {operator} is {op.name}: bitvec operators need integer types"
-        return None
+        return f"is {tensor.dtype} and {operator} is {op.name}: bitvec operators need integer types"
+
+    each = _each(names, test)
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op = instruction.__dict__[operator]
+        return each(instruction, target) if isinstance(op, Operator) and op.kind == "bitvec" else None
 
     rule = f"With a bitvec {operator}, {listed(names, 'and')} have integer data types."
     return Constraint(
         "NKI-V105",
         rule,
-        _each(names, test),
+        broken,
         "view the bits as an integer type: tensor.view(nl.int32)",
         source,
     )
@@ -603,7 +511,7 @@ def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB
             return None
         if op is None and instruction.fields[name].default is None:
             return None
-        shown = f"{op.name}, of kind {listed(sorted(op.kinds))}" if isinstance(op, Operator) else _kind_of(op)
+        shown = f"{op.name}, of kind {listed(sorted(op.kinds))}" if isinstance(op, Operator) else kind_of(op)
         return f"{name} is {shown}; it must be of kind {listed(kinds)}"
 
     rule = f"{name} is an operator of kind {listed(kinds)} that the generation has."
@@ -619,7 +527,7 @@ def operator_in(name: str, *allowed: str, source: str = STUB) -> Constraint:
             return None
         if op is None and instruction.fields[name].default is None:
             return None
-        shown = op.name if isinstance(op, Operator) else _kind_of(op)
+        shown = op.name if isinstance(op, Operator) else kind_of(op)
         return f"{name} is {shown}, it must be {listed(allowed)}"
 
     return Constraint(
@@ -699,7 +607,7 @@ def scalar_dtype(name: str, operator: str, *, source: str = STUB) -> Constraint:
                     return f"{name} is {value.dtype} and {operator} is {op.name}: it must be an integer type"
                 if not bitvec and value.dtype != "float32":
                     return f"{name} is {value.dtype} and {operator} is {op.name}: it must be float32"
-            elif bitvec and isinstance(value, _NUMBERS) and value != int(value):
+            elif bitvec and isinstance(value, NUMBERS) and value != int(value):
                 return f"{name} is {value!r} and {operator} is {op.name}: it must be an integer"
         return None
 
@@ -742,16 +650,5 @@ def excludes(
     return Constraint("NKI-V113", rule, broken, help, source)
 
 
-# --- words
-
-
-def shape_of(tensor: NkiTensor) -> str:
-    return "[" + ", ".join(str(n) for n in tensor.shape) + "]"
-
-
 def _limit_word(limit: Limit) -> str:
     return "as many as documented" if callable(limit) else str(limit)
-
-
-def value_of(value: Any) -> str:
-    return value.name if isinstance(value, enum.Enum) else repr(value)

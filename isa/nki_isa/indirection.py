@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nki_isa.constraints import STUB, in_psum, listed, start_of
 from nki_isa.instruction import Constraint, Engine
+from nki_isa.operands import STUB, in_psum, listed, start_of
 from nki_isa.tensor import NkiTensor
 
 

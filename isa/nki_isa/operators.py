@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Operator:
         domain: the closed intervals of valid arguments of an activation function;
             empty if every argument is valid.
         since: the oldest generation that has it as an ALU operator, as nc_version.
+        kind: the first of `kinds`.
     """
 
     name: str
@@ -50,11 +51,10 @@ class Operator:
     identity: float | None = None
     domain: tuple[tuple[float, float], ...] = ()
     since: int = 2
+    kind: str = field(init=False)
 
-    @property
-    def kind(self) -> str:
-        """The first of `kinds`, in the order of the table."""
-        return next(k for k in _KINDS if k in self.kinds)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", next(k for k in _KINDS if k in self.kinds))
 
     @property
     def table(self) -> str | None:

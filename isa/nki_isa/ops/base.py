@@ -37,7 +37,7 @@ class ComputeInstruction(Instruction):
         values = self.__dict__
         for name in self.operator_fields:
             value = values[name]
-            if value is not None and type(value) is not Operator:
+            if type(value) is not Operator and (value is not None or self.fields[name].default is not None):
                 values[name] = as_operator(value)
 
 

@@ -27,7 +27,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
-from nki_isa.instruction import Constraint, attribute, instruction, read, scalar, write
+from nki_isa.instruction import attribute, instruction, read, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import SCALAR_ENGINE, Accumulating, Array, float32, rows, scalar_operand
 from nki_isa.tensor import NkiTensor
@@ -59,14 +59,11 @@ def _reduces_with_op(instruction: Any, target: Any) -> str | None:
     return None
 
 
-def reduction_tile(name: str, like: str) -> tuple[Constraint, ...]:
-    """Rules of a tile that receives accumulator registers: [partitions, 1] on chip."""
-    return (*tile(name), same_partitions(like, name), elements(name, 1, "one register per partition"))
-
-
 _COMMON = (
-    *tile("dst", "data"),
+    *tile("dst", "data", "reduce_res"),
     *same_shape("data", "dst"),
+    same_partitions("data", "reduce_res"),
+    elements("reduce_res", 1, "one register per partition"),
     operator_kind("op", "activation", source="nki/api/nki.api.shared (activation functions)"),
     column("scale", "data"),
     column("bias", "data", fp32=False),
@@ -82,7 +79,6 @@ _COMMON = (
         "add the bias with nisa.tensor_scalar first",
         source="nki/api/nki.api.shared (engine selection)",
     ),
-    *reduction_tile("reduce_res", "data"),
     *indirection("dst", "data", gather="data"),
 )
 

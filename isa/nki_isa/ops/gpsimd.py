@@ -1,0 +1,171 @@
+"""Instructions of the gpsimd engine that generate or select by position."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nki_isa import cost
+from nki_isa.constraints import (
+    SBUF,
+    STUB,
+    attribute_rule,
+    elements,
+    elements_per_partition,
+    memory,
+    operator_in,
+    rules,
+    same_shape,
+    tile,
+)
+from nki_isa.cost import Cost
+from nki_isa.dtypes import cast
+from nki_isa.indirection import no_indirection
+from nki_isa.instruction import attribute, instruction, read, register_read, write
+from nki_isa.operators import OPERATORS, Operator
+from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32
+from nki_isa.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+_DIMENSIONS = 4
+
+
+def _bad_pattern(instruction: Any, target: Any) -> str | None:
+    pattern = instruction.__dict__["pattern"]
+    if not isinstance(pattern, tuple) or not 1 <= len(pattern) <= _DIMENSIONS:
+        return f"pattern is {pattern!r}, it must be a list of 1 to {_DIMENSIONS} pairs [step, count]"
+    for pair in pattern:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+            return f"pattern has the entry {pair!r}, each entry must be a pair of ints [step, count]"
+        if pair[1] < 1:
+            return f"pattern has the entry {list(pair)}, its count must be at least 1"
+    return None
+
+
+def _multiplier(instruction: Any, target: Any) -> str | None:
+    value = instruction.__dict__["channel_multiplier"]
+    if isinstance(value, (int, np.integer)) and -(2**31) <= value < 2**31:
+        return None
+    return f"channel_multiplier is {value!r}, it must be a 32-bit int"
+
+
+def _positions(instruction: Any, target: Any) -> int:
+    if _bad_pattern(instruction, target) is not None:
+        return elements_per_partition(instruction.dst)
+    return math.prod(count for _, count in instruction.pattern)
+
+
+_PATTERN = (
+    attribute_rule(
+        "pattern is a list of up to four pairs [step, count].",
+        _bad_pattern,
+        "pass pattern=[[step, count], ...]",
+    ),
+    attribute_rule("channel_multiplier is a 32-bit int.", _multiplier, "pass an int"),
+    elements("dst", _positions, "as many as the pattern has positions"),
+)
+
+
+class _Affine(ComputeInstruction):
+    """Computes offset + partition * channel_multiplier + sum(index * step) for every element."""
+
+    dst: NkiTensor
+    pattern: tuple[tuple[int, int], ...]
+    channel_multiplier: int
+
+    def normalise(self) -> None:
+        super().normalise()
+        pattern: Any = self.pattern
+        if isinstance(pattern, (list, tuple)):
+            self.pattern = tuple(tuple(p) if isinstance(p, (list, tuple)) else p for p in pattern)
+
+    def affine(self, offset: int) -> Array:
+        """The values as int32, partitions by positions; they wrap at 32 bits."""
+        value = np.asarray(int(offset), np.int64)
+        for step, count in self.pattern:
+            value = np.add.outer(value, np.arange(count, dtype=np.int64) * step)
+        lanes = np.arange(self.dst.shape[0], dtype=np.int64) * int(self.channel_multiplier)
+        return np.add.outer(lanes, value.reshape(-1)).astype(np.int32)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.gpsimd(target, elements_per_partition(self.dst))
+
+
+@instruction
+class iota(_Affine):
+    """dst[p, w, z, y, x] = offset + p * channel_multiplier + w * step_w + ... + x * step_x.
+
+    The values are 32-bit integers, converted to the data type of `dst` (in SBUF). `offset` is
+    an int or a register.
+
+    Shapes: the counts of `pattern` multiply to the elements per partition of `dst`.
+    Errors: NKI-V100 to V106, V108, V110 to V112, V115.
+    Source: SDK page nki.isa.iota.
+    """
+
+    engines = (GPSIMD_ENGINE,)
+    source = f"{STUB} (iota)"
+    dst: NkiTensor = write()
+    pattern: tuple[tuple[int, int], ...] = attribute(tuple)
+    offset: Any = register_read(0)
+    channel_multiplier: int = attribute(int, 0)
+    constraints = rules(*tile("dst"), memory("dst", SBUF), *_PATTERN, no_indirection())
+
+    def compute(self, offset: int) -> Array:
+        return self.affine(offset)
+
+
+_COMPARISONS = ("equal", "not_equal", "greater_equal", "greater", "less_equal", "less")
+
+
+def _number(instruction: Any, target: Any) -> str | None:
+    value = instruction.__dict__["on_false_value"]
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    return f"on_false_value is {value!r}, it must be a number"
+
+
+@instruction
+class affine_select(_Affine):
+    """dst = on_true_tile where cmp_op(affine value, 0) holds, else `on_false_value`.
+
+    The affine value of an element is that of :class:`iota`. Selected elements keep their bits
+    if `dst` has the data type of `on_true_tile`, else they pass through float32;
+    `on_false_value` is a float32.
+
+    Shapes: `dst` and `on_true_tile` have the same partitions and elements per partition, which
+    are the positions of `pattern`; both are in SBUF.
+    Errors: NKI-V100 to V108, V110 to V112, V115.
+    Source: SDK page nki.isa.affine_select.
+    """
+
+    engines = (GPSIMD_ENGINE,)
+    source = f"{STUB} (affine_select)"
+    dst: NkiTensor = write()
+    pattern: tuple[tuple[int, int], ...] = attribute(tuple)
+    channel_multiplier: int = attribute(int)
+    on_true_tile: NkiTensor = read()
+    on_false_value: float = attribute(float)
+    cmp_op: Operator = attribute(Operator, OPERATORS["equal"])
+    offset: Any = register_read(0)
+    constraints = rules(
+        *tile("dst", "on_true_tile"),
+        memory("dst", "on_true_tile", SBUF),
+        *same_shape("on_true_tile", "dst"),
+        *_PATTERN,
+        attribute_rule("on_false_value is a number.", _number, "pass a Python number"),
+        operator_in("cmp_op", *_COMPARISONS),
+        no_indirection(),
+    )
+
+    def compute(self, on_true_tile: Array, offset: int) -> Array:
+        chosen = self.cmp_op.apply(self.affine(offset), np.int32(0)).astype(np.bool_)
+        values = on_true_tile.reshape(chosen.shape)
+        otherwise = np.asarray(self.on_false_value, np.float32)
+        if self.on_true_tile.dtype == self.dst.dtype:
+            return np.where(chosen, values, cast(otherwise, self.dst.dtype))
+        return np.where(chosen, float32(values, self.on_true_tile), otherwise)

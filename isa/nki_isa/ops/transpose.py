@@ -1,0 +1,122 @@
+"""Transposes of a tile within the core, on the tensor engine or the vector engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nki_isa import cost
+from nki_isa.constraints import (
+    PSUM,
+    STUB,
+    elements_per_partition,
+    in_psum,
+    rules,
+    same_dtype,
+    shape_of,
+    tile,
+)
+from nki_isa.cost import Cost
+from nki_isa.indirection import no_indirection
+from nki_isa.instruction import Constraint, Engine, attribute, instruction, read, write
+from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, rows
+from nki_isa.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+TENSOR_ENGINE = Engine.tensor
+_LIMITS = {TENSOR_ENGINE: 128, VECTOR_ENGINE: 32}
+
+
+def _tensor_engine_memory(instruction: Any, target: Any) -> str | None:
+    if instruction.on is TENSOR_ENGINE:
+        if in_psum(instruction.__dict__["data"]):
+            return "data is in PSUM; the tensor engine reads SBUF"
+        dst = instruction.__dict__["dst"]
+        if isinstance(dst, NkiTensor) and dst.storage.region is not PSUM:
+            return "dst is not in PSUM; the tensor engine writes PSUM"
+    return None
+
+
+def _tile_size(instruction: Any, target: Any) -> str | None:
+    data, limit = instruction.__dict__["data"], _LIMITS.get(instruction.on)
+    if isinstance(data, NkiTensor) and limit is not None:
+        size = (data.shape[0], elements_per_partition(data))
+        if max(size) > limit:
+            return (
+                f"data is {size[0]} by {size[1]}; the {instruction.on.name} engine takes {limit} by {limit}"
+            )
+    return None
+
+
+def _transposed(instruction: Any, target: Any) -> str | None:
+    dst, data = instruction.__dict__["dst"], instruction.__dict__["data"]
+    if isinstance(dst, NkiTensor) and isinstance(data, NkiTensor):
+        wanted = (elements_per_partition(data), data.shape[0])
+        if (dst.shape[0], elements_per_partition(dst)) != wanted:
+            return f"dst is {shape_of(dst)}, the transpose of data {shape_of(data)} is {list(wanted)}"
+    return None
+
+
+@instruction
+class nc_transpose(ComputeInstruction):
+    """dst = data transposed: partitions become elements and elements partitions, bit for bit.
+
+    The tensor engine takes up to [128, 128] from SBUF and writes PSUM, the vector engine up to
+    [32, 32] from and to either. If `engine` is not given, the tensor engine is chosen where its
+    memories allow (`dst` in PSUM, `data` in SBUF), else the vector engine. On NeuronCore-v2 the
+    tensor engine multiplies by an identity, so NaN and infinity spread there; here they do not.
+
+    Shapes: `data` [P, ...] with F elements per partition, `dst` [F, ...] with P, equal dtypes.
+    Errors: NKI-V101 to V106, V108, V110, V112, V115.
+    Source: SDK page nki.isa.nc_transpose; choice of engine: NKI 0.4.0 release notes.
+    """
+
+    engines = (TENSOR_ENGINE, VECTOR_ENGINE)
+    source = f"{STUB} (nc_transpose)"
+    dst: NkiTensor = write()
+    data: NkiTensor = read()
+    engine: Engine = attribute(Engine, Engine.unknown)
+    constraints = rules(
+        *tile("dst", "data", packed=True),
+        same_dtype("data", "dst"),
+        Constraint(
+            "NKI-V103",
+            "dst has the transposed sizes of data, free dimensions flattened.",
+            _transposed,
+            "allocate dst with partitions and free size of data exchanged",
+            STUB,
+        ),
+        Constraint(
+            "NKI-V104",
+            "The tensor engine takes 128 by 128, the vector engine 32 by 32.",
+            _tile_size,
+            "transpose block by block, or use the tensor engine with dst in PSUM",
+            STUB,
+        ),
+        Constraint(
+            "NKI-V101",
+            "On the tensor engine data is in SBUF and dst in PSUM.",
+            _tensor_engine_memory,
+            "allocate dst in PSUM and copy data to SBUF, or pass nisa.engine.vector",
+            STUB,
+        ),
+        no_indirection(),
+    )
+
+    def resolve_engine(self) -> Engine:
+        if self.engine is not Engine.unknown:
+            return super().resolve_engine()
+        return TENSOR_ENGINE if in_psum(self.dst) and not in_psum(self.data) else VECTOR_ENGINE
+
+    def compute(self, data: Array) -> Array:
+        return rows(data).T
+
+    def cost(self, target: Target) -> Cost:
+        lanes, columns = self.data.shape[0], elements_per_partition(self.data)
+        if self.on is VECTOR_ENGINE:
+            return cost.elementwise(target, self.on, columns)
+        passes = 1
+        if self.data.dtype.itemsize == 4:
+            passes = 2 if target.nc_version >= 3 else target.fp32_passes
+        return cost.matmul(target, lanes, passes, columns, lanes, 0)
