@@ -38,7 +38,7 @@ def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
 def restride(
     shape: Sequence[int], strides: Sequence[int], new_shape: Sequence[int]
 ) -> tuple[int, ...] | None:
-    """Strides that show the same elements, in the same order, as `new_shape`.
+    """Strides that show the same elements, in the same order, as `new_shape`, which has as many.
 
     Neighbouring dimensions that are contiguous form runs; each new dimension must divide what is left of
     the innermost run.
@@ -58,15 +58,13 @@ def restride(
     result = []
     for size in reversed(new_shape):
         if size != 1 and left == 1:
-            if not runs:
-                return None
             left, stride = runs.pop()
         if left % size:
             return None
         result.append(stride)
         left //= size
         stride *= size
-    return tuple(reversed(result)) if left == 1 and not runs else None
+    return tuple(reversed(result))
 
 
 def infer_size(sizes: Sequence[int], total: int) -> tuple[int, ...] | None:
