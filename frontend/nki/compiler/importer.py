@@ -19,7 +19,8 @@ import numpy as np
 from nki_isa.diagnostics import error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
-from nki.compiler import lower, profile
+from nki.compiler import lower
+from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.source import definition_of
 
 # Packages whose functions run as they are: they are the language, not kernel source.
@@ -44,7 +45,7 @@ class Importer:
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
         self._globals: dict[int, dict[str, Any]] = {}
-        self._builtins = {name: getattr(builtins, name) for name in profile.HOST_BUILTINS}
+        self._builtins = {name: getattr(builtins, name) for name in HOST_BUILTINS}
 
     def bring(self, value: Any) -> Any:
         """The kernel-side counterpart of `value`."""
@@ -108,7 +109,8 @@ class Importer:
         return MethodType(self.bring(value.__func__), self.bring(value.__self__))
 
     def _function(self, function: FunctionType) -> FunctionType:
-        if is_host(function.__module__) or function.__code__.co_filename.startswith("<string"):
+        # The code's own module decides: wrappers copy __module__; dataclass methods have no source.
+        if is_host(function.__globals__.get("__name__")) or function.__code__.co_filename == "<string>":
             return function
         node = definition_of(function)
         original = function.__code__
