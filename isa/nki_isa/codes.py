@@ -64,6 +64,7 @@ _ROWS = (
     Code("NKI-L013", "no source for a function", "What a kernel reaches by name is compiled from its source text."),
     Code("NKI-L014", "statement outside its place", "break and continue stand in loops, return in functions."),
     Code("NKI-L015", "API of the Beta 1 language", "Beta 1 names were removed; Beta 2 has replacements."),
+    Code("NKI-L016", "local read before assignment", "A local name is assigned before it is read."),
     # --- language: specialization
     Code("NKI-L020", "assertion failed", "An assert in a kernel holds for the shapes and scalars given."),
     Code("NKI-L021", "error while specializing", "Meta-code evaluates without an error."),
@@ -139,6 +140,7 @@ _ROWS = (
     Code("NKI-N001", "transpose by something else", "The moving operand of a transpose is a permutation of the identity."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
+    Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),
     # --- mistakes of this project
     Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),
     Code("NKI-I002", "unexpected failure of an instruction", "A checked instruction computes without a host error."),
