@@ -8,9 +8,12 @@ engine triggers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost, enums
@@ -19,138 +22,48 @@ from nki_isa.constraints import (
     attribute_rule,
     excludes,
     memory,
+    operator_in,
     rules,
+    same_dtype,
+    shape_of,
+    value_in,
 )
 from nki_isa.cost import Cost
+from nki_isa.descriptors import (
+    GATHER_MODE,
+    GATHERS,
+    HARDWARE_DGE,
+    HBM,
+    PRIORITY,
+    DmaInstruction,
+    by_row,
+    is_gathered,
+)
 from nki_isa.dtypes import to_float32
 from nki_isa.enums import dge_mode
+from nki_isa.guard import tensors_only
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, write
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.instruction import (
+    Constraint,
+    Engine,
+    attribute,
+    instruction,
+    read,
+    reads,
+    write,
+)
+from nki_isa.operators import Operator, as_operator
+from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
 
 Array = NDArray[Any]
-Test = Callable[[Any, "Target"], "str | None"]
 
-_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
-_DGE = "nki/deep-dives/nki-dge"
 _COPY = "nki/api/nki/isa (dma_copy)"
 
-#: Names in :class:`nki_isa.cost.Transfer` of the modes a kernel can ask for.
-_MODES = {dge_mode.none: "static", dge_mode.swdge: "swdge", dge_mode.hwdge: "hwdge"}
 
-#: Engine that issues a DMA, by how its descriptors are made.
-_ISSUERS = {"static": Engine.sync, "hwdge": Engine.sync, "swdge": Engine.gpsimd}
-
-
-def is_gathered(value: Any) -> bool:
-    """True for a view whose rows a vector of run-time indices selects."""
-    return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "vector"
-
-
-class _Dma(Instruction):
-    """What DMA instructions share: descriptor generation, skipped accesses."""
-
-    engines = (Engine.dma,)
-
-    dst: NkiTensor
-    src: NkiTensor
-
-    def normalise(self) -> None:
-        values = self.__dict__
-        for name, kind in (("dge_mode", enums.dge_mode), ("oob_mode", enums.oob_mode)):
-            if type(values.get(name)) is int and values[name] in (m.value for m in kind):
-                values[name] = kind(values[name])
-
-    def resolve_engine(self) -> Engine:
-        """Always the DMA engines; ``engine`` only says who triggers them."""
-        return Engine.dma
-
-    def descriptors(self, target: Target) -> str | None:
-        """How its descriptors must be made: ``"static"``, ``"hwdge"`` or ``"swdge"``; None leaves it open.
-
-        A kernel's choice stands. Otherwise gathers and scatters need software DGE, and so does any run-time
-        address on a generation without hardware DGE.
-        """
-        asked = self.__dict__.get("dge_mode", enums.dge_mode.unknown)
-        if asked in _MODES:
-            return _MODES[asked]
-        views = [*self.reads, *self.writes]
-        if any(is_gathered(v) for v in views):
-            return "swdge"
-        if target.nc_version < 3 and any(v.dynamic is not None for v in views):
-            return "swdge"
-        return None
-
-    def issuer(self, target: Target) -> Engine:
-        """The engine that triggers it: the one asked for, else sync, or gpsimd with software DGE."""
-        asked: Engine = self.__dict__.get("engine", Engine.unknown)
-        moved = self.cost(target).transfer
-        return _ISSUERS[moved.mode] if asked is Engine.unknown and moved is not None else asked
-
-    def route(self, elements: Array) -> Array:
-        """`elements`, in the shape of the source, moved to where they land in the destination."""
-        return elements.reshape(self.dst.shape)
-
-
-def _by_row(view: NkiTensor) -> NkiTensor:
-    """`view` for counting descriptors: rows that run-time indices select never join into longer runs."""
-    if not is_gathered(view):
-        return view
-    return NkiTensor(view.shape, (0, *view.strides[1:]), view.offset, view.dtype, view.storage)
-
-
-# --- rules
-
-
-def _tensors_only(*names: str) -> Callable[[Test], Test]:
-    """A test that is silent unless all the named operands are tensors."""
-
-    def decorate(test: Test) -> Test:
-        def guarded(i: Any, target: Target) -> str | None:
-            return test(i, target) if all(isinstance(i.__dict__[n], NkiTensor) for n in names) else None
-
-        return guarded
-
-    return decorate
-
-
-def _priority(i: Any, target: Target) -> str | None:
-    if i.priority is None:
-        return None
-    if target.nc_version < 4:
-        return f"priority is {i.priority!r}, which exists since NeuronCore-v4; the target is {target.name}"
-    if i.priority not in (0, 1, 2, 3):
-        return f"priority is {i.priority!r}, it must be 0, 1, 2 or 3"
-    return None
-
-
-def _hardware_dge(i: Any, target: Target) -> str | None:
-    if i.dge_mode is dge_mode.hwdge and target.nc_version < 3:
-        return f"dge_mode is hwdge, which exists since NeuronCore-v3; the target is {target.name}"
-    return None
-
-
-def _gather_generation(i: Any, target: Target) -> str | None:
-    if target.nc_version < 3 and any(is_gathered(v) for v in (*i.reads, *i.writes)):
-        return f"indices select rows, which exists since NeuronCore-v3; the target is {target.name}"
-    return None
-
-
-def _gather_mode(i: Any, target: Target) -> str | None:
-    if i.dge_mode in (dge_mode.none, dge_mode.hwdge) and any(is_gathered(v) for v in (*i.reads, *i.writes)):
-        return f"indices select rows and dge_mode is {i.dge_mode.name}, it must be unknown or swdge"
-    return None
-
-
-def _gather_memory(i: Any, target: Target) -> str | None:
-    for field, value in i.operands():
-        for view in value if isinstance(value, (list, tuple)) else (value,):
-            if is_gathered(view) and not view.storage.region.is_hbm:
-                return f"indices select rows of {field.name}, which is on chip and must be in HBM"
-    return None
+# --- dma_copy
 
 
 def _trigger(i: Any, target: Target) -> str | None:
@@ -164,7 +77,7 @@ def _trigger(i: Any, target: Target) -> str | None:
     return None
 
 
-@_tensors_only("dst", "src")
+@tensors_only("dst", "src")
 def _same_elements(i: Any, target: Target) -> str | None:
     if i.dst.size != i.src.size:
         return (
@@ -174,7 +87,7 @@ def _same_elements(i: Any, target: Target) -> str | None:
     return None
 
 
-@_tensors_only("dst", "src")
+@tensors_only("dst", "src")
 def _packed_as_is(i: Any, target: Target) -> str | None:
     a, b = i.src.dtype, i.dst.dtype
     if a != b and "packed" in (a.kind, b.kind):
@@ -182,42 +95,8 @@ def _packed_as_is(i: Any, target: Target) -> str | None:
     return None
 
 
-_PRIORITY = attribute_rule(
-    "priority is 0 to 3, from NeuronCore-v4 on.", _priority, "leave priority unset", source=_COPY
-)
-_HARDWARE_DGE = Constraint(
-    "NKI-V108",
-    "Hardware DGE exists since NeuronCore-v3.",
-    _hardware_dge,
-    "leave dge_mode unset, or use dge_mode.swdge or dge_mode.none",
-    _DGE,
-)
-_GATHERS = (
-    Constraint(
-        "NKI-V108",
-        "Indirect DMA (a vector of indices) exists since NeuronCore-v3.",
-        _gather_generation,
-        "copy the rows one by one with scalar offsets, or choose a newer target",
-        _DGE,
-    ),
-    Constraint(
-        "NKI-V101",
-        "A tensor whose rows a vector of indices selects is in HBM.",
-        _gather_memory,
-        "gather from HBM, or use nisa.local_gather or nisa.nc_n_gather on chip",
-        _COPY,
-    ),
-)
-_GATHER_MODE = excludes(
-    "A vector of indices needs software DGE.", _gather_mode, "leave dge_mode unset", source=_DGE
-)
-
-
-# --- instructions
-
-
 @instruction
-class dma_copy(_Dma):
+class dma_copy(DmaInstruction):
     """dst = src between HBM and SBUF, on the DMA engines.
 
     Elements are taken in row-major order of each view, so shapes may differ as long as
@@ -228,19 +107,21 @@ class dma_copy(_Dma):
     `priority` is the quality of service, 0 (highest) to 3; `dge_mode` who makes the
     descriptors; `engine` which engine triggers hardware DGE; `oob_mode` whether a
     run-time index outside its tensor stops the kernel or skips that row.
+
+    Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
+    Source: SDK page nki.isa.dma_copy and the DGE reference.
     """
 
-    dst = write()
-    src = read()
-    priority = attribute(int, None)
-    oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
-    dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
-    engine = attribute(Engine, Engine.unknown)
+    dst: NkiTensor = write()
+    src: NkiTensor = read()
+    priority: int | None = attribute(int, None)
+    oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
+    dge_mode: enums.dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
+    engine: Engine = attribute(Engine, Engine.unknown)
 
     source = _COPY
     constraints = rules(
-        memory("dst", SBUF, *_HBM, source=_COPY),
-        memory("src", SBUF, *_HBM, source=_COPY),
+        memory("dst", "src", SBUF, *HBM, source=_COPY),
         Constraint(
             "NKI-V103",
             "src and dst have the same number of elements.",
@@ -255,10 +136,10 @@ class dma_copy(_Dma):
             "allocate dst with the data type of src, or view both as bytes",
             _COPY,
         ),
-        _PRIORITY,
-        _HARDWARE_DGE,
-        *_GATHERS,
-        _GATHER_MODE,
+        PRIORITY,
+        HARDWARE_DGE,
+        *GATHERS,
+        GATHER_MODE,
         excludes(
             "engine says who triggers hardware DGE: sync or scalar.",
             _trigger,
@@ -275,4 +156,314 @@ class dma_copy(_Dma):
         return self.route(src)
 
     def cost(self, target: Target) -> Cost:
-        return cost.copy(target, _by_row(self.dst), _by_row(self.src), mode=self.descriptors(target))
+        """Descriptors for the runs that are contiguous on both sides."""
+        return cost.copy(target, by_row(self.dst), by_row(self.src), mode=self.descriptors(target))
+
+
+# --- dma_transpose
+
+
+_TRANSPOSE = "nki/api/nki/isa (dma_transpose)"
+
+#: The permutation of a transpose, by the number of dimensions of its source.
+_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
+
+
+@tensors_only("src")
+def _transpose_axes(i: Any, target: Target) -> str | None:
+    axes = _AXES.get(i.src.ndim)
+    if axes is None:
+        return f"src {shape_of(i.src)} has {i.src.ndim} dimensions, it must have 2, 3 or 4"
+    if i.axes is not None and tuple(i.axes) != axes:
+        return f"axes is {tuple(i.axes)}, for {i.src.ndim} dimensions it must be {axes}"
+    return None
+
+
+@tensors_only("dst", "src")
+def _transposed_shape(i: Any, target: Target) -> str | None:
+    axes = _AXES.get(i.src.ndim)
+    if axes is None:
+        return None
+    wanted = [i.src.shape[a] for a in axes]
+    if [n for n in i.dst.shape if n != 1] != [n for n in wanted if n != 1]:
+        return f"dst is {shape_of(i.dst)}, the transpose of src {shape_of(i.src)} is {wanted}"
+    return None
+
+
+def _transpose_mode(i: Any, target: Target) -> str | None:
+    if i.dge_mode is dge_mode.swdge and not is_gathered(i.src):
+        return "dge_mode is swdge and src has no vector of indices, it must be unknown, hwdge or none"
+    return None
+
+
+def _skip_without_indices(i: Any, target: Target) -> str | None:
+    if i.oob_mode is enums.oob_mode.skip and not any(v.dynamic is not None for v in i.views()):
+        return "oob_mode is skip and src has no run-time index"
+    return None
+
+
+@tensors_only("src")
+def _hardware_transpose(i: Any, target: Target) -> str | None:
+    if i.dge_mode is not dge_mode.hwdge:
+        return None
+    shape = i.src.shape
+    if len(shape) == 2 and shape[0] != 16:
+        return f"src {shape_of(i.src)} has {shape[0]} rows, for hwdge it must have 16"
+    if len(shape) > 2 and (shape[0] not in (1, 2, 4, 8, 16) or shape[0] * shape[-2] % 16):
+        return (
+            f"src is {shape_of(i.src)}, for hwdge its first size must be 1, 2, 4, 8 or 16 "
+            "and its first times its last but one a multiple of 16"
+        )
+    if shape[-1] > 128:
+        return f"the last size of src is {shape[-1]}, for hwdge it must be at most 128"
+    if i.src.dtype.itemsize != 2:
+        return f"src is {i.src.dtype}, for hwdge it must have 2 bytes"
+    return None
+
+
+@tensors_only("src")
+def _gather_transpose(i: Any, target: Target) -> str | None:
+    if not is_gathered(i.src):
+        return None
+    shape, index = i.src.shape, i.src.dynamic.index
+    rows, columns = index.shape[0], math.prod(index.shape[1:])
+    tests = (
+        (len(shape) == 4 and 1 not in shape[1:3], f"src is {list(shape)}, dimension 1 or 2 must be 1"),
+        (shape[-1] > 128, f"the last size of src is {shape[-1]}, it must be at most 128"),
+        (i.src.dtype.itemsize != 2, f"src is {i.src.dtype}, it must have 2 bytes"),
+        (shape[0] % 16, f"src has {shape[0]} rows, it must have a multiple of 16"),
+        (index.ndim != 2, f"the indices are {list(index.shape)}, they must have 2 dimensions"),
+        (rows * columns < shape[0], f"there are {rows * columns} indices for {shape[0]} rows"),
+        (rows % 16 or not 16 <= rows <= 128, f"the indices have {rows} partitions, they must have 16 to 128"),
+        (columns > 1 and rows != 128, f"the indices are {list(index.shape)}, they must have 128 rows"),
+        (index.dtype != "uint32", f"the indices are {index.dtype}, they must be uint32"),
+    )
+    return next((message for failed, message in tests if failed), None)
+
+
+@instruction
+class dma_transpose(DmaInstruction):
+    """dst = src with its dimensions reversed, on the DMA engines.
+
+    The permutation is (1, 0), (2, 1, 0) or (3, 1, 2, 0), by the dimensions of `src`, and
+    `axes` may only repeat it. Where `src` has a vector of run-time indices, rows are gathered
+    first: row ``i`` is the one that ``indices.T.flatten()[i]`` names. Bits are moved as they are.
+
+    `priority`, `dge_mode` and `oob_mode` are as for dma_copy.
+
+    Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
+    Source: SDK page nki.isa.dma_transpose and the DGE reference.
+    """
+
+    dst: NkiTensor = write()
+    src: NkiTensor = read()
+    axes: tuple[int, ...] | None = attribute(tuple, None)
+    priority: int | None = attribute(int, None)
+    dge_mode: enums.dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
+    oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
+
+    source = _TRANSPOSE
+    constraints = rules(
+        memory("dst", SBUF, source=_TRANSPOSE),
+        memory("src", SBUF, *HBM, source=_TRANSPOSE),
+        same_dtype("dst", "src", source=_TRANSPOSE),
+        Constraint(
+            "NKI-V111",
+            "A transpose has 2, 3 or 4 dimensions, and axes (1, 0), (2, 1, 0) or (3, 1, 2, 0).",
+            _transpose_axes,
+            "leave axes unset, or reorder the dimensions of the view with permute",
+            _TRANSPOSE,
+        ),
+        Constraint(
+            "NKI-V103",
+            "dst has the sizes of src in the order of axes.",
+            _transposed_shape,
+            "allocate dst in the shape of the transpose",
+            _TRANSPOSE,
+        ),
+        PRIORITY,
+        HARDWARE_DGE,
+        *GATHERS,
+        GATHER_MODE,
+        excludes(
+            "Software DGE transposes only with a vector of indices.",
+            _transpose_mode,
+            "leave dge_mode unset",
+            source=_TRANSPOSE,
+        ),
+        Constraint(
+            "NKI-V103",
+            "A hardware DGE transpose has 16 rows (3 and 4 dimensions: see the page), at most 128 columns "
+            "and 2-byte elements.",
+            _hardware_transpose,
+            "leave dge_mode unset, or split the transpose into such blocks",
+            _TRANSPOSE,
+        ),
+        Constraint(
+            "NKI-V103",
+            "A gathering transpose has a multiple of 16 rows, at most 128 columns, 2-byte elements and "
+            "enough uint32 indices in 16 to 128 partitions.",
+            _gather_transpose,
+            "gather with dma_copy first, then transpose",
+            _TRANSPOSE,
+        ),
+        excludes(
+            "oob_mode skip needs a run-time index.",
+            _skip_without_indices,
+            "leave oob_mode unset",
+            source=_TRANSPOSE,
+        ),
+        no_indirection(source=_TRANSPOSE),
+    )
+
+    def route(self, elements: Array) -> Array:
+        """`elements` in the shape of `src`, transposed."""
+        return elements.transpose(_AXES[elements.ndim]).reshape(self.dst.shape)
+
+    def compute(self, src: Array) -> Array:
+        """The transposed elements as stored."""
+        return self.route(src)
+
+    def cost(self, target: Target) -> Cost:
+        """A copy at the rate of DMA transposes."""
+        return cost.copy(
+            target, self.dst, by_row(self.src), mode=self.descriptors(target), transpose=True
+        )
+
+
+# --- dma_compute
+
+
+_COMPUTE = "nki/api/nki/isa (dma_compute)"
+_MOST_SOURCES = 16
+
+
+def _source_count(i: Any, target: Target) -> str | None:
+    if not 1 <= len(i.srcs) <= _MOST_SOURCES:
+        return f"srcs has {len(i.srcs)} tensors, it must have 1 to {_MOST_SOURCES}"
+    return None
+
+
+@tensors_only("dst")
+def _source_sizes(i: Any, target: Target) -> str | None:
+    for position, source in enumerate(i.srcs):
+        if isinstance(source, NkiTensor) and source.size != i.dst.size:
+            return (
+                f"srcs[{position}] {shape_of(source)} has {source.size} elements, dst {shape_of(i.dst)} has "
+                f"{i.dst.size}: they must be equal"
+            )
+    return None
+
+
+def _scale_values(i: Any, target: Target) -> str | None:
+    if i.scales is not None and (len(i.scales) != len(i.srcs) or any(s != 1.0 for s in i.scales)):
+        return f"scales is {list(i.scales)}, it must be None or a 1.0 for each of the {len(i.srcs)} sources"
+    return None
+
+
+def _read_modify_write(i: Any, target: Target) -> str | None:
+    if not any(is_gathered(v) for v in i.views()):
+        return None
+    if len(i.srcs) != 2:
+        return f"indices select rows and srcs has {len(i.srcs)} tensors, it must have 2"
+    if is_gathered(i.dst) and not any(is_gathered(s) and s.storage is i.dst.storage for s in i.srcs):
+        return "dst is scattered to and no source reads the same rows"
+    if not is_gathered(i.dst) and not any(s.storage is i.dst.storage for s in i.srcs):
+        return "a source is gathered and none of the sources is dst"
+    return None
+
+
+def _static_addresses(i: Any, target: Target) -> str | None:
+    for view in i.views():
+        if view.dynamic is not None and not is_gathered(view):
+            return f"{view.name} has a run-time offset, only a vector of indices is possible"
+    return None
+
+
+@instruction
+class dma_compute(DmaInstruction):
+    """dst = srcs[0] + srcs[1] + ..., element by element, in the DMA engines.
+
+    Sums are float32, rounded once to the data type of `dst`; shapes may differ as long as
+    the element counts agree. With a vector of indices it updates in place: a scatter adds a
+    tile to rows of `dst`, which is also a source, a gather adds rows of a source to `dst`.
+
+    `scales` may only be 1.0 for each source; `unique_indices` states that no index occurs
+    twice; `oob_mode` is as for dma_copy.
+
+    Errors: NKI-V101, V103, V107, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
+    Source: SDK page nki.isa.dma_compute.
+    """
+
+    dst: NkiTensor = write()
+    srcs: list[NkiTensor] = reads()
+    reduce_op: Operator = attribute(Operator)
+    scales: Sequence[float] | None = attribute(tuple, None)
+    unique_indices: bool = attribute(bool, True)
+    oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
+
+    source = _COMPUTE
+    constraints = rules(
+        memory("dst", "srcs", SBUF, *HBM, source=_COMPUTE),
+        attribute_rule(
+            "There are 1 to 16 sources.", _source_count, "sum them in several steps", source=_COMPUTE
+        ),
+        Constraint(
+            "NKI-V103",
+            "Every source has as many elements as dst.",
+            _source_sizes,
+            "slice the larger ones",
+            _COMPUTE,
+        ),
+        operator_in("reduce_op", "add", source=_COMPUTE),
+        attribute_rule(
+            "Every scale is 1.0.", _scale_values, "leave scales unset and scale on an engine", source=_COMPUTE
+        ),
+        value_in("unique_indices", (True,), source=_COMPUTE),
+        *GATHERS,
+        excludes(
+            "An update by indices has two sources, one of which is dst.",
+            _read_modify_write,
+            "pass srcs=[dst, data] with the same vector_offset on dst in both places",
+            source=_COMPUTE,
+        ),
+        excludes(
+            "Addresses are known at compile time, but for a vector of indices.",
+            _static_addresses,
+            "copy with nisa.dma_copy, which takes scalar offsets, and add on an engine",
+            source=_COMPUTE,
+        ),
+        no_indirection(source=_COMPUTE),
+    )
+
+    def normalise(self) -> None:
+        """Also the operator by its name."""
+        super().normalise()
+        self.reduce_op = as_operator(self.reduce_op)
+
+    def descriptors(self, target: Target) -> str | None:
+        """Software DGE with indices, else prepared by the host."""
+        return super().descriptors(target) or "static"
+
+    def compute(self, srcs: list[Array]) -> Array:
+        """The sum in float32."""
+        total: Array = np.zeros(self.dst.shape, np.float32)
+        for tensor, values in zip(self.srcs, srcs, strict=True):
+            total += self.route(to_float32(values, tensor.dtype))
+        return total
+
+    def cost(self, target: Target) -> Cost:
+        """The descriptors of a copy from each source."""
+        mode, dst = self.descriptors(target), by_row(self.dst)
+        copies = [cost.copy(target, dst, by_row(s), mode=mode).transfer for s in self.srcs]
+        moved = [t for t in copies if t is not None]
+        return cost.transfer(
+            target,
+            dataclasses.replace(
+                moved[0],
+                elements=sum(t.elements for t in moved),
+                element_bytes=min(t.element_bytes for t in moved),
+                total_bytes=sum(t.total_bytes for t in moved),
+                read_bytes=sum(t.read_bytes for t in moved),
+            ),
+        )

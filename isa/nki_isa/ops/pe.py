@@ -13,26 +13,29 @@ from numpy.typing import NDArray
 
 from nki_isa import accumulation, cost
 from nki_isa.constraints import (
-    ARCHITECTURE,
     PSUM,
     SBUF,
     access,
-    attribute_rule,
     dtypes,
-    elements,
+    elements_multiple,
     elements_per_partition,
     excludes,
+    listed,
     memory,
     partitions,
     rules,
     same_partitions,
+    shape_of,
+    start_of,
 )
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import to_float32
+from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.enums import matmul_perf_mode
+from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
+from nki_isa.systolic import ARRAY, ONE_BANK, is_indirect, tiling, untiled_indirection, widths
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -41,21 +44,16 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Fp32 = NDArray[np.float32]
 
-_STUB = "nki/api/nki/isa (nc_matmul)"
 _FP8 = ("float8_e4m3", "float8_e5m2")
-_INDIRECT_DTYPES = ("float16", "bfloat16", *_FP8, "float8_e4m3fn")
 _WIDE = ("tfloat32", "float32")
-_ARRAY = 128  # rows and columns of processing elements
+_INDIRECT = ("float16", "bfloat16", *_FP8, "float8_e4m3fn")
 
-#: Row and column tile sizes, by the first generation that has them.
-_TILE_SIZES = {32: 3, 64: 2, 128: 2}
-
-#: Passes of the array for a float32 product, by how many of its operands hold only zeros and ones.
+#: Passes of the array for a float32 product, by how many operands hold only zeros and ones.
 _FP32_PASSES = {0: 4, 1: 2, 2: 1}
 
 
 class _Matmul(Instruction):
-    """What the two matmuls share: tiling of the array, accumulation, the float32 product."""
+    """What both matmuls share: tiles of the array, accumulation, the float32 product."""
 
     dst: NkiTensor
     stationary: NkiTensor
@@ -65,13 +63,14 @@ class _Matmul(Instruction):
     tile_size: tuple[int, ...]
 
     engines = (Engine.tensor,)
-    stateful = True
 
     def normalise(self) -> None:
+        """Tiles as tuples, empty where not given."""
         self.tile_position = _pair(self.tile_position)
         self.tile_size = _pair(self.tile_size)
 
     def specialize(self, recorder: Any) -> None:
+        """Settle `accumulate` by what earlier matmuls have written."""
         if isinstance(self.dst, NkiTensor):
             self.accumulate = accumulation.resolve(recorder, self.dst, self.accumulate)
 
@@ -89,15 +88,16 @@ class _Matmul(Instruction):
     @property
     def rows(self) -> int:
         """Rows of the array it may use."""
-        return self.tile_size[0] if len(self.tile_size) == 2 else _ARRAY
+        return self.tile_size[0] if len(self.tile_size) == 2 else ARRAY
 
     @property
     def columns(self) -> int:
         """Columns of the array it may use."""
-        return self.tile_size[1] if len(self.tile_size) == 2 else _ARRAY
+        return self.tile_size[1] if len(self.tile_size) == 2 else ARRAY
 
-    def _accumulated(self, dst: Array, product: Fp32) -> Array:
-        product = product.reshape(self.dst.shape)
+    def _product(self, dst: Array, stationary: Fp32, moving: Fp32) -> Fp32:
+        """stationary.T @ moving of two matrices in the shape of `dst`, added to it if it accumulates."""
+        product: Fp32 = np.matmul(stationary.T, moving).reshape(self.dst.shape)
         if self.accumulates:
             product += to_float32(dst, self.dst.dtype)
         return product
@@ -107,131 +107,16 @@ def _pair(value: Any) -> Any:
     return () if value is None else tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def _tile_is_pair(i: Any, target: Target) -> str | None:
-    for name in ("tile_position", "tile_size"):
-        value = i.__dict__[name]
-        is_pair = isinstance(value, tuple) and len(value) in (0, 2) and all(isinstance(v, int) for v in value)
-        if not is_pair:
-            return f"{name} is {value!r}, it must be (row, column)"
-    if len(i.tile_position) != len(i.tile_size):
-        given, missing = ("tile_position", "tile_size") if i.tile_position else ("tile_size", "tile_position")
-        return f"{given} is {i.__dict__[given]}, but {missing} is not given"
-    return None
-
-
-def _tile_fits(column_tiling: bool) -> Any:
-    def broken(i: Any, target: Target) -> str | None:
-        if _tile_is_pair(i, target) is not None or not i.tile_size:
-            return None
-        for axis, start, size in zip(("row", "column"), i.tile_position, i.tile_size, strict=True):
-            only = (_ARRAY,) if axis == "column" and not column_tiling else None
-            allowed = only or tuple(s for s, since in _TILE_SIZES.items() if since <= target.nc_version)
-            if size not in allowed:
-                return f"the {axis} size of tile_size is {size}, it must be one of {allowed} on {target.name}"
-            if start % size or not 0 <= start < _ARRAY:
-                wanted = f"a multiple of {size} below {_ARRAY}"
-                return f"the start {axis} of tile_position is {start}, it must be {wanted}"
-        return None
-
-    return broken
-
-
-def _tiling(source: str, *, column_tiling: bool) -> tuple[Constraint, ...]:
-    sizes = "128, 64 or (from NeuronCore-v3 on) 32"
-    return (
-        attribute_rule(
-            "tile_position and tile_size are given together, each as (row, column).",
-            _tile_is_pair,
-            "write tile_position=(start_row, start_column), tile_size=(row_size, column_size), or neither",
-            source=source,
-        ),
-        attribute_rule(
-            f"A tile of the array has {sizes} rows{' and columns' if column_tiling else ''} and starts at a "
-            "multiple of its size.",
-            _tile_fits(column_tiling),
-            "choose a tile size of this generation and a start that is a multiple of it",
-            source=source,
-        ),
-    )
-
-
-def _one_bank(i: Any, target: Target) -> str | None:
-    dst = i.dst
-    if target.nc_version >= 4 or not isinstance(dst, NkiTensor) or dst.dynamic is not None:
-        return None
-    storage, item = dst.storage, dst.dtype.itemsize
-    start = dst.offset * item % storage.row_bytes + (storage.address[1] if storage.address else 0)
-    steps = sum((n - 1) * s for n, s in zip(dst.shape[1:], dst.strides[1:], strict=True))
-    last = start + (steps + 1) * item - 1
-    bank = target.psum_bank_bytes
-    if start // bank != last // bank:
-        return f"dst spans bytes {start} to {last} of its partitions, a bank has {bank}"
-    return None
-
-
-ONE_BANK = Constraint(
-    "NKI-V104",
-    "Before NeuronCore-v4, a matmul writes to one PSUM bank of 2 KiB per partition.",
-    _one_bank,
-    "write tiles of at most 512 float32 elements that start at a multiple of 512",
-    ARCHITECTURE,
-)
-
-
-def _moving_limit(i: Any, target: Target) -> int:
-    if target.nc_version < 4:
-        return target.moving_max
-    return target.psum_partition_bytes // i.dst.dtype.itemsize
-
-
-def _columns(tensor: NkiTensor, i: Any) -> int:
-    """Free size of an operand, the two halves of a double row counted once."""
-    return elements_per_partition(tensor) // (2 if _double_row(i) else 1)
-
-
-def _free_limits(i: Any, target: Target) -> str | None:
-    limits = {"stationary": i.columns, "moving": _moving_limit(i, target)}
-    for name, limit in limits.items():
-        got = _columns(i.__dict__[name], i)
-        if got > limit:
-            return f"{name} has {got} columns, at most {limit} are possible"
-    return None
-
-
-_FREE_LIMITS = Constraint(
-    "NKI-V104",
-    "stationary has at most 128 columns (or the tile's), moving at most 512, from NeuronCore-v4 on 4096 for "
-    "a float32 and 8192 for a bfloat16 dst.",
-    _free_limits,
-    "split the columns of the operand over several matmuls",
-    _STUB,
-)
-
-
-def _is_indirect(value: Any) -> bool:
-    return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "indirect"
-
-
-def _indirect_tile(i: Any, target: Target) -> str | None:
-    for name in ("dst", "stationary", "moving"):
-        if _is_indirect(i.__dict__[name]) and i.tile_position not in ((), (0, 0)):
-            return f"{name} is an indirect view and tile_position is {i.tile_position}, it must be (0, 0)"
-    return None
-
-
-_INDIRECT_TILE = excludes(
-    "Tensor indirection is not combined with tiling of the array.",
-    _indirect_tile,
-    "leave tile_position unset",
-    source=_STUB,
-)
-
-
 # --- nc_matmul
 
 
 def _double_row(i: Any) -> bool:
-    return i.__dict__.get("perf_mode") is matmul_perf_mode.double_row
+    return bool(i.perf_mode is matmul_perf_mode.double_row)
+
+
+def _columns(tensor: NkiTensor, i: Any) -> int:
+    """Free size of an operand, the two halves of a double row counted once."""
+    return elements_per_partition(tensor) // (2 if _double_row(i) and tensor is not i.dst else 1)
 
 
 def _operand_dtypes(i: Any, target: Target) -> tuple[str, ...]:
@@ -240,11 +125,12 @@ def _operand_dtypes(i: Any, target: Target) -> tuple[str, ...]:
 
 
 def _dst_dtypes(i: Any, target: Target) -> tuple[str, ...]:
-    if i.is_transpose and target.nc_version >= 3:
+    if i.is_transpose and target.nc_version >= 3 and isinstance(i.stationary, NkiTensor):
         return (i.stationary.dtype,)
     return ("float32", "bfloat16") if target.nc_version >= 4 else ("float32",)
 
 
+@tensors_only("stationary", "moving")
 def _mixed(i: Any, target: Target) -> str | None:
     a, b = i.stationary.dtype, i.moving.dtype
     if (a in _WIDE) != (b in _WIDE):
@@ -257,17 +143,18 @@ def _mixed(i: Any, target: Target) -> str | None:
 def _indirect_dtypes(i: Any, target: Target) -> str | None:
     for name in ("stationary", "moving"):
         value = i.__dict__[name]
-        if _is_indirect(value) and value.dtype not in _INDIRECT_DTYPES:
-            return f"{name} is an indirect view of {value.dtype}, it must be {', '.join(_INDIRECT_DTYPES)}"
+        if is_indirect(value) and value.dtype not in _INDIRECT:
+            return f"{name} is an indirect view of {value.dtype}, it must be {listed(_INDIRECT)}"
     return None
 
 
-def _generation_of_double_row(i: Any, target: Target) -> str | None:
+def _double_row_generation(i: Any, target: Target) -> str | None:
     if _double_row(i) and target.nc_version < 3:
         return f"perf_mode is double_row, which exists since NeuronCore-v3; the target is {target.name}"
     return None
 
 
+@tensors_only("stationary", "moving")
 def _double_row_layout(i: Any, target: Target) -> str | None:
     if _double_row(i):
         for name in ("stationary", "moving"):
@@ -279,148 +166,157 @@ def _double_row_layout(i: Any, target: Target) -> str | None:
 
 def _double_row_alone(i: Any, target: Target) -> str | None:
     if _double_row(i):
-        if i.columns != _ARRAY:
-            return f"perf_mode is double_row and tile_size is {i.tile_size}, its column size must be {_ARRAY}"
+        if i.columns != ARRAY:
+            return f"perf_mode is double_row and tile_size is {i.tile_size}, its column size must be {ARRAY}"
         if i.is_transpose:
             return "perf_mode is double_row and is_transpose is True"
     return None
 
 
 def _transposed_indirection(i: Any, target: Target) -> str | None:
-    if i.is_transpose and _is_indirect(i.moving):
+    if i.is_transpose and is_indirect(i.moving):
         return "is_transpose is True and moving is an indirect view"
     return None
+
+
+def _transposed_sum(i: Any, target: Target) -> str | None:
+    if i.is_transpose and i.accumulates and target.nc_version >= 3:
+        return "is_transpose is True and accumulate is True"
+    return None
+
+
+_MATMUL = "nki/api/nki/isa (nc_matmul)"
 
 
 @instruction
 class nc_matmul(_Matmul):
     """dst = stationary.T @ moving on the tensor engine, or dst += stationary.T @ moving.
 
-    The contraction runs along the partitions of `stationary` [K, M] and `moving`
-    [K, N]; `dst` is [M, N] in PSUM. With ``perf_mode=double_row`` the operands are
-    [K, 2, M] and [K, 2, N] of fp8, and both halves contract. Products are summed in
-    float32. Free dimensions of more than one dimension count as one.
+    The contraction runs along the partitions: `stationary` is [K, M], `moving` [K, N] and
+    `dst` [M, N] in PSUM; several free dimensions count as one. With
+    ``perf_mode=double_row`` the operands are [K, 2, M] and [K, 2, N] of fp8, and both halves
+    contract. Products are summed in float32.
+
+    `accumulate` says whether the product is added to `dst`; None leaves it to the rule that
+    the first matmul onto a PSUM location overwrites and later ones accumulate.
+    `tile_position` and `tile_size` use a part of the array, as (row, column). The `onezero`
+    hints shorten float32 products of operands that hold only zeros and ones.
 
     With ``is_transpose=True`` and an identity as `moving`, `dst` is the transpose of
-    `stationary`, bit for bit from NeuronCore-v3 on.
+    `stationary`: bit for bit since NeuronCore-v3, an ordinary product before.
+
+    Errors: NKI-V101 to V115; NKI-V130 and V131 about accumulation; NKI-N001 for a transpose
+    by something else than an identity.
+    Source: SDK page nki.isa.nc_matmul.
     """
 
-    dst = read_write()
-    stationary = read()
-    moving = read()
-    is_stationary_onezero = attribute(bool, False)
-    is_moving_onezero = attribute(bool, False)
-    is_transpose = attribute(bool, False)
-    accumulate = attribute(bool, None)
-    tile_position = attribute(tuple, ())
-    tile_size = attribute(tuple, ())
-    perf_mode = attribute(matmul_perf_mode, matmul_perf_mode.none)
+    dst: NkiTensor = read_write()
+    stationary: NkiTensor = read()
+    moving: NkiTensor = read()
+    is_stationary_onezero: bool = attribute(bool, False)
+    is_moving_onezero: bool = attribute(bool, False)
+    is_transpose: bool = attribute(bool, False)
+    accumulate: bool | None = attribute(bool, None)
+    tile_position: tuple[int, ...] = attribute(tuple, ())
+    tile_size: tuple[int, ...] = attribute(tuple, ())
+    perf_mode: matmul_perf_mode = attribute(matmul_perf_mode, matmul_perf_mode.none)
 
-    source = _STUB
+    stateful = True
+    source = _MATMUL
     constraints = rules(
-        memory("dst", PSUM, source=_STUB),
-        memory("stationary", SBUF, source=_STUB),
-        memory("moving", SBUF, source=_STUB),
-        dtypes("stationary", _operand_dtypes, source=_STUB),
-        dtypes("moving", _operand_dtypes, source=_STUB),
+        memory("dst", PSUM, source=_MATMUL),
+        memory("stationary", "moving", SBUF, source=_MATMUL),
+        dtypes("stationary", _operand_dtypes, source=_MATMUL),
+        dtypes("moving", _operand_dtypes, source=_MATMUL),
         Constraint(
             "NKI-V105",
             "float32 and tfloat32 go together, float8_e4m3 and float8_e4m3fn do not.",
             _mixed,
             "cast one operand to the data type of the other",
-            _STUB,
+            _MATMUL,
         ),
-        dtypes("dst", _dst_dtypes, source=_STUB),
-        *_tiling(_STUB, column_tiling=True),
-        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), source=_STUB),
-        same_partitions("stationary", "moving", source=_STUB),
+        dtypes("dst", _dst_dtypes, source=_MATMUL),
+        *tiling(_MATMUL, column_tiling=True),
+        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), source=_MATMUL),
+        same_partitions("stationary", "moving", source=_MATMUL),
         access("dst", "stationary", "moving"),
-        _FREE_LIMITS,
-        Constraint(
-            "NKI-V103",
-            "dst has as many partitions as stationary has columns.",
-            lambda i, target: (
-                f"dst has {i.dst.shape[0]} partitions, stationary has {_columns(i.stationary, i)} columns: "
-                "they must be equal"
-                if i.dst.shape[0] != _columns(i.stationary, i)
-                else None
-            ),
-            "allocate dst as [stationary columns, moving columns]",
-            _STUB,
-        ),
-        elements("dst", lambda i, target: _columns(i.moving, i), "one per column of moving", source=_STUB),
+        *widths(_columns, _MATMUL),
         ONE_BANK,
         Constraint(
             "NKI-V108",
             "Double row exists since NeuronCore-v3.",
-            _generation_of_double_row,
+            _double_row_generation,
             "leave perf_mode unset on this target",
-            _STUB,
+            _MATMUL,
         ),
         Constraint(
             "NKI-V103",
             "With double row, dimension 1 of both operands is 2 and contracts too.",
             _double_row_layout,
             "shape the operands [K, 2, columns], for example with t.reshape((128, 2, n))",
-            _STUB,
+            _MATMUL,
         ),
         excludes(
             "Double row is not combined with column tiling or transpose mode.",
             _double_row_alone,
             "leave perf_mode unset, or use the whole width of the array",
-            source=_STUB,
+            source=_MATMUL,
         ),
-        *indirection("dst", "stationary", "moving", gather="stationary", source=_STUB),
+        excludes(
+            "Since NeuronCore-v3 a transpose moves bits and adds to nothing.",
+            _transposed_sum,
+            "leave accumulate unset, or leave is_transpose unset for a real product",
+            source="nki/guides/architecture/trainium2_arch (built-in transpose)",
+        ),
+        *indirection("dst", "stationary", "moving", gather="stationary", source=_MATMUL),
         Constraint(
             "NKI-V105",
             "Indirect operands have a 16-bit or 8-bit float type.",
             _indirect_dtypes,
             "cast the operand to bfloat16 first",
-            _STUB,
+            _MATMUL,
         ),
         excludes(
             "In transpose mode moving is not an indirect view.",
             _transposed_indirection,
             "gather stationary instead",
-            source=_STUB,
+            source=_MATMUL,
         ),
-        _INDIRECT_TILE,
+        untiled_indirection(_MATMUL),
     )
 
-    is_stationary_onezero: bool
-    is_moving_onezero: bool
-    is_transpose: bool
-    perf_mode: matmul_perf_mode
-
     def normalise(self) -> None:
+        """Also a performance mode given by its name."""
         super().normalise()
-        if isinstance(self.perf_mode, str) and self.perf_mode in matmul_perf_mode.__members__:
-            self.perf_mode = matmul_perf_mode[self.perf_mode]
+        mode: Any = self.perf_mode
+        if isinstance(mode, str) and mode in matmul_perf_mode.__members__:
+            self.perf_mode = matmul_perf_mode[mode]
 
     def specialize(self, recorder: Any) -> None:
-        if self.is_transpose:  # what a transpose moves is never added to anything unless asked for
+        """As for every matmul; a transpose overwrites unless told otherwise and starts no accumulation."""
+        if self.is_transpose:
             self.accumulate = bool(self.accumulate)
         else:
             super().specialize(recorder)
 
     def compute(self, state: Any, dst: Array, stationary: Array, moving: Array) -> Array:
         """The product in float32, or the transposed elements as stored."""
-        if self.is_transpose and state.target.nc_version >= 3 and not self.accumulates:
+        if self.is_transpose and state.target.nc_version >= 3:
             return transposed(stationary, to_float32(moving, self.moving.dtype)).reshape(self.dst.shape)
         rows = stationary.shape[0] * (2 if _double_row(self) else 1)
-        return self._accumulated(
+        return self._product(
             dst,
-            np.matmul(
-                _matrix(to_float32(stationary, self.stationary.dtype), rows).T,
-                _matrix(to_float32(moving, self.moving.dtype), rows),
-            ),
+            _matrix(to_float32(stationary, self.stationary.dtype), rows),
+            _matrix(to_float32(moving, self.moving.dtype), rows),
         )
 
     def cost(self, target: Target) -> Cost:
-        wide = self.stationary.dtype == "float32" or self.moving.dtype == "float32"
-        passes = _FP32_PASSES[self.is_stationary_onezero + self.is_moving_onezero] if wide else 1
-        if wide and self.is_transpose and target.nc_version >= 3:
-            passes = min(passes, 2)
+        """Streaming of moving's columns, once per pass: 4 for float32, 2 for its transpose, else 1."""
+        passes = 1
+        if self.stationary.dtype == "float32":
+            passes = _FP32_PASSES[self.is_stationary_onezero + self.is_moving_onezero]
+            if self.is_transpose and target.nc_version >= 3:
+                passes = min(passes, 2)
         k, m, n = self.stationary.shape[0], _columns(self.stationary, self), _columns(self.moving, self)
         contracted = 2 * k if _double_row(self) else k
         flops = 0 if self.is_transpose else 2 * contracted * m * n
@@ -442,15 +338,183 @@ def transposed(data: Array, identity: Fp32) -> Array:
     Raises:
         NkiError: NKI-N001, `identity` is something else, which transpose mode does not multiply.
     """
-    matrix = data.reshape(data.shape[0], -1)
     pattern = identity.reshape(data.shape[0], -1)
     order = pattern.argmax(axis=0)
-    chosen = pattern[order, np.arange(len(order))]
-    if np.count_nonzero(pattern) != len(order) or not (chosen == 1).all():
+    nonzero = np.count_nonzero(pattern)
+    if nonzero != len(order) or not (pattern[order, np.arange(len(order))] == 1).all():
         raise error(
             "NKI-N001",
             "in transpose mode moving must have a single 1 in each column and zeros elsewhere; "
-            f"the one given has {np.count_nonzero(pattern)} elements other than 0 in {len(order)} columns",
+            f"the one given has {nonzero} elements other than 0 in {len(order)} columns",
             help="pass an identity matrix as moving, or leave is_transpose unset for a real product",
         )
-    return matrix[order].T
+    return data.reshape(data.shape[0], -1)[order].T
+
+
+# --- nc_matmul_mx
+
+
+_MX = "nki/api/nki/isa (nc_matmul_mx)"
+_SCALES = "nki/deep-dives/mxfp-matmul"
+_MX_DTYPES = ("float8_e5m2_x4", "float8_e4m3fn_x4", "float4_e2m1fn_x4")
+_PAIRS = (("stationary", "stationary_scale"), ("moving", "moving_scale"))
+_QUADRANT, _GROUP = 32, 8  # partitions of a quadrant of SBUF, and of one scaling group
+_SCALE_STARTS = (0, 4, 8, 12)  # within a quadrant
+
+
+def scale_rows(count: int) -> NDArray[np.intp]:
+    """The partition of the scale tile that holds the scales of each of the `count` partitions of data.
+
+    Each quadrant of 32 partitions holds the scales of its own 4 groups of 8 in its first 4 partitions.
+    """
+    partition = np.arange(count)
+    return partition // _QUADRANT * _QUADRANT + partition % _QUADRANT // _GROUP
+
+
+def _mx_columns(tensor: NkiTensor, i: Any) -> int:
+    return elements_per_partition(tensor)
+
+
+@tensors_only("stationary", "moving")
+def _mx_partitions(i: Any, target: Target) -> str | None:
+    for name in ("stationary", "moving"):
+        count = i.__dict__[name].shape[0]
+        if count % _QUADRANT:
+            return f"{name} has {count} partitions, it must have a multiple of {_QUADRANT}"
+    return None
+
+
+@tensors_only("stationary", "moving", "stationary_scale", "moving_scale")
+def _scale_shapes(i: Any, target: Target) -> str | None:
+    for name, scale_name in _PAIRS:
+        data, scale = i.__dict__[name], i.__dict__[scale_name]
+        needed = int(scale_rows(data.shape[0])[-1]) + 1
+        if scale.shape[0] < needed or elements_per_partition(scale) != elements_per_partition(data):
+            return (
+                f"{scale_name} is {shape_of(scale)}, for {name} {shape_of(data)} it must have at least "
+                f"{needed} partitions of {elements_per_partition(data)} elements"
+            )
+    return None
+
+
+@tensors_only("stationary_scale", "moving_scale")
+def _scale_starts(i: Any, target: Target) -> str | None:
+    for _, name in _PAIRS:
+        start = start_of(i.__dict__[name]) % _QUADRANT
+        if start not in _SCALE_STARTS:
+            return f"{name} starts at partition {start} of a quadrant, it must be {listed(_SCALE_STARTS)}"
+    return None
+
+
+def _paired_indirection(i: Any, target: Target) -> str | None:
+    for names in _PAIRS:
+        indices = [v.dynamic.index if is_indirect(v) else None for v in (i.__dict__[n] for n in names)]
+        if _same_view(*indices) is False:
+            return f"{names[0]} and {names[1]} are not indirect views by the same index"
+    return None
+
+
+def _same_view(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if a is None or b is None:
+        return False
+    return bool((a.storage, a.offset, a.shape, a.strides) == (b.storage, b.offset, b.shape, b.strides))
+
+
+@instruction
+class nc_matmul_mx(_Matmul):
+    """dst = stationary.T @ moving of MX-quantized operands, or dst += stationary.T @ moving.
+
+    `stationary` [K, M] and `moving` [K, N] hold four values per element, which contract
+    together with the partitions: K up to 128 is a contraction of up to 512. Each group of
+    8 partitions by 4 values shares one power of two from its scale tile: the scales of
+    each quadrant of 32 partitions are in the first 4 partitions of that quadrant of the
+    scale view, one per column. `dst` is [M, N] in PSUM; products are summed in float32.
+
+    `tile_position` and `tile_size` use a part of the array's rows; `accumulate` is as for
+    nc_matmul. NeuronCore-v4 and later.
+
+    Errors: NKI-V101 to V115; NKI-V131 about accumulation.
+    Source: SDK page nki.isa.nc_matmul_mx and the MX deep dive.
+    """
+
+    dst: NkiTensor = read_write()
+    stationary: NkiTensor = read()
+    moving: NkiTensor = read()
+    stationary_scale: NkiTensor = read()
+    moving_scale: NkiTensor = read()
+    tile_position: tuple[int, ...] = attribute(tuple, None)
+    tile_size: tuple[int, ...] = attribute(tuple, None)
+    accumulate: bool | None = attribute(bool, None)
+
+    since = 4
+    source = _MX
+    constraints = rules(
+        memory("dst", PSUM, source=_MX),
+        memory("stationary", "moving", "stationary_scale", "moving_scale", SBUF, source=_MX),
+        dtypes("stationary", _MX_DTYPES, source=_MX),
+        dtypes("moving", _MX_DTYPES, source=_MX),
+        dtypes("stationary_scale", ("float8_e8m0fnu", "uint8"), source=_MX),
+        dtypes("moving_scale", ("float8_e8m0fnu", "uint8"), source=_MX),
+        dtypes("dst", ("float32", "bfloat16"), source=_MX),
+        *tiling(_MX, column_tiling=False),
+        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), source=_MX),
+        same_partitions("stationary", "moving", source=_MX),
+        Constraint(
+            "NKI-V103",
+            "stationary and moving have a multiple of 32 partitions.",
+            _mx_partitions,
+            "pad the contraction with zeros to a multiple of 32 partitions",
+            _MX,
+        ),
+        access("dst", "stationary", "moving"),
+        elements_multiple("stationary", 2, "columns are loaded in pairs", source=_MX),
+        *widths(_mx_columns, _MX),
+        Constraint(
+            "NKI-V103",
+            "A scale tile has a column for each column of its data, and the partitions of its quadrants.",
+            _scale_shapes,
+            "allocate the scales as [partitions of the data, columns of the data]",
+            _SCALES,
+        ),
+        Constraint(
+            "NKI-V110",
+            "The scales start at partition 0, 4, 8 or 12 of a quadrant.",
+            _scale_starts,
+            "slice the scale tile at a multiple of 4 below 16 from the start of a quadrant",
+            _SCALES,
+        ),
+        *indirection("dst", *(n for pair in _PAIRS for n in pair), gather="stationary", source=_MX),
+        excludes(
+            "Data and scales are indirect views by the same index, or neither is one.",
+            _paired_indirection,
+            "call .indirect() with one index on both",
+            source=_MX,
+        ),
+        untiled_indirection(_MX),
+    )
+
+    def compute(
+        self, dst: Array, stationary: Array, moving: Array, stationary_scale: Array, moving_scale: Array
+    ) -> Array:
+        """The product of the dequantized operands in float32."""
+        return self._product(
+            dst,
+            dequantized(stationary, self.stationary, stationary_scale),
+            dequantized(moving, self.moving, moving_scale),
+        )
+
+    def cost(self, target: Target) -> Cost:
+        """Streaming of moving's columns once: four values per element contract in one pass."""
+        k, m, n = self.stationary.shape[0], *map(elements_per_partition, (self.stationary, self.moving))
+        return cost.matmul(target, n, 1, m, k, 2 * 4 * k * m * n)
+
+
+def dequantized(data: Array, tensor: NkiTensor, scale: Array) -> Fp32:
+    """The values of an MX operand as a matrix of (4 x partitions) rows by columns, in float32."""
+    count = data.shape[0]
+    values = to_float32(data, tensor.dtype).reshape(count, -1, 4)
+    e8m0 = DTYPES["float8_e8m0fnu"]
+    factors = to_float32(scale.reshape(scale.shape[0], -1)[scale_rows(count)].view(e8m0.numpy), e8m0)
+    return (values * factors[:, :, None]).transpose(0, 2, 1).reshape(4 * count, -1)

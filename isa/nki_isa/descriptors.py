@@ -1,0 +1,167 @@
+"""How DMA descriptors are made, and the rules about it that all DMA instructions share.
+
+Sources: SDK ``nki.isa.dma_copy`` and the DGE reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from nki_isa import enums
+from nki_isa.constraints import attribute_rule, excludes
+from nki_isa.enums import dge_mode
+from nki_isa.instruction import Constraint, Engine, Instruction, Role
+from nki_isa.tensor import MemoryRegion, NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+Array = NDArray[Any]
+
+HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+_DGE = "nki/deep-dives/nki-dge"
+_COPY = "nki/api/nki/isa (dma_copy)"
+
+#: Names in :class:`nki_isa.cost.Transfer` of the modes a kernel can ask for.
+_MODES = {dge_mode.none: "static", dge_mode.swdge: "swdge", dge_mode.hwdge: "hwdge"}
+
+#: Engine that issues a DMA, by how its descriptors are made.
+_ISSUERS = {"static": Engine.sync, "hwdge": Engine.sync, "swdge": Engine.gpsimd}
+
+
+def is_gathered(value: Any) -> bool:
+    """True for a view whose rows a vector of run-time indices selects."""
+    return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "vector"
+
+
+class DmaInstruction(Instruction):
+    """What DMA instructions share: who makes descriptors, where skipped elements would have gone."""
+
+    engines = (Engine.dma,)
+
+    dst: NkiTensor
+    oob_mode: enums.oob_mode
+
+    def normalise(self) -> None:
+        """Modes given by their number become members."""
+        values = self.__dict__
+        for name, kind in (("dge_mode", enums.dge_mode), ("oob_mode", enums.oob_mode)):
+            if type(values.get(name)) is int and values[name] in (m.value for m in kind):
+                values[name] = kind(values[name])
+
+    def resolve_engine(self) -> Engine:
+        """Always the DMA engines; a field ``engine`` only says who triggers them."""
+        return Engine.dma
+
+    def views(self) -> list[NkiTensor]:
+        """Every tensor it moves to or from, indices left out."""
+        found: list[NkiTensor] = []
+        for description, value in self.operands():
+            many: Sequence[Any] = value if description.role is Role.reads else (value,)
+            found.extend(v for v in many if isinstance(v, NkiTensor))
+        return found
+
+    def descriptors(self, target: Target) -> str | None:
+        """How its descriptors must be made: ``"static"``, ``"hwdge"`` or ``"swdge"``; None leaves it open.
+
+        A kernel's choice stands. Otherwise gathers and scatters need software DGE, and so does any run-time
+        address on a generation without hardware DGE.
+        """
+        asked = self.__dict__.get("dge_mode", enums.dge_mode.unknown)
+        if asked in _MODES:
+            return _MODES[asked]
+        views = self.views()
+        if any(is_gathered(v) for v in views):
+            return "swdge"
+        if target.nc_version < 3 and any(v.dynamic is not None for v in views):
+            return "swdge"
+        return None
+
+    def issuer(self, target: Target) -> Engine:
+        """The engine that triggers it: the one asked for, else sync, or gpsimd with software DGE."""
+        asked: Engine = self.__dict__.get("engine", Engine.unknown)
+        moved = self.cost(target).transfer
+        return _ISSUERS[moved.mode] if asked is Engine.unknown and moved is not None else asked
+
+    def route(self, elements: Array) -> Array:
+        """`elements`, in the shape of a source, moved to where they land in the destination."""
+        return elements.reshape(self.dst.shape)
+
+
+def by_row(view: NkiTensor) -> NkiTensor:
+    """`view` for counting descriptors: rows that run-time indices select never join into longer runs."""
+    if not is_gathered(view):
+        return view
+    return NkiTensor(view.shape, (0, *view.strides[1:]), view.offset, view.dtype, view.storage)
+
+
+# --- rules
+
+
+def _priority(i: Any, target: Target) -> str | None:
+    if i.priority is None:
+        return None
+    if target.nc_version < 4:
+        return f"priority is {i.priority!r}, which exists since NeuronCore-v4; the target is {target.name}"
+    if i.priority not in (0, 1, 2, 3):
+        return f"priority is {i.priority!r}, it must be 0, 1, 2 or 3"
+    return None
+
+
+def _hardware_dge(i: Any, target: Target) -> str | None:
+    if i.dge_mode is dge_mode.hwdge and target.nc_version < 3:
+        return f"dge_mode is hwdge, which exists since NeuronCore-v3; the target is {target.name}"
+    return None
+
+
+def _gather_generation(i: Any, target: Target) -> str | None:
+    if target.nc_version < 3 and any(is_gathered(v) for v in i.views()):
+        return f"indices select rows, which exists since NeuronCore-v3; the target is {target.name}"
+    return None
+
+
+def _gather_mode(i: Any, target: Target) -> str | None:
+    if i.dge_mode in (dge_mode.none, dge_mode.hwdge) and any(is_gathered(v) for v in i.views()):
+        return f"indices select rows and dge_mode is {i.dge_mode.name}, it must be unknown or swdge"
+    return None
+
+
+def _gather_memory(i: Any, target: Target) -> str | None:
+    for view in i.views():
+        if is_gathered(view) and not view.storage.region.is_hbm:
+            return f"indices select rows of {view.name}, which is on chip and must be in HBM"
+    return None
+
+
+PRIORITY = attribute_rule(
+    "priority is 0 to 3, from NeuronCore-v4 on.", _priority, "leave priority unset", source=_COPY
+)
+HARDWARE_DGE = Constraint(
+    "NKI-V108",
+    "Hardware DGE exists since NeuronCore-v3.",
+    _hardware_dge,
+    "leave dge_mode unset, or use dge_mode.swdge or dge_mode.none",
+    _DGE,
+)
+GATHERS = (
+    Constraint(
+        "NKI-V108",
+        "Indirect DMA (a vector of indices) exists since NeuronCore-v3.",
+        _gather_generation,
+        "copy the rows one by one with scalar offsets, or choose a newer target",
+        _DGE,
+    ),
+    Constraint(
+        "NKI-V101",
+        "A tensor whose rows a vector of indices selects is in HBM.",
+        _gather_memory,
+        "gather from HBM, or use nisa.local_gather or nisa.nc_n_gather on chip",
+        _COPY,
+    ),
+)
+GATHER_MODE = excludes(
+    "A vector of indices needs software DGE.", _gather_mode, "leave dge_mode unset", source=_DGE
+)
