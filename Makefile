@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint update-golden clean
+.PHONY: demo test test-slow test-upstream lint update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -14,6 +14,10 @@ test: $(VENV)/dev lint
 
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m slow
+
+# Needs NKI_SDK, a checkout of github.com/aws-neuron/aws-neuron-sdk.
+test-upstream: $(VENV)/dev
+	$(BIN)/pytest -m upstream -rs tests/upstream
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
