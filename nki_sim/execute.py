@@ -24,7 +24,14 @@ from nki_isa.instruction import Engine, Instruction, Role
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
-from nki_sim.memory import ZEROS, Memory, Placement, write
+from nki_sim.memory import (
+    INDIRECTION_GROUP,
+    TENSOR_INDIRECTION_GROUP,
+    ZEROS,
+    Memory,
+    Placement,
+    write,
+)
 
 Array = NDArray[Any]
 Observer = Callable[[Instruction, list[int]], None]
@@ -155,7 +162,7 @@ class Machine:
 
     def result(self) -> ExecutionResult:
         """Outputs and updated inputs, copied out."""
-        written = {t.storage.index for i in self.program.walk() for t in i.writes}
+        written = {tensor.storage.index for i in self.program.walk() for tensor in i.writes}
         outputs = [np.array(self.memory.bind(t)) for t in self.program.outputs]
         updated = [
             (position, np.array(self.memory.bind(t)))
@@ -255,6 +262,7 @@ class Machine:
         """Inputs, and what takes each output."""
         inputs: list[_Input] = []
         outputs: list[_Put] = []
+        group = TENSOR_INDIRECTION_GROUP if instruction.on is Engine.tensor else INDIRECTION_GROUP
         values = instruction.__dict__
         for name, description in instruction.fields.items():
             role = description.role
@@ -265,32 +273,32 @@ class Machine:
                 outputs.append(partial(_put_register, self.memory.registers, value.index))
                 continue
             if role is not Role.write:
-                inputs.append(self._input(value))
+                inputs.append(self._input(value, group))
             if role is Role.write or role is Role.read_write:
-                outputs.append(_put_nothing if value is None else self._output(value))
+                outputs.append(_put_nothing if value is None else self._output(value, group))
         return inputs, outputs
 
-    def _input(self, value: Any) -> _Input:
+    def _input(self, value: Any, group: int) -> _Input:
         if isinstance(value, NkiTensor):
             if value.dynamic is not None:
-                return partial(self.memory.bind, value), True
+                return partial(self.memory.bind, value, group), True
             return self.memory.view(value), False
         if isinstance(value, VirtualRegister):
             return partial(self.memory.registers.__getitem__, value.index), True
         if isinstance(value, (list, tuple)):
-            parts = [self._input(v) for v in value]
+            parts = [self._input(v, group) for v in value]
             if any(is_dynamic for _, is_dynamic in parts):
                 return lambda: [v() if is_dynamic else v for v, is_dynamic in parts], True
             return [v for v, _ in parts], False
         return value, False
 
-    def _output(self, tensor: NkiTensor) -> _Put:
+    def _output(self, tensor: NkiTensor, group: int) -> _Put:
         if tensor.dynamic is not None:
-            return partial(self._put_dynamic, tensor)
+            return partial(self._put_dynamic, tensor, group)
         return partial(_put, self.memory.view(tensor), tensor.dtype)
 
-    def _put_dynamic(self, tensor: NkiTensor, result: Any) -> None:
-        self.memory.store(tensor, _stored(result, tensor.dtype, tensor.shape))
+    def _put_dynamic(self, tensor: NkiTensor, group: int, result: Any) -> None:
+        self.memory.store(tensor, _stored(result, tensor.dtype, tensor.shape), None, group)
 
     # --- out-of-bounds accesses that are skipped
 

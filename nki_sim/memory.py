@@ -118,8 +118,11 @@ class Memory:
 
     # --- any view
 
-    def bind(self, tensor: NkiTensor) -> Array:
+    def bind(self, tensor: NkiTensor, group: int = INDIRECTION_GROUP) -> Array:
         """`tensor` as a numpy array of its dtype: the bytes themselves, or a copy where indices gather them.
+
+        Args:
+            group: partitions that share a list of offsets, for tensor indirection.
 
         Raises:
             NkiError: NKI-H001, a run-time index is outside its dimension.
@@ -132,15 +135,18 @@ class Memory:
             if shift is None:
                 raise out_of_bounds(tensor, self.offset_value(dynamic.index))
             return self.view(tensor, shift)
-        return self.gather(tensor)[0]
+        return self.gather(tensor, group=group)[0]
 
-    def store(self, tensor: NkiTensor, values: Array, where: Array | None = None) -> None:
+    def store(
+        self, tensor: NkiTensor, values: Array, where: Array | None = None, group: int = INDIRECTION_GROUP
+    ) -> None:
         """Write `values`, of the dtype and shape of `tensor`, into its bytes.
 
-        Where several indices of a scatter are equal, the last one in order of partitions stays.
+        Where several indices of a scatter are equal, the last one stays.
 
         Args:
             where: elements to write; all of them if None.
+            group: partitions that share a list of offsets, for tensor indirection.
 
         Raises:
             NkiError: NKI-H001, a run-time index is outside its dimension.
@@ -149,7 +155,7 @@ class Memory:
         if dynamic is None or dynamic.kind == "scalar":
             write(self.bind(tensor), values, where)
         else:
-            self.scatter(tensor, values, where)
+            self.scatter(tensor, values, where, group=group)
 
     # --- run-time offsets
 
@@ -157,7 +163,7 @@ class Memory:
         """The value of a scalar offset: a register's, or that of a tensor's one element."""
         if isinstance(index, VirtualRegister):
             return self.registers[index.index]
-        return int(self.bind(index).reshape(-1)[0])
+        return int(self.view(index).reshape(-1)[0])
 
     def scalar_shift(self, tensor: NkiTensor) -> int | None:
         """Elements by which the scalar offset of `tensor` moves it; None if that leaves the tensor."""
@@ -171,11 +177,14 @@ class Memory:
         size = tensor.storage.partitions * tensor.storage.row_bytes // tensor.dtype.itemsize
         return shift if 0 <= value < dynamic.limit and low >= 0 and high < size else None
 
-    def gather(self, tensor: NkiTensor, *, skip: bool = False) -> tuple[Array, Array | None]:
-        """The elements a vector of indices selects, and which of them are inside the tensor.
+    def gather(
+        self, tensor: NkiTensor, *, skip: bool = False, group: int = INDIRECTION_GROUP
+    ) -> tuple[Array, Array | None]:
+        """The elements that indices select, and which of them are inside the tensor.
 
         Args:
             skip: tolerate indices outside the dimension (``oob_mode.skip``).
+            group: as in :meth:`bind`.
 
         Returns:
             The elements, a copy of the shape of `tensor` (zero bytes where outside), and a bool array of
@@ -184,60 +193,101 @@ class Memory:
         Raises:
             NkiError: NKI-H001, an index is outside the dimension and `skip` is False.
         """
-        rows, indices, inside = self._rows(tensor, skip)
+        lines, indices, inside = self._lines(tensor, skip, group)
         if inside is None:
-            return rows[indices], None
-        values = np.zeros((len(indices), *rows.shape[1:]), rows.dtype)
-        values[inside] = rows[indices[inside]]
-        shape = (len(indices),) + (1,) * (rows.ndim - 1)
-        return values, np.broadcast_to(inside.reshape(shape), values.shape)
+            selected = lines[indices]
+            mask = None
+        else:
+            selected = np.zeros((len(indices), *lines.shape[1:]), lines.dtype)
+            selected[inside] = lines[indices[inside]]
+            mask = np.zeros(selected.shape, np.bool_)
+            mask[inside] = True
+        axis = _indexed_axis(tensor)
+        return np.moveaxis(selected, 0, axis), None if mask is None else np.moveaxis(mask, 0, axis)
 
     def scatter(
-        self, tensor: NkiTensor, values: Array, where: Array | None = None, *, skip: bool = False
+        self,
+        tensor: NkiTensor,
+        values: Array,
+        where: Array | None = None,
+        *,
+        skip: bool = False,
+        group: int = INDIRECTION_GROUP,
     ) -> None:
         """Write `values` to the elements indices select; see :meth:`gather` and :meth:`store`."""
-        rows, indices, inside = self._rows(tensor, skip)
+        lines, indices, inside = self._lines(tensor, skip, group)
+        axis = _indexed_axis(tensor)
+        values = np.moveaxis(np.broadcast_to(values, tensor.shape), axis, 0)
         if where is None and inside is None:
-            rows[indices] = values
+            lines[indices] = values
             return
-        for position, row in enumerate(indices.tolist()):
+        chosen = None if where is None else np.moveaxis(np.broadcast_to(where, tensor.shape), axis, 0)
+        for position, line in enumerate(indices.tolist()):
             if inside is None or inside[position]:
-                write(rows[row], values[position], None if where is None else where[position])
+                write(lines[line], values[position], None if chosen is None else chosen[position])
 
-    def _rows(self, tensor: NkiTensor, skip: bool) -> tuple[Array, Array, Array | None]:
-        """All rows the indices of `tensor` may select, the indices, and which are inside (None: all)."""
-        dynamic = tensor.dynamic
-        if dynamic is None or dynamic.kind != "vector" or dynamic.dim != 0:
-            kind = "no" if dynamic is None else dynamic.kind
-            raise error(
-                "NKI-U010",
-                f"{tensor.name} is addressed with {kind} indirection along dimension "
-                f"{0 if dynamic is None else dynamic.dim}, which is not modelled",
-            )
-        count = tensor.shape[0]
-        assert isinstance(dynamic.index, NkiTensor)
-        indices = self.bind(dynamic.index).T.reshape(-1)[:count].astype(np.int64)
-        # Only as many rows as fit, so that a limit too large cannot reach beyond the storage.
-        size = tensor.storage.row_bytes // tensor.dtype.itemsize
-        inner = zip(tensor.shape[1:], tensor.strides[1:], strict=True)
-        reach = tensor.offset + sum((n - 1) * s for n, s in inner)
-        limit = min(dynamic.limit, (size - 1 - reach) // dynamic.stride + 1)
-        rows = self.view(
-            NkiTensor(
-                (max(limit, 0), *tensor.shape[1:]),
-                (dynamic.stride, *tensor.strides[1:]),
-                tensor.offset,
-                tensor.dtype,
-                tensor.storage,
-            )
-        )
+    def _lines(self, tensor: NkiTensor, skip: bool, group: int) -> tuple[Array, Array, Array | None]:
+        """All lines the indices of `tensor` may select (first axis), the indices, and which are inside.
+
+        The last is None if all are.
+        """
+        dynamic, axis = tensor.dynamic, _indexed_axis(tensor)
+        if dynamic is None or not isinstance(dynamic.index, NkiTensor):
+            raise error("NKI-I002", f"{tensor.name} is gathered without indices")
+        count = tensor.shape[axis]
+        if dynamic.kind == "vector":
+            indices = self.view(dynamic.index).T.reshape(-1)[:count].astype(np.int64)
+        else:
+            indices = _snake(self.view(dynamic.index), count, group, tensor)
+        shape, strides = list(tensor.shape), list(tensor.strides)
+        shape[axis], strides[axis] = 1, dynamic.stride
+        limit = dynamic.limit
+        if tensor.storage.region.is_hbm:
+            # Only as many lines as fit, so that a limit too large cannot reach beyond the storage.
+            size = tensor.storage.row_bytes // tensor.dtype.itemsize
+            reach = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+            limit = min(limit, (size - 1 - reach) // dynamic.stride + 1)
+        shape[axis] = max(limit, 0)
+        whole = NkiTensor(tuple(shape), tuple(strides), tensor.offset, tensor.dtype, tensor.storage)
+        lines = np.moveaxis(self.view(whole), axis, 0)
         inside = (indices >= 0) & (indices < limit)
         if inside.all():
-            return rows, indices, None
+            return lines, indices, None
         if not skip:
             position = int(np.argmin(inside))
             raise out_of_bounds(tensor, int(indices[position]), position)
-        return rows, indices, inside
+        return lines, indices, inside
+
+
+def _indexed_axis(tensor: NkiTensor) -> int:
+    """The dimension of a gathered or scattered view whose positions take their own index."""
+    return tensor.dynamic.dim if tensor.dynamic is not None else 0
+
+
+def _snake(index: Array, count: int, group: int, tensor: NkiTensor) -> Array:
+    """The first `count` offsets of a tensor indirection: offset ``i`` is ``index[i % group, i // group]``.
+
+    The documentation gives that formula for the first group of partitions only, so the other groups must
+    hold the same offsets.
+    """
+    groups = [index[start : start + group] for start in range(0, index.shape[0], group)]
+    size = len(groups[0])
+    lists = [g.T.reshape(-1)[:count].astype(np.int64) for g in groups if len(g) == size]
+    if count > len(lists[0]):
+        raise error(
+            "NKI-U010",
+            f"{tensor.name} is addressed by {count} offsets, a group of {size} partitions of the index holds "
+            f"{len(lists[0])}; where more would come from is not documented",
+            help="give the index more columns, or pass num_elem",
+        )
+    if any(not np.array_equal(lists[0], other) for other in lists[1:]):
+        raise error(
+            "NKI-U010",
+            f"the index of {tensor.name} holds different offsets in different groups of {group} partitions; "
+            "which of them apply is not documented",
+            help=f"repeat the offsets of the first {group} partitions in every group",
+        )
+    return lists[0]
 
 
 def write(destination: Array, values: Array, where: Array | None) -> None:
