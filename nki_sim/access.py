@@ -11,6 +11,7 @@ written tile by tile costs a look-up per tile and not a scan of all tiles.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,16 +22,32 @@ Access = tuple[float, int, int, bool]
 """When an access is over (ns), its event, its engine, whether in an earlier storage there."""
 
 
+_CELLS = 1024  # beyond this many cells, looking at all of a grid is as good as listing them
+Cell = tuple[int, ...]
+
+
 class Box:
     """Half-open intervals of a storage's dimensions; compared by identity, so intern them."""
 
-    __slots__ = ("cell", "extents", "high", "low")
+    __slots__ = ("_cells", "cells", "extents", "high", "low")
 
     def __init__(self, low: tuple[int, ...], high: tuple[int, ...]):
         self.low = low
         self.high = high
         self.extents = tuple(h - l for l, h in zip(low, high, strict=True))
-        self.cell = tuple(l // e for l, e in zip(low, self.extents, strict=True))
+        self._cells: dict[tuple[int, ...], tuple[Cell, ...]] = {}
+        self.cells = self.cells_of(self.extents)  # one, if the box is aligned to its size
+
+    def cells_of(self, extents: tuple[int, ...]) -> tuple[Cell, ...]:
+        """The cells it lies in, of a grid whose cells have these extents; empty if there are too many."""
+        found = self._cells.get(extents)
+        if found is None:
+            ranges = [
+                range(l // e, (h - 1) // e + 1) for l, h, e in zip(self.low, self.high, extents, strict=True)
+            ]
+            listed = math.prod(map(len, ranges)) <= _CELLS
+            found = self._cells[extents] = tuple(itertools.product(*ranges)) if listed else ()
+        return found
 
     def meets(self, other: Box) -> bool:
         """True if the two share a byte."""
@@ -117,66 +134,76 @@ class Layout:
         low[0] = min(low[0], high[0] - 1)
         return self.box(low, high)
 
-    def row_range(self, box: Box) -> tuple[int, int]:
-        """First byte and the byte after the last one of a box within a partition (dimensions 1 and on)."""
-        strides = self.strides
-        first = sum(l * s for l, s in zip(box.low[1:], strides[1:], strict=True))
-        final = sum((h - 1) * s for h, s in zip(box.high[1:], strides[1:], strict=True))
-        return first, final + 1
+    def moved(self, box: Box, layout: Layout, partition: int, shift: int) -> Box | None:
+        """A box of another layout that lies `partition` partitions and `shift` bytes further on, in this one.
 
-    def from_rows(self, partitions: tuple[int, int], first: int, end: int) -> Box:
-        """The smallest box with bytes [first, end) of these partitions."""
-        low, high = [partitions[0]], [partitions[1]]
-        whole = False
+        The smallest box of this layout around it; None if the two share no byte.
+        """
+        if box is layout.whole:
+            first, end = 0, layout.strides[0]
+        else:
+            first = sum(l * s for l, s in zip(box.low[1:], layout.strides[1:], strict=True))
+            end = 1 + sum((h - 1) * s for h, s in zip(box.high[1:], layout.strides[1:], strict=True))
+        first, end = max(0, first + shift), min(self.strides[0], end + shift)
+        low, high = max(0, box.low[0] + partition), min(self.sizes[0], box.high[0] + partition)
+        if low >= high or first >= end:
+            return None
+        if low == first == 0 and high == self.sizes[0] and end == self.strides[0]:
+            return self.whole
+        lows, highs = [low], [high]
         for size, stride in zip(self.sizes[1:], self.strides[1:], strict=True):
-            if whole:
-                low.append(0)
-                high.append(size)
-                continue
-            a, b = first // stride % size, (end - 1) // stride % size
-            same = first // stride == (end - 1) // stride
-            low.append(a)
-            high.append(b + 1)
-            whole = not same
-        return self.box(low, high)
+            a, b = first // stride, (end - 1) // stride
+            lows.append(a % size)
+            highs.append(b % size + 1)
+            if a != b:  # more than one of these: all of what lies within them
+                rest = len(self.sizes) - len(lows)
+                lows += [0] * rest
+                highs += self.sizes[len(highs) :]
+                break
+        return self.box(lows, highs)
+
+
+Entries = dict[tuple[Box, int], Access]  # by box and engine
 
 
 class Accesses:
     """Accesses by box: the latest of each engine to each box."""
 
-    __slots__ = ("_grids",)
+    __slots__ = ("grids",)
 
     def __init__(self) -> None:
-        # extents -> cell -> (box, engine) -> access
-        self._grids: dict[tuple[int, ...], dict[tuple[int, ...], dict[tuple[Box, int], Access]]] = {}
+        self.grids: dict[tuple[int, ...], dict[Cell, Entries]] = {}  # by extents of the boxes, then cell
 
     def add(self, box: Box, access: Access) -> None:
         """Note an access; it replaces an earlier one of the same engine to the same box."""
-        grid = self._grids.get(box.extents)
+        grid = self.grids.get(box.extents)
         if grid is None:
-            grid = self._grids[box.extents] = {}
-        for cell in _cells_of(box):
+            grid = self.grids[box.extents] = {}
+        key = (box, access[2])
+        for cell in box.cells:
             entries = grid.get(cell)
             if entries is None:
-                grid[cell] = {(box, access[2]): access}
+                grid[cell] = {key: access}
             else:
-                key = (box, access[2])
                 old = entries.get(key)
                 if old is None or old[0] <= access[0]:
                     entries[key] = access
 
-    def meeting(self, box: Box) -> Iterator[Access]:
+    def meeting(self, box: Box) -> list[Access]:
         """Every access to a byte of `box`; one that spans cells may come more than once."""
-        for extents, grid in self._grids.items():
+        found = []
+        for extents, grid in self.grids.items():
             for entries in _near(grid, extents, box):
                 for (other, _), access in entries.items():
                     if other is box or other.meets(box):
-                        yield access
+                        found.append(access)
+        return found
 
     def drop(self, box: Box) -> None:
         """Forget accesses that lie within `box`: what overwrites it has waited for them."""
-        for extents, grid in self._grids.items():
-            if any(e > b for e, b in zip(extents, box.extents, strict=True)):
+        size = box.extents
+        for extents, grid in self.grids.items():
+            if extents != size and any(e > b for e, b in zip(extents, size, strict=True)):
                 continue
             for entries in _near(grid, extents, box):
                 gone = [key for key in entries if key[0] is box or box.covers(key[0])]
@@ -185,30 +212,21 @@ class Accesses:
 
     def items(self) -> Iterator[tuple[Box, Access]]:
         """Every box with its accesses."""
-        for grid in self._grids.values():
+        for grid in self.grids.values():
             for entries in grid.values():
                 for (box, _), access in entries.items():
                     yield box, access
 
 
-def _cells_of(box: Box) -> Iterable[tuple[int, ...]]:
-    """The cells of its own grid a box lies in: one if it is aligned to its size."""
-    if all(l == c * e for l, c, e in zip(box.low, box.cell, box.extents, strict=True)):
-        return (box.cell,)
-    return itertools.product(
-        *(range(l // e, (h - 1) // e + 1) for l, h, e in zip(box.low, box.high, box.extents, strict=True))
-    )
-
-
-def _near(
-    grid: dict[tuple[int, ...], dict[tuple[Box, int], Access]], extents: tuple[int, ...], box: Box
-) -> Iterable[dict[tuple[Box, int], Access]]:
+def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iterable[Entries]:
     """The cells of a grid that may hold boxes meeting `box`."""
-    ranges = [range(l // e, (h - 1) // e + 1) for l, h, e in zip(box.low, box.high, extents, strict=True)]
-    if math.prod(map(len, ranges)) > len(grid):
-        return list(grid.values())
-    found = (grid.get(cell) for cell in itertools.product(*ranges))
-    return [entries for entries in found if entries]
+    cells = box.cells if extents is box.extents else box.cells_of(extents)
+    if len(cells) == 1:
+        entries = grid.get(cells[0])
+        return (entries,) if entries else ()
+    if not cells or len(cells) > len(grid):
+        return grid.values()
+    return [entries for entries in map(grid.get, cells) if entries]
 
 
 class Bytes:
@@ -224,9 +242,67 @@ class Bytes:
         self.writes = Accesses()
         self.owner = False  # all its bytes were last touched through this storage
 
+    def shares_partitions(self, other: Bytes) -> bool:
+        """True if the two have a partition in common."""
+        assert self.base is not None and other.base is not None
+        return (
+            self.base[0] < other.base[0] + other.storage.partitions
+            and other.base[0] < self.base[0] + self.storage.partitions
+        )
 
-_BUCKET = 2048  # bytes: one PSUM bank; SBUF has about a hundred
-Piece = tuple[int, int, int, int, Bytes]
+    def hides(self, other: Bytes) -> bool:
+        """True if it has all partitions `other` has."""
+        assert self.base is not None and other.base is not None
+        return (
+            self.base[0] <= other.base[0]
+            and other.base[0] + other.storage.partitions <= self.base[0] + self.storage.partitions
+        )
+
+
+class Owners:
+    """Which storages last touched each byte of SBUF or PSUM, all partitions alike, as intervals.
+
+    Interval k runs from ``starts[k]`` to the next start; neighbours may have the same owners.
+    """
+
+    __slots__ = ("owners", "starts")
+
+    def __init__(self) -> None:
+        self.starts = [0]
+        self.owners: list[tuple[Bytes, ...]] = [()]
+
+    def take(self, taker: Bytes) -> list[Bytes]:
+        """Make `taker` the owner of its bytes; those it took bytes from, itself left out."""
+        assert taker.base is not None
+        start = taker.base[1]
+        end = start + max(1, taker.storage.row_bytes)
+        first, last = self._cut(start), self._cut(end)
+        if last == first + 1 and len(self.owners[first]) == 1:
+            owners = self.owners[first]
+            if taker.hides(owners[0]):
+                self.owners[first] = (taker,)
+                return [] if owners[0] is taker else [owners[0]]
+        givers: dict[int, Bytes] = {}
+        kept: list[tuple[Bytes, ...]] = []
+        for owners in self.owners[first:last]:
+            beside = tuple(o for o in owners if o is not taker and not o.shares_partitions(taker))
+            partly = tuple(o for o in owners if o is not taker and o.shares_partitions(taker))
+            givers.update((id(o), o) for o in partly)
+            kept.append((taker, *beside, *(o for o in partly if not taker.hides(o))))
+        if any(len(owners) > 1 for owners in kept):
+            self.owners[first:last] = kept
+        else:
+            self.starts[first:last] = [start]
+            self.owners[first:last] = [(taker,)]
+        return list(givers.values())
+
+    def _cut(self, byte: int) -> int:
+        """The interval that starts at `byte`, made if there is none."""
+        k = bisect.bisect_left(self.starts, byte)
+        if k == len(self.starts) or self.starts[k] != byte:
+            self.starts.insert(k, byte)
+            self.owners.insert(k, self.owners[k - 1])
+        return k
 
 
 class Memory:
@@ -239,10 +315,7 @@ class Memory:
         self._addresses = addresses or {}
         self._layouts: dict[tuple[tuple[int, ...], int], Layout] = {}
         self._bytes: dict[Storage, Bytes] = {}
-        self._owners: dict[MemoryRegion, dict[int, list[Piece]]] = {
-            MemoryRegion.sbuf: {},
-            MemoryRegion.psum: {},
-        }
+        self._owners = {MemoryRegion.sbuf: Owners(), MemoryRegion.psum: Owners()}
 
     def bytes_of(self, storage: Storage) -> Bytes:
         """The accesses to `storage`, with those inherited from storages that held its bytes before."""
@@ -257,50 +330,10 @@ class Memory:
         if not found.owner:
             found.owner = True
             if found.base is not None:
-                self._take_over(found)
+                for giver in self._owners[storage.region].take(found):
+                    giver.owner = False
+                    _inherit(found, giver)
         return found
-
-    def _take_over(self, taker: Bytes) -> None:
-        """Make `taker` the owner of its bytes; it inherits accesses to them from the owners so far."""
-        assert taker.base is not None
-        storage = taker.storage
-        p0, b0 = taker.base
-        p1, b1 = p0 + storage.partitions, b0 + max(1, storage.row_bytes)
-        buckets = self._owners[storage.region]
-        givers: dict[int, Bytes] = {}
-        for bucket in range(b0 // _BUCKET, (b1 - 1) // _BUCKET + 1):
-            start, end = bucket * _BUCKET, (bucket + 1) * _BUCKET
-            mine = (p0, p1, max(b0, start), min(b1, end), taker)
-            kept = [mine]
-            for piece in buckets.get(bucket, ()):
-                q0, q1, c0, c1, owner = piece
-                if q0 >= p1 or p0 >= q1 or c0 >= mine[3] or mine[2] >= c1:
-                    kept.append(piece)
-                    continue
-                if owner is not taker:
-                    givers[id(owner)] = owner
-                    owner.owner = False
-                kept.extend(_without(piece, mine))
-            buckets[bucket] = kept
-        for giver in givers.values():
-            _inherit(taker, giver)
-
-
-def _without(piece: Piece, cut: Piece) -> list[Piece]:
-    """What is left of `piece` outside `cut`, as rectangles."""
-    p0, p1, b0, b1, owner = piece
-    c0, c1, d0, d1, _ = cut
-    left: list[Piece] = []
-    if p0 < c0:
-        left.append((p0, c0, b0, b1, owner))
-    if c1 < p1:
-        left.append((c1, p1, b0, b1, owner))
-    q0, q1 = max(p0, c0), min(p1, c1)
-    if b0 < d0:
-        left.append((q0, q1, b0, d0, owner))
-    if d1 < b1:
-        left.append((q0, q1, d1, b1, owner))
-    return left
 
 
 def _inherit(taker: Bytes, giver: Bytes) -> None:
@@ -309,15 +342,14 @@ def _inherit(taker: Bytes, giver: Bytes) -> None:
     partition = giver.base[0] - taker.base[0]
     shift = giver.base[1] - taker.base[1]
     same = taker.layout is giver.layout and partition == 0 and shift == 0
-    size = max(1, taker.storage.row_bytes)
     for source, sink in ((giver.reads, taker.reads), (giver.writes, taker.writes)):
+        moved: dict[Box, Box | None] = {}
         for box, (time, event, engine, _) in source.items():
-            if not same:
-                low, high = box.low[0] + partition, box.high[0] + partition
-                first, end = giver.layout.row_range(box)
-                first, end = first + shift, end + shift
-                if low >= taker.storage.partitions or high <= 0 or first >= size or end <= 0:
-                    continue
-                rows = (max(0, low), min(taker.storage.partitions, high))
-                box = taker.layout.from_rows(rows, max(0, first), min(size, end))
-            sink.add(box, (time, event, engine, True))
+            if same:
+                sink.add(box, (time, event, engine, True))
+                continue
+            if box not in moved:
+                moved[box] = taker.layout.moved(box, giver.layout, partition, shift)
+            target = moved[box]
+            if target is not None:
+                sink.add(target, (time, event, engine, True))

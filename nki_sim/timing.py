@@ -20,15 +20,16 @@ branches of device loops.
 from __future__ import annotations
 
 import enum
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.cost import Cost, engine_time
-from nki_isa.instruction import Engine, Instruction
+from nki_isa.instruction import Engine, Instruction, Role
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
@@ -143,7 +144,7 @@ class Timeline:
         return "\n".join(lines)
 
 
-Registers = Union[Sequence[int], Mapping[int, int], None]
+Registers = Sequence[int] | Mapping[int, int] | None
 """Values of registers by index."""
 
 _Operand = tuple[Storage, NkiTensor]
@@ -159,6 +160,7 @@ class _Plan:
     issuer: int  # lane of the engine a DMA trigger was put on, or -1
     weights: list[_Operand]  # read ahead, by LoadStationary
     reads: list[_Operand]
+    updates: list[_Operand]  # read and then written in place
     writes: list[_Operand]
     registers_read: list[int]
     registers_written: list[int]
@@ -227,6 +229,8 @@ class Scoreboard:
         weights_ready = self._ready
         for storage, view in plan.reads:
             self._need(storage, view, registers, lane, boxes)
+        for storage, view in plan.updates:
+            self._need(storage, view, registers, lane, [])  # noted once, as a write
         for storage, view in plan.writes:
             self._claim(storage, view, registers, lane, boxes)
         for register in plan.registers_read:
@@ -401,17 +405,45 @@ def _plan(instruction: Instruction, target: Target) -> _Plan:
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
     stationary = values.get("stationary") if cost.columns else None
-    reads = instruction.reads
-    return _Plan(
-        cost=cost,
-        lane=lane,
-        issuer=issuer,
-        weights=[(t.storage, t) for t in reads if t is stationary],
-        reads=[(t.storage, t) for t in reads if t is not stationary],
-        writes=[(t.storage, t) for t in instruction.writes],
-        registers_read=[r.index for r in instruction.registers_read],
-        registers_written=[r.index for r in instruction.registers_written],
-    )
+    read, writes = instruction.reads, [(t.storage, t) for t in instruction.writes]
+    weights, reads, updates = [], [], []
+    for tensor in read:
+        if tensor is stationary:
+            weights.append((tensor.storage, tensor))
+        elif any(tensor is written for _, written in writes):
+            updates.append((tensor.storage, tensor))
+        else:
+            reads.append((tensor.storage, tensor))
+    plan = _Plan(cost, lane, issuer, weights, reads, updates, writes, [], [])
+    if _has_registers(instruction):
+        plan.registers_read = [r.index for r in instruction.registers_read]
+        plan.registers_written = [r.index for r in instruction.registers_written]
+    return plan
+
+
+_TENSOR_ROLES = (Role.read, Role.write, Role.read_write)
+_FIELDS: dict[type[Instruction], tuple[list[str], list[str]]] = {}  # names of tensors, of other operands
+
+
+def _has_registers(instruction: Instruction) -> bool:
+    """True if it may name a register; most instructions do not, and asking in full is slow."""
+    values, kind = instruction.__dict__, type(instruction)
+    if kind not in _FIELDS:
+        operands = [field for field in kind.fields.values() if field.is_operand]
+        _FIELDS[kind] = (
+            [f.name for f in operands if f.role in _TENSOR_ROLES],
+            [f.name for f in operands if f.role not in _TENSOR_ROLES],
+        )
+    tensors, others = _FIELDS[kind]
+    for name in tensors:
+        value = values[name]
+        if value is not None and value.dynamic is not None:
+            return True
+    for name in others:
+        value = values[name]
+        if isinstance(value, (VirtualRegister, list, tuple)) or getattr(value, "dynamic", None) is not None:
+            return True
+    return False
 
 
 def _box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
@@ -465,8 +497,13 @@ def simulate(program: Program, placement: Placed | None = None) -> Timeline:
         placement: where on-chip tensors live; None takes all of them to be apart.
     """
     scoreboard = Scoreboard(as_target(program.target), placement)
-    known: dict[int, int] = {}
-    _walk(program.body, known, scoreboard.issue, scoreboard.notes)
+    collecting = gc.isenabled()
+    gc.disable()  # nearly all that is allocated stays, and looking through it again and again costs a quarter
+    try:
+        _walk(program.body, {}, scoreboard.issue, scoreboard.notes)
+    finally:
+        if collecting:
+            gc.enable()
     return scoreboard.finish()
 
 
