@@ -3,7 +3,6 @@
 from typing import Any
 
 from nki_isa.dtypes import DTYPES, DType
-from nki_isa.operators import OPERATORS
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 from nki.language.creation import (
@@ -15,6 +14,16 @@ from nki.language.creation import (
     shared_identity_matrix,
     zeros,
     zeros_like,
+)
+from nki.language.functions import (
+    FUNCTIONS,
+    REDUCTIONS,
+    broadcast_to,
+    expand_dims,
+    load,
+    matmul,
+    store,
+    transpose,
 )
 from nki.language.iteration import (
     affine_range,
@@ -45,7 +54,8 @@ from nki.language.regions import (
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)
-globals().update(OPERATORS)
+globals().update(FUNCTIONS)
+globals().update(REDUCTIONS)
 
 
 def __getattr__(name: str) -> Any:
@@ -59,9 +69,11 @@ __all__ = [
     "NkiTensor",
     "affine_range",
     "bool_",
+    "broadcast_to",
     "ds",
     "dynamic_range",
     "empty_like",
+    "expand_dims",
     "fori_loop",
     "full",
     "hbm",
@@ -69,6 +81,8 @@ __all__ = [
     "is_on_chip",
     "is_psum",
     "is_sbuf",
+    "load",
+    "matmul",
     "ndarray",
     "no_reorder",
     "num_programs",
@@ -83,10 +97,13 @@ __all__ = [
     "shared_hbm",
     "shared_identity_matrix",
     "static_range",
+    "store",
     "tile_size",
+    "transpose",
     "while_loop",
     "zeros",
     "zeros_like",
     *DTYPES,
-    *OPERATORS,
+    *FUNCTIONS,
+    *REDUCTIONS,
 ]
