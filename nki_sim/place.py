@@ -400,7 +400,9 @@ def _at(problem: Any, storage: Storage) -> NkiMemoryError:
 
 
 def _kib(size: int) -> str:
-    return f"{size / _KIB:.1f} KiB" if size % _KIB or size == 0 else f"{size // _KIB} KiB"
+    if size < _KIB:
+        return f"{size} bytes"
+    return f"{size / _KIB:.1f} KiB" if size % _KIB else f"{size // _KIB} KiB"
 
 
 def _described(storage: Storage) -> str:
