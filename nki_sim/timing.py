@@ -336,7 +336,8 @@ class Scoreboard:
         loaded = max(self._weights_free, weights_ready) + cost.weights * slow
         if loaded > start:
             start = loaded
-            self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
+            if self._weights_free >= weights_ready:  # else it waited for what LoadStationary reads
+                self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
         through = clock.stream(start, cost.columns, cost.rows / target.stationary_max)
         if cost.parts > 1:
             slow = clock.ghz / clock.rate

@@ -1,0 +1,324 @@
+"""What happened, as one table and the figures the vendor's profiler derives from such a table.
+
+Source of the definitions: the SDK's profile schema reference (``mfu_inst_estimated_percent``,
+``hfu_estimated_percent``, ``mbu_estimated_percent``, ``*_engine_active_time`` and their like).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.cost import engine_time, used_engines
+from nki_isa.instruction import Instruction
+from nki_isa.target import Target
+from nki_sim.timing import ENGINES, LANES, Timeline, Wait
+
+_FIRST_QUEUE = len(ENGINES)
+
+
+def union(start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
+    """ns covered by at least one of the intervals [start, end)."""
+    if len(start) == 0:
+        return 0.0
+    order = np.argsort(start, kind="stable")
+    start, reached = start[order], np.maximum.accumulate(end[order])
+    fresh = np.maximum(start[1:], reached[:-1])
+    return float(reached[0] - start[0] + np.maximum(reached[1:] - fresh, 0.0).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSummary:
+    """One engine.
+
+    Attributes:
+        instructions: machine instructions it ran; a matmul is a LoadStationary and a
+            MultiplyMoving for each of its parts.
+        active: ns during which at least one instruction was in it.
+        active_percent: of the total time.
+        instruction_time: ns of its instructions, summed though they overlap.
+        idle: ns it stood idle before an instruction, by what that one waited for;
+            ``semaphore`` is the hand-off of what was already done elsewhere.
+    """
+
+    instructions: int
+    active: float
+    active_percent: float
+    instruction_time: float
+    idle: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "instructions": self.instructions,
+            "active_ns": self.active,
+            "active_percent": self.active_percent,
+            "instruction_time_ns": self.instruction_time,
+            "idle_ns": dict(self.idle),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DmaSummary:
+    """All DMA transfers.
+
+    Attributes:
+        transfers: how many.
+        rows: descriptor rows moved.
+        bytes: payload of all of them.
+        mean_bytes: of one transfer.
+        mean_row_bytes: of one descriptor row.
+        active: ns during which at least one transfer moved data.
+        active_percent: of the total time.
+        engine_time: ns of work, summed over the DMA engines.
+        queues: transfers by queue.
+    """
+
+    transfers: int
+    rows: int
+    bytes: int
+    mean_bytes: float
+    mean_row_bytes: float
+    active: float
+    active_percent: float
+    engine_time: float
+    queues: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "transfers": self.transfers,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "mean_bytes": self.mean_bytes,
+            "mean_row_bytes": self.mean_row_bytes,
+            "active_ns": self.active,
+            "active_percent": self.active_percent,
+            "engine_time_ns": self.engine_time,
+            "queues": dict(self.queues),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LineSummary:
+    """What one line of the kernel cost.
+
+    Attributes:
+        place: ``file:line``.
+        instructions: how often its instructions ran.
+        busy: ns they held their engines or the DMA engines.
+        waited: ns engines stood idle for them.
+    """
+
+    place: str
+    instructions: int
+    busy: float
+    waited: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "place": self.place,
+            "instructions": self.instructions,
+            "busy_ns": self.busy,
+            "waited_ns": self.waited,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """A timeline with its figures.
+
+    Attributes:
+        timeline: the table, one row per event.
+        duration: ns from the first possible trigger to the last result.
+        total: ns as the vendor's profiler counts, start-up and wind-down included;
+            every percentage is of this.
+        engines: by name.
+        dma: all transfers together.
+        flops: useful floating-point operations of matmuls.
+        hardware_flops: those of all matmuls, transposes included.
+        hbm_read_bytes: bytes read from HBM.
+        hbm_write_bytes: bytes written to HBM.
+    """
+
+    timeline: Timeline
+    duration: float
+    total: float
+    engines: dict[str, EngineSummary]
+    dma: DmaSummary
+    flops: int
+    hardware_flops: int
+    hbm_read_bytes: int
+    hbm_write_bytes: int
+
+    @classmethod
+    def of(cls, timeline: Timeline) -> Profile:
+        """The figures of a timeline."""
+        costs = timeline.costs
+        moved = [cost.transfer for cost in costs if cost.transfer is not None]
+        return cls(
+            timeline=timeline,
+            duration=timeline.duration,
+            total=timeline.total,
+            engines={name: _engine(timeline, lane) for lane, name in enumerate(ENGINES)},
+            dma=_dma(timeline),
+            flops=sum(cost.flops for cost in costs),
+            hardware_flops=sum(cost.hardware_flops for cost in costs),
+            hbm_read_bytes=sum(transfer.read_bytes for transfer in moved),
+            hbm_write_bytes=sum(transfer.write_bytes for transfer in moved),
+        )
+
+    @property
+    def target(self) -> Target:
+        """The generation it ran on."""
+        return self.timeline.target
+
+    @property
+    def mfu(self) -> float:
+        """Percent of the bf16 peak that useful matmuls reached: flops / (total x peak)."""
+        return self._of_peak(self.flops)
+
+    @property
+    def hfu(self) -> float:
+        """Percent of the bf16 peak that all matmuls reached, transposes included."""
+        return self._of_peak(self.hardware_flops)
+
+    @property
+    def mbu(self) -> float:
+        """Percent of the HBM bandwidth used: bytes / (total x bandwidth)."""
+        moved = self.hbm_read_bytes + self.hbm_write_bytes
+        return 100.0 * moved / (self.total * self.target.hbm_bytes_per_ns)
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """Useful flops per byte of HBM traffic; 0 without traffic."""
+        moved = self.hbm_read_bytes + self.hbm_write_bytes
+        return self.flops / moved if moved else 0.0
+
+    @property
+    def achievable_mfu(self) -> float:
+        """The MFU the HBM traffic allows, in percent: intensity / (peak / bandwidth), at most 100."""
+        moved = self.hbm_read_bytes + self.hbm_write_bytes
+        if not moved:
+            return 100.0
+        balance = self.target.peak_tflops_bf16 * 1e3 / self.target.hbm_bytes_per_ns
+        return min(100.0, 100.0 * self.arithmetic_intensity / balance)
+
+    def _of_peak(self, flops: int) -> float:
+        return 100.0 * flops / (self.total * self.target.peak_tflops_bf16 * 1e3)
+
+    def lines(self) -> list[LineSummary]:
+        """What each line of the kernel cost, the longest busy first; code without a place is left out."""
+        timeline = self.timeline
+        sums: dict[str, list[float]] = {}
+        held = (timeline.busy - timeline.begin).tolist()
+        waits = timeline.waited.tolist()
+        for instruction, busy, waited in zip(timeline.instructions, held, waits, strict=True):
+            place = _place(instruction)
+            if place is not None:
+                entry = sums.setdefault(place, [0, 0.0, 0.0])
+                entry[0] += 1
+                entry[1] += busy
+                entry[2] += waited
+        rows = [LineSummary(place, int(n), busy, waited) for place, (n, busy, waited) in sums.items()]
+        return sorted(rows, key=lambda row: (-row.busy, row.place))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain values for JSON; times in ns, shares in percent."""
+        return {
+            "target": self.target.name,
+            "total_ns": self.total,
+            "duration_ns": self.duration,
+            "program_start_ns": self.target.program_start,
+            "program_end_ns": self.target.program_end,
+            "events": len(self.timeline),
+            "mfu_percent": self.mfu,
+            "hfu_percent": self.hfu,
+            "mbu_percent": self.mbu,
+            "achievable_mfu_percent": self.achievable_mfu,
+            "flops": self.flops,
+            "hardware_flops": self.hardware_flops,
+            "arithmetic_intensity": self.arithmetic_intensity,
+            "hbm_read_bytes": self.hbm_read_bytes,
+            "hbm_write_bytes": self.hbm_write_bytes,
+            "tensor_throttled_ns": self.timeline.throttled,
+            "engines": {name: summary.as_dict() for name, summary in self.engines.items()},
+            "dma": self.dma.as_dict(),
+            "lines": [line.as_dict() for line in self.lines()],
+            "notes": list(self.timeline.notes),
+        }
+
+    def columns(self) -> dict[str, Iterable[Any]]:
+        """The table itself, one entry per event, ready for a data frame."""
+        timeline = self.timeline
+        return {
+            "opcode": [i.opcode for i in timeline.instructions],
+            "place": [_place(i) for i in timeline.instructions],
+            "lane": [LANES[k] for k in timeline.lane],
+            "start": timeline.start,
+            "begin": timeline.begin,
+            "busy": timeline.busy,
+            "end": timeline.end,
+            "waited": timeline.waited,
+            "handoff": timeline.handoff,
+            "wait": [Wait(k).name for k in timeline.wait],
+            "cause": timeline.cause,
+        }
+
+
+def _place(instruction: Instruction) -> str | None:
+    if not instruction.stack:
+        return None
+    span = instruction.stack[-1].span
+    return f"{span.file}:{span.line}"
+
+
+def _engine(timeline: Timeline, lane: int) -> EngineSummary:
+    mine = timeline.lane == lane
+    start, end = timeline.start[mine], timeline.end[mine]
+    waited, handoff, wait = timeline.waited[mine], timeline.handoff[mine], timeline.wait[mine]
+    idle = {}
+    for reason in Wait:
+        share = float((waited - handoff)[wait == reason].sum())
+        if share > 0.0:
+            idle[reason.name] = share
+    semaphore = float(handoff.sum())
+    if semaphore > 0.0:
+        idle["semaphore"] = semaphore
+    active = union(start, end)
+    count = sum(
+        2 * timeline.costs[k].parts if timeline.costs[k].columns else 1 for k in np.flatnonzero(mine).tolist()
+    )
+    return EngineSummary(
+        instructions=count,
+        active=active,
+        active_percent=100.0 * active / timeline.total,
+        instruction_time=float((end - start).sum()),
+        idle=idle,
+    )
+
+
+def _dma(timeline: Timeline) -> DmaSummary:
+    target = timeline.target
+    mine = timeline.lane >= _FIRST_QUEUE
+    transfers = [cost.transfer for cost in timeline.costs if cost.transfer is not None]
+    total = sum(t.total_bytes for t in transfers)
+    rows = sum(t.elements for t in transfers)
+    lanes, counts = np.unique(timeline.lane[mine], return_counts=True)
+    active = union(timeline.begin[mine], timeline.busy[mine])
+    return DmaSummary(
+        transfers=len(transfers),
+        rows=rows,
+        bytes=total,
+        mean_bytes=total / len(transfers) if transfers else 0.0,
+        mean_row_bytes=total / rows if rows else 0.0,
+        active=active,
+        active_percent=100.0 * active / timeline.total,
+        engine_time=sum(engine_time(target, t) * used_engines(target, t) for t in transfers),
+        queues={LANES[lane]: int(count) for lane, count in zip(lanes, counts, strict=True)},
+    )
