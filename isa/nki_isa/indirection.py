@@ -27,6 +27,7 @@ def indirection(
     gather: str | None = None,
     scatter: str = "dst",
     engines: tuple[Engine, ...] = (),
+    on_scalar: bool = False,
     source: str = STUB,
 ) -> tuple[Constraint, ...]:
     """Only `names` may be ``.indirect()`` views, from NeuronCore-v4 on (NKI-V108, V106, V101, V110).
@@ -35,6 +36,7 @@ def indirection(
         gather: the operand whose partitions the index of a scattered `scatter` must line up with.
         scatter: the destination.
         engines: those that can do it; all that run the instruction if empty.
+        on_scalar: True if the scalar engine is among them.
     """
 
     takers = listed(names, "and") if names else "no operand"
@@ -61,37 +63,52 @@ def indirection(
     if not names:
         return (first,)
 
-    def engine(instruction: Any, target: Any) -> str | None:
-        if engines and instruction.on not in engines:
+    rows = [first]
+    if engines:
+        rows.append(_on_engines(names, engines, source))
+    if on_scalar:
+        rows.append(_scatter_of_scalar(scatter, source))
+    rows.append(_aligned(names, gather, source))
+    return tuple(rows)
+
+
+def _on_engines(names: tuple[str, ...], engines: tuple[Engine, ...], source: str) -> Constraint:
+    able = listed(e.name for e in engines)
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        if instruction.on not in engines:
             for name in names:
                 if _is_indirect(instruction.__dict__[name]):
-                    return f"engine is {instruction.on.name} and {name} is an indirect view"
+                    return f"engine is {instruction.on.name} and {name} is an indirect view; {able} can do it"
         return None
 
-    able = listed(e.name for e in engines) if engines else "any of its engines"
-    second = Constraint(
+    return Constraint(
         "NKI-V106",
         f"Tensor indirection runs on {able}.",
-        engine,
+        broken,
         "leave engine unset, or name one that has indirection",
         source,
     )
 
-    def scattered(instruction: Any, target: Any) -> str | None:
+
+def _scatter_of_scalar(scatter: str, source: str) -> Constraint:
+    def broken(instruction: Any, target: Any) -> str | None:
         value = instruction.__dict__[scatter]
         if instruction.on is Engine.scalar and _is_indirect(value) and in_psum(value):
             return f"{scatter} is an indirect view in PSUM, on the scalar engine it must be in SBUF"
         return None
 
-    third = Constraint(
+    return Constraint(
         "NKI-V101",
         f"A scattered {scatter} of the scalar engine is in SBUF.",
-        scattered,
+        broken,
         "scatter into SBUF, or run it on the vector engine",
         source,
     )
 
-    def aligned(instruction: Any, target: Any) -> str | None:
+
+def _aligned(names: tuple[str, ...], gather: str | None, source: str) -> Constraint:
+    def broken(instruction: Any, target: Any) -> str | None:
         values = instruction.__dict__
         for name in names:
             value = values[name]
@@ -119,11 +136,10 @@ def indirection(
                 )
         return None
 
-    fourth = Constraint(
+    return Constraint(
         "NKI-V110",
         "The index of an indirect view starts at a multiple of 32 and where its data starts.",
-        aligned,
+        broken,
         "allocate the index at the start partition of the data it addresses",
         source,
     )
-    return (first, second, third, fourth)

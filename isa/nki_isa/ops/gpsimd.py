@@ -165,7 +165,7 @@ class affine_select(_Affine):
     def compute(self, on_true_tile: Array, offset: int) -> Array:
         chosen = self.cmp_op.apply(self.affine(offset), np.int32(0)).astype(np.bool_)
         values = on_true_tile.reshape(chosen.shape)
-        otherwise = np.asarray(self.on_false_value, np.float32)
+        otherwise = np.array([self.on_false_value], np.float32)
         if self.on_true_tile.dtype == self.dst.dtype:
             return np.where(chosen, values, cast(otherwise, self.dst.dtype))
         return np.where(chosen, float32(values, self.on_true_tile), otherwise)

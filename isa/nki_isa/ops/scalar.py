@@ -79,7 +79,7 @@ _COMMON = (
         "add the bias with nisa.tensor_scalar first",
         source="nki/api/nki.api.shared (engine selection)",
     ),
-    *indirection("dst", "data", gather="data"),
+    *indirection("dst", "data", gather="data", on_scalar=True),
 )
 
 

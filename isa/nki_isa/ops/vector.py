@@ -75,7 +75,7 @@ class tensor_copy(ComputeInstruction):
         *tile("dst", "src", packed=True),
         *same_shape("dst", "src"),
         engine_since(SCALAR_ENGINE, 3),
-        *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE)),
+        *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE), on_scalar=True),
     )
 
     def compute(self, src: Array) -> Array:
@@ -136,7 +136,7 @@ class memset(ComputeInstruction):
     def compute(self) -> Array:
         dtype = self.dst.dtype
         exact = dtype.kind in ("int", "uint") and float(self.value).is_integer()
-        value = np.array(self.value, np.int64 if exact or dtype.lanes > 1 else np.float32)
+        value = np.array([self.value], np.int64 if exact or dtype.lanes > 1 else np.float32)
         stored = cast(value, dtype) if dtype.lanes == 1 else value.astype(dtype.numpy)
         return np.broadcast_to(stored, self.dst.shape)
 
@@ -203,7 +203,7 @@ class tensor_tensor(ComputeInstruction):
             _power_on_gpsimd,
             "leave engine unset, or pass nisa.engine.gpsimd",
         ),
-        *indirection("dst", "data1", gather="data1", engines=(VECTOR_ENGINE, GPSIMD_ENGINE)),
+        *indirection("dst", "data1", gather="data1"),
     )
 
     def resolve_engine(self) -> Engine:
@@ -353,7 +353,7 @@ class tensor_scalar(ComputeInstruction):
         engine_allowed(
             "The gpsimd engine has it for rsqrt and power.", _gpsimd_only_rsqrt, "pass nisa.engine.vector"
         ),
-        *indirection("dst", "data", gather="data"),
+        *indirection("dst", "data", gather="data", on_scalar=True),
     )
 
     def normalise(self) -> None:
