@@ -90,6 +90,9 @@ class Space:
 #: The steps are tried in turn; each leaves less room for rotation and wastes less between the long-lived.
 _LONG_LIVED = (np.inf, 1 / 4, 1 / 32)
 
+#: How often each order of tight packing is tried: at most so many times, placing at most so many requests.
+_MOST_TRIES, _TIGHT_BUDGET = 100, 60_000
+
 
 def pack(requests: Requests, fixed: Fixed, space: Space, positions: int) -> Ints | None:
     """An offset for each request, none overlapping another or `fixed` while both live; None if not found."""
@@ -174,24 +177,36 @@ def _window_maximum(values: NDArray[np.int32], count: int) -> NDArray[np.int32]:
 
 
 def tighten(requests: Requests, fixed: Fixed, space: Space) -> Ints | None:
-    """Offsets packed tightly: several orders of placing are tried, the first that fits is taken."""
+    """Offsets packed tightly, or None where none were found.
+
+    Several orders of placing are tried; within each, a request that finds no gap is
+    moved to the front and the order tried again, until the budget is spent.
+    """
+    count = len(requests.sizes)
     lifetimes = requests.lasts - requests.firsts + 1
-    positions = np.arange(len(lifetimes))
+    positions = np.arange(count)
     orders = (
         np.lexsort((positions, -lifetimes, -requests.sizes)),
         np.lexsort((positions, -requests.sizes, -lifetimes)),
         np.lexsort((positions, -lifetimes * requests.sizes)),
         np.lexsort((positions, -requests.sizes, requests.firsts)),
     )
+    tries = max(1, min(_MOST_TRIES, _TIGHT_BUDGET // max(count, 1)))
     for order in orders:
-        offsets = _place_in_order(requests, order.tolist(), fixed, space)
-        if offsets is not None:
-            return offsets
+        turn = order.tolist()
+        for _ in range(tries):
+            offsets, stuck = _place_in_order(requests, turn, fixed, space)
+            if stuck is None:
+                return offsets
+            turn.remove(stuck)
+            turn.insert(0, stuck)
     return None
 
 
-def _place_in_order(requests: Requests, order: Sequence[int], fixed: Fixed, space: Space) -> Ints | None:
-    """Each request in turn at the lowest offset that is free throughout its life."""
+def _place_in_order(
+    requests: Requests, order: Sequence[int], fixed: Fixed, space: Space
+) -> tuple[Ints, int | None]:
+    """Each request in turn at the lowest offset free throughout its life; and the first that found none."""
     count, taken = len(order), len(fixed.sizes)
     sizes = -(-requests.sizes // space.align) * space.align
     starts = np.concatenate([np.zeros(count, np.int64), fixed.offsets])
@@ -212,10 +227,10 @@ def _place_in_order(requests: Requests, order: Sequence[int], fixed: Fixed, spac
             high = np.where(apart, -(-high // space.bank) * space.bank, high)
         offset = _lowest_gap(low, high, int(sizes[i]), space)
         if offset is None:
-            return None
+            return starts[:count], i
         starts[i], ends[i] = offset, offset + sizes[i]
         calendar.add(i)
-    return starts[:count]
+    return starts[:count], None
 
 
 def _lowest_gap(low: Ints, high: Ints, size: int, space: Space) -> int | None:
