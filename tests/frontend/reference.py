@@ -17,6 +17,10 @@ EXACT_FSTRINGS = sys.version_info >= (3, 12)
 """Before 3.12 Python gives the parts of an f-string the place of the whole string, or a wrong one."""
 
 
+_NOT_OURS = ("type_comment", "default_value")
+"""Fields for what is no syntax of Python 3.12."""
+
+
 def stdlib_files() -> list[Path]:
     """The files of the standard library that this Python can parse, without those that hold mistakes on purpose."""
     root = Path(sysconfig.get_paths()["stdlib"])
@@ -71,7 +75,9 @@ class Differences:
     def _node(self, ours: Any, host: ast.AST, path: str, places: bool) -> None:
         name = type(host).__name__
         if type(ours).__name__ != name:
-            self.found.append(f"{path}: {type(ours).__name__}, Python has {name} at {getattr(host, 'lineno', '')}")
+            self.found.append(
+                f"{path}: {type(ours).__name__}, Python has {name} at {getattr(host, 'lineno', '')}"
+            )
             return
         if places and "lineno" in host._attributes:
             mine = (ours.lineno, ours.col_offset, ours.end_lineno, ours.end_col_offset)
@@ -81,9 +87,18 @@ class Differences:
                 self.found.append(f"{path}:{name}: {mine}, Python has {theirs}")
         if isinstance(ours, tree.JoinedStr) and not EXACT_FSTRINGS:
             places = False
-        for field in (name for name in host._fields if name != "type_comment"):
-            self.compare(getattr(ours, field), getattr(host, field, None), f"{path}.{field}", places)
+        for field in host._fields:
+            if field not in _NOT_OURS:
+                self.compare(getattr(ours, field), _value(host, field), f"{path}.{field}", places)
 
     def _character(self, line: int, column: int) -> tuple[int, int]:
         """A place in characters, from one in bytes."""
         return line, len(self.lines[line - 1].encode()[:column].decode())
+
+
+def _value(host: ast.AST, field: str) -> Any:
+    """A field of Python's tree, without the empty texts that some versions leave in f-strings."""
+    value = getattr(host, field, None)
+    if isinstance(host, ast.JoinedStr):
+        value = [part for part in host.values if not (isinstance(part, ast.Constant) and part.value == "")]
+    return value

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from lark.lexer import BasicLexer
 from lark.utils import TextSlice
-from nki_isa.diagnostics import Diagnostic, Label, Span
 
 from nki.compiler.llk import END
+from nki_isa.diagnostics import Diagnostic, Label, Span
 
 CLOSERS = {"(": ")", "[": "]", "{": "}"}
 LAYOUT = frozenset(("_NEWLINE", "_INDENT", "_DEDENT", "_EOF"))
@@ -84,7 +84,6 @@ class Tokens:
             self.end_lines[last],
             self.end_columns[last] + 1,
         )
-
 
     def source(self, start: tuple[int, int], end: tuple[int, int]) -> str:
         """The text from one line and column to another."""
@@ -231,7 +230,7 @@ class _Run:
         column = self.pos - self.line_start + 1
         return Span(self.out.file, self.line, column, self.line, column + length)
 
-    # --- Tokens that need more than adding --------------------------------------------------------------------------
+    # --- Tokens that need more than adding ------------------------------------------------------------------
 
     def open_bracket(self, kind: str, value: str) -> None:
         """An opening bracket."""
@@ -253,7 +252,12 @@ class _Run:
                 self.end_field()
                 return
         if not self.brackets:
-            self.report("NKI-L003", f"`{kind}` closes nothing", 1, f"Remove it, or open it with its `{_opener(kind)}`.")
+            self.report(
+                "NKI-L003",
+                f"`{kind}` closes nothing",
+                1,
+                f"Remove it, or open it with its `{_opener(kind)}`.",
+            )
             self.pos += 1
             return
         opened = self.brackets.pop()
@@ -357,7 +361,7 @@ class _Run:
             self.unreadable(self.pos + wrong)
         return normal
 
-    # --- f-strings --------------------------------------------------------------------------------------------------
+    # --- f-strings ------------------------------------------------------------------------------------------
 
     def start_fstring(self, kind: str, value: str) -> None:
         """The prefix and quote of an f-string."""
@@ -387,7 +391,9 @@ class _Run:
             case "}" if inner.fields:
                 self.end_field()
             case "}":
-                self.report("NKI-L004", "a single `}` in an f-string", 1, "Write `}}` for the character itself.")
+                self.report(
+                    "NKI-L004", "a single `}` in an f-string", 1, "Write `}}` for the character itself."
+                )
                 self.pos += 1
                 self.fstring_text()
             case _:
@@ -425,7 +431,7 @@ class _Run:
         "FSTRING_START": start_fstring,
     }
 
-    # --- Mistakes ---------------------------------------------------------------------------------------------------
+    # --- Mistakes -------------------------------------------------------------------------------------------
 
     def unreadable(self, pos: int) -> None:
         """A character that no token begins with."""
@@ -435,7 +441,10 @@ class _Run:
             self.unterminated()
             return
         if character == "\\":
-            message, help = "a backslash is not at the end of its line", "Remove what follows it, or the backslash."
+            message, help = (
+                "a backslash is not at the end of its line",
+                "Remove what follows it, or the backslash.",
+            )
         else:
             shown = f"`{character}`" if character.isprintable() else f"U+{ord(character):04X}"
             message, help = f"{shown} has no meaning here", "Remove it, or write it inside a string."
@@ -457,7 +466,9 @@ class _Run:
             span = self.here(len(quote))
         rest = _REST_OF_LINE.match(self.text, self.pos)
         length = len(rest[0]) if rest and len(quote) == 1 else len(self.text) - self.pos - 1
-        help = f"Close it with `{quote}`" + (", or use three quotes for several lines." if len(quote) == 1 else ".")
+        help = f"Close it with `{quote}`" + (
+            ", or use three quotes for several lines." if len(quote) == 1 else "."
+        )
         message = f"the string that begins with `{quote}` is not closed"
         self.out.diagnostics.append(Diagnostic("NKI-L007", message, span, help=help))
         self.add("STRING", "''", max(length, 0))
@@ -475,7 +486,7 @@ class _Run:
             closer = CLOSERS[self.out.types[self.brackets.pop()]]
             self.add(closer, closer, 0)
 
-    # --- Soft keywords ----------------------------------------------------------------------------------------------
+    # --- Soft keywords --------------------------------------------------------------------------------------
 
     def tell_soft_keywords(self) -> None:
         """Give `match`, `case`, `type` and the parenthesis of a `with` types of their own where they are special."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lark import Lark, Token, Tree
+from lark.exceptions import LarkError
 from lark.grammar import NonTerminal, Terminal
 from lark.lexer import PatternStr
 from lark.load_grammar import load_grammar
@@ -25,7 +26,7 @@ class GrammarError(Exception):
     """The grammar is not LL(k), or uses notation that the parser generator does not know."""
 
 
-# --- The grammar as data: expressions compare by identity, so that each place in the grammar is its own -------------
+# --- The grammar as data: expressions compare by identity, so that each place in the grammar is its own -----
 
 
 @dataclass(eq=False, slots=True)
@@ -120,7 +121,7 @@ class Rule:
     inline: bool
 
 
-# --- Reading Lark's notation ----------------------------------------------------------------------------------------
+# --- Reading Lark's notation --------------------------------------------------------------------------------
 
 
 def read_rules(text: str) -> dict[str, Rule]:
@@ -129,7 +130,10 @@ def read_rules(text: str) -> dict[str, Rule]:
     This is the one place that touches ``lark.load_grammar``, which Lark does not document; the version of Lark
     is pinned and ``tests/frontend/test_llk.py`` holds the shape it relies on.
     """
-    grammar, _ = load_grammar(text, "<grammar>", [], False)
+    try:
+        grammar, _ = load_grammar(text, "<grammar>", [], False)
+    except LarkError as refused:
+        raise GrammarError(str(refused)) from refused
     rules = {}
     for name, parameters, tree, options in grammar.rule_defs:
         if parameters:
@@ -192,7 +196,7 @@ def build_lexer(text: str, start: str) -> tuple[Any, dict[str, str]]:
     return lark.lexer, literals
 
 
-# --- Lookahead ------------------------------------------------------------------------------------------------------
+# --- Lookahead ----------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -279,8 +283,6 @@ class Grammar:
         """Note every decision and every use of a rule, each with what comes after it inside its rule."""
         match expression:
             case Call():
-                if expression.rule not in self.rules:
-                    raise GrammarError(f"rule {rule.name} uses {expression.rule}, which is not defined")
                 self._uses[expression.rule].append(rest)
             case Sequence():
                 for item in reversed(expression.items):
@@ -413,7 +415,9 @@ class Grammar:
         if isinstance(place, Choice):
             ways = [(way, rest) for way in place.ways]
         elif self.nullable(place.body):
-            raise GrammarError(f"rule {rule.name}: {place} repeats or makes optional what can already be empty")
+            raise GrammarError(
+                f"rule {rule.name}: {place} repeats or makes optional what can already be empty"
+            )
         elif isinstance(place, Optional):
             ways = [(place.body, rest), rest]
         else:

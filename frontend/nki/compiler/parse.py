@@ -11,22 +11,27 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from nki_isa.diagnostics import Diagnostic
-
 from nki.compiler import tree
 from nki.compiler.build import METHODS, Builder
-from nki.compiler.explain import explain
+from nki.compiler.explain import Explainer
 from nki.compiler.generate import Mismatch, Parser, Run, generate
 from nki.compiler.lexer import LAYOUT, Lexer, Tokens
 from nki.compiler.llk import Grammar, build_lexer
+from nki_isa.diagnostics import Diagnostic
 
 _START = "file_input"
 _RECOVERING = "stmt"
-_RECURSION = 9000
+_RECURSION = 6000
 _REMEMBERED = 256
 
-# Words that go on with a compound statement: after a mistake in its first line they belong to what was skipped.
-_CONTINUATIONS = frozenset(("elif", "else", "except", "finally", "_CASE"))
+# What goes on with a compound statement: after a mistake in its first line these belong to what was skipped.
+_CONTINUATIONS = {
+    "elif": "if_rest",
+    "else": "else_clause",
+    "except": "except_clause",
+    "finally": "finally_clause",
+    "_CASE": "case_block",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Language:
     grammar: Grammar
     lexer: Lexer
     parser: Parser
+    explainer: Explainer
 
 
 @cache
@@ -59,7 +65,8 @@ def language() -> Language:
     text = (importlib.resources.files("nki.compiler") / "grammar.lark").read_text(encoding="utf-8")
     grammar = Grammar.read(text, (_START,))
     lexer = Lexer(*build_lexer(text, _START))
-    return Language(grammar, lexer, generate(grammar, METHODS, _RECOVERING))
+    parser = generate(grammar, METHODS, _RECOVERING)
+    return Language(grammar, lexer, parser, Explainer(grammar, lexer, parser))
 
 
 _results: OrderedDict[tuple[str, str], ParseResult] = OrderedDict()
@@ -103,7 +110,9 @@ class _Parse:
                 module, _ = self.run(_START, 0)
             except RecursionError:
                 self.tokens.diagnostics.append(_too_deep(self.tokens))
-        found = sorted(self.tokens.diagnostics, key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0))
+        found = sorted(
+            self.tokens.diagnostics, key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0)
+        )
         return ParseResult(module, tuple(found), len(self.tokens.texts))
 
     def recover(self, start: int, mismatch: Mismatch) -> tuple[list[Any], int]:
@@ -111,24 +120,27 @@ class _Parse:
 
         A block that follows is parsed for its own mistakes, and so are the blocks of `else` and its like.
         """
-        if not self.is_explained(start, mismatch.position):
-            self.tokens.diagnostics.append(explain(self.language.parser, self.tokens, mismatch))
         types = self.tokens.types
-        position = self.after_line(mismatch.position)
-        while types[position] == "_INDENT" or types[position] in _CONTINUATIONS:
-            if types[position] != "_INDENT":
-                position = self.after_line(position)
-                continue
-            position += 1
-            while types[position] not in ("_DEDENT", "_EOF"):
-                _, position = self.run(_RECOVERING, position)
-            position += types[position] == "_DEDENT"
-        if position == start:
-            position += 1
-        return [], position
+        position = self.skip_line(start, mismatch)
+        while True:
+            if types[position] == "_INDENT":
+                position += 1
+                while types[position] not in ("_DEDENT", "_EOF"):
+                    _, position = self.run(_RECOVERING, position)
+                position += types[position] == "_DEDENT"
+            elif position > start and types[position] in _CONTINUATIONS:
+                try:
+                    _, position = self.run(_CONTINUATIONS[types[position]], position)
+                except Mismatch as another:
+                    position = self.skip_line(position, another)
+            else:
+                return [], position + (position == start)
 
-    def after_line(self, position: int) -> int:
-        """The first token after the statement line that `position` is in."""
+    def skip_line(self, start: int, mismatch: Mismatch) -> int:
+        """Report a mismatch in what begins at `start`; the first token after its line."""
+        position = mismatch.position
+        if not self.is_explained(start, position):
+            self.tokens.diagnostics.append(self.language.explainer.diagnostic(self.tokens, mismatch))
         types = self.tokens.types
         while types[position] not in LAYOUT:
             position += 1
@@ -153,4 +165,6 @@ def _deep_recursion() -> Iterator[None]:
 
 def _too_deep(tokens: Tokens) -> Diagnostic:
     message = f"the text is nested more deeply than {_RECURSION} steps of the parser"
-    return Diagnostic("NKI-L004", message, tokens.span(0), help="Name the inner parts in statements of their own.")
+    return Diagnostic(
+        "NKI-L004", message, tokens.span(0), help="Name the inner parts in statements of their own."
+    )

@@ -18,25 +18,28 @@ from nki_isa.diagnostics import Span
 
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
-    """Anything in a tree; `_fields` are its parts in the order of the text."""
+    """Anything in a tree; `_fields` names its parts in the order of the abstract grammar."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(cls.__dict__.get("__slots__", ()))
 
     def __repr__(self) -> str:
         return dump(self)
 
 
-# --- Operators and contexts: one shared instance of each in the tables below -------------------------------------
+# --- Operators and contexts: one shared instance of each in the tables below --------------------------------
 
 
-class Operator(Node):
+class Symbol(Node):
     """A node without parts; `symbol` is how it is written."""
 
     __slots__ = ()
     symbol: ClassVar[str]
 
 
-class expr_context(Operator):
+class expr_context(Symbol):
     """What is done to a name, an attribute, a subscript or a sequence of them."""
 
     __slots__ = ()
@@ -57,7 +60,7 @@ class Del(expr_context):
     symbol = "del"
 
 
-class boolop(Operator):
+class boolop(Symbol):
     """An operator that does not always evaluate its right side."""
 
     __slots__ = ()
@@ -73,7 +76,7 @@ class Or(boolop):
     symbol = "or"
 
 
-class operator(Operator):
+class operator(Symbol):
     """A binary operator."""
 
     __slots__ = ()
@@ -144,7 +147,7 @@ class FloorDiv(operator):
     symbol = "//"
 
 
-class unaryop(Operator):
+class unaryop(Symbol):
     """A unary operator."""
 
     __slots__ = ()
@@ -170,7 +173,7 @@ class USub(unaryop):
     symbol = "-"
 
 
-class cmpop(Operator):
+class cmpop(Symbol):
     """A comparison."""
 
     __slots__ = ()
@@ -238,7 +241,7 @@ COMPARE_OPS: dict[str, cmpop] = {
 }
 
 
-# --- Nodes with a place ------------------------------------------------------------------------------------------
+# --- Nodes with a place -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -275,22 +278,21 @@ class type_param(Located):
     """A parameter in the brackets of a generic."""
 
 
-# --- Statements ------------------------------------------------------------------------------------------------------
+# --- Statements ---------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class FunctionDef(stmt):
-    _fields = ("name", "args", "body", "decorator_list", "returns", "type_params",)
     name: str
     args: arguments
     body: list[stmt]
     decorator_list: list[expr]
     returns: expr | None
     type_params: list[type_param]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class AsyncFunctionDef(stmt):
-    _fields = ("name", "args", "body", "decorator_list", "returns", "type_params",)
     name: str
     args: arguments
     body: list[stmt]
@@ -298,9 +300,9 @@ class AsyncFunctionDef(stmt):
     returns: expr | None
     type_params: list[type_param]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class ClassDef(stmt):
-    _fields = ("name", "bases", "keywords", "body", "decorator_list", "type_params",)
     name: str
     bases: list[expr]
     keywords: list[keyword]
@@ -308,438 +310,441 @@ class ClassDef(stmt):
     decorator_list: list[expr]
     type_params: list[type_param]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Return(stmt):
-    _fields = ("value",)
     value: expr | None
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Delete(stmt):
-    _fields = ("targets",)
     targets: list[expr]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Assign(stmt):
-    _fields = ("targets", "value",)
     targets: list[expr]
     value: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class TypeAlias(stmt):
-    _fields = ("name", "type_params", "value",)
     name: expr
     type_params: list[type_param]
     value: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class AugAssign(stmt):
-    _fields = ("target", "op", "value",)
     target: expr
     op: operator
     value: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class AnnAssign(stmt):
-    _fields = ("target", "annotation", "value", "simple",)
     target: expr
     annotation: expr
     value: expr | None
     simple: int
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class For(stmt):
-    _fields = ("target", "iter", "body", "orelse",)
     target: expr
     iter: expr
     body: list[stmt]
     orelse: list[stmt]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class AsyncFor(stmt):
-    _fields = ("target", "iter", "body", "orelse",)
     target: expr
     iter: expr
     body: list[stmt]
     orelse: list[stmt]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class While(stmt):
-    _fields = ("test", "body", "orelse",)
     test: expr
     body: list[stmt]
     orelse: list[stmt]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class If(stmt):
-    _fields = ("test", "body", "orelse",)
     test: expr
     body: list[stmt]
     orelse: list[stmt]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class With(stmt):
-    _fields = ("items", "body",)
     items: list[withitem]
     body: list[stmt]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class AsyncWith(stmt):
-    _fields = ("items", "body",)
     items: list[withitem]
     body: list[stmt]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Match(stmt):
-    _fields = ("subject", "cases",)
     subject: expr
     cases: list[match_case]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Raise(stmt):
-    _fields = ("exc", "cause",)
     exc: expr | None
     cause: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Try(stmt):
-    _fields = ("body", "handlers", "orelse", "finalbody",)
     body: list[stmt]
     handlers: list[ExceptHandler]
     orelse: list[stmt]
     finalbody: list[stmt]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class TryStar(stmt):
-    _fields = ("body", "handlers", "orelse", "finalbody",)
     body: list[stmt]
     handlers: list[ExceptHandler]
     orelse: list[stmt]
     finalbody: list[stmt]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Assert(stmt):
-    _fields = ("test", "msg",)
     test: expr
     msg: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Import(stmt):
-    _fields = ("names",)
     names: list[alias]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class ImportFrom(stmt):
-    _fields = ("module", "names", "level",)
     module: str | None
     names: list[alias]
     level: int
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Global(stmt):
-    _fields = ("names",)
     names: list[str]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Nonlocal(stmt):
-    _fields = ("names",)
     names: list[str]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Expr(stmt):
-    _fields = ("value",)
     value: expr
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Pass(stmt):
-    _fields = ()
+    pass
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Break(stmt):
-    _fields = ()
+    pass
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Continue(stmt):
-    _fields = ()
+    pass
 
-# --- Expressions -----------------------------------------------------------------------------------------------------
+
+# --- Expressions --------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class BoolOp(expr):
-    _fields = ("op", "values",)
     op: boolop
     values: list[expr]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class NamedExpr(expr):
-    _fields = ("target", "value",)
     target: expr
     value: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class BinOp(expr):
-    _fields = ("left", "op", "right",)
     left: expr
     op: operator
     right: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class UnaryOp(expr):
-    _fields = ("op", "operand",)
     op: unaryop
     operand: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Lambda(expr):
-    _fields = ("args", "body",)
     args: arguments
     body: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class IfExp(expr):
-    _fields = ("test", "body", "orelse",)
     test: expr
     body: expr
     orelse: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Dict(expr):
-    _fields = ("keys", "values",)
     keys: list[expr | None]
     values: list[expr]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Set(expr):
-    _fields = ("elts",)
     elts: list[expr]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class ListComp(expr):
-    _fields = ("elt", "generators",)
     elt: expr
     generators: list[comprehension]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class SetComp(expr):
-    _fields = ("elt", "generators",)
     elt: expr
     generators: list[comprehension]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class DictComp(expr):
-    _fields = ("key", "value", "generators",)
     key: expr
     value: expr
     generators: list[comprehension]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class GeneratorExp(expr):
-    _fields = ("elt", "generators",)
     elt: expr
     generators: list[comprehension]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Await(expr):
-    _fields = ("value",)
     value: expr
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Yield(expr):
-    _fields = ("value",)
     value: expr | None
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class YieldFrom(expr):
-    _fields = ("value",)
     value: expr
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Compare(expr):
-    _fields = ("left", "ops", "comparators",)
     left: expr
     ops: list[cmpop]
     comparators: list[expr]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Call(expr):
-    _fields = ("func", "args", "keywords",)
     func: expr
     args: list[expr]
     keywords: list[keyword]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class FormattedValue(expr):
-    _fields = ("value", "conversion", "format_spec",)
     value: expr
     conversion: int
     format_spec: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class JoinedStr(expr):
-    _fields = ("values",)
     values: list[expr]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Constant(expr):
-    _fields = ("value", "kind",)
     value: object
     kind: str | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Attribute(expr):
-    _fields = ("value", "attr", "ctx",)
     value: expr
     attr: str
     ctx: expr_context
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Subscript(expr):
-    _fields = ("value", "slice", "ctx",)
     value: expr
     slice: expr
     ctx: expr_context
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Starred(expr):
-    _fields = ("value", "ctx",)
     value: expr
     ctx: expr_context
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Name(expr):
-    _fields = ("id", "ctx",)
     id: str
     ctx: expr_context
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class List(expr):
-    _fields = ("elts", "ctx",)
     elts: list[expr]
     ctx: expr_context
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Tuple(expr):
-    _fields = ("elts", "ctx",)
     elts: list[expr]
     ctx: expr_context
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Slice(expr):
-    _fields = ("lower", "upper", "step",)
     lower: expr | None
     upper: expr | None
     step: expr | None
 
-# --- Patterns --------------------------------------------------------------------------------------------------------
+
+# --- Patterns -----------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class MatchValue(pattern):
-    _fields = ("value",)
     value: expr
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class MatchSingleton(pattern):
-    _fields = ("value",)
     value: object
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class MatchSequence(pattern):
-    _fields = ("patterns",)
     patterns: list[pattern]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class MatchMapping(pattern):
-    _fields = ("keys", "patterns", "rest",)
     keys: list[expr]
     patterns: list[pattern]
     rest: str | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class MatchClass(pattern):
-    _fields = ("cls", "patterns", "kwd_attrs", "kwd_patterns",)
     cls: expr
     patterns: list[pattern]
     kwd_attrs: list[str]
     kwd_patterns: list[pattern]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class MatchStar(pattern):
-    _fields = ("name",)
     name: str | None
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class MatchAs(pattern):
-    _fields = ("pattern", "name",)
     pattern: pattern | None
     name: str | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class MatchOr(pattern):
-    _fields = ("patterns",)
     patterns: list[pattern]
 
-# --- Type parameters -------------------------------------------------------------------------------------------------
+
+# --- Type parameters ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class TypeVar(type_param):
-    _fields = ("name", "bound",)
     name: str
     bound: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class ParamSpec(type_param):
-    _fields = ("name",)
     name: str
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class TypeVarTuple(type_param):
-    _fields = ("name",)
     name: str
 
-# --- Parts -----------------------------------------------------------------------------------------------------------
+
+# --- Parts --------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class ExceptHandler(Located):
-    _fields = ("type", "name", "body",)
     type: expr | None
     name: str | None
     body: list[stmt]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class arg(Located):
-    _fields = ("arg", "annotation",)
     arg: str
     annotation: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class keyword(Located):
-    _fields = ("arg", "value",)
     arg: str | None
     value: expr
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class alias(Located):
-    _fields = ("name", "asname",)
     name: str
     asname: str | None
 
-# --- Parts without a place -------------------------------------------------------------------------------------------
+
+# --- Parts without a place ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class comprehension(Node):
-    _fields = ("target", "iter", "ifs", "is_async",)
     target: expr
     iter: expr
     ifs: list[expr]
     is_async: int
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class arguments(Node):
-    _fields = ("posonlyargs", "args", "vararg", "kwonlyargs", "kw_defaults", "kwarg", "defaults",)
     posonlyargs: list[arg]
     args: list[arg]
     vararg: arg | None
@@ -748,22 +753,22 @@ class arguments(Node):
     kwarg: arg | None
     defaults: list[expr]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class withitem(Node):
-    _fields = ("context_expr", "optional_vars",)
     context_expr: expr
     optional_vars: expr | None
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class match_case(Node):
-    _fields = ("pattern", "guard", "body",)
     pattern: pattern
     guard: expr | None
     body: list[stmt]
 
+
 @dataclass(slots=True, eq=False, repr=False)
 class Module(Node):
-    _fields = ("body", "type_ignores",)
     body: list[stmt]
     type_ignores: list[object]
 
