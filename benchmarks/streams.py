@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.dtypes import as_dtype
-from nki_isa.instruction import REGISTRY, Instruction
-from nki_isa.ops import dma, pe, scalar, vector  # noqa: F401  (fills the registry)
+from nki_isa.instruction import REGISTRY, Engine, Instruction
 from nki_isa.program import Program
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
@@ -51,6 +51,10 @@ class Stream:
         tile = self.sbuf(source.shape, source.dtype)
         self.dma_copy(dst=tile, src=source)
         return tile
+
+    def copy_on(self, engine: str, dst: NkiTensor, src: NkiTensor) -> None:
+        """A tensor_copy on the engine of that name."""
+        self.tensor_copy(dst=dst, src=src, engine=Engine[engine])
 
     def __getattr__(self, opcode: str) -> Any:
         if opcode not in REGISTRY:

@@ -1,0 +1,256 @@
+"""Simulated times beside public measurements on hardware.
+
+Rows marked ``fit`` set the figures of :mod:`nki_isa.target`; rows marked ``check``
+did not. Run it as ``python benchmarks/timing_accuracy.py [part of a name]``.
+
+Sources: the SDK's matrix multiplication tutorial (v2.20 to v2.26, trn1) and kernel
+optimization guide (trn2), its performance guide and DMA overview, and the public
+trn2 profiles of allenkchau/trainium-kernel-fusion.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streams import Stream
+from timing_kernels import fused_attention, matmul
+
+from nki_isa.diagnostics import NkiMemoryError
+from nki_isa.program import Program
+from nki_isa.target import as_target
+from nki_sim.place import place
+from nki_sim.profile import Profile
+from nki_sim.timing import Timeline, simulate
+
+
+Emit = Callable[[Stream], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: what, on which generation, the value, and how to simulate it."""
+
+    name: str
+    target: str
+    use: str  # "fit" or "check"
+    measured: float
+    unit: str
+    simulated: Callable[[], float]
+
+
+def run(program: Program) -> Timeline:
+    """Placed and timed; without a placement where the vendor's compiler would have to spill."""
+    try:
+        placement = place(program, as_target(program.target))
+    except NkiMemoryError:
+        placement = None
+    return simulate(program, placement)
+
+
+# --- one instruction
+
+
+def _repeated(target: str, emit: Emit, count: int = 6) -> Timeline:
+    stream = Stream("single", target)
+    for _ in range(count):
+        emit(stream)
+    return simulate(stream.program)
+
+
+def latency(target: str, emit: Emit) -> Callable[[], float]:
+    """ns from start to visible result of the last of a few independent instructions."""
+
+    def simulated() -> float:
+        timeline = _repeated(target, emit)
+        return float(timeline.end[-1] - timeline.start[-1])
+
+    return simulated
+
+
+def interval(target: str, emit: Emit) -> Callable[[], float]:
+    """ns between the starts of two independent instructions, back to back."""
+
+    def simulated() -> float:
+        timeline = _repeated(target, emit)
+        return float(timeline.start[-1] - timeline.start[-2])
+
+    return simulated
+
+
+def data_time(target: str, emit: Emit) -> Callable[[], float]:
+    """ns from the first to the last byte of a DMA, on the busiest DMA engine."""
+
+    def simulated() -> float:
+        timeline = _repeated(target, emit, 1)
+        return float(timeline.busy[0] - timeline.begin[0])
+
+    return simulated
+
+
+def copy(memory: str, size: int, dtype: str = "float32", engine: str = "vector") -> Emit:
+    """tensor_copy of [128, size] into SBUF."""
+
+    def emit(stream: Stream) -> None:
+        source = stream.tensor(memory, (128, size), dtype)
+        stream.copy_on(engine, stream.sbuf((128, size), dtype), source)
+
+    return emit
+
+
+def reduce(memory: str, size: int) -> Emit:
+    """tensor_reduce by add of [128, size] fp32 to one column."""
+
+    def emit(stream: Stream) -> None:
+        data = stream.tensor(memory, (128, size), "float32")
+        stream.tensor_reduce(dst=stream.sbuf((128, 1), "float32"), op="add", data=data, axis=1)
+
+    return emit
+
+
+def scaled(memory: str, size: int) -> Emit:
+    """tensor_scalar of [128, size] fp32 with one factor per partition."""
+
+    def emit(stream: Stream) -> None:
+        data = stream.tensor(memory, (128, size), "float32")
+        factor = stream.sbuf((128, 1), "float32")
+        result = stream.sbuf((128, size), "float32")
+        stream.tensor_scalar(dst=result, data=data, op0="multiply", operand0=factor)
+
+    return emit
+
+
+def added(size: int, partitions: int = 128) -> Emit:
+    """tensor_tensor by add of two fp32 tiles in SBUF."""
+
+    def emit(stream: Stream) -> None:
+        a, b, c = (stream.sbuf((partitions, size), "float32") for _ in range(3))
+        stream.tensor_tensor(dst=c, data1=a, data2=b, op="add")
+
+    return emit
+
+
+def exponential(memory: str, size: int, dtype: str = "float32", bias: bool = True) -> Emit:
+    """activation exp of [128, size], with a bias per partition."""
+
+    def emit(stream: Stream) -> None:
+        data = stream.tensor(memory, (128, size), dtype)
+        offset = stream.sbuf((128, 1), "float32") if bias else None
+        stream.activation(dst=stream.sbuf((128, size), dtype), op="exp", data=data, bias=offset)
+
+    return emit
+
+
+def product(dtype: str, moving: int, stationary: int = 128) -> Emit:
+    """nc_matmul of [128, stationary] and [128, moving]."""
+
+    def emit(stream: Stream) -> None:
+        tiles = stream.sbuf((128, stationary), dtype), stream.sbuf((128, moving), dtype)
+        stream.nc_matmul(stream.psum((stationary, moving)), *tiles, accumulate=False)
+
+    return emit
+
+
+def warm(dtype: str, moving: int) -> Callable[[], float]:
+    """Matmul interval once the clock is at its full rate."""
+
+    def simulated() -> float:
+        timeline = _repeated("trn2", product(dtype, moving), 400)
+        return float(timeline.start[-1] - timeline.start[-2])
+
+    return simulated
+
+
+def moved(shape: tuple[int, int], dtype: str, store: bool = False) -> Emit:
+    """A DMA between HBM and SBUF."""
+
+    def emit(stream: Stream) -> None:
+        outer, tile = stream.input(shape, dtype), stream.sbuf(shape, dtype)
+        if store:
+            stream.dma_copy(dst=stream.output(shape, dtype), src=tile)
+        else:
+            stream.dma_copy(dst=tile, src=outer)
+
+    return emit
+
+
+def total(build: Callable[[], Program], unit: float) -> Callable[[], float]:
+    """Profiler total of a kernel, in units of `unit` ns."""
+    return lambda: Profile.of(run(build())).total / unit
+
+
+def _matmul(target: str, dtype: str, version: str) -> Callable[[], float]:
+    return total(lambda: matmul(target, dtype, version), 1e6)
+
+
+# --- rows
+
+_MATMULS = (  # matrix multiplication tutorial, [4096, 8192] x [8192, 8192], ms
+    ("trn1", "bfloat16", "tiled", 51.80),
+    ("trn1", "bfloat16", "hoisted", 42.96),
+    ("trn1", "bfloat16", "blocked free", 22.07),
+    ("trn1", "bfloat16", "blocked", 6.97),
+    ("trn2", "float32", "tiled", 39.89),
+    ("trn2", "float32", "hoisted", 28.20),
+    ("trn2", "float32", "blocked free", 28.41),
+    ("trn2", "float32", "blocked", 28.30),
+)
+
+_SINGLES = (  # ns; trn2 rows from traces and the DMA overview, trn1 rows from the performance guide
+    ("vector copy PSUM fp32 512", "trn2", "fit", 690, latency, copy("psum", 512)),
+    ("vector copy PSUM fp32 512 interval", "trn2", "fit", 602, interval, copy("psum", 512)),
+    ("vector copy SBUF fp32 512", "trn2", "fit", 419, latency, copy("sbuf", 512)),
+    ("scalar copy PSUM fp32 512", "trn2", "fit", 586, latency, copy("psum", 512, engine="scalar")),
+    ("vector reduce fp32 512", "trn2", "fit", 685, latency, reduce("sbuf", 512)),
+    ("vector scale PSUM fp32 128", "trn2", "fit", 350, latency, scaled("psum", 128)),
+    ("vector scale SBUF fp32 512", "trn2", "fit", 481, latency, scaled("sbuf", 512)),
+    ("scalar exp PSUM 512", "trn2", "fit", 686, latency, exponential("psum", 512)),
+    ("scalar exp SBUF 512", "trn2", "fit", 707, latency, exponential("sbuf", 512)),
+    ("scalar exp SBUF 512 interval", "trn2", "fit", 612, interval, exponential("sbuf", 512)),
+    ("dma store 128 x 4 KiB", "trn2", "fit", 1286, data_time, moved((128, 1024), "float32", store=True)),
+    ("vector add fp32 8192", "trn1", "check", 14987, latency, added(8192)),
+    ("vector add fp32 8192, 64 partitions", "trn1", "check", 14968, latency, added(8192, 64)),
+    ("vector add fp32 2000", "trn2", "check", 2250, latency, added(2000)),
+    ("scalar copy 1", "trn1", "check", 159, latency, copy("sbuf", 1, engine="scalar")),
+    ("scalar copy 8192", "trn1", "check", 6000, latency, copy("sbuf", 8192, engine="scalar")),
+    ("nc_matmul bf16 128 x 96", "trn1", "check", 219, latency, product("bfloat16", 128, 96)),
+    ("nc_matmul bf16 128 x 1", "trn1", "check", 188, latency, product("bfloat16", 128, 1)),
+    ("dma store 4 MiB", "trn1", "fit", 16955, data_time, moved((128, 8192), "float32", store=True)),
+    ("scalar exp bf16 4096", "trn2", "check", 3710, latency, exponential("sbuf", 4096, "bfloat16", False)),
+    ("scalar exp bf16 128", "trn2", "check", 400, latency, exponential("sbuf", 128, "bfloat16", False)),
+    ("dma load [4, 4096] bf16, one engine", "trn2", "check", 1416, data_time, moved((4, 4096), "bfloat16")),
+    ("dma load [128, 128] bf16, per engine", "trn2", "check", 97, data_time, moved((128, 128), "bfloat16")),
+)
+
+ROWS = (
+    *(
+        Row(f"matmul {dtype} {version}", target, "fit", measured, "ms", _matmul(target, dtype, version))
+        for target, dtype, version, measured in _MATMULS
+    ),
+    Row("nc_matmul bf16 512 interval", "trn2", "fit", 216, "ns", warm("bfloat16", 512)),
+    Row("nc_matmul bf16 128 interval", "trn2", "fit", 55, "ns", warm("bfloat16", 128)),
+    Row("nc_matmul fp32 512 interval", "trn2", "fit", 857, "ns", warm("float32", 512)),
+    Row("nc_matmul fp32 128 interval", "trn2", "fit", 220, "ns", warm("float32", 128)),
+    *(Row(name, target, use, ns, "ns", how(target, emit)) for name, target, use, ns, how, emit in _SINGLES),
+    Row("fused attention fp32 512", "trn2", "check", 38.09, "us", total(fused_attention, 1e3)),
+)
+
+
+def main(wanted: str = "") -> None:
+    """Print every row whose name contains `wanted`."""
+    print(f"{'row':40} {'gen':5} {'use':5} {'measured':>10} {'simulated':>10}  ratio")
+    for row in ROWS:
+        if wanted in row.name:
+            began = time.perf_counter()
+            simulated = row.simulated()
+            spent = time.perf_counter() - began
+            print(
+                f"{row.name:40} {row.target:5} {row.use:5} {row.measured:10.2f} {simulated:10.2f} {row.unit}"
+                f" {simulated / row.measured:6.3f}   ({spent:.1f} s)"
+            )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,160 @@
+"""Kernels whose time on hardware is public, as instruction streams."""
+
+from __future__ import annotations
+
+from streams import Stream
+
+from nki_isa.program import Program
+from nki_isa.tensor import NkiTensor
+
+TILE = 128
+MOVING = 512
+
+
+def _tiles(size: int, tile: int, start: int = 0) -> list[slice]:
+    return [slice(start + k, start + k + tile) for k in range(0, size, tile)]
+
+
+def matmul(target: str, dtype: str, version: str, k: int = 8192, m: int = 4096, n: int = 8192) -> Program:
+    """[k, m].T x [k, n] in one of the four versions of the matrix multiplication tutorials."""
+    stream = Stream(f"matmul_{version}", target)
+    left, right = stream.input((k, m), dtype), stream.input((k, n), dtype)
+    result = stream.output((m, n), dtype)
+    _VERSIONS[version](stream, left, right, result)
+    return stream.program
+
+
+def _evict(stream: Stream, product: NkiTensor, where: NkiTensor) -> None:
+    tile = stream.sbuf(product.shape, where.dtype)
+    stream.tensor_copy(dst=tile, src=product)
+    stream.dma_copy(dst=where, src=tile)
+
+
+def _tiled(stream: Stream, left: NkiTensor, right: NkiTensor, result: NkiTensor) -> None:
+    (k, m), n = left.shape, right.shape[1]
+    for rows in _tiles(m, TILE):
+        for columns in _tiles(n, MOVING):
+            product = stream.psum((TILE, MOVING))
+            for depth in _tiles(k, TILE):
+                stationary = stream.load(left[depth, rows])
+                moving = stream.load(right[depth, columns])
+                stream.nc_matmul(product, stationary, moving, accumulate=depth.start > 0)
+            _evict(stream, product, result[rows, columns])
+
+
+def _hoisted(stream: Stream, left: NkiTensor, right: NkiTensor, result: NkiTensor) -> None:
+    (k, m), n = left.shape, right.shape[1]
+    for rows in _tiles(m, TILE):
+        stationary = [stream.load(left[depth, rows]) for depth in _tiles(k, TILE)]
+        for columns in _tiles(n, MOVING):
+            moving = [stream.load(right[depth, columns]) for depth in _tiles(k, TILE)]
+            product = stream.psum((TILE, MOVING))
+            for i in range(len(moving)):
+                stream.nc_matmul(product, stationary[i], moving[i], accumulate=i > 0)
+            _evict(stream, product, result[rows, columns])
+
+
+def _blocked_free(stream: Stream, left: NkiTensor, right: NkiTensor, result: NkiTensor) -> None:
+    (k, m), n = left.shape, right.shape[1]
+    depths = _tiles(k, TILE)
+    for block_m in _tiles(m, 2 * TILE):
+        block_rows = _tiles(2 * TILE, TILE, block_m.start)
+        stationary = [[stream.load(left[depth, rows]) for depth in depths] for rows in block_rows]
+        for block_n in _tiles(n, 2 * MOVING):
+            block_columns = _tiles(2 * MOVING, MOVING, block_n.start)
+            moving = [[stream.load(right[depth, columns]) for depth in depths] for columns in block_columns]
+            for a, rows in enumerate(block_rows):
+                for b, columns in enumerate(block_columns):
+                    product = stream.psum((TILE, MOVING))
+                    for i in range(len(depths)):
+                        stream.nc_matmul(product, stationary[a][i], moving[b][i], accumulate=i > 0)
+                    _evict(stream, product, result[rows, columns])
+
+
+def _blocked(
+    stream: Stream,
+    left: NkiTensor,
+    right: NkiTensor,
+    result: NkiTensor,
+    tiles_m: int = 16,
+    tiles_n: int = 2,
+    tiles_k: int = 8,
+) -> None:
+    (k, m), n = left.shape, right.shape[1]
+    for columns in _tiles(n, MOVING * tiles_n):
+        sums = []
+        for _ in range(m // TILE):
+            sums.append(stream.sbuf((TILE, tiles_n, MOVING), result.dtype))
+            stream.memset(dst=sums[-1], value=0.0)
+        for depth in _tiles(k, TILE * tiles_k):
+            moving = stream.sbuf((TILE, tiles_k, MOVING * tiles_n), right.dtype)
+            for i, part in enumerate(_tiles(TILE * tiles_k, TILE, depth.start)):
+                stream.dma_copy(dst=moving[:, i], src=right[part, columns])
+            for block, rows in enumerate(_tiles(m, TILE * tiles_m)):
+                stationary = stream.sbuf((TILE, tiles_k, TILE * tiles_m), left.dtype)
+                for i, part in enumerate(_tiles(TILE * tiles_k, TILE, depth.start)):
+                    stream.dma_copy(dst=stationary[:, i], src=left[part, rows])
+                for b, moving_part in enumerate(_tiles(MOVING * tiles_n, MOVING)):
+                    for a, stationary_part in enumerate(_tiles(TILE * tiles_m, TILE)):
+                        product = stream.psum((TILE, MOVING))
+                        for i in range(tiles_k):
+                            stream.nc_matmul(
+                                product,
+                                stationary[:, i, stationary_part],
+                                moving[:, i, moving_part],
+                                accumulate=i > 0,
+                            )
+                        total = sums[block * tiles_m + a][:, b]
+                        stream.tensor_tensor(dst=total, data1=total, data2=product, op="add")
+        for total, rows in zip(sums, _tiles(m, TILE), strict=True):
+            stream.dma_copy(dst=result[rows, columns], src=total.reshape((TILE, MOVING * tiles_n)))
+
+
+_VERSIONS = {"tiled": _tiled, "hoisted": _hoisted, "blocked free": _blocked_free, "blocked": _blocked}
+
+
+def fused_attention(target: str = "trn2") -> Program:
+    """softmax(Q^T K) V^T, 512 positions of 128 features, fp32, in the order the compiler gave it on hardware.
+
+    The trace shows one load of each input, copies of four transposed tiles at a time, and a
+    single store.
+    """
+    stream = Stream("fused_attention", target)
+    queries, keys, values = (stream.input((TILE, 512), "float32") for _ in range(3))
+    result = stream.output((512, TILE), "float32")
+    v, k, q = stream.load(values), stream.load(keys), stream.load(queries)
+    parts = _tiles(512, TILE)
+
+    def transposed(source: NkiTensor, engine: str) -> NkiTensor:
+        columns = stream.psum((TILE, 512))
+        for part in parts:
+            stream.nc_transpose(dst=columns[:, part], data=source[:, part])
+        tile = stream.sbuf((TILE, 512), "float32")
+        stream.copy_on(engine, tile, columns)
+        return tile
+
+    v_t = transposed(v, "scalar")
+    scores = []
+    for part in parts:
+        scores.append(stream.psum((TILE, 512)))
+        stream.nc_matmul(scores[-1], q[:, part], k)
+    peaks, low = stream.sbuf((TILE, 4), "float32"), stream.sbuf((TILE, 4), "float32")
+    for i in range(4):
+        stream.tensor_reduce(dst=peaks[:, i : i + 1], op="maximum", data=scores[i], axis=1)
+    stream.tensor_scalar(dst=low, data=peaks, op0="multiply", operand0=-1.0)
+    sums, inverse = stream.sbuf((TILE, 4), "float32"), stream.sbuf((TILE, 4), "float32")
+    weights = []
+    for i in range(4):
+        exponentials = stream.sbuf((TILE, 512), "float32")
+        stream.activation(dst=exponentials, op="exp", data=scores[i], bias=low[:, i : i + 1])
+        stream.tensor_reduce(dst=sums[:, i : i + 1], op="add", data=exponentials, axis=1)
+        weights.append(transposed(exponentials, "vector" if i == 0 else "scalar"))
+    stream.reciprocal(dst=inverse, data=sums)
+    out = stream.sbuf((TILE, 4, TILE), "float32")
+    for i in range(4):
+        product = stream.psum((TILE, TILE))
+        for j, part in enumerate(parts):
+            stream.nc_matmul(product, weights[i][:, part], v_t[:, part], accumulate=j > 0)
+        stream.tensor_scalar(dst=out[:, i], data=product, op0="multiply", operand0=inverse[:, i : i + 1])
+    stream.dma_copy(dst=result.reshape((4, TILE, TILE)).permute((1, 0, 2)), src=out)
+    return stream.program
