@@ -145,6 +145,7 @@ _ROWS = (
     Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),
     Code("NKI-I002", "unexpected failure of an instruction", "A checked instruction computes without a host error."),
     Code("NKI-I003", "value without a text form", "Every value an instruction holds can be printed as IR text."),
+    Code("NKI-I004", "unexpected failure of nki-sim", "A kernel runs, or a diagnostic of its own refuses it."),
     # --- memory
     Code("NKI-M001", "SBUF over capacity", "What is live at once fits the usable bytes of an SBUF partition."),
     Code("NKI-M002", "PSUM over capacity", "What is live at once fits the banks of a PSUM partition."),

@@ -1,0 +1,133 @@
+"""Errors nobody caught, told to the person who wrote the script: their own frames, not ours."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import sys
+import traceback
+from dataclasses import replace
+from types import FrameType, TracebackType
+
+from nki import rendering
+from nki_isa.codes import Category
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Span
+
+# Frames of these packages are not the user's.
+_OWN_PACKAGES = {"nki", "nki_isa", "nki_sim"}
+
+
+def install() -> None:
+    """Show a refused kernel as text instead of a traceback where a script lets the error through.
+
+    Wraps ``sys.excepthook``; every other exception goes to the hook that was there before, and so
+    does a mistake of this project, whose traceback helps to mend it.
+    """
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], value: BaseException, where: TracebackType | None) -> None:
+        if isinstance(value, NkiError) and not is_internal(value):
+            print(rendering.plain(diagnostics_of(value)), file=sys.stderr)
+        else:
+            before(kind, value, where)
+
+    sys.excepthook = show
+
+
+def is_internal(found: NkiError) -> bool:
+    """True for a mistake of this project."""
+    return any(d.category is Category.internal for d in found.diagnostics)
+
+
+def diagnostics_of(found: NkiError, start: str | None = None) -> tuple[Diagnostic, ...]:
+    """The diagnostics of `found`, joined to the calls of the user's script it came through.
+
+    One without a place (a wrong argument of the call) gets the user's innermost line; one with a call
+    chain gets the script's calls in front of it.
+
+    Args:
+        start: the file the user's code starts in; frames before the first one in it are left out.
+    """
+    calls = tuple(
+        Frame(frame.f_code.co_name, _span(frame, number, at))
+        for frame, number, at in _user_frames(found.__traceback__, start)
+    )
+    if not calls:
+        return found.diagnostics
+    return tuple(
+        d.at(calls[-1].span, calls) if d.span is None else replace(d, stack=calls + d.stack) if d.stack else d
+        for d in found.diagnostics
+    )
+
+
+def user_place(found: BaseException, start: str | None = None) -> Span | None:
+    """The innermost of the user's lines that `found` came through before it came through ours."""
+    frames = _user_frames(found.__traceback__, start)
+    return _span(*frames[-1]) if frames else None
+
+
+def came_through_us(found: BaseException, start: str) -> bool:
+    """True if frames of this project stand below the user's: then what is no NkiError is our mistake."""
+    frames = _frames(found.__traceback__, start)
+    return len(_user_frames(found.__traceback__, start)) < len(frames)
+
+
+def user_traceback(found: BaseException, start: str) -> str:
+    """The traceback of `found` as Python prints it, from the first frame in the file `start` on."""
+    summary = traceback.TracebackException.from_exception(found)
+    waiting: list[traceback.TracebackException | None] = [summary]
+    seen: set[int] = set()
+    while waiting:
+        described = waiting.pop()
+        if described is None or id(described) in seen:
+            continue
+        seen.add(id(described))
+        files = [line.filename for line in described.stack]
+        if start in files:
+            described.stack = traceback.StackSummary.from_list(described.stack[files.index(start) :])
+        waiting += [described.__cause__, described.__context__]
+    return "".join(summary.format()).rstrip("\n")
+
+
+_Step = tuple[FrameType, int, int]  # a frame of a traceback, its line, its bytecode offset
+
+
+def _frames(found: TracebackType | None, start: str | None) -> list[_Step]:
+    """The steps of a traceback from the first in the file `start` on, the import machinery left out."""
+    steps: list[_Step] = []
+    while found is not None:
+        steps.append((found.tb_frame, found.tb_lineno, found.tb_lasti))
+        found = found.tb_next
+    files = [frame.f_code.co_filename for frame, _, _ in steps]
+    first = files.index(start) if start in files else 0
+    kept = zip(steps[first:], files[first:], strict=True)
+    return [step for step, file in kept if not file.startswith("<frozen importlib")]
+
+
+def _user_frames(found: TracebackType | None, start: str | None) -> list[_Step]:
+    """The steps up to the first that is this project's; from there on a kernel's own stack tells."""
+    return list(itertools.takewhile(lambda step: not _is_own(step[0]), _frames(found, start)))
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OWN_PACKAGES
+
+
+def _span(frame: FrameType, number: int, offset: int) -> Span:
+    """The expression a frame stood at where Python knows it (3.11 and later), else its whole line."""
+    code = frame.f_code
+    file = code.co_filename
+    if hasattr(code, "co_positions"):
+        position = next(itertools.islice(code.co_positions(), offset // 2, None), (None, None, None, None))
+        line, end_line, column, end_column = position
+        if line and end_line and column is not None and end_column is not None:
+            start, end = _characters(file, line, column), _characters(file, end_line, end_column)
+            return Span(file, line, start + 1, end_line, end + 1)
+    text = linecache.getline(file, number).rstrip()
+    indent = len(text) - len(text.lstrip())
+    return Span(file, number, indent + 1, number, max(len(text), indent + 1) + 1)
+
+
+def _characters(file: str, number: int, octets: int) -> int:
+    """A column that counts UTF-8 bytes, as Python's code objects have it, in characters."""
+    return len(linecache.getline(file, number).encode()[:octets].decode(errors="ignore"))

@@ -1,0 +1,38 @@
+"""``nki-sim ir FILE``: what the kernels of a script compile to."""
+
+from __future__ import annotations
+
+from nki_cli.options import (
+    ColorOption,
+    FileArgument,
+    FormatOption,
+    TargetOption,
+    TracebackOption,
+    read_target,
+)
+from nki_cli.screen import Format, Screen
+from nki_cli.session import as_json, finish, launches_of
+from nki_isa.text import format_program
+
+
+def ir(
+    file: FileArgument,
+    target: TargetOption = None,
+    format: FormatOption = Format.text,
+    no_color: ColorOption = False,
+    traceback: TracebackOption = False,
+) -> None:
+    """Print the Program of each kernel call as IR text; no arithmetic is done."""
+    screen = Screen.open(format, no_color)
+    chosen = read_target(target, screen)
+    outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
+    if screen.format is Format.json:
+        found = as_json("ir", file, chosen, outcome)
+        for entry, launch in zip(found["launches"], outcome.launches, strict=True):
+            entry["ir"] = format_program(launch.program)
+        screen.json(found)
+    elif screen.is_text:
+        screen.out.file.write(
+            "\n".join(format_program(launch.program).rstrip() + "\n" for launch in outcome.launches)
+        )
+    finish(screen, outcome)

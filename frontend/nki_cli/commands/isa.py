@@ -1,0 +1,203 @@
+"""``nki-sim isa [NAME]``: the instructions, their operands and rules, as the machine states them."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki_cli.commands.targets import unit
+from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
+from nki_cli.screen import Format, Screen
+from nki_isa.diagnostics import Diagnostic
+from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
+from nki_isa.target import Target
+
+# The figures of `Target` that an engine's instructions are timed with.
+_FIGURES = {
+    Engine.tensor: ("tensor_ghz", "tensor_interval", "tensor_latency", "weight_latency"),
+    Engine.vector: ("vector_ghz", "vector_interval", "vector_latency"),
+    Engine.scalar: ("scalar_ghz", "scalar_interval", "scalar_latency"),
+    Engine.gpsimd: ("gpsimd_ghz", "gpsimd_start_cycles", "minimum_interval_cycles"),
+    Engine.dma: ("dma_row_ns", "dma_bytes_per_ns", "dma_completion"),
+    Engine.sync: ("register_ns", "register_memory_ns"),
+}
+
+
+def isa(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An instruction; none lists all.", show_default=False),
+    ] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Count what is stated and what is modelled.")
+    ] = False,
+    target: TargetOption = None,
+    format: FormatOption = Format.text,
+    no_color: ColorOption = False,
+) -> None:
+    """Show an instruction: signature, operands, engines, rules and figures, with their sources."""
+    screen = Screen.open(format, no_color)
+    chosen = read_target(target, screen)
+    if coverage:
+        _show_coverage(screen)
+    elif name is None:
+        _show_list(screen)
+    else:
+        _show_one(screen, _find(name, screen), chosen)
+
+
+def _find(name: str, screen: Screen) -> type[Instruction]:
+    opcode = name.removeprefix("nki.isa.").removeprefix("nisa.")
+    if opcode not in REGISTRY:
+        near = difflib.get_close_matches(opcode, REGISTRY, 3)
+        remedy = f"did you mean {', '.join(near)}?" if near else "`nki-sim isa` lists all"
+        screen.fail([Diagnostic("NKI-L032", f"nki.isa has no instruction {opcode!r}", help=remedy)])
+    return REGISTRY[opcode]
+
+
+def summary_of(cls: type[Instruction]) -> str:
+    """The first sentence of its docstring."""
+    return (inspect.getdoc(cls) or "").split("\n")[0]
+
+
+def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
+    """An instruction as plain values."""
+    return {
+        "name": cls.opcode,
+        "signature": signature_of(cls),
+        "description": inspect.getdoc(cls) or "",
+        "engines": [e.name for e in cls.engines],
+        "since": f"NeuronCore-v{cls.since}",
+        "source": cls.source,
+        "parameters": [
+            {
+                "name": f.name,
+                "role": f.role.value,
+                "kind": _kind(f),
+                "default": None if f.default is REQUIRED else _spelled(f.default),
+                "required": f.default is REQUIRED,
+            }
+            for f in cls.fields.values()
+        ],
+        "constraints": [
+            {"code": c.code, "rule": c.rule, "help": c.help, "source": c.source} for c in cls.constraints
+        ],
+        "figures": _figures(cls, target),
+    }
+
+
+def signature_of(cls: type[Instruction]) -> str:
+    """``nki.isa.name(...)`` with defaults."""
+    given = [
+        f.name if f.default is REQUIRED else f"{f.name}={_spelled(f.default)}" for f in cls.fields.values()
+    ]
+    return f"nki.isa.{cls.opcode}({', '.join(given)})"
+
+
+def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:
+    """What its default engine's time is made of, on `target`."""
+    found = []
+    for figure in _FIGURES.get(cls.engines[0], ()) if cls.engines else ():
+        source = target.source(figure)
+        found.append(
+            {
+                "figure": figure,
+                "value": getattr(target, figure),
+                "unit": unit(figure),
+                "evidence": source.evidence.value,
+                "source": source.reference,
+            }
+        )
+    return found
+
+
+def _show_one(screen: Screen, cls: type[Instruction], target: Target) -> None:
+    facts = as_dict(cls, target)
+    if screen.format is Format.json:
+        screen.json(facts)
+        return
+    parameters = _table("parameter", "role", "kind", "default")
+    for p in facts["parameters"]:
+        parameters.add_row(p["name"], p["role"], p["kind"], "required" if p["required"] else p["default"])
+    rules = _table("code", "rule", "source")
+    for c in facts["constraints"]:
+        rules.add_row(c["code"], c["rule"], c["source"])
+    figures = _table("figure", "value", "known", "source")
+    for f in facts["figures"]:
+        figures.add_row(f["figure"], f"{f['value']:.6g} {f['unit']}", f["evidence"], f["source"])
+    engines = ", ".join(facts["engines"])
+    screen.out.print(Text(facts["signature"], "bold"), soft_wrap=True)
+    screen.show(
+        Padding(Text(facts["description"]), (1, 2)),
+        f"engines: {engines or 'none'}   since: {facts['since']}   source: {facts['source']}",
+        "",
+    )
+    sections: list[tuple[str, RenderableType]] = [
+        ("Parameters", parameters),
+        (f"Rules ({len(facts['constraints'])})", rules),
+        (f"Time on the {cls.engines[0].name} engine of {target.name}" if cls.engines else "Time", figures),
+    ]
+    for title, table in sections:
+        screen.show(Text(title, "bold"), table, "")
+
+
+def _show_list(screen: Screen) -> None:
+    rows = [(name, [e.name for e in cls.engines], summary_of(cls)) for name, cls in sorted(REGISTRY.items())]
+    if screen.format is Format.json:
+        screen.json({"instructions": [{"name": n, "engines": e, "summary": s} for n, e, s in rows]})
+        return
+    table = _table("instruction", "engines", "what it does")
+    for name, engines, text in rows:
+        table.add_row(name, ", ".join(engines), text)
+    screen.show(table)
+
+
+def _show_coverage(screen: Screen) -> None:
+    classes = list(REGISTRY.values())
+    counts = {
+        "instructions": len(classes),
+        "with numerics": sum(cls.compute is not Instruction.compute for cls in classes),
+        "with a cost": sum(cls.cost is not Instruction.cost for cls in classes),
+        "constraints": sum(len(cls.constraints) for cls in classes),
+    }
+    engines = {e.name: sum(e in cls.engines for cls in classes) for e in Engine}
+    if screen.format is Format.json:
+        screen.json({**{k.replace(" ", "_"): n for k, n in counts.items()}, "by_engine": engines})
+        return
+    table = _table("what", "count")
+    for what, count in [*counts.items(), *((f"on the {e} engine", n) for e, n in engines.items() if n)]:
+        table.add_row(what, str(count))
+    screen.show(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, no_wrap=i == 0, overflow="fold")
+    return table
+
+
+def _kind(field: Field) -> str:
+    if field.kind is None:
+        return (
+            "tensor or number"
+            if field.role.value == "scalar"
+            else "register"
+            if "register" in field.role.value
+            else "tensor"
+        )
+    return str(getattr(field.kind, "__name__", field.kind))
+
+
+def _spelled(value: Any) -> str:
+    return f"{type(value).__name__}.{value.name}" if isinstance(value, enum.Enum) else repr(value)

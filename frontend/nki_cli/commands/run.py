@@ -1,0 +1,56 @@
+"""``nki-sim run FILE``: run a script; its kernels run on the simulated core."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nki_cli.options import (
+    ColorOption,
+    FileArgument,
+    FormatOption,
+    Profile,
+    TargetOption,
+    TracebackOption,
+    read_target,
+)
+from nki_cli.screen import Format, Screen
+from nki_cli.session import as_json, finish, launches_of
+from nki_sim.report.terminal import launch_line
+
+
+def run(
+    file: FileArgument,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ARGS]", help="Arguments of the script, after --.", show_default=False),
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Also time each launch.")] = False,
+    profile: Annotated[
+        Profile, typer.Option("--profile", help="Which Python kernels may use.")
+    ] = Profile.library,
+    target: TargetOption = None,
+    format: FormatOption = Format.text,
+    no_color: ColorOption = False,
+    traceback: TracebackOption = False,
+) -> None:
+    """Run a script; every kernel it calls is compiled, placed and executed on the simulated core."""
+    screen = Screen.open(format, no_color)
+    chosen = read_target(target, screen)
+    outcome = launches_of(
+        screen,
+        file,
+        arguments or (),
+        target=chosen,
+        profile=profile.value,
+        timing=time,
+        whole_traceback=traceback,
+    )
+    if screen.format is Format.json:
+        screen.json(as_json("run", file, chosen, outcome))
+    elif screen.is_text:
+        for launch in outcome.launches:
+            elapsed = launch.timeline.total if launch.timeline else None
+            screen.remark(launch_line(launch.program, elapsed))
+    finish(screen, outcome)

@@ -1,0 +1,67 @@
+"""The options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from nki_cli.screen import Format, Screen
+from nki_isa.diagnostics import NkiError
+from nki_isa.target import Target, as_target, default_target
+
+
+class Profile(str, enum.Enum):
+    """Which Python the language check accepts."""
+
+    strict = "strict"
+    library = "library"
+
+
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="A Python script that calls at least one kernel.", show_default=False
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="trn1|trn2|trn3",
+        help="The generation, or an alias (inf2, gen3). Default: $NEURON_PLATFORM_TARGET_OVERRIDE, or trn2.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", help="text to read, json for programs, lines (file:line:column) for editors."),
+]
+ColorOption = Annotated[
+    bool, typer.Option("--no-color", help="No colour; so does the variable NO_COLOR.", show_default=False)
+]
+TracebackOption = Annotated[
+    bool,
+    typer.Option(
+        "--traceback",
+        help="Show Python tracebacks whole, from this command's start on.",
+        show_default=False,
+    ),
+]
+NoDataOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-data",
+        help="Skip the arithmetic: outputs are zeros; times and memory stay right.",
+        show_default=False,
+    ),
+]
+
+
+def read_target(name: str | None, screen: Screen) -> Target:
+    """The target an option names, else the environment's; an unknown name ends the command with status 2."""
+    try:
+        return as_target(name) if name else default_target()
+    except NkiError as found:
+        screen.fail(found.diagnostics)

@@ -1,0 +1,109 @@
+"""Where a command's output goes: results to standard output, remarks to standard error."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from nki_cli import render
+from nki_isa.diagnostics import Diagnostic
+
+ERRORS, MISUSE = 1, 2  # exit status: the kernel has errors; the command was used wrongly
+
+_WIDTH = 120  # of tables where the output is no terminal, so that they read alike everywhere
+
+
+class Format(str, enum.Enum):
+    """How results are written."""
+
+    text = "text"
+    json = "json"
+    lines = "lines"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The two streams of a command, in the format and with the colours asked for.
+
+    Attributes:
+        format: of results.
+        out: standard output.
+        err: standard error.
+    """
+
+    format: Format
+    out: Console
+    err: Console
+
+    @classmethod
+    def open(cls, format: Format = Format.text, no_color: bool = False) -> Screen:
+        """The streams as they are now; NO_COLOR with any value turns colours off."""
+        plain = no_color or bool(os.environ.get("NO_COLOR"))
+        return cls(format, _console(sys.stdout, plain), _console(sys.stderr, plain))
+
+    @property
+    def is_text(self) -> bool:
+        """True for output meant to be read."""
+        return self.format is Format.text
+
+    def show(self, *results: RenderableType) -> None:
+        """Write results to standard output, tables without blanks at the end of lines where it is a file."""
+        if self.out.is_terminal:
+            self.out.print(*results, sep="\n")
+            return
+        with self.out.capture() as captured:
+            self.out.print(*results, sep="\n")
+        self.out.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+    def json(self, value: dict[str, Any]) -> None:
+        """Write one JSON object to standard output."""
+        self.out.file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def diagnostics(self, found: Iterable[Diagnostic], *, result: bool = False) -> None:
+        """Write diagnostics as text or as editor lines; `result` says they are what the command is for.
+
+        In JSON they are part of the one object a command writes.
+        """
+        if self.format is Format.lines:
+            for diagnostic in found:
+                self.out.file.write(render.editor_line(diagnostic) + "\n")
+        elif self.is_text:
+            console = self.out if result else self.err
+            for diagnostic in found:
+                console.print(render.rich_text(diagnostic), soft_wrap=True)
+                console.print()
+
+    def remark(self, text: str | Text) -> None:
+        """Write a line about the run to standard error."""
+        self.err.print(text, soft_wrap=True)
+
+    def fail(self, found: Iterable[Diagnostic], status: int = MISUSE) -> NoReturn:
+        """Write diagnostics in the command's format and end it."""
+        kept = list(found)
+        if self.format is Format.json:
+            self.json({"diagnostics": [d.as_dict() for d in kept]})
+        else:
+            self.diagnostics(kept)
+        raise typer.Exit(status)
+
+
+def _console(file: Any, plain: bool) -> Console:
+    console = Console(
+        file=file,
+        color_system=None if plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    if not console.is_terminal:
+        console.width = int(os.environ.get("COLUMNS") or _WIDTH)
+    return console

@@ -1,0 +1,188 @@
+"""Runs the user's script as ``__main__`` and gathers what its kernels did and what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import runpy
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nki import runtime, uncaught
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
+from nki_isa.target import Target
+
+_VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
+
+
+class Prints(enum.Enum):
+    """Where what the script prints goes; its standard error is left alone."""
+
+    out = "standard output"
+    err = "standard error"
+    nowhere = "nowhere"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What running a script gave.
+
+    Attributes:
+        launches: the kernel calls that were accepted, in order.
+        diagnostics: what was refused, warned of or noted.
+        traceback: a Python error outside of kernels, as text, or None.
+        status: the status the script asked to exit with, 0 if it ended by itself.
+    """
+
+    launches: list[runtime.Launch] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    traceback: str | None = None
+    status: int = 0
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        """Diagnostics that stop a kernel or the script."""
+        return [d for d in self.diagnostics if d.severity is Severity.error]
+
+
+def unreadable(path: str) -> Diagnostic | None:
+    """Why `path` cannot be run or checked (NKI-L026), or None."""
+    file = Path(path)
+    problem = help = None
+    if not file.exists():
+        problem, help = f"{path} does not exist", "check the spelling and the working directory"
+        near = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        if near and len(near) <= 12:
+            help = f"{file.parent} holds {', '.join(near)}"
+    elif file.is_dir():
+        problem, help = f"{path} is a directory", "name one Python file in it"
+    else:
+        try:
+            file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as found:
+            problem = f"{path} is not text: byte {found.start} is not UTF-8"
+            help = "name a file of Python source"
+        except OSError as found:
+            problem, help = f"{path} cannot be read: {found.strerror}", "check its permissions"
+        else:
+            if file.suffix not in (".py", ""):
+                problem, help = f"{path} is not a Python file", "name a file that ends in .py"
+    return Diagnostic("NKI-L026", problem, help=help) if problem else None
+
+
+def run_script(
+    path: str,
+    arguments: Sequence[str] = (),
+    *,
+    target: Target,
+    profile: str = "library",
+    data: bool = True,
+    timing: bool = False,
+    prints: Prints = Prints.out,
+    whole_traceback: bool = False,
+) -> Outcome:
+    """Run the file at `path` as ``__main__`` with these options for its kernels.
+
+    Args:
+        arguments: what the script finds in ``sys.argv[1:]``.
+        prints: where the script's own output goes.
+        whole_traceback: True shows tracebacks from the command's start, not the script's.
+    """
+    status, error_text = 0, None
+    diagnostics: list[Diagnostic] = []
+    with (
+        _as_main(path, arguments, target, prints),
+        _arithmetic_warnings(data),
+        runtime.session(target=target, profile=profile, data=data, timing=timing) as session,
+    ):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except NkiError as found:
+            diagnostics += uncaught.diagnostics_of(found, path)
+            if uncaught.is_internal(found):
+                error_text = _traceback(found, None if whole_traceback else path)
+        except SystemExit as asked:
+            status = asked.code if isinstance(asked.code, int) else 0 if asked.code is None else 1
+            if isinstance(asked.code, str):
+                print(asked.code, file=sys.stderr)
+        except Exception as found:  # whatever the user's script raises is the user's to see
+            if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
+                diagnostics.append(_syntax_error(found))
+            elif isinstance(found, AssertionError) and session.launches and not data:
+                diagnostics.append(_own_assertion(found, path))
+            else:
+                diagnostics.append(_script_error(found, path))
+                error_text = _traceback(found, None if whole_traceback else path)
+    outcome = Outcome(session.launches, [], error_text, status)
+    for launch in session.launches:
+        outcome.diagnostics.extend(d for d in launch.diagnostics if d not in outcome.diagnostics)
+    outcome.diagnostics.extend(diagnostics)
+    return outcome
+
+
+@contextlib.contextmanager
+def _as_main(path: str, arguments: Sequence[str], target: Target, prints: Prints) -> Iterator[None]:
+    """The process as ``python path arguments...`` has it, with the target in the environment."""
+    argv, paths, variable = sys.argv, list(sys.path), os.environ.get(_VARIABLE)
+    sys.argv = [path, *arguments]
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    os.environ[_VARIABLE] = target.name
+    try:
+        with open(os.devnull, "w") as nowhere:
+            stream = {Prints.out: sys.stdout, Prints.err: sys.stderr, Prints.nowhere: nowhere}[prints]
+            with contextlib.redirect_stdout(stream):
+                yield
+    finally:
+        sys.stdout.flush()
+        sys.argv, sys.path[:] = argv, paths
+        if variable is None:
+            os.environ.pop(_VARIABLE, None)
+        else:
+            os.environ[_VARIABLE] = variable
+
+
+@contextlib.contextmanager
+def _arithmetic_warnings(shown: bool) -> Iterator[None]:
+    """Leave out what the script's own numpy says about zeros that stand for results."""
+    with warnings.catch_warnings():
+        if not shown:
+            warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+def _traceback(found: BaseException, start: str | None) -> str:
+    if start is None:
+        return "".join(traceback.format_exception(found)).rstrip("\n")
+    return uncaught.user_traceback(found, start)
+
+
+def _syntax_error(found: SyntaxError) -> Diagnostic:
+    span = None
+    if found.filename and found.lineno:
+        column = max(found.offset or 1, 1)
+        end = found.end_offset if found.end_lineno == found.lineno and found.end_offset else column + 1
+        span = Span(found.filename, found.lineno, column, found.lineno, max(end, column + 1))
+    return Diagnostic("NKI-L004", f"Python cannot read the file: {found.msg}", span=span)
+
+
+def _own_assertion(found: AssertionError, path: str) -> Diagnostic:
+    return Diagnostic(
+        "NKI-L030",
+        "an assertion of the script failed; outputs are zeros here, so it says nothing about the kernel",
+        span=uncaught.user_place(found, path),
+        notes=("what the script does after it was not run",),
+        severity=Severity.note,
+    )
+
+
+def _script_error(found: Exception, path: str) -> Diagnostic:
+    text = f"{type(found).__name__}: {found}" if str(found) else type(found).__name__
+    place = uncaught.user_place(found, path)
+    if uncaught.came_through_us(found, path):
+        return Diagnostic("NKI-I004", text, span=place, help="report it with the kernel and this traceback")
+    return Diagnostic("NKI-L031", text, span=place)

@@ -1,0 +1,103 @@
+"""What the commands that run a script have in common: check the file, run it, report, end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from nki_cli.screen import ERRORS, Format, Screen
+from nki_cli.script import Outcome, Prints, run_script, unreadable
+from nki_isa.diagnostics import Diagnostic
+from nki_isa.target import Target
+from nki_isa.tensor import NkiTensor
+
+
+def readable(screen: Screen, file: str) -> None:
+    """End the command with NKI-L026 if `file` cannot be run."""
+    problem = unreadable(file)
+    if problem:
+        screen.fail([problem])
+
+
+def launches_of(
+    screen: Screen,
+    file: str,
+    arguments: Sequence[str] = (),
+    *,
+    target: Target,
+    profile: str = "library",
+    data: bool = True,
+    timing: bool = False,
+    whole_traceback: bool = False,
+) -> Outcome:
+    """Run `file`; a file that cannot run, or that calls no kernel, ends the command (NKI-L026, NKI-L027).
+
+    What the script prints shows where its numbers are real: with data, on standard output beside text,
+    on standard error beside the other formats.
+    """
+    readable(screen, file)
+    prints = Prints.nowhere if not data else Prints.out if screen.is_text else Prints.err
+    outcome = run_script(
+        file,
+        arguments,
+        target=target,
+        profile=profile,
+        data=data,
+        timing=timing,
+        prints=prints,
+        whole_traceback=whole_traceback,
+    )
+    if not outcome.launches and not outcome.errors and not outcome.status:
+        screen.fail(
+            [
+                Diagnostic(
+                    "NKI-L027",
+                    f"{file} ran to its end without calling a kernel",
+                    help="call a function decorated with @nki.jit with arrays, at the end of the file",
+                )
+            ]
+        )
+    return outcome
+
+
+def as_json(command: str, file: str, target: Target, outcome: Outcome) -> dict[str, Any]:
+    """The object a command writes with ``--format json``; commands add to its launches."""
+    return {
+        "command": command,
+        "file": file,
+        "target": target.name,
+        "launches": [
+            {
+                "kernel": launch.kernel,
+                "inputs": [_described(tensor) for tensor in launch.program.inputs],
+                "outputs": [_described(tensor) for tensor in launch.program.outputs],
+                "instructions": sum(1 for _ in launch.program.walk()),
+                "time_ns": launch.timeline.total if launch.timeline else None,
+            }
+            for launch in outcome.launches
+        ],
+        "diagnostics": [d.as_dict() for d in outcome.diagnostics],
+    }
+
+
+def finish(screen: Screen, outcome: Outcome) -> None:
+    """Report what went wrong and end with the status it has."""
+    if screen.format is not Format.json:
+        shown = [
+            d
+            for d in outcome.diagnostics
+            if not (outcome.traceback and d.code == "NKI-L031" and screen.is_text)
+        ]
+        if outcome.traceback and screen.is_text:
+            screen.remark(outcome.traceback)
+        screen.diagnostics(shown)
+    if outcome.errors:
+        raise typer.Exit(ERRORS)
+    if outcome.status:
+        raise typer.Exit(outcome.status)
+
+
+def _described(tensor: NkiTensor) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}

@@ -1,0 +1,1 @@
+"""What happened, shown: Perfetto traces and terminal tables."""

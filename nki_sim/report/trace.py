@@ -1,0 +1,270 @@
+"""Timelines as Chrome trace JSON, which ui.perfetto.dev and chrome://tracing open.
+
+One process per kernel launch; launches stand one after the other. One row per
+engine; a DMA queue, which has several transfers in flight, has as many rows as it
+needs. Each slice says what ran, at which source line, and what it waited for; an
+arrow leads from what held it up. A counter shows the SBUF bytes in use over time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nki_isa.instruction import Instruction
+from nki_isa.program import Program
+from nki_sim.place import Holder, Placement
+from nki_sim.report import words
+from nki_sim.timing import ENGINES, LANES, Timeline, Wait
+
+_REASONS = {
+    Wait.data: "a result it reads",
+    Wait.reuse: "readers or writers of the tensor it overwrites",
+    Wait.memory: "users of another tensor that held its bytes",
+    Wait.table: "the load of its activation table",
+    Wait.weights: "its own LoadStationary",
+    Wait.queue: "earlier triggers of its DMA queue",
+    Wait.register: "a register",
+}
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One launch to show: the Program, when it ran and where its tensors were."""
+
+    program: Program
+    timeline: Timeline
+    placement: Placement
+
+
+def write_trace(path: str | os.PathLike[str], launches: Iterable[Traced]) -> None:
+    """Write the launches to `path`, whole or not at all: an old file stays until the new one is complete.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
+            separator = ""
+            for event in events(launches):
+                file.write(separator + json.dumps(event, ensure_ascii=False, allow_nan=False))
+                separator = ",\n"
+            file.write("\n]}\n")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def events(launches: Iterable[Traced]) -> Iterator[Event]:
+    """The trace events of the launches, in order; times in microseconds, as the format has it."""
+    offset = 0.0
+    for number, launch in enumerate(launches, 1):
+        yield from _launch(number, launch, offset)
+        offset += launch.timeline.duration
+
+
+def _launch(process: int, launch: Traced, offset: float) -> Iterator[Event]:
+    timeline = launch.timeline
+    name = f"{launch.program.name} on {timeline.target.name} (launch {process})"
+    yield _metadata("process_name", process, 0, name=name)
+    yield _metadata("process_sort_index", process, 0, sort_index=process)
+    rows = _rows(timeline)
+    for row, label in enumerate(_labels(timeline, rows), 1):
+        yield _metadata("thread_name", process, row, name=label)
+        yield _metadata("thread_sort_index", process, row, sort_index=row)
+    yield from _slices(process, timeline, rows, offset)
+    yield from _arrows(process, timeline, rows, offset)
+    yield from _counter(process, launch.placement, timeline, offset)
+
+
+def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> Event:
+    return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": arguments}
+
+
+# --- rows and slices
+
+
+def _ends(timeline: Timeline) -> list[float]:
+    """Where the slice of each event ends: its engine is free again, or its DMA is known to be complete."""
+    return np.where(timeline.lane < len(ENGINES), timeline.busy, timeline.end).tolist()
+
+
+def _rows(timeline: Timeline) -> list[tuple[int, int]]:
+    """(lane, row within it) of each event: the first row of its lane that is free when it starts."""
+    free: dict[int, list[float]] = {}
+    rows = [(0, 0)] * len(timeline)
+    starts, ends, lanes = timeline.start.tolist(), _ends(timeline), timeline.lane.tolist()
+    for event in np.argsort(timeline.start, kind="stable").tolist():
+        taken = free.setdefault(lanes[event], [])
+        row = next((k for k, until in enumerate(taken) if until <= starts[event]), len(taken))
+        taken[row : row + 1] = [ends[event]]
+        rows[event] = (lanes[event], row)
+    return rows
+
+
+def _order(rows: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """The thread number of each row that has events, engines first."""
+    return {row: k for k, row in enumerate(sorted(set(rows)), 1)}
+
+
+def _labels(timeline: Timeline, rows: Sequence[tuple[int, int]]) -> list[str]:
+    several = {lane for lane, row in rows if row}
+    labels = []
+    for lane, row in _order(rows):
+        kind = "engine" if lane < len(ENGINES) else "DMA queue"
+        labels.append(f"{LANES[lane]} {kind}" + (f" #{row + 1}" if lane in several else ""))
+    return labels
+
+
+def _slices(
+    process: int, timeline: Timeline, rows: Sequence[tuple[int, int]], offset: float
+) -> Iterator[Event]:
+    threads = _order(rows)
+    described: dict[int, dict[str, Any]] = {}
+    starts, ends = timeline.start.tolist(), _ends(timeline)
+    for event in sorted(range(len(timeline)), key=lambda k: (threads[rows[k]], starts[k], k)):
+        instruction = timeline.instructions[event]
+        facts = described.get(id(instruction))
+        if facts is None:
+            facts = described[id(instruction)] = _described(instruction)
+        begin = _microseconds(offset + starts[event])
+        yield {
+            "ph": "X",
+            "name": instruction.opcode,
+            "cat": LANES[rows[event][0]],
+            "pid": process,
+            "tid": threads[rows[event]],
+            "ts": begin,
+            "dur": round(_microseconds(offset + ends[event]) - begin, 6),
+            "args": {"event": event, **facts, **_timed(timeline, event)},
+        }
+
+
+def _described(instruction: Instruction) -> dict[str, Any]:
+    given = words.operands(instruction)
+    return {
+        "instruction": " ".join([instruction.opcode, *(f"{name}={value}" for name, value in given.items())]),
+        "operands": given,
+        "source": words.place(instruction.stack),
+        "calls": [f"{frame.function} at {words.place((frame,))}" for frame in reversed(instruction.stack)],
+    }
+
+
+def _timed(timeline: Timeline, event: int) -> dict[str, Any]:
+    """When it started, what it waited for and how long, and the bytes it moved."""
+    facts: dict[str, Any] = {
+        "start_ns": round(float(timeline.start[event]), 3),
+        "busy_until_ns": round(float(timeline.busy[event]), 3),
+        "visible_ns": round(float(timeline.end[event]), 3),
+    }
+    waited = float(timeline.waited[event])
+    if waited > 0:
+        facts["waited_ns"] = round(waited, 3)
+        facts["semaphore_ns"] = round(float(timeline.handoff[event]), 3)
+        facts["waited_for"] = _reason(timeline, event)
+    transfer = timeline.costs[event].transfer
+    if transfer is not None:
+        facts["data_begins_ns"] = round(float(timeline.begin[event]), 3)
+        facts["bytes"] = transfer.total_bytes
+        facts["descriptor_rows"] = transfer.elements
+        facts["row_bytes"] = transfer.element_bytes
+    return facts
+
+
+def _reason(timeline: Timeline, event: int) -> str:
+    reason = _REASONS.get(Wait(int(timeline.wait[event])), "nothing known")
+    cause = int(timeline.cause[event])
+    if cause < 0:
+        return reason
+    producer = timeline.instructions[cause]
+    where = words.place(producer.stack)
+    return f"{reason}: event {cause}, {producer.opcode}" + (f" at {where}" if where else "")
+
+
+def _microseconds(ns: float) -> float:
+    return round(ns / 1000, 6)
+
+
+# --- arrows and the counter
+
+
+def _arrows(
+    process: int, timeline: Timeline, rows: Sequence[tuple[int, int]], offset: float
+) -> Iterator[Event]:
+    """From the slice an event waited for to the event."""
+    threads = _order(rows)
+    ends = _ends(timeline)
+    for event in np.flatnonzero((timeline.waited > 0) & (timeline.cause >= 0)).tolist():
+        cause = int(timeline.cause[event])
+        common = {
+            "name": Wait(int(timeline.wait[event])).name,
+            "cat": "wait",
+            "id": f"{process}.{event}",
+            "pid": process,
+        }
+        leaves = max(
+            float(timeline.start[cause]), ends[cause] - 1.0
+        )  # inside the slice, so that it binds to it
+        yield {"ph": "s", **common, "tid": threads[rows[cause]], "ts": _microseconds(offset + leaves)}
+        arrives = _microseconds(offset + float(timeline.start[event]))
+        yield {"ph": "f", "bp": "e", **common, "tid": threads[rows[event]], "ts": arrives}
+
+
+def _counter(process: int, placement: Placement, timeline: Timeline, offset: float) -> Iterator[Event]:
+    """SBUF bytes per partition that tensors hold from their first access to their last, in time."""
+    held = _held(placement.sbuf.holders, timeline)
+    marks = sorted({edge for holder, _, _ in held for edge in (holder.offset, holder.end)})
+    at = {edge: k for k, edge in enumerate(marks)}
+    widths = np.diff(np.array(marks, np.int64))
+    holding = np.zeros(len(widths), np.int64)
+    changes = [(start, 1, k) for k, (_, start, _) in enumerate(held)]
+    changes += [(end, -1, k) for k, (_, _, end) in enumerate(held)]
+    used, last = 0, None
+    pending: Event | None = None
+    for when, step, k in sorted(changes):
+        holder = held[k][0]
+        stretch = slice(at[holder.offset], at[holder.end])
+        before = int(widths[stretch][holding[stretch] > 0].sum())
+        holding[stretch] += step
+        used += int(widths[stretch][holding[stretch] > 0].sum()) - before
+        if pending is not None and when != last:
+            yield pending
+        last = when
+        pending = {
+            "ph": "C",
+            "name": "SBUF bytes per partition",
+            "pid": process,
+            "tid": 0,
+            "ts": _microseconds(offset + when),
+            "args": {"bytes": used},
+        }
+    if pending is not None:
+        yield pending
+
+
+def _held(holders: Iterable[Holder], timeline: Timeline) -> list[tuple[Holder, float, float]]:
+    """Each tensor that is accessed, from the start of its first access to the end of its last."""
+    spans: dict[int, tuple[float, float]] = {}
+    touched: dict[int, set[int]] = {}
+    for instruction, start, end in zip(
+        timeline.instructions, timeline.start.tolist(), timeline.end.tolist(), strict=True
+    ):
+        indices = touched.get(id(instruction))
+        if indices is None:
+            tensors = (*instruction.reads, *instruction.writes)
+            indices = touched[id(instruction)] = {t.storage.index for t in tensors}
+        for index in indices:
+            first, last = spans.get(index, (start, end))
+            spans[index] = (min(first, start), max(last, end))
+    return [(h, *spans[h.storage.index]) for h in holders if h.storage.index in spans]

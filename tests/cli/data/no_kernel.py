@@ -1,0 +1,3 @@
+"""A script that calls no kernel."""
+
+print("nothing to simulate")

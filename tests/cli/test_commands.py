@@ -1,0 +1,384 @@
+"""Each command on small kernels: what it prints, as text and as JSON, and how it ends."""
+
+import json
+import re
+
+import pytest
+
+from nki_isa.codes import CODES
+from nki_isa.instruction import REGISTRY
+from nki_isa.target import TARGETS, figures
+
+RUNNING = ("run", "profile", "ir", "sbuf")
+COMMANDS = [
+    ("run", "add.py"),
+    ("run", "--time", "add.py"),
+    ("profile", "add.py"),
+    ("profile", "--no-data", "add.py"),
+    ("ir", "add.py"),
+    ("sbuf", "add.py"),
+    ("check", "add.py"),
+    ("check", "wrong_shapes.py"),
+    ("isa",),
+    ("isa", "tensor_tensor"),
+    ("isa", "--coverage"),
+    ("explain", "NKI-V103"),
+    ("targets",),
+    ("targets", "--target", "trn1"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_twice_the_same(nki_sim, words):
+    assert nki_sim(*words) == nki_sim(*words)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_json_is_one_object_and_nothing_else(nki_sim, words):
+    assert isinstance(nki_sim(*words, "--format", "json").json, dict)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_no_color_means_no_escape(nki_sim, words):
+    coloured = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[" not in nki_sim(*words, "--no-color", environment=coloured).out
+    assert "\x1b[" not in nki_sim(*words, environment={**coloured, "NO_COLOR": "1"}).out
+
+
+def test_colours_are_used_where_wanted(nki_sim):
+    coloured = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[" in nki_sim("check", "wrong_shapes.py", environment=coloured).out
+
+
+# --- run
+
+
+def test_run_shows_the_scripts_own_output_and_a_line_per_launch(nki_sim, snapshot):
+    shown = nki_sim("run", "add.py")
+    assert shown.status == 0
+    assert shown.out == "sum is 2.0\nsum is 2.0\n"
+    assert shown.err == snapshot
+
+
+def test_run_json_keeps_standard_output_for_the_object(nki_sim):
+    shown = nki_sim("run", "add.py", "--format", "json")
+    assert shown.err == "sum is 2.0\nsum is 2.0\n"
+    assert [launch["kernel"] for launch in shown.json["launches"]] == ["add", "add"]
+    assert shown.json["launches"][1]["inputs"][0] == {"name": "a", "dtype": "float32", "shape": [128, 256]}
+    assert shown.json["launches"][0]["time_ns"] is None
+
+
+def test_run_time(nki_sim):
+    launches = nki_sim("run", "--time", "add.py", "--format", "json").json["launches"]
+    assert 0 < launches[0]["time_ns"] < launches[1]["time_ns"]
+
+
+def test_arguments_after_two_dashes_reach_the_script(nki_sim):
+    shown = nki_sim("run", "arguments.py", "--", "--columns", "96", "two words")
+    assert shown.out == "['arguments.py', '--columns', '96', 'two words']\n"
+    assert "float32[128, 96]" in shown.err
+
+
+def test_the_script_sees_the_process_it_expects_and_leaves_it_as_it_was(nki_sim):
+    import os
+    import sys
+
+    before = list(sys.argv), list(sys.path), os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE")
+    assert "sees trn1 2" in nki_sim("run", "environment.py", "--target", "inf2").out
+    assert (list(sys.argv), list(sys.path), os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE")) == before
+
+
+@pytest.mark.parametrize("status, expected", [("3", 3), ("0", 0), ("text", 1)])
+def test_the_status_a_script_exits_with_is_the_commands(nki_sim, status, expected):
+    shown = nki_sim("run", "exits.py", "--", status)
+    assert shown.status == expected
+    assert "add(" in shown.err
+
+
+def test_a_python_error_shows_the_users_frames_only(nki_sim):
+    shown = nki_sim("run", "script_error.py")
+    assert shown.status == 1
+    assert 'script_error.py", line 12, in <module>' in shown.err
+    assert 'script_error.py", line 8, in average' in shown.err
+    assert "ZeroDivisionError" in shown.err
+    assert "runpy" not in shown.err and "nki_cli" not in shown.err
+    assert "runpy" in nki_sim("run", "--traceback", "script_error.py").err
+
+
+def test_a_python_error_as_json_and_lines(nki_sim):
+    found = nki_sim("run", "script_error.py", "--format", "json").json["diagnostics"]
+    assert [(d["code"], d["span"]["line"]) for d in found] == [("NKI-L031", 8)]
+    assert nki_sim("run", "script_error.py", "--format", "lines").out.startswith("script_error.py:8:")
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_a_refused_kernel_is_told_with_its_line_and_ends_with_1(nki_sim, command):
+    shown = nki_sim(command, "wrong_shapes.py")
+    assert shown.status == 1
+    assert "error[NKI-V103]" in shown.err
+    assert "11 |     nisa.nc_matmul(" in shown.err
+    assert "called from wrong_shapes at wrong_shapes.py:25" in shown.err
+
+
+def test_a_wrong_call_is_shown_at_the_call(nki_sim):
+    shown = nki_sim("run", "wrong_call.py")
+    assert shown.status == 1
+    assert "6 | add(np.ones((128, 64), np.float32))" in shown.err
+
+
+# --- files that cannot be run
+
+
+@pytest.mark.parametrize("command", [*RUNNING, "check"])
+@pytest.mark.parametrize(
+    "name, word", [("missing.py", "not exist"), (".", "directory"), ("text.rst", "Python")]
+)
+def test_a_file_that_cannot_be_run_is_wrong_use(nki_sim, tmp_path, command, name, word):
+    (tmp_path / "text.rst").write_text("words")
+    path = name if name == "." else tmp_path / name
+    shown = nki_sim(command, path)
+    assert shown.status == 2
+    assert "NKI-L026" in shown.err and word in shown.err
+    assert nki_sim(command, path, "--format", "json").json["diagnostics"][0]["code"] == "NKI-L026"
+
+
+def test_bytes_that_are_no_text(nki_sim, tmp_path):
+    (tmp_path / "binary.py").write_bytes(b"\x7fELF\xff\xfe")
+    shown = nki_sim("run", tmp_path / "binary.py")
+    assert shown.status == 2
+    assert "not UTF-8" in shown.err
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_no_kernel_call(nki_sim, command):
+    shown = nki_sim(command, "no_kernel.py")
+    assert shown.status == 2
+    assert "NKI-L027" in shown.err
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_file_python_cannot_read(nki_sim, tmp_path, command):
+    (tmp_path / "syntax.py").write_text('"""Text."""\nx = (1,\n')
+    shown = nki_sim(command, tmp_path / "syntax.py")
+    assert shown.status == 1
+    assert "error[NKI-L0" in shown.out + shown.err
+    assert "2 | x = (1," in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    "words", [("run",), ("nothing",), ("run", "add.py", "--wrong"), ("check", "--format", "x", "f")]
+)
+def test_wrong_use_ends_with_2(nki_sim, words):
+    assert nki_sim(*words).status == 2
+
+
+@pytest.mark.parametrize("command", [*RUNNING, "check"])
+def test_an_unknown_target_is_wrong_use(nki_sim, command):
+    shown = nki_sim(command, "add.py", "--target", "trn9")
+    assert shown.status == 2
+    assert "NKI-V116" in shown.err
+
+
+def test_the_option_goes_before_the_variable(nki_sim):
+    environment = {"NEURON_PLATFORM_TARGET_OVERRIDE": "trn3"}
+    assert " on trn3" in nki_sim("run", "add.py", environment=environment).err
+    assert " on trn1" in nki_sim("run", "add.py", "--target", "gen2", environment=environment).err
+
+
+# --- check
+
+
+def test_check_reports_every_error_of_a_kernel(nki_sim, snapshot):
+    shown = nki_sim("check", "wrong_shapes.py")
+    assert shown.status == 1
+    assert shown.err == "What the file does after the refused call was not checked.\n"
+    assert shown.out == snapshot
+
+
+def test_check_as_json_has_the_same_errors(nki_sim):
+    found = nki_sim("check", "wrong_shapes.py", "--format", "json").json
+    assert (found["errors"], found["warnings"], found["launches"]) == (3, 0, 0)
+    assert {d["code"] for d in found["diagnostics"]} == {"NKI-V103"}
+    assert [d["span"]["line"] for d in found["diagnostics"]] == [22, 11, 26]
+
+
+def test_check_as_lines_for_an_editor(nki_sim):
+    lines = nki_sim("check", "wrong_shapes.py", "--format", "lines").out.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("wrong_shapes.py:") and ": error[NKI-V103]: " in line for line in lines)
+
+
+def test_check_reports_what_does_not_fit(nki_sim):
+    shown = nki_sim("check", "overflow.py")
+    assert shown.status == 1
+    assert "NKI-M003" in shown.out and "13 |" in shown.out
+
+
+def test_check_of_a_right_file(nki_sim):
+    shown = nki_sim("check", "add.py")
+    assert shown.status == 0
+    assert shown.out == "no errors in add.py (2 kernel calls checked for trn2)\n"
+
+
+def test_static_check_runs_nothing(nki_sim, tmp_path):
+    (tmp_path / "writes.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    assert nki_sim("check", "--static", tmp_path / "writes.py").status == 0
+    assert not list(tmp_path.glob("**/ran"))
+
+
+@pytest.mark.parametrize("command", [("profile", "--no-data"), ("ir",), ("sbuf",), ("check",)])
+def test_an_assertion_on_zeros_is_a_note(nki_sim, command):
+    shown = nki_sim(*command, "own_assertion.py")
+    assert shown.status == 0
+    assert "note[NKI-L030]" in shown.out + shown.err
+    assert nki_sim("run", "own_assertion.py").status == 0
+
+
+def test_an_assertion_on_real_results_is_an_error(nki_sim):
+    shown = nki_sim("run", "failed_assertion.py")
+    assert shown.status == 1
+    assert "AssertionError: 1 + 1 is not 3" in shown.err
+
+
+# --- ir, sbuf
+
+
+def test_ir_parses_back(nki_sim):
+    from nki_isa.text import format_program, parse_program
+
+    launches = nki_sim("ir", "add.py", "--format", "json").json["launches"]
+    for launch in launches:
+        assert format_program(parse_program(launch["ir"])) == launch["ir"]
+    assert nki_sim("ir", "add.py").out == "\n".join(launch["ir"] for launch in launches)
+
+
+def test_sbuf_table(nki_sim, snapshot):
+    assert nki_sim("sbuf", "add.py").out == snapshot
+
+
+def test_sbuf_json_is_the_placements_report(nki_sim):
+    first, second = nki_sim("sbuf", "add.py", "--format", "json").json["launches"]
+    assert first["memory"]["sbuf"]["peak_kib"] == 0.5
+    assert second["memory"]["sbuf"]["peak_kib"] == 2.0
+    assert second["memory"]["psum"]["banks_at_peak"] == 0
+
+
+# --- profile
+
+
+def test_profile_tables(nki_sim, snapshot):
+    """The layout; figures are the timing tests' business."""
+    shown = nki_sim("profile", "matmul.py")
+    assert shown.status == 0
+    assert re.sub(r"[\d.]+ (ns|us|%)", "#", re.sub(r" +|─+", " ", shown.out)) == snapshot
+
+
+def test_profile_without_data_has_the_same_times(nki_sim):
+    def timed(*words):
+        return [x["profile"] for x in nki_sim("profile", *words, "--format", "json").json["launches"]]
+
+    assert timed("matmul.py") == timed("--no-data", "matmul.py")
+
+
+def test_profile_json_has_the_figures(nki_sim):
+    found = nki_sim("profile", "matmul.py", "--format", "json").json["launches"][0]
+    figures = found["profile"]
+    assert figures["total_ns"] == found["time_ns"] > figures["duration_ns"] > 0
+    assert set(figures["engines"]) == {"tensor", "vector", "scalar", "gpsimd", "sync"}
+    assert figures["flops"] == 2 * 128 * 128 * 512
+    assert figures["hbm_read_bytes"] == 128 * 128 * 2 + 128 * 512 * 2
+    assert figures["hbm_write_bytes"] == 128 * 512 * 4
+    assert figures["dma"]["transfers"] == 3
+    assert found["memory"]["psum"]["banks_at_peak"] == 1
+
+
+def test_profile_writes_a_trace(nki_sim, tmp_path):
+    path = tmp_path / "out.json"
+    shown = nki_sim("profile", "matmul.py", "--trace", path)
+    assert shown.status == 0
+    assert f"{path} written" in shown.err
+    names = [e["name"] for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
+    assert sorted(names) == ["dma_copy", "dma_copy", "dma_copy", "nc_matmul", "tensor_copy"]
+
+
+def test_a_trace_that_cannot_be_written_is_wrong_use(nki_sim, tmp_path):
+    shown = nki_sim("profile", "matmul.py", "--trace", tmp_path / "missing" / "out.json")
+    assert shown.status == 2
+    assert "NKI-L033" in shown.err and "No such file" in shown.err
+
+
+def test_a_refused_kernel_leaves_an_old_trace(nki_sim, tmp_path):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    assert nki_sim("profile", "wrong_shapes.py", "--trace", path).status == 1
+    assert path.read_text() == "old"
+
+
+# --- isa, explain, targets
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_isa_of_every_instruction(nki_sim, name):
+    found = nki_sim("isa", name, "--format", "json").json
+    assert [p["name"] for p in found["parameters"]] == list(REGISTRY[name].fields)
+    assert len(found["constraints"]) == len(REGISTRY[name].constraints)
+    assert all(c["source"] for c in found["constraints"])
+    assert all(f["source"] for f in found["figures"])
+    text = nki_sim("isa", f"nisa.{name}").out
+    assert f"nki.isa.{name}(" in text
+
+
+def test_isa_lists_all(nki_sim):
+    assert [i["name"] for i in nki_sim("isa", "--format", "json").json["instructions"]] == sorted(REGISTRY)
+
+
+def test_isa_coverage_counts(nki_sim):
+    found = nki_sim("isa", "--coverage", "--format", "json").json
+    assert found["instructions"] == len(REGISTRY)
+    assert found["with_numerics"] <= found["instructions"]
+    assert sum(found["by_engine"].values()) >= found["instructions"]
+
+
+def test_isa_of_an_unknown_name_suggests(nki_sim):
+    shown = nki_sim("isa", "nc_matmull")
+    assert shown.status == 2
+    assert "did you mean nc_matmul" in shown.err
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_explain_every_code(nki_sim, code):
+    shown = nki_sim("explain", code.removeprefix("NKI-").lower())
+    assert shown.status == 0
+    assert CODES[code].rule in " ".join(shown.out.split())
+
+
+def test_explain_an_unknown_code_suggests(nki_sim):
+    shown = nki_sim("explain", "NKI-V999")
+    assert shown.status == 2
+    assert "did you mean NKI-V" in shown.err
+
+
+def test_targets_lists_every_figure_with_its_source(nki_sim):
+    found = nki_sim("targets", "--format", "json").json
+    assert list(found) == list(TARGETS)
+    for name, target in TARGETS.items():
+        assert list(found[name]) == list(figures())
+        assert all(row["source"] for row in found[name].values())
+        assert found[name]["sbuf_partition_bytes"]["value"] == target.sbuf_partition_bytes
+    assert found["trn2"]["tensor_ghz"]["unit"] == "GHz"
+    assert found["trn2"]["dma_bytes_per_ns"]["unit"] == "GB/s"
+    assert found["trn2"]["psum_banks"]["unit"] == ""
+
+
+def test_every_word_of_help_fits(nki_sim):
+    assert "Exit status" in nki_sim("--help").out
+    for words in COMMANDS:
+        assert nki_sim(words[0], "--help").status == 0
+
+
+def test_json_objects_of_diagnostics_are_those_of_the_error(nki_sim):
+    found = nki_sim("run", "overflow.py", "--format", "json").json["diagnostics"][0]
+    assert list(found) == [
+        "code", "severity", "category", "title", "message", "span", "help", "notes", "labels", "stack", "fix",
+    ]  # fmt: skip
+    json.dumps(found)
