@@ -1,0 +1,267 @@
+"""The checks that run before a kernel is specialized: all mistakes of a kernel, and of what it reaches, in one run.
+
+:func:`check` takes a function of the running program, :func:`check_file` a file that is
+read and not run. Both walk the trees of the kernel and of every function and class it
+reaches by name, and report constructs that are not in the language, names that stand for
+nothing, calls that do not fit, and parts of older APIs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span, error
+
+from nki.compiler import flow, scope, tree
+from nki.compiler.constructs import not_accepted
+from nki.compiler.profile import PROFILES
+from nki.compiler.scope import Definition, Host, LiveScope, Module, Scope, Sourceless, TextScope, Unresolved, Value
+from nki.compiler.walk import Walker
+
+_LEXICAL = ("NKI-L001", "NKI-L002", "NKI-L003")
+
+Dependency = tuple[dict[str, Any], str, Any]
+
+
+def check(function: Any, profile: str = "library") -> list[Diagnostic]:
+    """Everything wrong with a kernel, or with a plain function as one.
+
+    Args:
+        function: a kernel or a function.
+        profile: ``"library"`` or ``"strict"``, see :mod:`nki.compiler.profile`.
+
+    Returns:
+        Errors and warnings, the kernel's own first.
+
+    Raises:
+        NkiError: NKI-L023 for what is no function.
+    """
+    return _check_function(_function_of(function), profile).diagnostics
+
+
+def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
+    """Everything wrong with the kernels of a file, which is read and not run.
+
+    Kernels are the functions decorated with ``nki.jit`` and those handed to it. What they
+    reach in other files is found through the import statements.
+
+    Args:
+        path: a Python file.
+        profile: ``"library"`` or ``"strict"``.
+
+    Raises:
+        NkiError: NKI-L026 if there is no such file.
+    """
+    if not Path(path).is_file():
+        raise error("NKI-L026", f"there is no file {path}", help="give the path of a Python file")
+    names = scope.text_scope(Path(path))
+    run = Run(profile)
+    for found in names.source.diagnostics:
+        run.add(found)
+    for kernel in _kernels(names):
+        run.reach(kernel, ())
+    run.finish()
+    return run.diagnostics
+
+
+_passed: dict[tuple[CodeType, str], tuple[tuple[Any, ...], list[Dependency], list[Diagnostic]]] = {}
+
+
+def require(function: Any, profile: str = "library") -> list[Diagnostic]:
+    """Refuse a kernel that has mistakes.
+
+    The answer is kept for as long as the functions and classes that the kernel reaches
+    are the same.
+
+    Returns:
+        The warnings.
+
+    Raises:
+        NkiError: carrying every diagnostic, if one of them is an error.
+    """
+    function = _function_of(function)
+    key = (function.__code__, profile)
+    kept = _passed.get(key)
+    if kept is not None and kept[0] == _captured(function):
+        for names, name, value in kept[1]:
+            if names.get(name) is not value:
+                break
+        else:
+            return kept[2]
+    run = _check_function(function, profile)
+    if any(d.severity is Severity.error for d in run.diagnostics):
+        raise NkiError(run.diagnostics)
+    _passed[key] = (_captured(function), run.dependencies, run.diagnostics)
+    return run.diagnostics
+
+
+def _captured(function: FunctionType) -> tuple[Any, ...]:
+    """The functions and classes that `function` captured."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            continue
+        if isinstance(content, (FunctionType, type)):
+            found.append(content)
+    return tuple(found)
+
+
+def _function_of(value: Any) -> FunctionType:
+    from nki.kernel import jit
+
+    return jit(value).function
+
+
+def _check_function(function: FunctionType, profile: str) -> Run:
+    run = Run(profile)
+    run.reach(scope.definition_of(function), ())
+    for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        for value in scope.contained(default):
+            run.reach(value, ())
+    run.finish()
+    return run
+
+
+def _kernels(names: TextScope) -> Iterator[Definition]:
+    """The kernels of a file: decorated functions, and functions of the file that are handed to nki.jit."""
+    for node, enclosing in _definitions(names.source.module, names):
+        if any(scope.is_jit(decorator, names) for decorator in node.decorator_list):
+            yield Definition(node, names.source, enclosing, node.name)
+    for node in tree.walk(names.source.module):
+        if isinstance(node, tree.Call) and node.args and scope.is_jit(node.func, names):
+            found = scope.resolve(node.args[0], names)
+            if isinstance(found, Definition) and isinstance(found.node, tree.FunctionDef):
+                yield found
+
+
+def _definitions(node: tree.Node, names: Scope) -> Iterator[tuple[tree.FunctionDef, Scope]]:
+    """Every function under `node` with the names around it."""
+    for child in tree.children(node):
+        inner = names
+        if isinstance(child, tree.FunctionDef):
+            yield child, names
+            local = flow.bound_names(child.body) | {a.arg for a in flow.parameters(child.args)}
+            inner = _Enclosed(names, local)
+        yield from _definitions(child, inner)
+
+
+@dataclass
+class _Enclosed(Scope):
+    """The names inside a function that has not run: its locals are unknown."""
+
+    outer: Scope
+    local: set[str]
+
+    def get(self, name: str) -> Value:
+        return Unresolved.unknown if name in self.local else self.outer.get(name)
+
+    def names(self) -> Iterable[str]:
+        return [*self.local, *self.outer.names()]
+
+
+@dataclass
+class Run:
+    """One run over a kernel and what it reaches.
+
+    Attributes:
+        profile: the language profile.
+        diagnostics: what was found, in the order in which definitions were reached.
+        dependencies: the global names that decided what was reached.
+    """
+
+    profile: str
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    dependencies: list[Dependency] = field(default_factory=list)
+    _todo: list[tuple[Definition, tuple[Frame, ...]]] = field(default_factory=list)
+    _reached: dict[int, tuple[Definition, tuple[Frame, ...]]] = field(default_factory=dict)
+    _attributes: set[str] = field(default_factory=set)
+    _told: set[tuple[str, Span | None, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            known = " or ".join(repr(name) for name in PROFILES)
+            raise error("NKI-L032", f"there is no language profile {self.profile!r}", help=f"write {known}")
+        self.rows = not_accepted(self.profile)
+        self.severities = PROFILES[self.profile]
+
+    def add(self, found: Diagnostic) -> None:
+        """Keep `found` once."""
+        key = (found.code, found.span, found.message)
+        if key not in self._told:
+            self._told.add(key)
+            self.diagnostics.append(found)
+
+    def reach(self, value: Value, calls: tuple[Frame, ...]) -> None:
+        """Have `value` checked too, if it is a definition of the user's; `calls` lead to it."""
+        if isinstance(value, Definition):
+            if id(value.node) not in self._reached:
+                self._reached[id(value.node)] = (value, calls)
+                self._todo.append((value, calls))
+        elif isinstance(value, Sourceless):
+            self._report_sourceless(value, calls)
+        elif isinstance(value, Host):
+            for inner in scope.contained(value.value):
+                self.reach(inner, calls)
+
+    def depend(self, names: Scope, name: str, value: Value) -> None:
+        """What was reached depends on the global `name` being what it is."""
+        if isinstance(names, LiveScope) and isinstance(value, (Definition, Module)) and name in names.globals:
+            self.dependencies.append((names.globals, name, names.globals[name]))
+
+    def use_attribute(self, name: str) -> None:
+        """An attribute of an unknown object was read: methods of that name are reached."""
+        self._attributes.add(name)
+
+    def finish(self) -> None:
+        """Check everything reached, and what that reaches."""
+        while self._todo:
+            while self._todo:
+                self._check(*self._todo.pop(0))
+            for definition, calls in list(self._reached.values()):
+                if isinstance(definition.node, tree.ClassDef):
+                    self._reach_methods(definition, calls)
+
+    def _reach_methods(self, definition: Definition, calls: tuple[Frame, ...]) -> None:
+        for item in definition.node.body:
+            if isinstance(item, tree.FunctionDef) and (item.name in self._attributes or item.name.startswith("__")):
+                self.reach(scope.method(definition, item), calls)
+
+    def _check(self, definition: Definition, calls: tuple[Frame, ...]) -> None:
+        node = definition.node
+        before = len(self.diagnostics)
+        broken = False
+        for found in definition.file.diagnostics:
+            inside = found.span is not None and node.lineno <= found.span.line <= node.end_lineno
+            if (inside and isinstance(node, tree.FunctionDef)) or found.code in _LEXICAL:
+                broken = broken or inside
+                self.add(replace(found, stack=calls))
+        Walker(self, definition, calls, broken).run()
+        fresh = self.diagnostics[before:]
+        fresh.sort(key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0))
+        self.diagnostics[before:] = fresh
+
+    def _report_sourceless(self, value: Sourceless, calls: tuple[Frame, ...]) -> None:
+        function = value.function
+        code = function.__code__
+        last = max((line for _, _, line in code.co_lines() if line is not None), default=code.co_firstlineno)
+        broken = [d for d in value.diagnostics if d.span and code.co_firstlineno <= d.span.line <= last]
+        for found in broken or [d for d in value.diagnostics if d.span is None]:
+            self.add(found.at(calls[-1].span if calls else None, calls))
+        if not broken and all(d.span for d in value.diagnostics):
+            self.add(
+                Diagnostic(
+                    "NKI-L013",
+                    f"{function.__qualname__} is not a plain function definition in {code.co_filename}",
+                    calls[-1].span if calls else Span(code.co_filename, code.co_firstlineno),
+                    help="write it with def; a lambda, or a function made by exec, has no source a kernel can use",
+                    stack=calls,
+                )
+            )
+
+__all__ = ["Run", "check", "check_file", "require"]

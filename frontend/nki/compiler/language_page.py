@@ -1,0 +1,92 @@
+"""The page ``docs/language.md``, printed from the tables: ``python -m nki.compiler.language_page > docs/language.md``."""
+
+from __future__ import annotations
+
+from nki.compiler.constructs import CONSTRUCTS
+from nki.compiler.profile import BUILTINS, PROFILES, Verdict
+
+_HEAD = """\
+# The language of kernels
+
+<!-- Printed by `python -m nki.compiler.language_page`; the tables are nki/compiler/{constructs,profile}.py. -->
+
+A kernel is Python text that is compiled, not run. Everything a kernel reaches by name is checked
+before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
+
+Which Python is accepted depends on the profile:
+
+| what is known | `library` (default) | `strict` |
+|---|---|---|
+| documented: the language guide states it, or the public formal front end takes it | accepted | accepted |
+| used: public kernels that compile use it | accepted | refused |
+| undocumented: no source takes it, none refuses it | warning | refused |
+| refused: a source refuses it | refused | refused |
+
+Sources: the *language guide*, *migration guide* and *simulator guide* are pages of the Neuron SDK
+documentation; *KLR* is leanprover/KLR, the public formal front end; *nkilib* is the public kernel library.
+"""
+
+_FOOT = """\
+## Where the sources disagree
+
+- **Functions inside functions.** KLR refuses them; the migration guide 0.5 to 0.6 writes the bodies of
+  `nl.fori_loop` and `nl.while_loop` as such functions. Accepted.
+- **`is`.** The migration guide 0.2 to 0.3 says the compiler does not support it; KLR reads `is` as `==`, without a
+  word for `is None` and with a warning otherwise. `is None` is accepted, the rest refused.
+- **Classes without a base.** KLR takes them; the language guide asks for NKIObject. Refused.
+- **Keyword-only parameters and `**kwargs`.** KLR takes the first and warns of the second; the migration guide
+  0.2 to 0.3 refuses the `*` separator, and a call with `**` is refused by both. Refused.
+- **Unknown names.** KLR lets an unknown module pass until it is used; here every name of a kernel stands for something.
+- **`for a, b in ...`.** Tuples are unpacked in assignments by all sources; KLR takes one name as a loop variable. Refused.
+- **Instructions that return tensors.** Some of KLR's tests use Beta 1 (`x = nisa.activation(...)`); the migration
+  guide 0.1 to 0.2 requires `dst`. Refused.
+- **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
+- **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent value is
+  None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here they do.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    return "\n".join([_HEAD, _constructs(), _builtins(), _FOOT])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _in(profile: str, verdict: Verdict) -> str:
+    severity = PROFILES[profile][verdict]
+    return "yes" if severity is None else "warning" if severity.value == "warning" else "no"
+
+
+def _constructs() -> str:
+    lines = [
+        "## Constructs\n",
+        "| construct | example | `library` | `strict` | source | why not | instead |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in CONSTRUCTS:
+        example = row.example.replace("\n", " ⏎ ")
+        cells = (
+            row.title, f"`{example}`", _in("library", row.verdict), _in("strict", row.verdict), row.source, row.why, row.instead,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _builtins() -> str:
+    lines = [
+        "## Built-in names\n",
+        "Built-ins that are not in the table are refused.\n",
+        "| built-in | `library` | `strict` | source | instead |",
+        "|---|---|---|---|---|",
+    ]
+    for row in BUILTINS.values():
+        cells = (f"`{row.name}`", _in("library", row.verdict), _in("strict", row.verdict), row.source, row.instead)
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,454 @@
+"""Walks one definition that a kernel reaches and reports what is wrong in it."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity
+from nki_isa.instruction import REGISTRY
+
+from nki.compiler import calls, flow, names, scope, tree
+from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict
+from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, TextScope, Unresolved, Value
+from nki.compiler.tree import Node
+
+if TYPE_CHECKING:
+    from nki.compiler.check import Run
+
+_DUNDERS = ("__name__", "__file__", "__doc__", "__debug__", "__package__", "__class__")
+_COMPREHENSIONS = (tree.ListComp, tree.SetComp, tree.DictComp, tree.GeneratorExp)
+_STATES = {
+    Verdict.used: "outside of the documented NKI language",
+    Verdict.undocumented: "in no document of the NKI language",
+    Verdict.refused: "not in the NKI language",
+}
+
+
+class Walker:
+    """One definition of one run.
+
+    Args:
+        run: where findings go.
+        definition: what to walk.
+        calls: the user's calls that lead to it.
+        broken: True if its text has mistakes of syntax, so that some of its names are not known.
+    """
+
+    def __init__(self, run: Run, definition: Definition, calls: tuple[Frame, ...], broken: bool):
+        self.findings = run
+        self.definition = definition
+        self.calls = calls
+        self.broken = broken
+        self.file = definition.file.name
+        self.scope = definition.scope
+        self.locals: list[set[str]] = []
+        self.handles: dict[str, tree.Call] = {}
+        self.stores: Counter[str] = Counter()
+        self.results: set[int] = set()  # calls told to return no tensor
+        self.legacy: set[str] = set()
+
+    # --- reporting
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        node: Any,
+        help: str | None,
+        *,
+        severity: Severity = Severity.error,
+        notes: tuple[str, ...] = (),
+        labels: tuple[Label, ...] = (),
+    ) -> None:
+        """Keep one finding at `node`, with the calls that lead there."""
+        span = node.span(self.file)
+        stack = (*self.calls, Frame(self.definition.qualname, span))
+        self.findings.add(Diagnostic(code, message, span, help, notes, labels, stack, severity))
+
+    def reach(self, value: Value, node: Any) -> None:
+        """`value` is used at `node`."""
+        if isinstance(value, (Definition, Sourceless, Host)):
+            self.findings.reach(value, (*self.calls, Frame(self.definition.qualname, node.span(self.file))))
+
+    # --- walking
+
+    def run(self) -> None:
+        """Walk the definition."""
+        node = self.definition.node
+        parent: Node = self.definition.owner.node if self.definition.owner else self.definition.file.module
+        if isinstance(node, tree.ClassDef):
+            self.rows(node, parent)
+            for item in node.body:
+                if not isinstance(item, tree.FunctionDef):
+                    self.rows(item, node)
+            for base in self.definition.bases():
+                if isinstance(base, Definition):
+                    self.reach(base, node)
+            return
+        self.rows(node, parent)
+        self.visit(node.args, node, defaults=False)
+        self.function(node)
+
+    def function(self, node: tree.FunctionDef) -> None:
+        """The body of a function, with its parameters and locals known."""
+        local = flow.bound_names(node.body) | {a.arg for a in flow.parameters(node.args)}
+        for found in flow.misplaced(node.body):
+            word = type(found).__name__.lower()
+            self.report("NKI-L014", f"`{word}` stands outside of a loop", found, "put it in a for or while loop, or use return")
+        if not self.broken:
+            for name in flow.read_before_assignment(node):
+                message = f"{name.id!r} is read before it is assigned in {node.name}"
+                self.report("NKI-L016", message, name, f"assign {name.id} before this line")
+        outer_handles, outer_stores = self.handles, self.stores
+        self.handles = {}
+        stored = (n.id for n in tree.walk(node) if isinstance(n, tree.Name) and isinstance(n.ctx, tree.Store))
+        self.stores = Counter(stored)
+        with self.names(local):
+            for annotation in (a.annotation for a in flow.parameters(node.args)):
+                self.annotation(annotation)
+            for statement in node.body:
+                self.visit(statement, node)
+        self.handles, self.stores = outer_handles, outer_stores
+
+    @contextmanager
+    def names(self, local: set[str]) -> Iterator[None]:
+        """Inside, `local` names are bound."""
+        self.locals.append(local)
+        yield
+        self.locals.pop()
+
+    def annotation(self, node: Node | None) -> None:
+        """A class that a parameter is annotated with comes in with the argument."""
+        found = scope.resolve(node, self.scope)
+        if isinstance(found, Definition) and node is not None:
+            self.findings.depend(self.scope, getattr(node, "id", ""), found)
+            self.reach(found, node)
+
+    def visit(self, node: Node, parent: Node, defaults: bool = True) -> None:
+        """Check `node` and all below it."""
+        self.rows(node, parent)
+        special = self._VISIT.get(type(node))
+        if special is not None:
+            special(self, node, parent)
+        elif isinstance(node, tree.arguments):
+            if defaults:
+                for default in (*node.defaults, *node.kw_defaults):
+                    if default is not None:
+                        self.visit(default, node)
+        else:
+            self.below(node)
+
+    def below(self, node: Node) -> None:
+        """Visit what is below `node`."""
+        for child in tree.children(node):
+            self.visit(child, node)
+
+    def rows(self, node: Node, parent: Node) -> None:
+        """Report the constructs of `node` that the profile does not accept."""
+        for row in self.findings.rows.get(type(node), ()):
+            severity = self.findings.severities[row.verdict] or Severity.error
+            for part in row.found(node, parent):
+                at = part if isinstance(part, tree.Located) else parent
+                self.report(
+                    "NKI-L005", f"{row.title} is {_STATES[row.verdict]}: {row.why}", at, row.instead, severity=severity,
+                    notes=(f"source: {row.source}",),
+                )
+
+    def _visit_function(self, node: tree.FunctionDef, parent: Node) -> None:
+        self.visit(node.args, node)
+        self.function(node)
+
+    def _visit_class(self, node: tree.ClassDef, parent: Node) -> None:
+        """A class inside a function is refused as a whole."""
+
+    def _visit_lambda(self, node: tree.Lambda, parent: Node) -> None:
+        self.visit(node.args, node)
+        with self.names({a.arg for a in flow.parameters(node.args)}):
+            self.visit(node.body, node)
+
+    def _visit_comprehension(self, node: Node, parent: Node) -> None:
+        with self.names(flow.comprehension_names(node)):
+            self.below(node)
+
+    def _visit_annotated(self, node: tree.AnnAssign, parent: Node) -> None:
+        self.visit(node.target, node)
+        if node.value is not None:
+            self.visit(node.value, node)
+
+    def _visit_assign(self, node: tree.Assign, parent: Node) -> None:
+        self.below(node)
+        target = node.targets[0]
+        if isinstance(node.value, tree.Call) and len(node.targets) == 1 and isinstance(target, tree.Name):
+            is_new = self.instruction(node.value) is not None and id(node.value) not in self.results
+            if is_new and self.stores[target.id] == 1:
+                self.handles[target.id] = node.value
+
+    # --- names
+
+    def is_local(self, name: str) -> bool:
+        """Whether an enclosing function of the text binds `name`."""
+        return any(name in local for local in self.locals)
+
+    def value(self, node: Node) -> Value:
+        """What an expression stands for, as far as the text tells."""
+        if isinstance(node, tree.Name):
+            return Unresolved.unknown if self.is_local(node.id) else self.scope.get(node.id)
+        if isinstance(node, tree.Attribute):
+            owner = self.definition.owner
+            if owner is not None and isinstance(node.value, tree.Name) and node.value.id == self.self_name():
+                found = owner.member(node.attr)
+                return found if isinstance(found, Definition) else Unresolved.unknown
+            return scope.attribute(self.value(node.value), node.attr)
+        return Unresolved.unknown
+
+    def self_name(self) -> str:
+        """The first parameter of a method, empty for functions and static methods."""
+        node = self.definition.node
+        if self.definition.owner is None or isinstance(node, tree.ClassDef) or calls.is_static(node):
+            return ""
+        places = [*node.args.posonlyargs, *node.args.args]
+        return places[0].arg if places else ""
+
+    def _visit_name(self, node: tree.Name, parent: Node) -> None:
+        if not isinstance(node.ctx, tree.Load):
+            return
+        if self.is_local(node.id):
+            self.use_of_handle(node, parent)
+            return
+        found = self.scope.get(node.id)
+        self.findings.depend(self.scope, node.id, found)
+        if found is Unresolved.missing:
+            self.unknown_name(node)
+        elif isinstance(found, Legacy):
+            self.report_legacy(node, found)
+        elif isinstance(self.scope, TextScope) and found is Unresolved.unknown:
+            self.mentioned(node)
+        else:
+            self.reach(found, node)
+
+    def mentioned(self, node: tree.Name) -> None:
+        """The definitions that a table at the top of a file mentions."""
+        binding = self.scope.bindings.get(node.id) if isinstance(self.scope, TextScope) else None
+        if isinstance(binding, tree.Assign) and isinstance(binding.value, (tree.Dict, tree.List, tree.Tuple, tree.Call)):
+            for part in tree.walk(binding.value):
+                if isinstance(part, (tree.Name, tree.Attribute)):
+                    found = scope.resolve(part, self.scope)
+                    if isinstance(found, Definition):
+                        self.reach(found, node)
+
+    def unknown_name(self, node: tree.Name) -> None:
+        name = node.id
+        if name in _DUNDERS or self.broken:
+            return
+        origin = self.scope.origin(name)
+        if origin is not None:
+            self.unknown_attribute(node, origin[0], origin[1], name)
+            return
+        row = BUILTINS.get(name)
+        if row is not None:
+            severity = self.findings.severities[row.verdict]
+            if severity is not None:
+                note = (f"source: {row.source}",) if row.source else ()
+                message = f"the built-in {name} is {_STATES[row.verdict]}"
+                self.report("NKI-L005", message, node, row.instead or "compute it on the host and pass it in", severity=severity, notes=note)
+            return
+        if hasattr(builtins, name):
+            self.report(
+                "NKI-L005", f"the built-in {name} is not in the NKI language", node,
+                "compute the value on the host and pass it in",
+            )
+            return
+        known = {*self.scope.names(), *HOST_BUILTINS, *(n for local in self.locals for n in local)}
+        near = names.nearest(name, known)
+        hint = f"write {near}" if near else f"assign it, import it at the top of the file, or pass it to {self.definition.name}"
+        self.report("NKI-L010", f"{name!r} is no parameter, local, global or supported built-in", node, hint)
+
+    def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
+        base = self.value(node.value)
+        if isinstance(base, Legacy):
+            self.visit(node.value, node)
+            return
+        found = self.value(node)
+        if isinstance(base, Module):
+            self.findings.depend(base.scope, node.attr, found)
+        if found is Unresolved.missing and isinstance(node.ctx, tree.Load):
+            self.unknown_attribute(node, base, node.attr, self.text(node))
+        if isinstance(base, Unresolved) or (isinstance(base, Host) and found is Unresolved.unknown):
+            self.findings.use_attribute(node.attr)
+        self.reach(found, node)
+        self.visit(node.value, node)
+
+    def unknown_attribute(self, node: Any, base: Value, name: str, written: str) -> None:
+        """`base` has no `name`; the user wrote it as `written`."""
+        if isinstance(base, Module):
+            near = names.nearest(name, base.scope.names())
+            self.report("NKI-L010", f"{written}: {base.scope.file} has no {name!r}", node, near and f"write {near}")
+            return
+        if not isinstance(base, Host):
+            return
+        value = base.value
+        module = value.__name__ if isinstance(value, ModuleType) else ""
+        near = names.nearest(name, dir(value))
+        if module and not scope.is_nki(module):
+            self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, near and f"write {near}")
+            return
+        removed = names.REMOVED.get((module, name))
+        missing = names.not_modelled(module, name)
+        owner = module or getattr(value, "__name__", type(value).__name__)
+        if removed is not None:
+            notes = (f"source: {names.REMOVED_SOURCE}",)
+            self.report("NKI-L015", f"{written} was removed from the NKI API", node, removed, notes=notes)
+        elif missing is not None:
+            self.report("NKI-U011", f"{written} is in the NKI API but not modelled here", node, missing)
+        else:
+            prefix = written[: -len(name)] if written.endswith(name) else ""
+            hint = f"write {prefix}{near}" if near else f"see the names of {owner} in the API reference"
+            self.report("NKI-L011", f"{written}: {owner} has no {name!r}", node, hint)
+
+    def report_legacy(self, node: tree.Name, found: Legacy) -> None:
+        """The namespace of Beta 1, once for each name it is imported as."""
+        if node.id in self.legacy:
+            return
+        self.legacy.add(node.id)
+        imports = list(_imports(self.definition.file.module))
+        labels = tuple(
+            Label(i.span(self.file), "imported here") for i, module, bound in imports if bound == node.id and module == scope.LEGACY
+        )
+        notes = ("source: migration guide 0.3 to 0.4",)
+        if any(module == "nki" for _, module, _ in imports):
+            notes = ("this file imports both neuronxcc.nki and nki; their objects do not mix", *notes)
+        self.report(
+            "NKI-L015", f"{node.id} is {found.name}, the namespace of Beta 1", node,
+            "write import nki, import nki.language as nl, import nki.isa as nisa", notes=notes, labels=labels[:1],
+        )
+
+    # --- calls
+
+    def instruction(self, call: tree.Call) -> str | None:
+        """The opcode if `call` is of an instruction."""
+        found = self.value(call.func)
+        if isinstance(found, Host) and getattr(found.value, "__module__", "") == "nki.isa":
+            name = getattr(found.value, "__name__", "")
+            return name if name in REGISTRY else None
+        return None
+
+    def _visit_call(self, node: tree.Call, parent: Node) -> None:
+        found = self.value(node.func)
+        signature = self.signature(node, found)
+        if signature is not None:
+            self.arguments(node, parent, signature, found)
+        self.below(node)
+
+    def signature(self, node: tree.Call, found: Value) -> calls.Signature | None:
+        """What the callee takes; None where it is not known."""
+        if isinstance(found, Definition):
+            owner = self.definition.owner
+            through_self = isinstance(node.func, tree.Attribute) and self.text(node.func.value) == self.self_name()
+            return calls.of_definition(found, bound=owner is not None and through_self)
+        if isinstance(found, Host) and inspect.isfunction(found.value) and scope.is_nki(found.value.__module__):
+            return calls.of_python(self.text(node.func), found.value)
+        return None
+
+    def arguments(self, node: tree.Call, parent: Node, signature: calls.Signature, found: Value) -> None:
+        opcode = self.instruction(node)
+        module = getattr(found.value, "__module__", "") if isinstance(found, Host) else ""
+        problems = list(calls.misfits(node, signature))
+        used = opcode is not None and not isinstance(parent, (tree.Expr, tree.Return))
+        if used and any(p.name == "dst" for p in signature.parameters):
+            lacking = any(p.missing for p in problems)
+            if lacking or not (isinstance(parent, tree.Assign) and isinstance(parent.targets[0], tree.Name)):
+                self.report_result(node, parent, signature)
+                problems = [p for p in problems if not p.missing]
+        label = ()
+        if isinstance(found, Definition):
+            label = (Label(found.heading, f"{signature} is defined here"),)
+        for problem in problems:
+            removed = _removed_keyword(module, signature.callee, problem.keyword)
+            if removed is not None:
+                self.report(
+                    "NKI-L015", f"{signature.callee}: the argument {problem.keyword}= was removed from the NKI API",
+                    problem.node, removed, notes=(f"source: {names.REMOVED_SOURCE}",),
+                )
+                continue
+            hint = problem.help
+            if "dst" in problem.missing:
+                hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
+            self.report("NKI-L012", problem.message, problem.node, hint, labels=label)
+
+    def report_result(self, node: tree.Call, parent: Node, signature: calls.Signature) -> None:
+        """The value of an instruction is used as if it were its result."""
+        self.results.add(id(node))
+        hint = f"allocate a tensor with nl.ndarray and pass it: {signature.callee}(dst=tile, ...)"
+        if isinstance(parent, tree.Assign):
+            target = self.text(parent.targets[0])
+            if isinstance(parent.targets[0], tree.Name):
+                hint = f"allocate {target} with nl.ndarray and write {signature.callee}(dst={target}, ...)"
+            else:
+                hint = f"write {signature.callee}(dst={target}, ...)"
+        self.report(
+            "NKI-L015", f"{signature.callee} returns no tensor, as it did in Beta 1: it writes into dst", node, hint,
+            notes=("source: migration guide 0.1 to 0.2",),
+        )
+
+    def use_of_handle(self, node: tree.Name, parent: Node) -> None:
+        """A local that holds what an instruction returned is used as a tensor."""
+        call = self.handles.get(node.id)
+        if call is None or not isinstance(parent, (tree.Call, tree.keyword, tree.Subscript, tree.Attribute, tree.BinOp)):
+            return
+        del self.handles[node.id]
+        callee = self.text(call.func)
+        self.report(
+            "NKI-L015", f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst", node,
+            "use the tensor that was passed as dst=", labels=(Label(call.span(self.file), "assigned here"),),
+            notes=("source: migration guide 0.1 to 0.2",),
+        )
+
+    def text(self, node: Any) -> str:
+        """The source of `node`, on one line."""
+        lines = self.definition.file.text.splitlines()[node.lineno - 1 : node.end_lineno]
+        if not lines:
+            return ""
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return " ".join(line.strip() for line in lines)
+
+    _VISIT: ClassVar[dict[type[Node], Callable[..., None]]] = {
+        tree.FunctionDef: _visit_function,
+        tree.ClassDef: _visit_class,
+        tree.Lambda: _visit_lambda,
+        tree.AnnAssign: _visit_annotated,
+        tree.Assign: _visit_assign,
+        tree.Name: _visit_name,
+        tree.Attribute: _visit_attribute,
+        tree.Call: _visit_call,
+        **dict.fromkeys(_COMPREHENSIONS, _visit_comprehension),
+    }
+
+
+def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
+    """What to write instead of a keyword that older releases had; None if it is no such keyword."""
+    if not keyword or not module.startswith("nki"):
+        return None
+    name = callee.rpartition(".")[2]
+    found = names.REMOVED_KEYWORDS.get((name, keyword))
+    if found is None and (keyword == "mask" or module == "nki.isa"):
+        found = names.REMOVED_KEYWORDS.get(("", keyword))
+    return found
+
+
+def _imports(module: tree.Module) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
+    """The import statements of a file: the statement, the top package it names, the name it binds."""
+    for node in tree.walk(module):
+        if isinstance(node, tree.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                yield node, top, alias.asname or top
+        elif isinstance(node, tree.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield node, node.module.partition(".")[0], alias.asname or alias.name
