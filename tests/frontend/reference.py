@@ -22,7 +22,7 @@ _NOT_OURS = ("type_comment", "default_value")
 
 
 def stdlib_files() -> list[Path]:
-    """The files of the standard library that this Python can parse, without those that hold mistakes on purpose."""
+    """The files of the standard library, without those that hold mistakes on purpose."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(p for p in root.rglob("*.py") if "site-packages" not in p.parts)
     return [p for p in files if "lib2to3/tests/data" not in p.as_posix()]

@@ -141,7 +141,8 @@ def test_as_many_brackets_as_python_takes() -> None:
 
 
 FILES = [text for text in map(read, sample(12)) if text is not None and len(text) < 60_000]
-WORDS = sorted(language().lexer.literals.values()) + [
+WORDS = [
+    *sorted(language().lexer.literals.values()),
     "name",
     "1",
     "'",

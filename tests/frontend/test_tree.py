@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables with one case per line)
 """The syntax tree of every construct of Python 3.12, against golden text and against Python's own tree."""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Builds the syntax tree: one method per rule or alias of grammar.lark; expressions are in build_expressions.py.
+"""Builds the syntax tree: one method per rule or alias of grammar.lark.
+
+Expressions have a module of their own.
 
 A method gets the values of its rule (see the top of the grammar) and the indices of its first and last token.
 What a context-free grammar cannot say is checked here: the order of parameters and of arguments.
@@ -156,7 +158,8 @@ class Builder(ExpressionBuilder):
         )
 
     def except_clause(self, star: bool | None, caught: Any, body: list[stmt], start: int, end: int) -> Any:
-        return star, tree.ExceptHandler(*self._at(start, end), *(caught or (None, None)), body)
+        kind, name = caught or (None, None)
+        return star, tree.ExceptHandler(*self._at(start, end), kind, name, body)
 
     def with_stmt(self, items: list[tree.withitem], body: list[stmt], start: int, end: int) -> stmt:
         return tree.With(*self._at(start, end), items, body)

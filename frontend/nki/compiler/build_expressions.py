@@ -1,8 +1,8 @@
 """Builds the expressions of the syntax tree: one method per rule or alias of grammar.lark.
 
 A method gets the values of its rule (see the top of the grammar) and the indices of its first and last token.
-What a context-free grammar cannot say is checked here: what may be assigned to, and what may stand next to each
-other in brackets.
+What a context-free grammar cannot say is checked here: what may be assigned to, and what may stand next to
+each other in brackets.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from nki.compiler.tree import BINARY_OPS, BOOL_OPS, COMPARE_OPS, DEL, LOAD, STOR
 from nki_isa.diagnostics import Diagnostic
 
 Place = tuple[int, int, int, int]
-Items = tuple[Any, "list[tree.comprehension] | tuple[Any, ...] | None"]
-"""What stands in brackets: the first item, then comprehension clauses, or further items, or no comma at all."""
+Items = tuple[Any, Any]
+"""What stands in brackets: an item, then a list of clauses, a tuple of further items, or None (no comma)."""
 
 _COMMENT = re.compile("#.*")
 _TARGETS = {"assigned to": STORE, "deleted": DEL}
@@ -210,25 +210,29 @@ class ExpressionBuilder:
         return tree.comprehension(self._store(target), iterable, ifs, int(bool(is_async)))
 
     def parenthesised(self, group: Any, start: int, end: int) -> expr:
+        place = self._at(start, end)
+        if group is None:
+            return tree.Tuple(*place, [], LOAD)
         if isinstance(group, expr):
             return group
-        first, rest = group or (None, ())
-        if rest is None:
-            if isinstance(first, tree.Starred):
-                self._error_at(
-                    "NKI-L004", "`*` unpacks into nothing here", first, "Write `(*x,)` to make a tuple."
-                )
-            only: expr = first
-            return only
+        first, rest = group
         if isinstance(rest, list):
-            return tree.GeneratorExp(*self._at(start, end), self._element(first), rest)
-        return tree.Tuple(*self._at(start, end), [first, *rest] if group else [], LOAD)
+            return tree.GeneratorExp(*place, self._element(first), rest)
+        if rest is not None:
+            return tree.Tuple(*place, [first, *rest], LOAD)
+        if isinstance(first, tree.Starred):
+            self._error_at("NKI-L004", "`*` unpacks into nothing here", first, "Write `(*x,)` for a tuple.")
+        only: expr = first
+        return only
 
     def list_(self, items: Items | None, start: int, end: int) -> expr:
-        first, rest = items or (None, ())
+        place = self._at(start, end)
+        if items is None:
+            return tree.List(*place, [], LOAD)
+        first, rest = items
         if isinstance(rest, list):
-            return tree.ListComp(*self._at(start, end), self._element(first), rest)
-        return tree.List(*self._at(start, end), [first, *(rest or ())] if items else [], LOAD)
+            return tree.ListComp(*place, self._element(first), rest)
+        return tree.List(*place, [first, *(rest or ())], LOAD)
 
     def dict_or_set_item(self, key: expr, value: expr | None, _start: int, _end: int) -> Any:
         return key if value is None else (key, value)
@@ -250,7 +254,8 @@ class ExpressionBuilder:
                         first[1],
                         "Write `key: value for ...`.",
                     )
-                return tree.DictComp(*place, *first, rest)
+                key, value = first
+                return tree.DictComp(*place, key, value, rest)
             return tree.SetComp(*place, self._element(first), rest)
         every = [first, *(rest or ())]
         pairs = [item for item in every if isinstance(item, tuple)]

@@ -1,8 +1,8 @@
 """What to say about a syntax error: by example where the mistake is a frequent one, else what was expected.
 
-An example is a malformed text with what to say about it. Parsing it shows at which place of the grammar, and at
-which token, such a mistake surfaces; a mistake that surfaces there gets the same words. So the table below never
-names states or rules, and stays right when the grammar changes.
+An example is a malformed text with what to say about it. Parsing it shows at which place of the grammar, and
+at which token, such a mistake surfaces; a mistake that surfaces there gets the same words. So the table below
+never names states or rules, and stays right when the grammar changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Alike(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Malformed texts and what to say about them; `{found}` and `{previous}` stand for tokens of the user's text."""
+    """Malformed texts and what to say about them, with `{found}` and `{previous}` for the user's tokens."""
 
     texts: tuple[str, ...]
     message: str
@@ -89,19 +89,23 @@ EXAMPLES = (
     ),
     Example(("print x\n",), "`print` is a function", "Write `print(...)`.", Alike.previous),
     Example(
-        tuple(
-            before + second + after + "\n"
-            for before, after in (
-                ("a ", ""),
-                ("f(a ", ")"),
-                ("f(x=a ", ")"),
-                ("(a ", ")"),
-                ("[a ", "]"),
-                ("x[a ", "]"),
-            )
-            for second in ("b", "1", "'b'", "f'b'", "True")
-        )
-        + ("{a b}\n", "{a 1}\n", "{a 'b'}\n"),
+        (
+            *tuple(
+                before + second + after + "\n"
+                for before, after in (
+                    ("a ", ""),
+                    ("f(a ", ")"),
+                    ("f(x=a ", ")"),
+                    ("(a ", ")"),
+                    ("[a ", "]"),
+                    ("x[a ", "]"),
+                )
+                for second in ("b", "1", "'b'", "f'b'", "True")
+            ),
+            "{a b}\n",
+            "{a 1}\n",
+            "{a 'b'}\n",
+        ),
         "`{previous}` and `{found}` stand side by side",
         "Write an operator or a comma between them.",
     ),
@@ -252,7 +256,7 @@ def _shown(tokens: Tokens, position: int) -> str:
 
 
 def _place(tokens: Tokens, position: int) -> Span:
-    """The place of a token; layout has none, so the end of the line or the first token of the block stands for it."""
+    """The place of a token; for layout, the end of the line or the first token of the block."""
     if tokens.types[position] in ("_INDENT", "_DEDENT"):
         following = position
         while tokens.types[following] in ("_INDENT", "_DEDENT"):

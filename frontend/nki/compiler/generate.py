@@ -196,7 +196,7 @@ class _Writer:
     def _write(
         self, item: Expression, verified: bool = False, skipped: frozenset[str] = frozenset()
     ) -> list[str]:
-        """Match `item`; `verified` says that its first token was looked at, `skipped` what else was possible."""
+        """Match `item`; `verified`: its first token was looked at, `skipped`: what was possible before it."""
         match item:
             case Match():
                 return self._write_match(item, verified, skipped)
@@ -267,9 +267,9 @@ class _Writer:
         return result
 
     def _tries(self, choice: Choice) -> list[tuple[Sequence, Lookahead]]:
-        """The ways of `choice` with what each asks for; the last way for a token takes it whatever comes after.
+        """The ways of `choice` with what each asks for.
 
-        So a mistake after the token is found where it is, inside that way.
+        The last way for a token takes it whatever comes after, so a mistake after it is found where it is.
         """
         tries = self.grammar.decisions[choice]
         last = {token: i for i, trie in enumerate(tries) for token in trie}

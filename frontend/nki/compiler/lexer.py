@@ -1,9 +1,9 @@
 """Source text -> tokens: Lark's terminals, plus layout, brackets, f-strings and soft keywords.
 
 Lark's lexer finds the tokens of the grammar. What regular expressions cannot say is added here: indentation
-becomes tokens, newlines inside brackets disappear, the inside of f-strings is taken apart, and `match`, `case`,
-`type` and the parenthesis of a `with` are told from their namesakes. Nothing here raises for a mistake in the
-text: it is reported, mended, and lexing goes on.
+becomes tokens, newlines inside brackets disappear, the inside of f-strings is taken apart, and `match`,
+`case`, `type` and the parenthesis of a `with` are told from their namesakes. Nothing here raises for a
+mistake in the text: it is reported, mended, and lexing goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lark.lexer import BasicLexer
 from lark.utils import TextSlice
@@ -62,7 +64,7 @@ _FORMAT_SPEC_TEXT = {
 
 @dataclass(slots=True)
 class Tokens:
-    """The tokens of a text as columns; lines count from 1, columns from 0 in characters, ends are exclusive."""
+    """The tokens of a text, column by column; places as in :mod:`nki.compiler.tree`."""
 
     file: str
     text: str
@@ -95,7 +97,7 @@ class Tokens:
 
 @dataclass(slots=True)
 class _FString:
-    """An f-string being read: `fields` holds, for each open replacement field, the number of open brackets."""
+    """An f-string being read; `fields`: the number of open brackets at each replacement field."""
 
     quote: str
     raw: bool
@@ -166,7 +168,6 @@ class _Run:
         types, texts = out.types, out.texts
         lines, columns, end_lines, end_columns = out.lines, out.columns, out.end_lines, out.end_columns
         special = self.special
-        plain_names = text.isascii()
         while self.pos < end:
             pos = self.pos
             if text[pos] == " ":
@@ -185,7 +186,7 @@ class _Run:
             if name == "NAME":
                 kind = keywords.get(value, "NAME")
                 if kind == "NAME":
-                    if not plain_names:
+                    if not value.isascii():
                         value = self.name(value)
                     if value in _SOFT_KEYWORDS and (not types or types[-1] in _STATEMENT_STARTS):
                         self.soft.append(len(types))
@@ -197,7 +198,7 @@ class _Run:
                 if handler is not None:
                     handler(self, kind, value)
                     continue
-            self.pos = end_pos = pos + len(value) if plain_names else pos + len(found[0])
+            self.pos = end_pos = pos + len(found[0])
             types.append(kind)
             texts.append(value)
             lines.append(self.line)
@@ -246,11 +247,9 @@ class _Run:
 
     def close_bracket(self, kind: str, value: str) -> None:
         """A closing bracket: of its own kind, or reported and taken for the kind that is open."""
-        inner = self.fstrings[-1] if self.fstrings else None
-        if inner and len(self.brackets) == inner.fields[-1]:
-            if kind == "}":
-                self.end_field()
-                return
+        if kind == "}" and self.in_field():
+            self.end_field()
+            return
         if not self.brackets:
             self.report(
                 "NKI-L003",
@@ -275,7 +274,7 @@ class _Run:
         self.add(CLOSERS[opener], value, 1)
 
     def newline(self, _kind: str, value: str) -> None:
-        """The end of a line with all blank lines and comments after it, up to the first token of the next one."""
+        """The end of a line, and the blank lines and comments up to the next token."""
         after = self.pos + len(value)
         if self.brackets and not self.fstrings and _STATEMENT_WORD.match(self.text, after):
             self.unclosed()
@@ -352,9 +351,7 @@ class _Run:
             self.add(kind, value, len(value))
 
     def name(self, value: str) -> str:
-        """A name in its normal form, as Python compares names."""
-        if value.isascii():
-            return value
+        """A name beyond ASCII in its normal form, as Python compares names."""
         normal = unicodedata.normalize("NFKC", value)
         if not normal.isidentifier():
             wrong = next((i for i in range(len(value)) if not f"{'a' * (i > 0)}{value[i]}".isidentifier()), 0)
@@ -371,7 +368,7 @@ class _Run:
         self.fstring_text()
 
     def fstring_text(self) -> None:
-        """Literal text of the innermost f-string, or of the format spec that is open in it, and what ends it."""
+        """Literal text of the innermost f-string or of its open format spec, and what ends it."""
         inner = self.fstrings[-1]
         pattern = _FORMAT_SPEC_TEXT[inner.quote] if inner.fields else _FSTRING_TEXT[inner.quote, inner.raw]
         found = pattern.match(self.text, self.pos)
@@ -399,6 +396,10 @@ class _Run:
             case _:
                 self.unterminated()
 
+    def in_field(self) -> bool:
+        """Whether what comes is part of a replacement field and in no bracket inside it."""
+        return bool(self.fstrings) and len(self.brackets) == self.fstrings[-1].fields[-1]
+
     def end_field(self) -> None:
         """The brace that closes a replacement field."""
         self.brackets.pop()
@@ -408,14 +409,13 @@ class _Run:
 
     def colon(self, kind: str, value: str) -> None:
         """A colon, or an operator that begins with one: in a replacement field it begins the format spec."""
-        inner = self.fstrings[-1] if self.fstrings else None
-        if inner and len(self.brackets) == inner.fields[-1]:
+        if self.in_field():
             self.add(":", ":", 1)
             self.fstring_text()
         else:
             self.add(kind, value, len(value))
 
-    special = {
+    special: ClassVar[dict[str, Callable[[_Run, str, str], None]]] = {
         "(": open_bracket,
         "[": open_bracket,
         "{": open_bracket,
@@ -452,7 +452,7 @@ class _Run:
         self.pos += 1
 
     def unterminated(self, start: int | None = None) -> None:
-        """A string without its closing quote: report it, end it and everything inside it, go on at the next line."""
+        """A string without its closing quote: it ends here with all inside it; go on at the next line."""
         if self.fstrings:
             outer = self.fstrings[0]
             types = self.out.types
@@ -489,7 +489,7 @@ class _Run:
     # --- Soft keywords --------------------------------------------------------------------------------------
 
     def tell_soft_keywords(self) -> None:
-        """Give `match`, `case`, `type` and the parenthesis of a `with` types of their own where they are special."""
+        """Give `match`, `case`, `type` and the parenthesis of a `with` types of their own where special."""
         types = self.out.types
         for i in self.soft:
             following = types[i + 1]
@@ -517,7 +517,7 @@ class _Run:
                 types[j] = "_CASE"
 
     def encloses_items(self, i: int) -> bool:
-        """Whether the parenthesis at `i` holds the items of a `with`, rather than being part of an expression."""
+        """Whether the parenthesis at `i` holds the items of a `with` and is no part of an expression."""
         types = self.out.types
         depth = 0
         for j in range(i, len(types)):
@@ -528,9 +528,10 @@ class _Run:
                 depth -= 1
                 if depth == 0:
                     return types[j + 1] == ":" and j > i + 1
-            elif depth == 1:
-                if kind in (":=", "for", "yield") or (kind == "*" and types[j - 1] in ("(", ",")):
-                    return False
+            elif depth == 1 and (
+                kind in (":=", "for", "yield") or (kind == "*" and types[j - 1] in ("(", ","))
+            ):
+                return False
         return False
 
 

@@ -1,8 +1,8 @@
 """LL(k): from a grammar in Lark's notation to lookahead sets and a proof that k tokens decide.
 
-Lark reads the grammar. For every choice, option and repetition of it the lookahead is computed: FIRST_k of each
-way on, followed by FOLLOW_k of the rule, and only as deep as is needed to tell the ways apart. A grammar where
-k tokens do not suffice is refused, naming both ways and the tokens they share. From what remains
+Lark reads the grammar. For every choice, option and repetition of it the lookahead is computed: FIRST_k of
+each way on, followed by FOLLOW_k of the rule, and only as deep as is needed to tell the ways apart. A grammar
+where k tokens do not suffice is refused, naming both ways and the tokens they share. From what remains
 :mod:`nki.compiler.generate` makes the parser.
 """
 
@@ -106,7 +106,7 @@ class Follow:
 Expression = Match | Call | Sequence | Choice | Optional | Repeat
 
 Stack = tuple[Any, Any]
-"""What is still to be matched, as a linked list: ``(expression, rest)``, ending in ``(Follow(rule), None)``."""
+"""What is still to be matched, as a linked list ``(expression, rest)`` that ends in a :class:`Follow`."""
 
 Lookahead = dict[str, "Lookahead | None"]
 """Token strings as a trie: a token alone decides (`None`), or it needs the tokens after it."""
@@ -127,8 +127,8 @@ class Rule:
 def read_rules(text: str) -> dict[str, Rule]:
     """The rules of a grammar by name.
 
-    This is the one place that touches ``lark.load_grammar``, which Lark does not document; the version of Lark
-    is pinned and ``tests/frontend/test_llk.py`` holds the shape it relies on.
+    This is the one place that touches ``lark.load_grammar``, which Lark does not document; the version of
+    Lark is pinned and ``tests/frontend/test_llk.py`` holds the shape it relies on.
     """
     try:
         grammar, _ = load_grammar(text, "<grammar>", [], False)
@@ -166,7 +166,8 @@ def _read(tree: Tree[Any], keep: bool) -> Expression:
             name = str(children[0].name)
             return Match(name, kept=keep or not name.startswith("_"))
         case "value" if isinstance(children[0], Tree) and children[0].data == "literal":
-            return Match(_literal(children[0].children[0]), kept=keep)
+            literal: Any = children[0].children[0]
+            return Match(_literal(literal), kept=keep)
     raise GrammarError(f"unknown notation in the grammar: {tree}")
 
 
@@ -176,9 +177,10 @@ def _literal(token: Token) -> str:
     return str(token[1:-1])
 
 
-def _sequence(tree: Tree[Any], keep: bool) -> Sequence:
+def _sequence(tree: Any, keep: bool) -> Sequence:
     if tree.data == "alias":
-        return Sequence(_sequence(tree.children[0], keep).items, str(tree.children[1].name))
+        expansion, alias = tree.children
+        return Sequence(_sequence(expansion, keep).items, str(alias.name))
     if tree.data == "expansion":
         return Sequence(tuple(_read(child, keep) for child in tree.children))
     return Sequence((_read(tree, keep),))
@@ -190,7 +192,7 @@ def _body(tree: Tree[Any], keep: bool) -> Sequence | Choice:
 
 
 def build_lexer(text: str, start: str) -> tuple[Any, dict[str, str]]:
-    """Lark's basic lexer for the terminals of the grammar, and the text of each terminal that is a plain string."""
+    """Lark's basic lexer of the grammar, and the text of each terminal that is a plain string, by name."""
     lark = Lark(text, parser=None, lexer="basic", start=start)
     literals = {t.name: t.pattern.value for t in lark.terminals if isinstance(t.pattern, PatternStr)}
     return lark.lexer, literals
@@ -211,7 +213,7 @@ class Grammar:
             the tries of going in and of going on.
 
     Raises:
-        GrammarError: a rule is missing or left-recursive, a repetition can match nothing, or k tokens do not decide.
+        GrammarError: a rule is left-recursive, a repetition can match nothing, or k tokens do not decide.
     """
 
     rules: dict[str, Rule]

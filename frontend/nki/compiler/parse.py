@@ -75,8 +75,8 @@ _results: OrderedDict[tuple[str, str], ParseResult] = OrderedDict()
 def parse(text: str, file: str) -> ParseResult:
     """The syntax tree of `text`.
 
-    Never raises for a mistake in the text: each becomes a diagnostic, with codes NKI-L001 to NKI-L008, and the
-    statement it is in is left out of the tree. The same text and file give the same result object.
+    Never raises for a mistake in the text: each becomes a diagnostic, with codes NKI-L001 to NKI-L008, and
+    the statement it is in is left out of the tree. The same text and file give the same result object.
 
     Args:
         text: Python source text; a byte order mark and any kind of line end are understood.
@@ -147,7 +147,7 @@ class _Parse:
         return position + (types[position] == "_NEWLINE")
 
     def is_explained(self, start: int, position: int) -> bool:
-        """Whether the lexer has reported a mistake between the tokens: it is the likely cause of a mismatch."""
+        """Whether the lexer has reported a mistake between the tokens, the likely cause of a mismatch."""
         first, last = self.tokens.lines[start], self.tokens.end_lines[position]
         return any(d.span and first <= d.span.line <= last for d in self.unreadable)
 

@@ -1,10 +1,10 @@
 """The syntax tree: the classes and fields of Python's abstract grammar, with places counted in characters.
 
-Names are those of https://docs.python.org/3.12/library/ast.html#abstract-grammar, so that a tree can be lowered
-to host nodes by reflection: a class has the class of the same name, a field the field of the same name, and a
-member of an enumeration the class of the member's name.
+Names are those of https://docs.python.org/3.12/library/ast.html#abstract-grammar, so that a tree can be
+lowered to host nodes by reflection: each class has its namesake, and so has each field.
 
-Places follow the same page, except that columns count characters: lines from 1, columns from 0, the end exclusive.
+Places follow the same page, except that columns count characters: lines from 1, columns from 0, the end
+exclusive.
 """
 
 from __future__ import annotations
