@@ -145,7 +145,10 @@ def test_registers_hold_32_bits():
     b.emit(register_move(a, 2**31), register_move(c, a), register_store(cells[0], c))
     b.emit(register_move(a, -5), register_store(cells[1], a), register_store(view(out, (1, 1), (4, 1), 2), 7))
     b.emit(register_move(a, 2**32 + 3), register_store(cells[3], a))
-    assert b.run().outputs[0].tolist() == [[-(2**31), -5, 7, 3]]
+    seen = []
+    done = b.run(observers=[lambda instruction, registers: seen.append(registers[0])])
+    assert done.outputs[0].tolist() == [[-(2**31), -5, 7, 3]]
+    assert seen[1] == -(2**31) and seen[-1] == 3
 
 
 # --- run-time addresses

@@ -20,6 +20,7 @@ from nki_isa.constraints import (
     elements_multiple,
     elements_per_partition,
     excludes,
+    free_pattern,
     listed,
     memory,
     partitions,
@@ -185,7 +186,17 @@ def _transposed_sum(i: Any, target: Target) -> str | None:
     return None
 
 
+@tensors_only("dst", "stationary")
+def _fp8_transpose_step(i: Any, target: Target) -> str | None:
+    if i.is_transpose and target.nc_version >= 3 and i.stationary.dtype.itemsize == 1:
+        pattern = free_pattern(i.dst)
+        if any(stride % 2 for stride, _ in pattern):
+            return f"dst {shape_of(i.dst)} steps {pattern[-1][0]} fp8 element, a transpose writes every second"
+    return None
+
+
 _MATMUL = "nki/api/nki/isa (nc_matmul)"
+_TRN2 = "nki/guides/architecture/trainium2_arch (built-in transpose)"
 
 
 @instruction
@@ -203,7 +214,8 @@ class nc_matmul(_Matmul):
     hints shorten float32 products of operands that hold only zeros and ones.
 
     With ``is_transpose=True`` and an identity as `moving`, `dst` is the transpose of
-    `stationary`: bit for bit since NeuronCore-v3, an ordinary product before.
+    `stationary`: bit for bit since NeuronCore-v3, an ordinary product before. (The zero bytes
+    that a transpose of fp8 leaves between its results are not modelled.)
 
     Errors: NKI-V101 to V115; NKI-V130 and V131 about accumulation; NKI-N001 for a transpose
     by something else than an identity.
@@ -266,7 +278,14 @@ class nc_matmul(_Matmul):
             "Since NeuronCore-v3 a transpose moves bits and adds to nothing.",
             _transposed_sum,
             "leave accumulate unset, or leave is_transpose unset for a real product",
-            source="nki/guides/architecture/trainium2_arch (built-in transpose)",
+            source=_TRN2,
+        ),
+        Constraint(
+            "NKI-V114",
+            "Since NeuronCore-v3 a transpose of fp8 writes 16-bit elements, the upper byte zero.",
+            _fp8_transpose_step,
+            "allocate dst twice as wide and pass every second element, dst[:, ::2]",
+            _TRN2,
         ),
         *indirection("dst", "stationary", "moving", gather="stationary", source=_MATMUL),
         Constraint(

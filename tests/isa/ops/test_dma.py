@@ -218,6 +218,7 @@ def test_rules(code, target, make):
         (lambda: copy(dst=dst_of((512, 64), region=HBM), src=TABLE), 2, 65536, "store"),  # the longest row
         (lambda: copy(src=view(TABLE, (128, 64), (64, 2))), 128 * 64, 4, "load"),  # strided: an element each
         (lambda: copy(src=ROWS), 128, 256, "load"),
+        (lambda: copy(dst=dst_of((128, 64), region=HBM), src=ROWS), 128, 256, "store"),  # rows do not join
         (lambda: copy(dst=gathered(TABLE, 128), src=dst_of((128, 64))), 128, 256, "store"),
         (lambda: copy(dst=dst_of((128, 64), "bfloat16")), 128, 256, "load"),
     ],
