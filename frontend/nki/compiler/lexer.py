@@ -33,11 +33,9 @@ _STATEMENT_STARTS = LAYOUT | {";", ":"}
 # bracket was left open.
 _STATEMENT_WORD = re.compile(
     r"(?:def|class|return|while|assert|with|import|raise|try|pass|break|continue|del|global|nonlocal|elif)\b"
-    r"|@[^\W\d]"
 )
 _AFTER_NUMBER = re.compile(r"(?!(?:and|else|for|if|in|is|not|or)\b)\w+")
 _LEADING_ZERO = re.compile(r"0[0-9_]*[1-9][0-9_]*")
-_REST_OF_LINE = re.compile(r"[^\n]*")
 _FIRST_INDENT = re.compile(r"([ \t\f]*)[^ \t\f\n#\\]")
 
 # The literal text of an f-string up to what ends it: a quote, a brace, and a newline unless triple-quoted.
@@ -97,8 +95,9 @@ class Tokens:
 
 @dataclass(slots=True)
 class _FString:
-    """An f-string being read; `fields`: the number of open brackets at each replacement field."""
+    """An f-string being read: its first token, and how many brackets are open around it and in each field."""
 
+    start: int
     quote: str
     raw: bool
     brackets: int
@@ -147,9 +146,10 @@ class _Run:
             self.indent(first[1])
         self.loop()
         if self.fstrings:
-            self.unterminated(self.out.types.index("FSTRING_START"))
+            self.unterminated()
         if self.brackets:
             self.unclosed()
+        if self.out.types and self.out.types[-1] not in LAYOUT:
             self.add("_NEWLINE", "", 0)
         for _ in self.indents[1:]:
             self.add("_DEDENT", "", 0)
@@ -363,7 +363,8 @@ class _Run:
     def start_fstring(self, kind: str, value: str) -> None:
         """The prefix and quote of an f-string."""
         quote = value.lstrip("fFrR")
-        self.fstrings.append(_FString(quote, len(value) - len(quote) == 2, len(self.brackets)))
+        raw = len(value) - len(quote) == 2
+        self.fstrings.append(_FString(len(self.out.types), quote, raw, len(self.brackets)))
         self.add(kind, value, len(value))
         self.fstring_text()
 
@@ -451,27 +452,23 @@ class _Run:
         self.report("NKI-L001", message, 1, help)
         self.pos += 1
 
-    def unterminated(self, start: int | None = None) -> None:
+    def unterminated(self) -> None:
         """A string without its closing quote: it ends here with all inside it; go on at the next line."""
         if self.fstrings:
-            outer = self.fstrings[0]
-            types = self.out.types
-            start = len(types) - 1 - types[::-1].index("FSTRING_START") if start is None else start
-            span, quote = self.out.span(start), outer.quote
-            del self.brackets[outer.brackets :]
+            quote, span = self.fstrings[-1].quote, self.out.span(self.fstrings[-1].start)
+            del self.brackets[self.fstrings[0].brackets :]
             self.fstrings.clear()
         else:
             quote = self.text[self.pos]
             quote = quote * 3 if self.text.startswith(quote * 3, self.pos) else quote
             span = self.here(len(quote))
-        rest = _REST_OF_LINE.match(self.text, self.pos)
-        length = len(rest[0]) if rest and len(quote) == 1 else len(self.text) - self.pos - 1
         help = f"Close it with `{quote}`" + (
             ", or use three quotes for several lines." if len(quote) == 1 else "."
         )
         message = f"the string that begins with `{quote}` is not closed"
         self.out.diagnostics.append(Diagnostic("NKI-L007", message, span, help=help))
-        self.add("STRING", "''", max(length, 0))
+        end = self.text.find("\n", self.pos) if len(quote) == 1 else len(self.text) - 1
+        self.add("STRING", "''", max(end - self.pos, 0))
 
     def unclosed(self) -> None:
         """Brackets that are still open where a statement begins: report the innermost, close all."""

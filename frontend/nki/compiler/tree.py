@@ -15,6 +15,8 @@ from typing import ClassVar
 
 from nki_isa.diagnostics import Span
 
+_PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
@@ -23,7 +25,7 @@ class Node:
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        cls._fields = tuple(cls.__dict__.get("__slots__", ()))
+        cls._fields = tuple(name for name in cls.__dict__.get("__slots__", ()) if name not in _PLACE)
 
     def __repr__(self) -> str:
         return dump(self)
