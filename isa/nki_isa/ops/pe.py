@@ -20,7 +20,6 @@ from nki_isa.constraints import (
     elements_multiple,
     elements_per_partition,
     excludes,
-    free_pattern,
     listed,
     memory,
     partitions,
@@ -36,6 +35,7 @@ from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
+from nki_isa.operands import free_pattern
 from nki_isa.systolic import ARRAY, ONE_BANK, is_indirect, tiling, untiled_indirection, widths
 from nki_isa.tensor import NkiTensor
 
@@ -189,9 +189,9 @@ def _transposed_sum(i: Any, target: Target) -> str | None:
 @tensors_only("dst", "stationary")
 def _fp8_transpose_step(i: Any, target: Target) -> str | None:
     if i.is_transpose and target.nc_version >= 3 and i.stationary.dtype.itemsize == 1:
-        pattern = free_pattern(i.dst)
-        if any(stride % 2 for stride, _ in pattern):
-            return f"dst {shape_of(i.dst)} steps {pattern[-1][0]} fp8 element, a transpose writes every second"
+        strides = [stride for stride, _ in free_pattern(i.dst)]
+        if any(stride % 2 for stride in strides):
+            return f"dst {shape_of(i.dst)} has strides {strides}, an fp8 transpose writes every second element"
     return None
 
 

@@ -278,7 +278,7 @@ def indirect(t, index_dtype="uint32"):
     )
 
 
-FP8 = psum(128, 256, dtype="float8_e5m2")
+FP8 = {"a": "float8_e5m2", "n": 128, "is_transpose": True, "dst": psum(128, 256, dtype="float8_e5m2")}
 RULES = [
     # memories
     (None, TRN2, {}),
@@ -329,8 +329,8 @@ RULES = [
     ("NKI-V105", TRN2, {"n": 128, "is_transpose": True}),
     (None, TRN1, {"n": 128, "is_transpose": True}),
     ("NKI-V113", TRN2, {"a": "float32", "n": 128, "is_transpose": True, "accumulate": True}),
-    ("NKI-V114", TRN2, {"a": "float8_e5m2", "n": 128, "dst": view(FP8, (128, 128), (256, 1)), "is_transpose": True}),
-    (None, TRN2, {"a": "float8_e5m2", "n": 128, "dst": view(FP8, (128, 128), (256, 2)), "is_transpose": True}),
+    ("NKI-V114", TRN2, {**FP8, "dst": view(FP8["dst"], (128, 128), (256, 1))}),
+    (None, TRN2, {**FP8, "dst": view(FP8["dst"], (128, 128), (256, 2))}),
     # tensor indirection
     (None, TRN3, {"moving": indirect(operand(128, 512))}),
     ("NKI-V108", TRN2, {"moving": indirect(operand(128, 512))}),
