@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import os
 import sys
+import sysconfig
 import traceback
 from dataclasses import replace
 from types import FrameType, TracebackType
@@ -15,6 +17,9 @@ from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Span
 
 # Frames of these packages are not the user's.
 _OWN_PACKAGES = {"nki", "nki_isa", "nki_sim"}
+
+# Nor are those of files in these folders: the standard library and what is installed.
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 
 
 def install() -> None:
@@ -68,8 +73,7 @@ def user_place(found: BaseException, start: str | None = None) -> Span | None:
 
 def came_through_us(found: BaseException, start: str) -> bool:
     """True if frames of this project stand below the user's: then what is no NkiError is our mistake."""
-    frames = _frames(found.__traceback__, start)
-    return len(_user_frames(found.__traceback__, start)) < len(frames)
+    return any(_is_own(frame) for frame, _, _ in _frames(found.__traceback__, start))
 
 
 def user_traceback(found: BaseException, start: str) -> str:
@@ -105,8 +109,9 @@ def _frames(found: TracebackType | None, start: str | None) -> list[_Step]:
 
 
 def _user_frames(found: TracebackType | None, start: str | None) -> list[_Step]:
-    """The steps up to the first that is this project's; from there on a kernel's own stack tells."""
-    return list(itertools.takewhile(lambda step: not _is_own(step[0]), _frames(found, start)))
+    """The steps in the user's files up to this project's first; from there on a kernel's own stack tells."""
+    outside = itertools.takewhile(lambda step: not _is_own(step[0]), _frames(found, start))
+    return [step for step in outside if not step[0].f_code.co_filename.startswith(_LIBRARIES)]
 
 
 def _is_own(frame: FrameType) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import runpy
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 from nki import runtime, uncaught
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
@@ -88,6 +88,10 @@ def run_script(
 ) -> Outcome:
     """Run the file at `path` as ``__main__`` with these options for its kernels.
 
+    Without data kernels return zeros, so what the script finds wrong with them does not count: its own
+    ``assert`` statements are left out, an exception after a kernel call is a note or a warning, and the
+    status it exits with is ignored.
+
     Args:
         arguments: what the script finds in ``sys.argv[1:]``.
         prints: where the script's own output goes.
@@ -101,7 +105,7 @@ def run_script(
         runtime.session(target=target, profile=profile, data=data, timing=timing) as session,
     ):
         try:
-            runpy.run_path(path, run_name="__main__")
+            _execute(path, asserts=data)
         except NkiError as found:
             diagnostics += uncaught.diagnostics_of(found, path)
             if uncaught.is_internal(found):
@@ -110,11 +114,13 @@ def run_script(
             status = asked.code if isinstance(asked.code, int) else 0 if asked.code is None else 1
             if isinstance(asked.code, str):
                 print(asked.code, file=sys.stderr)
+            if session.launches and not data:
+                status = 0
         except Exception as found:  # whatever the user's script raises is the user's to see
             if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
                 diagnostics.append(_syntax_error(found))
-            elif isinstance(found, AssertionError) and session.launches and not data:
-                diagnostics.append(_own_assertion(found, path))
+            elif session.launches and not data and not uncaught.came_through_us(found, path):
+                diagnostics.append(_stopped_on_zeros(found, path))
             else:
                 diagnostics.append(_script_error(found, path))
                 error_text = _traceback(found, None if whole_traceback else path)
@@ -123,6 +129,23 @@ def run_script(
         outcome.diagnostics.extend(d for d in launch.diagnostics if d not in outcome.diagnostics)
     outcome.diagnostics.extend(diagnostics)
     return outcome
+
+
+def _execute(path: str, *, asserts: bool) -> None:
+    """Run a file as ``__main__``, with or without its ``assert`` statements; kernels keep theirs.
+
+    (Kernels are compiled from their text, not from the code object made here.)
+    """
+    code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True, optimize=-1 if asserts else 1)
+    module = ModuleType("__main__")
+    module.__file__ = path
+    before = sys.modules.get("__main__")
+    sys.modules["__main__"] = module
+    try:
+        exec(code, module.__dict__)
+    finally:
+        if before is not None:
+            sys.modules["__main__"] = before
 
 
 @contextlib.contextmanager
@@ -170,19 +193,34 @@ def _syntax_error(found: SyntaxError) -> Diagnostic:
     return Diagnostic("NKI-L004", f"Python cannot read the file: {found.msg}", span=span)
 
 
-def _own_assertion(found: AssertionError, path: str) -> Diagnostic:
+def _stopped_on_zeros(found: Exception, path: str) -> Diagnostic:
+    """A note for a comparison that failed, a warning for what else ended the script."""
+    if isinstance(found, AssertionError):
+        severity = Severity.note
+        message = (
+            "a comparison of the script failed; kernels return zeros here, so it says nothing about them"
+        )
+    else:
+        severity = Severity.warning
+        message = f"the script ended with {_described(found)}; kernels return zeros here, which may be why"
     return Diagnostic(
         "NKI-L030",
-        "an assertion of the script failed; outputs are zeros here, so it says nothing about the kernel",
+        message,
         span=uncaught.user_place(found, path),
         notes=("what the script does after it was not run",),
-        severity=Severity.note,
+        severity=severity,
     )
 
 
+def _described(found: Exception) -> str:
+    text = str(found).strip().partition("\n")[0]
+    return f"{type(found).__name__}: {text}" if text else type(found).__name__
+
+
 def _script_error(found: Exception, path: str) -> Diagnostic:
-    text = f"{type(found).__name__}: {found}" if str(found) else type(found).__name__
     place = uncaught.user_place(found, path)
     if uncaught.came_through_us(found, path):
-        return Diagnostic("NKI-I004", text, span=place, help="report it with the kernel and this traceback")
-    return Diagnostic("NKI-L031", text, span=place)
+        return Diagnostic(
+            "NKI-I004", _described(found), span=place, help="report it with the kernel and this traceback"
+        )
+    return Diagnostic("NKI-L031", _described(found), span=place)

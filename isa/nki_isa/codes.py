@@ -77,7 +77,7 @@ _ROWS = (
     Code("NKI-L028", "malformed IR text", "IR text follows the grammar that `nki-sim ir` prints."),
     Code("NKI-L029", "called outside a kernel", "Device operations are written inside a function that nki.jit compiles."),
     # --- language: the command
-    Code("NKI-L030", "assertion of the script with data off", "Without data, kernels return zeros."),
+    Code("NKI-L030", "script stopped by zeros", "Where arithmetic is left out, kernels return zeros."),
     Code("NKI-L031", "Python error in the script", "A script given to nki-sim runs without an error of its own."),
     Code("NKI-L032", "nothing of this name", "A name asked for stands in the table that is asked."),
     Code("NKI-L033", "cannot write a file", "A report goes to a place that can be written."),

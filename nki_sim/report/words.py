@@ -24,10 +24,12 @@ def time(ns: float) -> str:
 
 
 def size(octets: float) -> str:
-    """Bytes in the unit that reads best: ``4.00 MiB``."""
+    """Bytes in the unit that reads best, whole where they are: ``4 MiB``, ``2.67 KiB``."""
     for factor, unit in _SIZES:
         if octets >= factor:
-            return f"{octets / factor:.2f} {unit}"
+            return (
+                f"{octets / factor:.0f} {unit}" if octets % factor == 0 else f"{octets / factor:.2f} {unit}"
+            )
     return f"{octets:.0f} B"
 
 

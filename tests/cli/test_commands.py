@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from nki_isa.codes import CODES
 from nki_isa.instruction import REGISTRY
 from nki_isa.target import TARGETS, figures
 
+DATA = Path(__file__).parent / "data"
 RUNNING = ("run", "profile", "ir", "sbuf")
 COMMANDS = [
     ("run", "add.py"),
@@ -101,8 +103,8 @@ def test_a_python_error_shows_the_users_frames_only(nki_sim):
     assert 'script_error.py", line 12, in <module>' in shown.err
     assert 'script_error.py", line 8, in average' in shown.err
     assert "ZeroDivisionError" in shown.err
-    assert "runpy" not in shown.err and "nki_cli" not in shown.err
-    assert "runpy" in nki_sim("run", "--traceback", "script_error.py").err
+    assert "nki_cli" not in shown.err
+    assert "nki_cli" in nki_sim("run", "--traceback", "script_error.py").err
 
 
 def test_a_python_error_as_json_and_lines(nki_sim):
@@ -228,10 +230,38 @@ def test_static_check_runs_nothing(nki_sim, tmp_path):
 
 @pytest.mark.parametrize("command", [("profile", "--no-data"), ("ir",), ("sbuf",), ("check",)])
 def test_an_assertion_on_zeros_is_a_note(nki_sim, command):
+    """`assert` of the script is left out, so that the file is run to the comparison that raises."""
     shown = nki_sim(*command, "own_assertion.py")
     assert shown.status == 0
     assert "note[NKI-L030]" in shown.out + shown.err
+    assert "8 | np.testing.assert_allclose" in shown.out + shown.err
     assert nki_sim("run", "own_assertion.py").status == 0
+
+
+@pytest.mark.parametrize("command", [("profile", "--no-data"), ("ir",), ("sbuf",), ("check",)])
+def test_a_script_that_ends_on_zeros_is_a_warning(nki_sim, command):
+    shown = nki_sim(*command, "stops_on_zeros.py")
+    assert shown.status == 0
+    assert "warning[NKI-L030]" in shown.out + shown.err
+    assert "ValueError: add is not addition" in shown.out + shown.err
+    assert nki_sim("run", "stops_on_zeros.py").status == 0
+
+
+def test_the_status_a_script_exits_with_on_zeros_does_not_count(nki_sim, tmp_path):
+    script = tmp_path / "exits.py"
+    script.write_text(
+        (DATA / "exits.py").read_text().replace("int(sys.argv[1])", "3").replace("sys.argv[1]", "'3'")
+    )
+    (tmp_path / "add.py").write_text((DATA / "add.py").read_text())
+    assert nki_sim("run", script).status == 3
+    assert nki_sim("ir", script).status == 0
+
+
+@pytest.mark.parametrize("command", [*RUNNING, "check"])
+def test_assertions_of_kernels_are_kept_without_data(nki_sim, command):
+    shown = nki_sim(command, "kernel_assertion.py")
+    assert shown.status == 1
+    assert "error[NKI-L020]: a has 64 columns, not 32" in shown.out + shown.err
 
 
 def test_an_assertion_on_real_results_is_an_error(nki_sim):

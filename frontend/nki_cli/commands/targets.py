@@ -8,6 +8,7 @@ from rich.table import Table
 from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.target import TARGETS, Target, figures
+from nki_sim.report.words import size
 
 # The first suffix that fits gives the unit.
 _UNITS = (
@@ -56,9 +57,9 @@ def targets(
         table.add_column(t.name, justify="right", no_wrap=True)
     table.add_column("source", overflow="fold")
     for figure in figures():
-        cells = [f"{getattr(t, figure):.6g} {t.source(figure).evidence.value[0]}" for t in shown]
+        cells = [f"{_shown(t, figure)} {t.source(figure).evidence.value[0]}" for t in shown]
         sources = dict.fromkeys(t.source(figure).reference for t in shown)
-        table.add_row(figure, unit(figure), *cells, "; ".join(sources))
+        table.add_row(figure, "" if unit(figure) == "bytes" else unit(figure), *cells, "; ".join(sources))
     screen.show("p published, m measured, a assumed", "", table)
 
 
@@ -69,6 +70,11 @@ def unit(figure: str) -> str:
     if "tflops" in figure:
         return "TFLOPS"
     return next((name for suffix, name in _UNITS if figure.endswith(suffix)), "")
+
+
+def _shown(target: Target, figure: str) -> str:
+    value = getattr(target, figure)
+    return size(value) if unit(figure) == "bytes" else f"{value:.6g}"
 
 
 def _as_dict(target: Target, figure: str) -> dict[str, object]:

@@ -1,0 +1,124 @@
+"""Terminal tables: the figures of Profile and Placement, in units that read well."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import nki
+import nki.isa as nisa
+import nki.language as nl
+from nki import runtime
+from nki_isa.target import TRN2
+from nki_sim.profile import Profile
+from nki_sim.report import words
+from nki_sim.report.terminal import launch_line, memory_tables, profile_tables
+
+
+@nki.jit
+def many_tiles(a):
+    """Twenty tiles of different sizes, all live to the end."""
+    result = nl.ndarray((128, 1), dtype=a.dtype, buffer=nl.shared_hbm)
+    tiles = []
+    for k in range(20):
+        tile = nl.ndarray((128, 128 * (k + 1)), dtype=a.dtype, buffer=nl.sbuf)
+        nisa.memset(dst=tile, value=0.0)
+        tiles.append(tile)
+    for tile in tiles:
+        nisa.dma_copy(dst=result, src=tile[:, 0:1])
+    return result
+
+
+@nki.jit
+def empty(a):
+    return a
+
+
+def launched(kernel, *arguments):
+    with runtime.session(timing=True, data=False, target=TRN2) as session:
+        kernel(*arguments)
+    return session.launches[0]
+
+
+def text(*renderables):
+    console = Console(width=140, color_system=None)
+    with console.capture() as captured:
+        console.print(*renderables, sep="\n")
+    return captured.get()
+
+
+@pytest.mark.parametrize(
+    "ns, shown",
+    [(0, "0 ns"), (999, "999 ns"), (1000, "1.00 us"), (1234567, "1.23 ms"), (5e9, "5.00 s")],
+)
+def test_times(ns, shown):
+    assert words.time(ns) == shown
+
+
+@pytest.mark.parametrize(
+    "octets, shown",
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.50 KiB"),
+        (3 << 20, "3 MiB"),
+        (96 << 30, "96 GiB"),
+    ],
+)
+def test_sizes(octets, shown):
+    assert words.size(octets) == shown
+
+
+def test_a_launch_in_one_line():
+    launch = launched(many_tiles, np.ones((128, 4), np.float32))
+    assert launch_line(launch.program).plain == "many_tiles(a float32[128, 4]) -> float32[128, 1]  on trn2"
+    assert launch_line(launch.program, 1500.0).plain.endswith("on trn2  1.50 us")
+
+
+def test_memory_lists_the_heaviest_lines_first():
+    shown = text(*memory_tables(launched(many_tiles, np.ones((128, 4), np.float32)).placement))
+    rows = [line.split() for line in shown.splitlines() if "test_terminal.py" in line or "others" in line]
+    assert [row[1:3] for row in rows[:2]] == [["float32[128,", "2560]"], ["float32[128,", "2432]"]]
+    assert len(rows) == 13
+    assert rows[-1][:2] == ["others", "8"]
+
+
+def test_memory_of_a_kernel_without_tiles_is_one_table():
+    tables = memory_tables(launched(empty, np.ones((128, 4), np.float32)).placement)
+    assert len(tables) == 1
+    assert "0 B" in text(*tables)
+
+
+def test_profile_of_a_kernel_without_instructions():
+    launch = launched(empty, np.ones((128, 4), np.float32))
+    shown = text(*profile_tables(Profile.of(launch.timeline), launch.placement))
+    assert "0 transfers" in shown and "no matmuls" in shown
+
+
+def test_profile_shows_every_engine_and_the_wait_reasons():
+    launch = launched(many_tiles, np.ones((128, 4), np.float32))
+    profile = Profile.of(launch.timeline)
+    shown = text(*profile_tables(profile, launch.placement))
+    for name, engine in profile.engines.items():
+        row = next(line for line in shown.splitlines() if line.split()[:1] == [name])
+        assert row.split()[1] == str(engine.instructions)
+        for reason, ns in engine.idle.items():
+            assert f"{reason} {words.time(ns)}" in row
+    assert words.time(profile.total) in shown
+    assert words.counted(20, "transfer") in shown
+
+
+def test_notes_of_the_timeline_are_shown():
+    @nki.jit
+    def counted(a, n):
+        count = nisa.register_alloc()
+        index = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=index, src=n)
+        nisa.register_load(dst=count, src=index)
+        tile = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf)
+        for _ in nl.dynamic_range(0, count):
+            nisa.memset(dst=tile, value=0.0)
+        return a
+
+    launch = launched(counted, np.ones((128, 4), np.float32), np.ones((1, 1), np.int32))
+    assert "note: The loop at" in text(*profile_tables(Profile.of(launch.timeline), launch.placement))
