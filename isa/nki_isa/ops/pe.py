@@ -191,7 +191,7 @@ def _fp8_transpose_step(i: Any, target: Target) -> str | None:
     if i.is_transpose and target.nc_version >= 3 and i.stationary.dtype.itemsize == 1:
         strides = [stride for stride, _ in free_pattern(i.dst)]
         if any(stride % 2 for stride in strides):
-            return f"dst {shape_of(i.dst)} has strides {strides}, an fp8 transpose writes every second element"
+            return f"dst {shape_of(i.dst)} has strides {strides}, fp8 results are 2 elements apart"
     return None
 
 
