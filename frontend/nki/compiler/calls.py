@@ -81,7 +81,9 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
             continue
         if keyword.arg in given:
             yield Misfit(
-                keyword, f"{signature.callee} gets {keyword.arg!r} twice", f"leave out one; its signature is {signature}"
+                keyword,
+                f"{signature.callee} gets {keyword.arg!r} twice",
+                f"leave out one; its signature is {signature}",
             )
         elif keyword.arg not in by_name and not signature.more_keywords:
             near = nearest(keyword.arg, [name for name in by_name if name not in given], 0.6)
@@ -104,7 +106,9 @@ def of_python(callee: str, function: Callable[..., object]) -> Signature | None:
         return None
     parameters = signature.parameters.values()
     plain = tuple(
-        Parameter(p.name, p.kind, p.default is not p.empty) for p in parameters if p.kind in (POSITIONAL, EITHER, KEYWORD)
+        Parameter(p.name, p.kind, p.default is not p.empty)
+        for p in parameters
+        if p.kind in (POSITIONAL, EITHER, KEYWORD)
     )
     more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     return Signature(callee, plain, more, any(p.kind is p.VAR_KEYWORD for p in parameters))
@@ -165,7 +169,9 @@ def _of_class(definition: Definition) -> Signature | None:
         elif isinstance(item, tree.Assign) and isinstance(item.targets[0], tree.Name):
             found.append(item.targets[0].id)
     closed = any(last_name(d) == "dataclass" for d in definition.node.decorator_list)
-    return Signature(definition.name, tuple(Parameter(name, EITHER, True) for name in found), more_keywords=not closed)
+    return Signature(
+        definition.name, tuple(Parameter(name, EITHER, True) for name in found), more_keywords=not closed
+    )
 
 
 def _is_special(annotation: Node) -> bool:

@@ -1,4 +1,4 @@
-"""The checks that run before a kernel is specialized: all mistakes of a kernel, and of what it reaches, in one run.
+"""The checks before a kernel is specialized: all mistakes of it and of what it reaches, in one run.
 
 :func:`check` takes a function of the running program, :func:`check_file` a file that is
 read and not run. Both walk the trees of the kernel and of every function and class it
@@ -14,13 +14,22 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span, error
-
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.profile import PROFILES
-from nki.compiler.scope import Definition, Host, LiveScope, Module, Scope, Sourceless, TextScope, Unresolved, Value
+from nki.compiler.scope import (
+    Definition,
+    Host,
+    LiveScope,
+    Module,
+    Scope,
+    Sourceless,
+    TextScope,
+    Unresolved,
+    Value,
+)
 from nki.compiler.walk import Walker
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span, error
 
 _LEXICAL = ("NKI-L001", "NKI-L002", "NKI-L003")
 
@@ -133,9 +142,9 @@ def _kernels(names: TextScope) -> Iterator[Definition]:
     for node, enclosing in _definitions(names.source.module, names):
         if any(scope.is_jit(decorator, names) for decorator in node.decorator_list):
             yield Definition(node, names.source, enclosing, node.name)
-    for node in tree.walk(names.source.module):
-        if isinstance(node, tree.Call) and node.args and scope.is_jit(node.func, names):
-            found = scope.resolve(node.args[0], names)
+    for call in tree.walk(names.source.module):
+        if isinstance(call, tree.Call) and call.args and scope.is_jit(call.func, names):
+            found = scope.resolve(call.args[0], names)
             if isinstance(found, Definition) and isinstance(found.node, tree.FunctionDef):
                 yield found
 
@@ -229,7 +238,9 @@ class Run:
 
     def _reach_methods(self, definition: Definition, calls: tuple[Frame, ...]) -> None:
         for item in definition.node.body:
-            if isinstance(item, tree.FunctionDef) and (item.name in self._attributes or item.name.startswith("__")):
+            if isinstance(item, tree.FunctionDef) and (
+                item.name in self._attributes or item.name.startswith("__")
+            ):
                 self.reach(scope.method(definition, item), calls)
 
     def _check(self, definition: Definition, calls: tuple[Frame, ...]) -> None:
@@ -259,9 +270,10 @@ class Run:
                     "NKI-L013",
                     f"{function.__qualname__} is not a plain function definition in {code.co_filename}",
                     calls[-1].span if calls else Span(code.co_filename, code.co_firstlineno),
-                    help="write it with def; a lambda, or a function made by exec, has no source a kernel can use",
+                    help="write it with def; a lambda, or what exec made, has no source a kernel can use",
                     stack=calls,
                 )
             )
+
 
 __all__ = ["Run", "check", "check_file", "require"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki.compiler import tree
-from nki.compiler.profile import BUILTINS, PROFILES, Verdict
+from nki.compiler.profile import PROFILES, Verdict
 from nki.compiler.tree import Node
 
 Found = Callable[[Any, Any], Iterable[Node]]
@@ -55,7 +55,7 @@ def _when(holds: Callable[..., object]) -> Found:
     return lambda node, parent: (node,) if holds(node) else ()
 
 
-def _under(kind: type[Node] | tuple[type[Node], ...], holds: Callable[..., object] = lambda node: True) -> Found:
+def _under(kind: type[Node] | tuple[type[Node], ...], holds: Callable[..., object] = bool) -> Found:
     """The node itself where its parent is a `kind` and `holds(node)`."""
     return lambda node, parent: (node,) if isinstance(parent, kind) and holds(node) else ()
 
@@ -121,25 +121,31 @@ def _is_no_reorder(node: tree.With | tree.AsyncWith) -> bool:
 _DEFINITIONS = (tree.FunctionDef, tree.AsyncFunctionDef, tree.Lambda)
 _CLASS_BODY = (tree.FunctionDef, tree.AnnAssign, tree.Assign, tree.Pass, tree.Expr, tree.ClassDef)
 _STATEMENTS: tuple[type[Node], ...] = tuple(
-    kind for kind in vars(tree).values() if isinstance(kind, type) and issubclass(kind, tree.stmt) and kind is not tree.stmt
+    kind
+    for kind in vars(tree).values()
+    if isinstance(kind, type) and issubclass(kind, tree.stmt) and kind is not tree.stmt
 )
 _GUIDE, _KLR, _BOTH = "language guide", "KLR", "language guide, KLR"
 _M12, _M23, _M56 = "migration guide 0.1 to 0.2", "migration guide 0.2 to 0.3", "migration guide 0.5 to 0.6"
 _D, _R = Verdict.documented, Verdict.refused
 _SEQUENTIAL = "kernels are sequential programs"
-_VALUES = "its containers are tuples, lists, dictionaries and classes"
+_VALUES = "the containers are tuples, lists, dictionaries and classes"
 _CALLS = "the arguments of a call are known from its text"
 _PURE = "kernels are pure functions of their arguments"
 
 CONSTRUCTS: tuple[Construct, ...] = (
     # --- statements
-    Construct("expression-statement", "expression as a statement", _D, _BOTH, (tree.Expr,), "nisa.memset(t, 0)", _always),
+    Construct(
+        "expression-statement", "expression as a statement", _D, _BOTH, (tree.Expr,), "nisa.memset(t, 0)",
+        _always,
+    ),
     Construct("assign", "assignment", _D, _BOTH, (tree.Assign,), "x = 1", _always),
     Construct(
         "assign-unpack", "tuple unpacking", _D, _KLR, (tree.Assign,), "a, b = (1, 2)", _when(_tuple_target)
     ),
     Construct(
-        "assign-chain", "chained assignment", _D, _KLR, (tree.Assign,), "a = b = 1", _when(lambda n: len(n.targets) > 1)
+        "assign-chain", "chained assignment", _D, _KLR, (tree.Assign,), "a = b = 1",
+        _when(lambda n: len(n.targets) > 1)
     ),
     Construct(
         "assign-attribute", "assignment to an attribute", _D, _GUIDE, (tree.Attribute,), "self.x = 1",
@@ -192,14 +198,17 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     Construct(
         "nested-class", "class inside a function", _R, _KLR, (tree.ClassDef,), "class C(NKIObject): pass",
-        _under(_DEFINITIONS), "classes are known before the kernel runs", "move the class to the top of the file",
+        _under(_DEFINITIONS), "classes are known before the kernel runs",
+        "move the class to the top of the file",
     ),
     Construct(
-        "import", "`import` inside a function", _R, _KLR, (tree.Import, tree.ImportFrom), "import math", _under(_STATEMENTS),
+        "import", "`import` inside a function", _R, _KLR, (tree.Import, tree.ImportFrom), "import math",
+        _under(_STATEMENTS),
         "names are known before the kernel runs", "move the import to the top of the file",
     ),
     Construct(
-        "try", "`try` statement", _R, _KLR, (tree.Try, tree.TryStar), "try: pass\nexcept ValueError: pass", _always,
+        "try", "`try` statement", _R, _KLR, (tree.Try, tree.TryStar), "try: pass\nexcept ValueError: pass",
+        _always,
         "there are no exceptions to catch: an error ends the compilation", "test the condition with `if`",
     ),
     Construct(
@@ -227,7 +236,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         "async def f(): pass", _always, _SEQUENTIAL, "leave out `async`",
     ),
     Construct(
-        "await", "`await`", _R, _KLR, (tree.Await,), "await x", _always, _SEQUENTIAL, "call the function without `await`",
+        "await", "`await`", _R, _KLR, (tree.Await,), "await x", _always, _SEQUENTIAL,
+        "call the function without `await`",
     ),
     Construct(
         "yield", "`yield`", _R, _KLR, (tree.Yield, tree.YieldFrom), "yield x", _always,
@@ -239,24 +249,26 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     # --- definitions
     Construct(
-        "decorator", "decorator `nki.jit`, `dataclass` or `staticmethod`", _D, _BOTH, (tree.FunctionDef, tree.ClassDef),
+        "decorator", "decorator `nki.jit`, `dataclass` or `staticmethod`", _D, _BOTH,
+        (tree.FunctionDef, tree.ClassDef),
         "@dataclass\nclass C(NKIObject): pass", _decorators(known=True),
     ),
     Construct(
         "decorator-other", "decorator other than `nki.jit`, `dataclass` and `staticmethod`", _R, _KLR,
         (tree.FunctionDef, tree.ClassDef), "@functools.cache\ndef f(): pass", _decorators(known=False),
-        "a decorator runs on the host and hides the function's source", "leave it out, or decorate on the host only",
+        "a decorator runs on the host and hides the function's source",
+        "leave it out, or decorate on the host only",
     ),
     Construct(
-        "default", "default values of parameters", _D, _BOTH, (tree.arguments,), "def f(x=1): pass",
+        "default", "default value of a parameter", _D, _BOTH, (tree.arguments,), "def f(x=1): pass",
         _when(lambda n: n.defaults),
     ),
     Construct(
-        "positional-only", "positional-only parameters", _D, _KLR, (tree.arguments,), "def f(x, /): pass",
+        "positional-only", "positional-only parameter", _D, _KLR, (tree.arguments,), "def f(x, /): pass",
         lambda n, p: n.posonlyargs[:1],
     ),
     Construct(
-        "keyword-only", "keyword-only parameters", _R, _M23, (tree.arguments,), "def f(*, x=1): pass",
+        "keyword-only", "keyword-only parameter", _R, _M23, (tree.arguments,), "def f(*, x=1): pass",
         lambda n, p: n.kwonlyargs[:1],
         "the compiler refuses the * separator in a signature",
         "leave out the * and put parameters with defaults last",
@@ -272,7 +284,7 @@ CONSTRUCTS: tuple[Construct, ...] = (
         _CALLS, "name each parameter, or pass one dict with string keys",
     ),
     Construct(
-        "type-parameters", "type parameters", _R, _KLR, (tree.FunctionDef, tree.ClassDef), "def f[T](x): pass",
+        "type-parameters", "type parameter", _R, _KLR, (tree.FunctionDef, tree.ClassDef), "def f[T](x): pass",
         lambda n, p: n.type_params[:1],
         "types are not declared in kernels", "leave out the brackets after the name",
     ),
@@ -287,10 +299,12 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     Construct(
         "class-no-base", "class without a base", _R, _GUIDE, (tree.ClassDef,), "class C: pass",
-        _when(lambda n: not n.bases), "a kernel's class inherits from NKIObject", "write `class C(nl.NKIObject):`",
+        _when(lambda n: not n.bases), "a kernel's class inherits from NKIObject",
+        "write `class C(nl.NKIObject):`",
     ),
     Construct(
-        "class-keywords", "keywords of a class", _R, _KLR, (tree.ClassDef,), "class C(NKIObject, metaclass=M): pass",
+        "class-keywords", "keyword of a class", _R, _KLR, (tree.ClassDef,),
+        "class C(NKIObject, metaclass=M): pass",
         lambda n, p: n.keywords[:1],
         "a kernel's class inherits from NKIObject alone", "leave out the keyword",
     ),
@@ -299,7 +313,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         "class C(NKIObject):\n    x: int = 1", _under(tree.ClassDef),
     ),
     Construct(
-        "class-method", "method", _D, _BOTH, (tree.FunctionDef,), "class C(NKIObject):\n    def f(self): pass",
+        "class-method", "method", _D, _BOTH, (tree.FunctionDef,),
+        "class C(NKIObject):\n    def f(self): pass",
         _under(tree.ClassDef),
     ),
     Construct(
@@ -321,7 +336,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     Construct(
         "complex", "imaginary number", _R, _BOTH, (tree.Constant,), "x = 1j", _constant(complex),
-        "the values of a kernel are None, bool, int, float, str and tensors", "keep real and imaginary part apart",
+        "the values of a kernel are None, bool, int, float, str and tensors",
+        "keep real and imaginary part apart",
     ),
     Construct("tuple", "tuple", _D, _BOTH, (tree.Tuple,), "x = (1, 2)", _always),
     Construct("list", "list", _D, _BOTH, (tree.List,), "x = [1, 2]", _always),
@@ -348,7 +364,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         "what it makes is built by statements", "write a for loop that appends to a list",
     ),
     Construct(
-        "dict-comprehension", "dict comprehension", _R, _KLR, (tree.DictComp,), "x = {i: 1 for i in y}", _always,
+        "dict-comprehension", "dict comprehension", _R, _KLR, (tree.DictComp,), "x = {i: 1 for i in y}",
+        _always,
         "what it makes is built by statements", "write a for loop that sets d[key] = value",
     ),
     Construct(
@@ -371,7 +388,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         _when(lambda n: not isinstance(n.op, tree.MatMult)),
     ),
     Construct(
-        "matmul", "`@` operator", _R, _KLR, (tree.BinOp, tree.AugAssign), "x = y @ z", _when(lambda n: isinstance(n.op, tree.MatMult)),
+        "matmul", "`@` operator", _R, _KLR, (tree.BinOp, tree.AugAssign), "x = y @ z",
+        _when(lambda n: isinstance(n.op, tree.MatMult)),
         "a matrix product is an instruction", "call nisa.nc_matmul(dst, stationary, moving)",
     ),
     Construct(
@@ -382,8 +400,14 @@ CONSTRUCTS: tuple[Construct, ...] = (
         "compare-chain", "chained comparison", _D, _KLR, (tree.Compare,), "x = 0 <= y < 2",
         _when(lambda n: len(n.ops) > 1),
     ),
-    Construct("compare-in", "`in`, `not in`", _D, _KLR, (tree.Compare,), "x = y in (1, 2)", _comparison(tree.In, tree.NotIn)),
-    Construct("is-none", "`is None`, `is not None`", _D, "KLR, nkilib", (tree.Compare,), "x = y is None", _is(True)),
+    Construct(
+        "compare-in", "`in`, `not in`", _D, _KLR, (tree.Compare,), "x = y in (1, 2)",
+        _comparison(tree.In, tree.NotIn),
+    ),
+    Construct(
+        "is-none", "`is None`, `is not None`", _D, "KLR, nkilib", (tree.Compare,), "x = y is None",
+        _is(True),
+    ),
     Construct(
         "is", "`is` between values", _R, _M23, (tree.Compare,), "x = y is z", _is(False),
         "identity of objects has no meaning in a compiled kernel", "write == or !=",
@@ -400,7 +424,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         "write out the arguments: f(x[0], x[1])",
     ),
     Construct(
-        "call-star-star", "`**` in a call", _R, _KLR, (tree.keyword,), "f(**x)", _when(lambda n: n.arg is None), _CALLS,
+        "call-star-star", "`**` in a call", _R, _KLR, (tree.keyword,), "f(**x)",
+        _when(lambda n: n.arg is None), _CALLS,
         "write out the keywords: f(a=x['a'])",
     ),
     Construct(

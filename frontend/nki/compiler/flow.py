@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nki.compiler import tree
 from nki.compiler.tree import Node
@@ -20,7 +20,7 @@ def parameters(arguments: tree.arguments) -> list[tree.arg]:
     return found + ([arguments.kwarg] if arguments.kwarg else [])
 
 
-def bound_names(nodes: list[tree.stmt] | list[Node]) -> set[str]:
+def bound_names(nodes: Sequence[Node]) -> set[str]:
     """The names that running `nodes` can assign, functions inside them left out."""
     found: set[str] = set()
     todo: list[Node] = list(nodes)
@@ -134,7 +134,9 @@ class _Flow:
             self.block(node.body, state)
         elif isinstance(node, (tree.Try, tree.TryStar)):
             self.block(node.body, state)
-            self.branches([handler.body for handler in node.handlers], state, names=bound_names([*node.handlers]))
+            self.branches(
+                [handler.body for handler in node.handlers], state, names=bound_names([*node.handlers])
+            )
             self.block(node.orelse, state)
             self.block(node.finalbody, state)
         elif isinstance(node, tree.Match):
@@ -174,7 +176,7 @@ class _Flow:
 
     def loop(
         self,
-        assigning: list[Node] | list[tree.stmt],
+        assigning: Sequence[Node],
         body: list[tree.stmt],
         orelse: list[tree.stmt],
         state: _State,

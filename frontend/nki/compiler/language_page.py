@@ -1,4 +1,7 @@
-"""The page ``docs/language.md``, printed from the tables: ``python -m nki.compiler.language_page > docs/language.md``."""
+"""Prints the page ``docs/language.md`` from the tables of constructs and built-ins.
+
+Write it anew with ``python -m nki.compiler.language_page > docs/language.md``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from nki.compiler.profile import BUILTINS, PROFILES, Verdict
 _HEAD = """\
 # The language of kernels
 
-<!-- Printed by `python -m nki.compiler.language_page`; the tables are nki/compiler/{constructs,profile}.py. -->
+<!-- Printed by `python -m nki.compiler.language_page` from nki/compiler/{constructs,profile}.py. -->
 
 A kernel is Python text that is compiled, not run. Everything a kernel reaches by name is checked
 before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
@@ -31,18 +34,21 @@ _FOOT = """\
 
 - **Functions inside functions.** KLR refuses them; the migration guide 0.5 to 0.6 writes the bodies of
   `nl.fori_loop` and `nl.while_loop` as such functions. Accepted.
-- **`is`.** The migration guide 0.2 to 0.3 says the compiler does not support it; KLR reads `is` as `==`, without a
-  word for `is None` and with a warning otherwise. `is None` is accepted, the rest refused.
+- **`is`.** The migration guide 0.2 to 0.3 says the compiler does not support it; KLR reads `is` as `==`,
+  without a word for `is None` and with a warning otherwise. `is None` is accepted, the rest refused.
 - **Classes without a base.** KLR takes them; the language guide asks for NKIObject. Refused.
-- **Keyword-only parameters and `**kwargs`.** KLR takes the first and warns of the second; the migration guide
-  0.2 to 0.3 refuses the `*` separator, and a call with `**` is refused by both. Refused.
-- **Unknown names.** KLR lets an unknown module pass until it is used; here every name of a kernel stands for something.
-- **`for a, b in ...`.** Tuples are unpacked in assignments by all sources; KLR takes one name as a loop variable. Refused.
-- **Instructions that return tensors.** Some of KLR's tests use Beta 1 (`x = nisa.activation(...)`); the migration
-  guide 0.1 to 0.2 requires `dst`. Refused.
+- **Keyword-only parameters and `**kwargs`.** KLR takes the first and warns of the second; the migration
+  guide 0.2 to 0.3 refuses the `*` separator, and a call with `**` is refused by both. Refused.
+- **Unknown names.** KLR lets an unknown module pass until it is used; here every name of a kernel stands
+  for something.
+- **`for a, b in ...`.** Tuples are unpacked in assignments by all sources; KLR takes one name as a loop
+  variable. Refused.
+- **Instructions that return tensors.** Some of KLR's tests use Beta 1 (`x = nisa.activation(...)`); the
+  migration guide 0.1 to 0.2 requires `dst`. Refused.
 - **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
-- **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent value is
-  None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here they do.
+- **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent
+  value is None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here
+  they do.
 """
 
 
@@ -68,9 +74,8 @@ def _constructs() -> str:
     ]
     for row in CONSTRUCTS:
         example = row.example.replace("\n", " ⏎ ")
-        cells = (
-            row.title, f"`{example}`", _in("library", row.verdict), _in("strict", row.verdict), row.source, row.why, row.instead,
-        )  # fmt: skip
+        verdict = (_in("library", row.verdict), _in("strict", row.verdict), row.source)
+        cells = (row.title, f"`{example}`", *verdict, row.why, row.instead)
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join([*lines, ""])
 
@@ -83,7 +88,13 @@ def _builtins() -> str:
         "|---|---|---|---|---|",
     ]
     for row in BUILTINS.values():
-        cells = (f"`{row.name}`", _in("library", row.verdict), _in("strict", row.verdict), row.source, row.instead)
+        cells = (
+            f"`{row.name}`",
+            _in("library", row.verdict),
+            _in("strict", row.verdict),
+            row.source,
+            row.instead,
+        )
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join([*lines, ""])
 

@@ -68,8 +68,8 @@ class Builtin:
 _GUIDE, _KLR = "language guide", "KLR"
 _D, _S, _N, _R = Verdict.documented, Verdict.used, Verdict.undocumented, Verdict.refused
 _LOOP = "write a for loop over range(len(x))"
-_CONTAINERS = "the guide's containers are tuple, list, dict and classes"
-_SHAPES = "kernels are pure functions of their arguments"
+_CONTAINERS = "language guide: containers are tuple, list, dict and classes"
+_SHAPES = "language guide: kernels are pure functions of their arguments"
 
 _BUILTINS = (
     Builtin("range", _D, _GUIDE),
@@ -111,12 +111,12 @@ _BUILTINS = (
     Builtin("frozenset", _R, _CONTAINERS, "use a tuple"),
     Builtin("bytes", _R, _CONTAINERS, "use a string"),
     Builtin("bytearray", _R, _CONTAINERS, "use a list of int"),
-    Builtin("complex", _R, "the guide's numbers are int and float", "use two floats"),
-    Builtin("map", _R, "not in KLR", "write a for loop that appends to a list"),
-    Builtin("filter", _R, "not in KLR", "write a for loop with an if"),
-    Builtin("iter", _R, "not in KLR", _LOOP),
-    Builtin("next", _R, "not in KLR", _LOOP),
-    Builtin("super", _R, "a class inherits from NKIObject alone", "set the fields in the class's own __init__"),
+    Builtin("complex", _R, "language guide: numbers are int and float", "use two floats"),
+    Builtin("map", _R, "KLR has none", "write a for loop that appends to a list"),
+    Builtin("filter", _R, "KLR has none", "write a for loop with an if"),
+    Builtin("iter", _R, "KLR has none", _LOOP),
+    Builtin("next", _R, "KLR has none", _LOOP),
+    Builtin("super", _R, "language guide: one base, NKIObject", "set the fields in the class's own __init__"),
     Builtin("open", _R, _SHAPES, "read the file on the host and pass the values in"),
     Builtin("input", _R, _SHAPES, "pass the value as an argument"),
     Builtin("eval", _R, _SHAPES, "write the expression itself"),
@@ -127,7 +127,7 @@ _BUILTINS = (
     Builtin("locals", _R, _SHAPES, "use a dict with string keys"),
     Builtin("vars", _R, _SHAPES, "name the attributes: x.name"),
     Builtin("delattr", _R, "KLR refuses del", "set the attribute to None"),
-    Builtin("id", _R, "equality is structural in the guide", "compare with =="),
+    Builtin("id", _R, "language guide: equality is structural", "compare with =="),
 )
 
 BUILTINS: dict[str, Builtin] = {row.name: row for row in _BUILTINS}

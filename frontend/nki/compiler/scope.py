@@ -19,13 +19,12 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from nki_isa.diagnostics import Diagnostic, NkiError, Span
-
 from nki.compiler import tree
 from nki.compiler.importer import is_host
 from nki.compiler.parse import parse
 from nki.compiler.source import first_line, text_of
 from nki.compiler.tree import Node
+from nki_isa.diagnostics import Diagnostic, NkiError, Span
 
 LEGACY = "neuronxcc"
 
@@ -85,9 +84,7 @@ class Definition:
     @property
     def heading(self) -> Span:
         """The place of ``def name`` or ``class name``."""
-        node = self.node
-        word = "class" if isinstance(node, tree.ClassDef) else "def"
-        return Span(self.file.name, node.lineno, node.col_offset + 1, node.lineno, node.col_offset + len(word) + len(node.name) + 2)
+        return heading(self.node, self.file.name)
 
     def member(self, name: str) -> Definition | Unresolved:
         """A method of a class by name: its own or of a base that is known."""
@@ -108,6 +105,13 @@ class Definition:
             if not (isinstance(value, Host) and getattr(value.value, "__name__", "") == "NKIObject"):
                 found.append(value)
         return found
+
+
+def heading(node: tree.FunctionDef | tree.ClassDef, file: str) -> Span:
+    """The place of ``def name`` or ``class name``."""
+    word = "class" if isinstance(node, tree.ClassDef) else "def"
+    start = node.col_offset + 1
+    return Span(file, node.lineno, start, node.lineno, start + len(word) + 1 + len(node.name))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -136,6 +140,11 @@ class SourceFile:
     @functools.cached_property
     def _parsed(self) -> Any:
         return parse(self.text, self.name)
+
+    @functools.cached_property
+    def lines(self) -> list[str]:
+        """The text by line."""
+        return self.text.splitlines()
 
     @property
     def module(self) -> tree.Module:
@@ -232,7 +241,7 @@ def attribute(base: Value, name: str) -> Value:
 def _is_closed(value: Any) -> bool:
     """True for objects of nki whose attributes are all known without running anything."""
     owner = value if isinstance(value, type) else type(value)
-    return is_nki(owner.__module__) and not hasattr(owner, "__getattr__")
+    return is_nki(owner.__module__) and not any("__getattr__" in vars(kind) for kind in owner.__mro__)
 
 
 def is_nki(module: str | None) -> bool:
@@ -240,7 +249,7 @@ def is_nki(module: str | None) -> bool:
     return (module or "").partition(".")[0] in ("nki", "nki_isa")
 
 
-# --- the running program ---------------------------------------------------------------------------------------------
+# --- the running program ----------------------------------------------------------------------------------
 
 
 class LiveScope(Scope):
@@ -319,7 +328,9 @@ def _find_definition(function: FunctionType) -> Value:
 
 def _live_class(value: type) -> Value:
     module = sys.modules.get(value.__module__)
-    functions = [f for f in vars(value).values() if isinstance(f, FunctionType) and f.__module__ == value.__module__]
+    functions = [
+        f for f in vars(value).values() if isinstance(f, FunctionType) and f.__module__ == value.__module__
+    ]
     names = [getattr(module, "__file__", None), *(f.__code__.co_filename for f in functions)]
     for name in names:
         if not name or name.startswith("<string"):
@@ -368,7 +379,7 @@ def contained(value: Any, depth: int = 3) -> Iterator[Definition | Sourceless]:
         yield from contained(item, depth - 1)
 
 
-# --- text alone ------------------------------------------------------------------------------------------------------
+# --- text alone -------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -490,7 +501,11 @@ def _bindings(body: Iterable[Node]) -> Iterator[tuple[str, Node]]:
             for alias in node.names:
                 if alias.name != "*":
                     yield alias.asname or alias.name, _Imported(node.module or "", alias.name, node.level)
-        elif isinstance(node, tree.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], tree.Name):
+        elif (
+            isinstance(node, tree.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], tree.Name)
+        ):
             yield node.targets[0].id, node
         elif isinstance(node, tree.expr):
             continue
@@ -512,7 +527,8 @@ def text_scope(path: Path) -> TextScope:
     kept = _text_modules.get(path)
     if kept is not None and kept.source.text == text:
         return kept
-    folder, names = path.parent, []
+    folder = path.parent
+    names: list[str] = []
     while (folder / "__init__.py").exists():
         names.insert(0, folder.name)
         folder = folder.parent
@@ -547,6 +563,8 @@ def is_jit(node: Node | None, scope: Scope) -> bool:
     found = resolve(node, scope)
     if isinstance(found, Legacy):
         return found.name.rpartition(".")[2] in ("jit", "baremetal", "trace")
-    return isinstance(found, Host) and getattr(found.value, "__name__", "") == "jit" and is_nki(
-        getattr(found.value, "__module__", "")
+    return (
+        isinstance(found, Host)
+        and getattr(found.value, "__name__", "") == "jit"
+        and is_nki(getattr(found.value, "__module__", ""))
     )

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity
-from nki_isa.instruction import REGISTRY
-
 from nki.compiler import calls, flow, names, scope, tree
 from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict
 from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, TextScope, Unresolved, Value
 from nki.compiler.tree import Node
+from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
+from nki_isa.instruction import REGISTRY
 
 if TYPE_CHECKING:
     from nki.compiler.check import Run
@@ -67,7 +66,7 @@ class Walker:
         labels: tuple[Label, ...] = (),
     ) -> None:
         """Keep one finding at `node`, with the calls that lead there."""
-        span = node.span(self.file)
+        span = _place(node, self.definition)
         stack = (*self.calls, Frame(self.definition.qualname, span))
         self.findings.add(Diagnostic(code, message, span, help, notes, labels, stack, severity))
 
@@ -100,7 +99,12 @@ class Walker:
         local = flow.bound_names(node.body) | {a.arg for a in flow.parameters(node.args)}
         for found in flow.misplaced(node.body):
             word = type(found).__name__.lower()
-            self.report("NKI-L014", f"`{word}` stands outside of a loop", found, "put it in a for or while loop, or use return")
+            self.report(
+                "NKI-L014",
+                f"`{word}` stands outside of a loop",
+                found,
+                "put it in a for or while loop, or use return",
+            )
         if not self.broken:
             for name in flow.read_before_assignment(node):
                 message = f"{name.id!r} is read before it is assigned in {node.name}"
@@ -156,7 +160,11 @@ class Walker:
             for part in row.found(node, parent):
                 at = part if isinstance(part, tree.Located) else parent
                 self.report(
-                    "NKI-L005", f"{row.title} is {_STATES[row.verdict]}: {row.why}", at, row.instead, severity=severity,
+                    "NKI-L005",
+                    f"{row.title} is {_STATES[row.verdict]}: {row.why}",
+                    at,
+                    row.instead,
+                    severity=severity,
                     notes=(f"source: {row.source}",),
                 )
 
@@ -175,6 +183,13 @@ class Walker:
     def _visit_comprehension(self, node: Node, parent: Node) -> None:
         with self.names(flow.comprehension_names(node)):
             self.below(node)
+
+    def _visit_raise(self, node: tree.Raise, parent: Node) -> None:
+        """Refused as a whole: what it raises is not looked at."""
+
+    def _visit_handler(self, node: tree.ExceptHandler, parent: Node) -> None:
+        for statement in node.body:
+            self.visit(statement, node)
 
     def _visit_annotated(self, node: tree.AnnAssign, parent: Node) -> None:
         self.visit(node.target, node)
@@ -235,7 +250,9 @@ class Walker:
     def mentioned(self, node: tree.Name) -> None:
         """The definitions that a table at the top of a file mentions."""
         binding = self.scope.bindings.get(node.id) if isinstance(self.scope, TextScope) else None
-        if isinstance(binding, tree.Assign) and isinstance(binding.value, (tree.Dict, tree.List, tree.Tuple, tree.Call)):
+        if isinstance(binding, tree.Assign) and isinstance(
+            binding.value, (tree.Dict, tree.List, tree.Tuple, tree.Call)
+        ):
             for part in tree.walk(binding.value):
                 if isinstance(part, (tree.Name, tree.Attribute)):
                     found = scope.resolve(part, self.scope)
@@ -256,17 +273,30 @@ class Walker:
             if severity is not None:
                 note = (f"source: {row.source}",) if row.source else ()
                 message = f"the built-in {name} is {_STATES[row.verdict]}"
-                self.report("NKI-L005", message, node, row.instead or "compute it on the host and pass it in", severity=severity, notes=note)
+                self.report(
+                    "NKI-L005",
+                    message,
+                    node,
+                    row.instead or "compute it on the host and pass it in",
+                    severity=severity,
+                    notes=note,
+                )
             return
         if hasattr(builtins, name):
             self.report(
-                "NKI-L005", f"the built-in {name} is not in the NKI language", node,
+                "NKI-L005",
+                f"the built-in {name} is not in the NKI language",
+                node,
                 "compute the value on the host and pass it in",
             )
             return
         known = {*self.scope.names(), *HOST_BUILTINS, *(n for local in self.locals for n in local)}
         near = names.nearest(name, known)
-        hint = f"write {near}" if near else f"assign it, import it at the top of the file, or pass it to {self.definition.name}"
+        hint = (
+            f"write {near}"
+            if near
+            else f"assign it, import it at the top of the file, or pass it to {self.definition.name}"
+        )
         self.report("NKI-L010", f"{name!r} is no parameter, local, global or supported built-in", node, hint)
 
     def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
@@ -288,27 +318,28 @@ class Walker:
         """`base` has no `name`; the user wrote it as `written`."""
         if isinstance(base, Module):
             near = names.nearest(name, base.scope.names())
-            self.report("NKI-L010", f"{written}: {base.scope.file} has no {name!r}", node, near and f"write {near}")
+            hint = f"write {near}" if near else f"define {name} in that file"
+            self.report("NKI-L010", f"{written}: {base.scope.file} has no {name!r}", node, hint)
             return
         if not isinstance(base, Host):
             return
         value = base.value
         module = value.__name__ if isinstance(value, ModuleType) else ""
         near = names.nearest(name, dir(value))
+        owner = module or getattr(value, "__name__", type(value).__name__)
+        prefix = written[: -len(name)] if written.endswith(name) else ""
+        hint = f"write {prefix}{near}" if near else f"see the names of {owner} in its reference"
         if module and not scope.is_nki(module):
-            self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, near and f"write {near}")
+            self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, hint)
             return
         removed = names.REMOVED.get((module, name))
         missing = names.not_modelled(module, name)
-        owner = module or getattr(value, "__name__", type(value).__name__)
         if removed is not None:
             notes = (f"source: {names.REMOVED_SOURCE}",)
             self.report("NKI-L015", f"{written} was removed from the NKI API", node, removed, notes=notes)
         elif missing is not None:
             self.report("NKI-U011", f"{written} is in the NKI API but not modelled here", node, missing)
         else:
-            prefix = written[: -len(name)] if written.endswith(name) else ""
-            hint = f"write {prefix}{near}" if near else f"see the names of {owner} in the API reference"
             self.report("NKI-L011", f"{written}: {owner} has no {name!r}", node, hint)
 
     def report_legacy(self, node: tree.Name, found: Legacy) -> None:
@@ -318,14 +349,20 @@ class Walker:
         self.legacy.add(node.id)
         imports = list(_imports(self.definition.file.module))
         labels = tuple(
-            Label(i.span(self.file), "imported here") for i, module, bound in imports if bound == node.id and module == scope.LEGACY
+            Label(i.span(self.file), "imported here")
+            for i, module, bound in imports
+            if bound == node.id and module == scope.LEGACY
         )
-        notes = ("source: migration guide 0.3 to 0.4",)
+        notes: tuple[str, ...] = ("source: migration guide 0.3 to 0.4",)
         if any(module == "nki" for _, module, _ in imports):
             notes = ("this file imports both neuronxcc.nki and nki; their objects do not mix", *notes)
         self.report(
-            "NKI-L015", f"{node.id} is {found.name}, the namespace of Beta 1", node,
-            "write import nki, import nki.language as nl, import nki.isa as nisa", notes=notes, labels=labels[:1],
+            "NKI-L015",
+            f"{node.id} is {found.name}, the namespace of Beta 1",
+            node,
+            "write import nki, import nki.language as nl, import nki.isa as nisa",
+            notes=notes,
+            labels=labels[:1],
         )
 
     # --- calls
@@ -349,9 +386,15 @@ class Walker:
         """What the callee takes; None where it is not known."""
         if isinstance(found, Definition):
             owner = self.definition.owner
-            through_self = isinstance(node.func, tree.Attribute) and self.text(node.func.value) == self.self_name()
+            through_self = (
+                isinstance(node.func, tree.Attribute) and self.text(node.func.value) == self.self_name()
+            )
             return calls.of_definition(found, bound=owner is not None and through_self)
-        if isinstance(found, Host) and inspect.isfunction(found.value) and scope.is_nki(found.value.__module__):
+        if (
+            isinstance(found, Host)
+            and inspect.isfunction(found.value)
+            and scope.is_nki(found.value.__module__)
+        ):
             return calls.of_python(self.text(node.func), found.value)
         return None
 
@@ -365,15 +408,18 @@ class Walker:
             if lacking or not (isinstance(parent, tree.Assign) and isinstance(parent.targets[0], tree.Name)):
                 self.report_result(node, parent, signature)
                 problems = [p for p in problems if not p.missing]
-        label = ()
+        label: tuple[Label, ...] = ()
         if isinstance(found, Definition):
             label = (Label(found.heading, f"{signature} is defined here"),)
         for problem in problems:
             removed = _removed_keyword(module, signature.callee, problem.keyword)
             if removed is not None:
                 self.report(
-                    "NKI-L015", f"{signature.callee}: the argument {problem.keyword}= was removed from the NKI API",
-                    problem.node, removed, notes=(f"source: {names.REMOVED_SOURCE}",),
+                    "NKI-L015",
+                    f"{signature.callee}: the argument {problem.keyword}= was removed from the NKI API",
+                    problem.node,
+                    removed,
+                    notes=(f"source: {names.REMOVED_SOURCE}",),
                 )
                 continue
             hint = problem.help
@@ -392,26 +438,34 @@ class Walker:
             else:
                 hint = f"write {signature.callee}(dst={target}, ...)"
         self.report(
-            "NKI-L015", f"{signature.callee} returns no tensor, as it did in Beta 1: it writes into dst", node, hint,
+            "NKI-L015",
+            f"{signature.callee} returns no tensor, as it did in Beta 1: it writes into dst",
+            node,
+            hint,
             notes=("source: migration guide 0.1 to 0.2",),
         )
 
     def use_of_handle(self, node: tree.Name, parent: Node) -> None:
         """A local that holds what an instruction returned is used as a tensor."""
         call = self.handles.get(node.id)
-        if call is None or not isinstance(parent, (tree.Call, tree.keyword, tree.Subscript, tree.Attribute, tree.BinOp)):
+        if call is None or not isinstance(
+            parent, (tree.Call, tree.keyword, tree.Subscript, tree.Attribute, tree.BinOp)
+        ):
             return
         del self.handles[node.id]
         callee = self.text(call.func)
         self.report(
-            "NKI-L015", f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst", node,
-            "use the tensor that was passed as dst=", labels=(Label(call.span(self.file), "assigned here"),),
+            "NKI-L015",
+            f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst",
+            node,
+            "use the tensor that was passed as dst=",
+            labels=(Label(call.span(self.file), "assigned here"),),
             notes=("source: migration guide 0.1 to 0.2",),
         )
 
     def text(self, node: Any) -> str:
         """The source of `node`, on one line."""
-        lines = self.definition.file.text.splitlines()[node.lineno - 1 : node.end_lineno]
+        lines = self.definition.file.lines[node.lineno - 1 : node.end_lineno]
         if not lines:
             return ""
         lines[-1] = lines[-1][: node.end_col_offset]
@@ -422,6 +476,8 @@ class Walker:
         tree.FunctionDef: _visit_function,
         tree.ClassDef: _visit_class,
         tree.Lambda: _visit_lambda,
+        tree.Raise: _visit_raise,
+        tree.ExceptHandler: _visit_handler,
         tree.AnnAssign: _visit_annotated,
         tree.Assign: _visit_assign,
         tree.Name: _visit_name,
@@ -429,6 +485,17 @@ class Walker:
         tree.Call: _visit_call,
         **dict.fromkeys(_COMPREHENSIONS, _visit_comprehension),
     }
+
+
+def _place(node: Any, definition: Definition) -> Span:
+    """The place of `node`; of a statement with a block, its first line."""
+    span = node.span(definition.file.name)
+    if span.end_line == span.line or not isinstance(node, tree.stmt) or not hasattr(node, "body"):
+        return span
+    if isinstance(node, (tree.FunctionDef, tree.ClassDef)):
+        return scope.heading(node, definition.file.name)
+    line = definition.file.lines[node.lineno - 1].rstrip()
+    return Span(span.file, span.line, span.column, span.line, len(line) + 1)
 
 
 def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
