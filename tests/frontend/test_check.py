@@ -166,6 +166,12 @@ def kernel(a):
         def body(j):
             continue
 """,
+    "stray_return": """
+@nki.jit
+def kernel(a):
+    x = 1
+return x
+""",
     "unassigned": """
 @nki.jit
 def kernel(a):
@@ -382,7 +388,7 @@ def test_wrong_kernels(name: str, tmp_path: Path, snapshot: SnapshotAssertion) -
     assert shown(found, path) == snapshot
 
 
-_NOT_IMPORTABLE = ("beta1_namespace", "places", "syntax_inside_and_outside", "constructs")
+_NOT_IMPORTABLE = ("beta1_namespace", "places", "stray_return", "syntax_inside_and_outside", "constructs")
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if name not in _NOT_IMPORTABLE])

@@ -71,13 +71,34 @@ def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
     run = Run(profile)
     for found in names.source.diagnostics:
         run.add(found)
+    for stray in flow.stray_returns(names.source.module.body):
+        message = "`return` stands outside of a function"
+        run.add(
+            Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
+        )
     for kernel in _kernels(names):
         run.reach(kernel, ())
     run.finish()
     return run.diagnostics
 
 
-_passed: dict[tuple[CodeType, str], tuple[tuple[Any, ...], list[Dependency], list[Diagnostic]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """A kernel that passed, and what must still be the same for it to pass again."""
+
+    names: dict[str, Any]
+    captured: tuple[Any, ...]
+    dependencies: list[Dependency]
+    warnings: list[Diagnostic]
+
+    def holds(self, function: FunctionType) -> bool:
+        """Whether `function` reaches what it reached then."""
+        if self.names is not function.__globals__ or self.captured != _captured(function):
+            return False
+        return all(names.get(name) is value for names, name, value in self.dependencies)
+
+
+_passed: dict[tuple[CodeType, str], _Passed] = {}
 
 
 def require(function: Any, profile: str = "library") -> list[Diagnostic]:
@@ -95,16 +116,12 @@ def require(function: Any, profile: str = "library") -> list[Diagnostic]:
     function = _function_of(function)
     key = (function.__code__, profile)
     kept = _passed.get(key)
-    if kept is not None and kept[0] == _captured(function):
-        for names, name, value in kept[1]:
-            if names.get(name) is not value:
-                break
-        else:
-            return kept[2]
+    if kept is not None and kept.holds(function):
+        return kept.warnings
     run = _check_function(function, profile)
     if any(d.severity is Severity.error for d in run.diagnostics):
         raise NkiError(run.diagnostics)
-    _passed[key] = (_captured(function), run.dependencies, run.diagnostics)
+    _passed[key] = _Passed(function.__globals__, _captured(function), run.dependencies, run.diagnostics)
     return run.diagnostics
 
 

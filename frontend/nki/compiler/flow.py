@@ -71,6 +71,15 @@ def _misplaced(node: Node, in_loop: bool) -> Iterator[tree.Break | tree.Continue
             yield from _misplaced(child, in_loop)
 
 
+def stray_returns(body: Sequence[Node]) -> Iterator[tree.Return]:
+    """The `return` statements outside of every function."""
+    for node in body:
+        if isinstance(node, tree.Return):
+            yield node
+        elif not isinstance(node, (tree.FunctionDef, tree.AsyncFunctionDef, tree.Lambda, tree.expr)):
+            yield from stray_returns([*tree.children(node)])
+
+
 def read_before_assignment(function: tree.FunctionDef) -> list[tree.Name]:
     """The first read of each local name that no path assigns before; only certain cases.
 

@@ -13,10 +13,11 @@ import functools
 import importlib
 import inspect
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from nki.compiler import tree
@@ -293,16 +294,16 @@ def _live(value: Any) -> Value:
     return Host(value)
 
 
-_definitions: dict[int, tuple[FunctionType, Any, Value]] = {}
+_definitions: weakref.WeakKeyDictionary[FunctionType, tuple[CodeType, Value]] = weakref.WeakKeyDictionary()
 
 
 def definition_of(function: FunctionType) -> Value:
     """The text of `function`, with what its free names stand for."""
-    kept = _definitions.get(id(function))
-    if kept is not None and kept[0] is function and kept[1] is function.__code__:
-        return kept[2]
+    kept = _definitions.get(function)
+    if kept is not None and kept[0] is function.__code__:
+        return kept[1]
     found = _find_definition(function)
-    _definitions[id(function)] = (function, function.__code__, found)
+    _definitions[function] = (function.__code__, found)
     return found
 
 
@@ -345,16 +346,16 @@ def _live_class(value: type) -> Value:
     return Unresolved.unknown
 
 
-_class_definitions: dict[int, tuple[type, tree.ClassDef, Definition]] = {}
+_class_definitions: weakref.WeakKeyDictionary[type, Definition] = weakref.WeakKeyDictionary()
 
 
 def _class_definition(file: SourceFile, node: tree.ClassDef, value: type) -> Definition:
-    kept = _class_definitions.get(id(value))
-    if kept is not None and kept[0] is value and kept[1] is node:
-        return kept[2]
+    kept = _class_definitions.get(value)
+    if kept is not None and kept.node is node:
+        return kept
     scope = LiveScope(vars(sys.modules[value.__module__]))
     found = Definition(node, file, scope, value.__qualname__)
-    _class_definitions[id(value)] = (value, node, found)
+    _class_definitions[value] = found
     return found
 
 
