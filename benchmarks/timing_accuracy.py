@@ -25,7 +25,6 @@ from nki_sim.place import place
 from nki_sim.profile import Profile
 from nki_sim.timing import Timeline, simulate
 
-
 Emit = Callable[[Stream], None]
 
 

@@ -276,6 +276,8 @@ class Scoreboard:
 
         access: Access = (end, event, lane, False)
         for owner, box, is_write in boxes:
+            if not owner.owner:  # another operand of this very instruction lies in the same bytes
+                self._memory.bytes_of(owner.storage)
             if is_write:
                 owner.reads.drop(box)
                 owner.writes.drop(box)
@@ -339,14 +341,14 @@ class Scoreboard:
             if self._weights_free >= weights_ready:  # else it waited for what LoadStationary reads
                 self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
         through = clock.stream(start, cost.columns, cost.rows / target.stationary_max)
+        part = (through - start) / cost.parts
         if cost.parts > 1:
-            slow = clock.ghz / clock.rate
-            exposed = cost.weights * slow - (through - start) / cost.parts
+            exposed = cost.weights * clock.ghz / clock.rate - part
             if exposed > 0.0:
                 through += exposed * (cost.parts - 1)
         busy = through + cost.parts * target.tensor_interval
         end = through + (target.tensor_latency if clock.full else target.tensor_latency_throttled)
-        self._weights_free = start
+        self._weights_free = through - part  # when its last part started
         self._free[_TENSOR] = busy
         return start, start, busy, end
 
