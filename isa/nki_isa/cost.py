@@ -333,9 +333,7 @@ def copy(
     slowdown = 1.0
     if transpose:
         slowdown = 1 / (target.dma_transpose_load if from_hbm else target.dma_transpose_local)
-        run = max(contiguous_run(dst), contiguous_run(src))
-    else:
-        run = math.gcd(contiguous_run(dst), contiguous_run(src))
+    run = math.gcd(contiguous_run(dst), contiguous_run(src))
     wide = max(dst.dtype.itemsize, src.dtype.itemsize)
     run = max(1, min(run, target.dma_row_limit_bytes // wide))
     tile = src if to_hbm and not from_hbm else dst

@@ -1,0 +1,134 @@
+"""Cost formulas against the figures read off public hardware profiles."""
+
+from __future__ import annotations
+
+import pytest
+
+from nki_isa import cost
+from nki_isa.dtypes import as_dtype
+from nki_isa.instruction import Engine
+from nki_isa.target import SOURCES, TRN1, TRN2, TRN3
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+
+SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
+
+
+def tile(shape, dtype="float32", region="sbuf", kind="local"):
+    return NkiTensor.whole(Storage(0, "t", MemoryRegion(region), shape, as_dtype(dtype), kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "memories", "contiguous", "rates"),
+    [
+        ("tensor_copy", "bfloat16", (SBUF, SBUF), True, (1, 4, 4)),
+        ("tensor_scalar", "float16", (SBUF, SBUF), True, (1, 4, 4)),
+        ("tensor_copy", "bfloat16", (SBUF, SBUF), False, (1, 2, 2)),
+        ("tensor_copy", "bfloat16", (SBUF, PSUM), True, (1, 2, 2)),
+        ("tensor_copy", "bfloat16", (SBUF, PSUM), False, (1, 1, 1)),
+        ("tensor_copy", "float8_e4m3", (SBUF, SBUF), True, (1, 2, 4)),
+        ("tensor_copy", "float32", (SBUF, SBUF), True, (1, 2, 2)),
+        ("tensor_copy", "float32", (SBUF, PSUM), True, (1, 1, 1)),
+        ("tensor_tensor", "bfloat16", (SBUF, SBUF, SBUF), True, (1, 2, 2)),
+        ("tensor_tensor", "float32", (SBUF, SBUF, SBUF), True, (0.5, 1, 1)),
+        ("tensor_tensor", "float32", (SBUF, SBUF, PSUM), True, (1, 1, 1)),
+        ("scalar_tensor_tensor", "float32", (SBUF, SBUF, SBUF), True, (0.5, 1, 1)),
+        ("tensor_tensor_scan", "float32", (SBUF, SBUF, SBUF), True, (0.5, 0.5, 0.5)),
+        ("reciprocal", "float32", (SBUF, SBUF), True, (0.125, 0.125, 0.125)),
+        ("tensor_reduce", "float32", (SBUF, SBUF), True, (1, 1, 1)),
+        ("iota", "float32", (SBUF,), True, (1, 1, 1)),
+    ],
+)
+def test_performance_modes(kind, dtype, memories, contiguous, rates):
+    dtypes = [as_dtype(dtype)] * len(memories)
+    found = [cost.vector_rate(t, kind, dtypes, memories, contiguous) for t in (TRN1, TRN2, TRN3)]
+    assert found == list(rates)
+
+
+def test_rate_of_views():
+    whole = tile((128, 64), "bfloat16")
+    strided = NkiTensor((128, 32), (64, 2), 0, whole.dtype, whole.storage)
+    assert cost.streaming_rate(TRN2, "tensor_copy", whole, whole) == 4
+    assert cost.streaming_rate(TRN2, "tensor_copy", strided, strided) == 2
+
+
+def test_every_cost_names_a_figure():
+    moved = cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
+    costs = [
+        cost.elementwise(TRN2, Engine.vector, 8),
+        cost.elementwise(TRN2, Engine.scalar, 8),
+        cost.elementwise(TRN2, Engine.gpsimd, 8),
+        cost.activation(TRN2, 8, table="exp", pointer_bias=False, psum_source=False),
+        cost.gpsimd(TRN2, 8),
+        cost.matmul(TRN2, 512, 1, 128, 128, 0),
+        cost.register(TRN2),
+        cost.register(TRN2, memory=True),
+        moved,
+    ]
+    assert all(c.source in SOURCES for c in costs)
+    assert all(c.latency >= c.busy > 0 for c in costs if c is not moved)
+
+
+def test_gpsimd_is_the_published_formula():
+    assert cost.gpsimd(TRN1, 512).latency == pytest.approx((150 + 512) / 1.4)
+    assert cost.gpsimd(TRN2, 512, rate=2).latency == pytest.approx((150 + 256) / 1.2)
+
+
+@pytest.mark.parametrize(
+    ("passes", "parts", "weights"),
+    [(1, 1, 32 / 2.4), (2, 1, 128 / 2.4), (4, 2, 256 / 2.4)],
+    ids=["16 bit", "fp32 transpose", "fp32"],
+)
+def test_matmul_passes(passes, parts, weights):
+    found = cost.matmul(TRN2, 512, passes, 128, 128, 2 * 128 * 128 * 512)
+    assert (found.columns, found.parts) == (512 * passes, parts)
+    assert found.weights == pytest.approx(weights)
+    # LoadStationary as the profiler shows it: its own latency and the streaming
+    shown = {1: 97, 2: 140, 4: 191}[passes]
+    assert found.weights + TRN2.weight_latency == pytest.approx(shown, abs=3)
+
+
+def test_a_narrow_matmul_takes_its_least_columns():
+    assert cost.matmul(TRN1, 1, 1, 128, 128, 0).columns == 64
+    assert cost.matmul(TRN1, 1, 1, 16, 128, 0).columns == 16
+    assert cost.matmul(TRN1, 100, 1, 128, 128, 0).columns == 100
+
+
+@pytest.mark.parametrize(
+    ("region", "shape", "strides", "run"),
+    [
+        ("sbuf", (16, 4, 8), (32, 8, 1), 32),
+        ("sbuf", (16, 4, 4), (32, 8, 1), 4),
+        ("sbuf", (16, 8, 4), (32, 1, 8), 1),
+        ("shared_hbm", (16, 4, 8), (32, 8, 1), 512),
+        ("shared_hbm", (16, 1, 8), (32, 8, 1), 8),
+    ],
+)
+def test_contiguous_runs(region, shape, strides, run):
+    whole = tile((16, 4, 8), region=region)
+    assert cost.contiguous_run(NkiTensor(shape, strides, 0, whole.dtype, whole.storage)) == run
+
+
+def test_copy_deals_rows_that_are_contiguous_on_both_sides():
+    hbm = tile((256, 512), region="shared_hbm", kind="input")
+    rows = NkiTensor((128, 2, 512), (512, 65536, 1), 0, hbm.dtype, hbm.storage)
+    load = cost.copy(TRN2, tile((128, 2, 512)), rows).transfer
+    assert (load.elements, load.element_bytes, load.partitions) == (256, 2048, 128)
+    assert (load.read_bytes, load.write_bytes, load.total_bytes) == (524288, 0, 524288)
+    assert (load.direction, load.mode) == ("load", "swdge")
+    store = cost.copy(TRN2, tile((128, 512), region="private_hbm"), tile((128, 512))).transfer
+    assert (store.direction, store.mode, store.write_bytes) == ("store", "hwdge", 262144)
+    local = cost.copy(TRN1, tile((128, 512)), tile((128, 512))).transfer
+    assert (local.direction, local.mode, local.read_bytes, local.write_bytes) == ("local", "static", 0, 0)
+
+
+def test_long_rows_are_split():
+    row = cost.copy(TRN2, tile((1, 40000)), tile((1, 40000), region="shared_hbm")).transfer
+    assert row.element_bytes <= TRN2.dma_row_limit_bytes
+    assert row.elements == 3
+
+
+def test_a_dma_transpose_is_slower_than_a_copy():
+    source, tiles = tile((128, 128), "bfloat16", "shared_hbm"), tile((128, 128), "bfloat16")
+    plain = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source).transfer)
+    turned = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source, transpose=True).transfer)
+    assert turned == pytest.approx(plain / 0.9)

@@ -1,0 +1,122 @@
+"""The figures of a profile against their definitions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki_isa.diagnostics import Frame, Span
+from nki_isa.dtypes import as_dtype
+from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.target import TRN1, TRN2
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_sim.profile import Profile, union
+from nki_sim.timing import Scoreboard, Timeline
+
+
+def tile(shape, dtype="bfloat16", region="sbuf", kind="local"):
+    return NkiTensor.whole(Storage(0, "t", MemoryRegion(region), shape, as_dtype(dtype), kind=kind))
+
+
+def emit(opcode, line, *args, **kwargs):
+    instruction = REGISTRY[opcode](*args, **kwargs)
+    instruction.stack = (Frame("kernel", Span("kernel.py", line)),)
+    return instruction
+
+
+def matmul_of_blocks(target, blocks=40) -> Timeline:
+    """Load a stationary and a moving tile, multiply them often, copy and store each product."""
+    board = Scoreboard(target)
+    source = tile((128, 640), region="shared_hbm", kind="input")
+    result = tile((128, blocks * 512), region="shared_hbm")
+    operands = tile((128, 640))
+    board.issue(emit("dma_copy", 1, dst=operands, src=source))
+    for k in range(blocks):
+        product, copied = tile((128, 512), "float32", "psum"), tile((128, 512))
+        board.issue(emit("nc_matmul", 2, product, operands[:, 0:128], operands[:, 128:640], accumulate=False))
+        board.issue(emit("tensor_copy", 3, dst=copied, src=product, engine=Engine.vector))
+        board.issue(emit("dma_copy", 4, dst=result[:, k * 512 : k * 512 + 512], src=copied))
+    return board.finish()
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=30))
+def test_union_is_the_time_covered(intervals):
+    start = np.array([a for a, _ in intervals], np.float64)
+    end = start + np.array([n for _, n in intervals], np.float64)
+    covered = {t for a, n in intervals for t in range(a, a + n)}
+    assert union(start, end) == len(covered)
+
+
+def test_figures_follow_their_definitions():
+    blocks = 40
+    profile = Profile.of(matmul_of_blocks(TRN1, blocks))
+    flops = 2 * 128 * 128 * 512 * blocks
+    assert profile.flops == profile.hardware_flops == flops
+    assert profile.hbm_read_bytes == 128 * 640 * 2
+    assert profile.hbm_write_bytes == 128 * 512 * 2 * blocks
+    assert profile.total == profile.duration + 14_800
+    assert profile.mfu == pytest.approx(100 * flops / (profile.total * 1e-9) / 91.75e12)
+    moved = profile.hbm_read_bytes + profile.hbm_write_bytes
+    assert profile.mbu == pytest.approx(100 * moved / profile.total / 410)
+    assert profile.arithmetic_intensity == flops / moved
+    assert profile.achievable_mfu == pytest.approx(100 * (flops / moved) / (91_750 / 410))
+    assert profile.dma.transfers == blocks + 1
+    assert profile.dma.rows == 128 * (blocks + 1)
+    assert profile.dma.mean_bytes == moved / (blocks + 1)
+    assert profile.dma.queues == {"static load": 1, "static store": blocks}
+
+
+def test_transposes_count_as_hardware_flops_only():
+    board = Scoreboard(TRN2)
+    board.issue(emit("nc_transpose", 1, dst=tile((128, 128), region="psum"), data=tile((128, 128))))
+    profile = Profile.of(board.finish())
+    assert profile.flops == 0
+    assert profile.hardware_flops == 2 * 128**3
+    assert profile.hfu > profile.mfu == 0
+
+
+def test_engines_account_for_all_their_time():
+    timeline = matmul_of_blocks(TRN2)
+    profile = Profile.of(timeline)
+    for lane, (_, summary) in enumerate(profile.engines.items()):
+        mine = timeline.lane == lane
+        if not mine.any():
+            assert summary.active == summary.active_percent == 0
+            continue
+        held = (timeline.busy - timeline.start)[mine].sum()
+        # held or idle for a named reason, from the first possible trigger to the last instruction
+        assert held + sum(summary.idle.values()) == pytest.approx(timeline.busy[mine].max())
+        assert 0 < summary.active_percent <= 100
+        assert summary.active <= summary.instruction_time + 1e-6
+    assert profile.engines["tensor"].instructions == 2 * 40
+    assert set(profile.engines["vector"].idle) == {"data", "semaphore"}
+
+
+def test_lines_say_where_the_time_goes():
+    lines = Profile.of(matmul_of_blocks(TRN2)).lines()
+    assert {line.place for line in lines} == {f"kernel.py:{n}" for n in (1, 2, 3, 4)}
+    assert [line.busy for line in lines] == sorted((line.busy for line in lines), reverse=True)
+    assert {line.place: line.instructions for line in lines}["kernel.py:2"] == 40
+
+
+def test_a_profile_is_json_and_a_table():
+    profile = Profile.of(matmul_of_blocks(TRN2, 4))
+    read = json.loads(json.dumps(profile.as_dict()))
+    assert read["target"] == "trn2" and read["events"] == 13
+    assert set(read["engines"]) == {"tensor", "vector", "scalar", "gpsimd", "sync"}
+    columns = profile.columns()
+    assert {len(list(column)) for column in columns.values()} == {13}
+    assert list(columns["opcode"])[:3] == ["dma_copy", "nc_matmul", "tensor_copy"]
+
+
+def test_an_empty_program_has_a_profile():
+    profile = Profile.of(Scoreboard(TRN2).finish())
+    assert profile.duration == 0
+    assert profile.total == 15_500
+    assert profile.mfu == profile.mbu == profile.dma.mean_bytes == 0
+    assert profile.achievable_mfu == 100
