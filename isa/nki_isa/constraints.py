@@ -22,6 +22,7 @@ from nki_isa.operands import (
     STUB,
     elements_per_partition,
     free_pattern,
+    free_size_of,
     in_psum,
     kind_of,
     listed,
@@ -57,15 +58,18 @@ __all__ = [
     "excludes",
     "fits_partition",
     "free_size",
+    "free_size_of",
     "in_psum",
     "listed",
     "max_dims",
     "memory",
+    "memory_since",
     "not_both_psum",
     "not_dtypes",
     "operator_in",
     "operator_kind",
     "partitions",
+    "partitions_multiple",
     "reduction",
     "region_name",
     "rules",
@@ -84,7 +88,8 @@ __all__ = [
 ]
 
 #: Values by generation or by instruction: a constant, or a function of instruction and target.
-Limit = int | Callable[[Any, Any], int]
+#: None where other operands leave it open.
+Limit = int | Callable[[Any, Any], int | None]
 Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
 
 
@@ -124,6 +129,18 @@ def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constr
     return Constraint("NKI-V101", rule, _each(names, test), f"copy the operand to {wanted} first", source)
 
 
+def memory_since(name: str, version: int, *, source: str = STUB) -> Constraint:
+    """`name` lives in SBUF, from NeuronCore-v`version` on also in PSUM (NKI-V101)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.storage.region is PSUM and target.nc_version < version:
+            return f"is in PSUM, which is possible since NeuronCore-v{version}; the target is {target.name}"
+        return None
+
+    rule = f"{name} is in PSUM only since NeuronCore-v{version}."
+    return Constraint("NKI-V101", rule, _each((name,), test), f"allocate {name} in SBUF", source)
+
+
 def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
     """`first` and `second` are not both in PSUM (NKI-V101)."""
 
@@ -146,7 +163,7 @@ def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> C
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         most = many(instruction, target)
-        if tensor.shape and tensor.shape[0] > most:
+        if most is not None and tensor.shape and tensor.shape[0] > most:
             return f"has {tensor.shape[0]} partitions, at most {most} are possible"
         return None
 
@@ -213,7 +230,7 @@ def elements(name: str, count: Limit, what: str, *, source: str = STUB) -> Const
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         expected = wanted(instruction, target)
         got = elements_per_partition(tensor)
-        if got != expected:
+        if expected is not None and got != expected:
             return f"{shape_of(tensor)} has {got} elements per partition, it must have {expected}: {what}"
         return None
 
@@ -236,6 +253,18 @@ def elements_multiple(name: str, factor: int, what: str, *, source: str = STUB) 
     )
 
 
+def partitions_multiple(name: str, factor: int, *, source: str = STUB) -> Constraint:
+    """`name` spans a multiple of `factor` partitions (NKI-V103)."""
+
+    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
+        if tensor.shape[0] % factor:
+            return f"has {tensor.shape[0]} partitions, it must have a multiple of {factor}"
+        return None
+
+    rule = f"{name} spans a multiple of {factor} partitions."
+    return Constraint("NKI-V103", rule, _each((name,), test), f"pad {name} to {factor} partitions", source)
+
+
 def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) -> Constraint:
     """`name` has between `least` and `limit` elements per partition (NKI-V104)."""
     most_of = limit if callable(limit) else (lambda instruction, target: limit)
@@ -243,7 +272,7 @@ def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) ->
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         most = most_of(instruction, target)
         got = elements_per_partition(tensor)
-        if got > most:
+        if most is not None and got > most:
             return f"has {got} elements per partition, at most {most} are possible"
         if got < least:
             return f"has {got} elements per partition, at least {least} are needed"

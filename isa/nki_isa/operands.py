@@ -30,6 +30,12 @@ def elements_per_partition(tensor: NkiTensor) -> int:
     return math.prod(tensor.shape[1:])
 
 
+def free_size_of(instruction: Any, name: str) -> int | None:
+    """Elements per partition of operand `name`; None where it is no tensor."""
+    value = instruction.__dict__[name]
+    return elements_per_partition(value) if isinstance(value, NkiTensor) else None
+
+
 def start_of(tensor: NkiTensor) -> int:
     """The partition an on-chip view starts at; relative to its storage where that has no address."""
     row = tensor.storage.row_bytes // tensor.dtype.itemsize

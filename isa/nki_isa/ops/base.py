@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nki_isa.dtypes import DType, to_float32
 from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import Engine, Field, Instruction
+from nki_isa.instruction import Engine, Field, Instruction, Role
 from nki_isa.operators import Operator, as_operator
 from nki_isa.tensor import NkiTensor
 
@@ -39,6 +39,13 @@ class ComputeInstruction(Instruction):
             value = values[name]
             if type(value) is not Operator and (value is not None or self.fields[name].default is not None):
                 values[name] = as_operator(value)
+
+
+def updating(instruction: Instruction, name: str) -> None:
+    """Make operand `name` of this one instruction read and written: parts of it keep their values."""
+    stated = instruction.fields
+    changed = Field(Role.read_write, stated[name].default, stated[name].kind, name)
+    instruction.__dict__["fields"] = {**stated, name: changed}
 
 
 class Accumulating(ComputeInstruction):
@@ -70,6 +77,12 @@ class Accumulating(ComputeInstruction):
         if command in (reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce):
             lanes[:] = fold(op, values, lanes)
         return lanes[:, None].copy()
+
+    def reading_cycles(self, target: Target) -> float:
+        """Cycles to read the registers into ``reduce_res``, which is an instruction of its own."""
+        if self.__dict__["reduce_res"] is None:
+            return 0.0
+        return float(getattr(target, f"{self.on.name}_accumulate_cycles"))
 
 
 # --- operands

@@ -53,9 +53,9 @@ def _multiplier(instruction: Any, target: Any) -> str | None:
     return f"channel_multiplier is {value!r}, it must be a 32-bit int"
 
 
-def _positions(instruction: Any, target: Any) -> int:
+def _positions(instruction: Any, target: Any) -> int | None:
     if _bad_pattern(instruction, target) is not None:
-        return elements_per_partition(instruction.dst)
+        return None
     return math.prod(count for _, count in instruction.pattern)
 
 

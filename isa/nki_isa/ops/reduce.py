@@ -71,9 +71,9 @@ def _last_axes(instruction: Any, target: Any) -> str | None:
     return f"axis is {axis} for data of {ndim} dimensions; it must end at {ndim - 1} and leave out 0"
 
 
-def _results(instruction: Any, target: Any) -> int:
+def _results(instruction: Any, target: Any) -> int | None:
     count = _reduced(instruction)
-    return elements_per_partition(instruction.dst if count is None else instruction.data) // (count or 1)
+    return None if count is None else elements_per_partition(instruction.data) // count
 
 
 def _negate_arithmetic(instruction: Any, target: Any) -> str | None:

@@ -29,7 +29,15 @@ from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
 from nki_isa.instruction import attribute, instruction, read, scalar, write
 from nki_isa.operators import OPERATORS, Operator
-from nki_isa.ops.base import SCALAR_ENGINE, Accumulating, Array, float32, rows, scalar_operand
+from nki_isa.ops.base import (
+    SCALAR_ENGINE,
+    Accumulating,
+    Array,
+    combine,
+    float32,
+    rows,
+    scalar_operand,
+)
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -103,15 +111,13 @@ class _Activation(Accumulating):
         return result, self.accumulate(state, _ADD, rows(result))
 
     def cost(self, target: Target) -> Cost:
-        # Reading the accumulators is an instruction of its own.
-        extra = target.scalar_accumulate_cycles if self.reduce_res is not None else 0.0
         return cost.activation(
             target,
             elements_per_partition(self.dst),
             table=self.op.table,
             pointer_bias=isinstance(self.bias, NkiTensor) or isinstance(self.scale, NkiTensor),
             psum_source=in_psum(self.data),
-            extra_cycles=extra,
+            extra_cycles=self.reading_cycles(target),
         )
 
 
@@ -171,3 +177,109 @@ class activation_reduce(_Activation):
     scale: Any = scalar(1.0)
     constraints = rules(*_COMMON, operator_in("reduce_op", "add"))
     command: ClassVar[Reduce] = Reduce.reset_reduce
+
+
+_PAIRS = (
+    ("multiply", "add"),
+    ("multiply", "subtract"),
+    ("multiply", "bypass"),
+    ("add", "bypass"),
+    ("subtract", "bypass"),
+    ("bypass", "bypass"),
+)
+
+
+def _pair(instruction: Any, target: Any) -> str | None:
+    names = tuple(getattr(instruction.__dict__[n], "name", None) for n in ("op0", "op1"))
+    return None if names in _PAIRS else f"op0 is {names[0]} and op1 is {names[1]}"
+
+
+def _reverse(instruction: Any, target: Any) -> str | None:
+    values = instruction.__dict__
+    for flag, op in (("reverse0", "op0"), ("reverse1", "op1")):
+        if values[flag] and isinstance(values[op], Operator) and values[op].name == "bypass":
+            return f"{flag} is True and {op} is bypass"
+    return None
+
+
+def _same_immediates(instruction: Any, target: Any) -> str | None:
+    imm0, imm1 = instruction.__dict__["imm0"], instruction.__dict__["imm1"]
+    if isinstance(imm0, NkiTensor) and isinstance(imm1, NkiTensor) and imm0.dtype != imm1.dtype:
+        return f"imm0 is {imm0.dtype} and imm1 is {imm1.dtype}: they must be equal"
+    return None
+
+
+@instruction
+class activate2(Accumulating):
+    """dst = op((data op0 imm0) op1 imm1) on the scalar engine, in float32, with an optional reduction.
+
+    `op0` and `op1` are one of six pairs: multiply with add, subtract or bypass; add, subtract
+    or bypass with bypass. `reverse0` and `reverse1` put the immediate on the left. `relu_param`
+    is the slope of prelu. `reduce_cmd` and `reduce_res` work as in :class:`activation`, with
+    add, maximum, minimum, abs_max or abs_min; resetting sets the identity of `reduce_op`.
+
+    Shapes: `dst` and `data` have the same partitions and elements per partition; `imm0`, `imm1`
+    and `relu_param` are numbers or [partitions, 1]; `reduce_res` is [partitions, 1].
+    Errors: NKI-V101 to V105, V107 to V113, V115.
+    Source: SDK page nki.isa.activate2. No cost is published: that of activation is assumed.
+    """
+
+    engines = (SCALAR_ENGINE,)
+    since = 4
+    source = f"{STUB} (activate2)"
+    dst: NkiTensor = write()
+    op: Operator = attribute(Operator)
+    data: NkiTensor = read()
+    imm0: Any = scalar()
+    imm1: Any = scalar()
+    op0: Operator = attribute(Operator)
+    op1: Operator = attribute(Operator)
+    relu_param: Any = scalar(0.0)
+    reverse0: bool = attribute(bool, False)
+    reverse1: bool = attribute(bool, False)
+    reduce_op: Operator | None = attribute(Operator, None)
+    reduce_res: NkiTensor | None = write(None)
+    reduce_cmd: Reduce = attribute(Reduce, Reduce.idle)
+    constraints = rules(
+        *tile("dst", "data", "reduce_res"),
+        *same_shape("data", "dst"),
+        same_partitions("data", "reduce_res"),
+        elements("reduce_res", 1, "one register per partition"),
+        operator_kind("op", "activation", source="nki/api/nki.api.shared (activation functions)"),
+        excludes(
+            "op0 and op1 are one of six pairs.", _pair, "use a pair of multiply, add, subtract and bypass"
+        ),
+        excludes(
+            "An operand is reversed only with an operator.", _reverse, "drop the reverse flag of bypass"
+        ),
+        column("imm0", "data", fp32=False),
+        column("imm1", "data", fp32=False),
+        column("relu_param", "data", fp32=False),
+        scalar_rule(
+            "imm0 and imm1 have the same data type.", _same_immediates, "copy one of them to the other's type"
+        ),
+        operator_in("reduce_op", "add", "maximum", "minimum", "abs_max", "abs_min"),
+        value_in("reduce_cmd", (Reduce.idle, Reduce.reset, Reduce.reduce, Reduce.reset_reduce)),
+        excludes("A reduction has a reduce_op.", _reduces_with_op, "pass reduce_op=nl.add"),
+        *indirection("dst", "data", gather="data", on_scalar=True),
+    )
+
+    def compute(self, state: Any, data: Array, imm0: Any, imm1: Any, relu_param: Any) -> tuple[Array, Array]:
+        value = rows(float32(data, self.data))
+        value = combine(self.op0, value, scalar_operand(imm0, self.imm0), self.reverse0)
+        value = combine(self.op1, value, scalar_operand(imm1, self.imm1), self.reverse1)
+        if self.op.name == "prelu":
+            result = self.op.apply(value, scalar_operand(relu_param, self.relu_param))
+        else:
+            result = self.op.apply(value)
+        return result, self.accumulate(state, self.reduce_op or _ADD, result)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.activation(
+            target,
+            elements_per_partition(self.dst),
+            table=self.op.table,
+            pointer_bias=isinstance(self.imm0, NkiTensor) or isinstance(self.imm1, NkiTensor),
+            psum_source=in_psum(self.data),
+            extra_cycles=self.reading_cycles(target),
+        )
