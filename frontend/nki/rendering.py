@@ -160,7 +160,7 @@ def _width(text: str) -> int:
 
 
 def _remarks(diagnostic: Diagnostic, width: int) -> Iterator[Line]:
-    notes = [_keyed(note) for note in diagnostic.notes]
+    notes = [_keyed(note) for note in _joined(diagnostic.notes)]
     if not any(key == "rule" for key, _ in notes) and diagnostic.category is not Category.internal:
         notes.insert(0, ("rule", CODES[diagnostic.code].rule))
     if diagnostic.help:
@@ -186,6 +186,19 @@ def _remark(key: str, text: str, width: int) -> Iterator[Line]:
     yield [(lead, "gutter"), (key, "strong"), (first, "")]
     for line in more:
         yield [(" " * len(lead) + line, "")]
+
+
+def _joined(notes: Iterable[str]) -> list[str]:
+    """The notes, those after one that ends in a colon as further lines of it."""
+    found: list[str] = []
+    is_list = False
+    for note in notes:
+        if is_list:
+            found[-1] += f"\n  {note}"
+        else:
+            found.append(note)
+        is_list = is_list or note.endswith(":")
+    return found
 
 
 def _keyed(note: str) -> tuple[str, str]:

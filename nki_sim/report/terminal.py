@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -11,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor
 from nki_sim.place import Placement, Utilisation
-from nki_sim.profile import LineSummary, Profile
-from nki_sim.report import words
+from nki_sim.profile import Profile
+from nki_sim.report import facts, words
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
@@ -22,16 +20,10 @@ _LINES = 6  # of source listed
 
 def launch_line(program: Program, elapsed: float | None = None) -> Text:
     """One line for a launch: kernel, shapes in and out, target, time if it is known."""
-    inputs = ", ".join(f"{t.name} {_typed(t)}" for t in program.inputs)
-    outputs = ", ".join(_typed(t) for t in program.outputs)
-    line = Text.assemble((program.name, "bold"), f"({inputs}) -> {outputs or 'nothing'}  on {program.target}")
+    line = Text.assemble((program.name, "bold"), f"{facts.signature(program)}  on {program.target}")
     if elapsed is not None:
         line.append(f"  {words.time(elapsed)}", "bold")
     return line
-
-
-def _typed(tensor: NkiTensor) -> str:
-    return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
 # --- time
@@ -39,82 +31,23 @@ def _typed(tensor: NkiTensor) -> str:
 
 def profile_tables(profile: Profile, placement: Placement) -> list[RenderableType]:
     """Totals, engines with what they waited for, and the lines that held engines longest."""
-    found: list[RenderableType] = [_totals_table(profile, placement), "", _engines_table(profile)]
-    lines = profile.lines()
-    if lines:
-        found += ["", _lines_table(lines)]
-    found += [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
-    return found
-
-
-def _totals_table(profile: Profile, placement: Placement) -> Table:
-    target, dma, sbuf, psum = profile.target, profile.dma, placement.sbuf, placement.psum
-    around = f"start-up {words.time(target.program_start)}, wind-down {words.time(target.program_end)}"
-    transfers = f"{words.counted(dma.transfers, 'transfer')} of {words.size(dma.mean_bytes)} on average"
-    each = words.size(dma.mean_row_bytes)
-    rows = f"{words.counted(dma.rows, 'descriptor row')} of {each}, moving {_share(dma.active_percent)}"
-    rows_of_table = [
-        ("total time", words.time(profile.total), f"{words.time(profile.duration)} of work, {around}"),
-        _utilisation(profile),
-        ("HBM read", words.size(profile.hbm_read_bytes), ""),
-        ("HBM written", words.size(profile.hbm_write_bytes), f"{_share(profile.mbu)} of HBM bandwidth"),
-        ("DMA", transfers, rows if dma.transfers else ""),
-        ("SBUF peak", words.size(sbuf.peak), f"of {words.size(sbuf.capacity)} per partition"),
-        ("PSUM peak", words.counted(psum.banks_at(psum.peak_at), "bank"), f"of {psum.capacity // psum.bank}"),
-    ]
-    if profile.timeline.throttled:
-        slow = words.time(profile.timeline.throttled)
-        rows_of_table.append(("throttled", slow, "of tensor engine streaming at its slow clock"))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows_of_table:
-        table.add_row(*row)
-    return table
-
-
-def _utilisation(profile: Profile) -> tuple[str, str, str]:
-    if not profile.flops:
-        return "MFU", "-", "no matmuls"
-    return "MFU", _share(profile.mfu), f"HBM traffic allows {_share(profile.achievable_mfu)}"
-
-
-def _engines_table(profile: Profile) -> Table:
-    table = _table("engine", "instructions", "busy", "busy time", "waited for", numbers=(1, 2, 3))
-    for name, engine in profile.engines.items():
-        idle = sorted(engine.idle.items(), key=lambda item: (-item[1], item[0]))
-        table.add_row(
-            name,
-            str(engine.instructions),
-            _share(engine.active_percent),
-            words.time(engine.active),
-            ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle),
-            style=None if engine.instructions else "dim",
-        )
-    dma = profile.dma
-    queues = ", ".join(f"{name} {count}" for name, count in dma.queues.items())
-    table.add_row(
-        "DMA",
-        str(dma.transfers),
-        _share(dma.active_percent),
-        words.time(dma.active),
-        queues and f"queues: {queues}",
-    )
-    return table
-
-
-def _lines_table(lines: Sequence[LineSummary]) -> Table:
-    table = _table("busiest lines", "run", "busy", "waited", numbers=(1, 2, 3))
-    for line in lines[:_LINES]:
-        table.add_row(
-            words.path(line.place), str(line.instructions), words.time(line.busy), words.time(line.waited)
-        )
-    return table
-
-
-def _share(percent: float) -> str:
-    return words.percent(percent / 100)
+    totals = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    totals.add_column(no_wrap=True)
+    totals.add_column(style="bold", no_wrap=True)
+    totals.add_column(overflow="fold")
+    for row in facts.totals(profile, placement):
+        totals.add_row(*row)
+    engines = _table("engine", "instructions", "busy", "busy time", "waited for", numbers=(1, 2, 3))
+    for engine in facts.engines(profile):
+        engines.add_row(*engine, style="dim" if engine[1] == "0" else None)
+    found: list[RenderableType] = [totals, "", engines]
+    busiest = facts.lines(profile, _LINES)
+    if busiest:
+        table = _table("busiest lines", "run", "busy", "waited", numbers=(1, 2, 3))
+        for line in busiest:
+            table.add_row(*line)
+        found += ["", table]
+    return found + [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
 
 
 # --- memory

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from nki_isa.instruction import Instruction
 from nki_isa.program import Program
 from nki_sim.place import Holder, Placement
 from nki_sim.report import words
-from nki_sim.timing import ENGINES, LANES, Timeline, Wait
+from nki_sim.report.files import replacing
+from nki_sim.report.rows import Rows, rows_of
+from nki_sim.timing import LANES, Timeline, Wait
 
 _REASONS = {
     Wait.data: "a result it reads",
@@ -51,19 +52,13 @@ def write_trace(path: str | os.PathLike[str], launches: Iterable[Traced]) -> Non
     Raises:
         OSError: `path` cannot be written.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
-            separator = ""
-            for event in events(launches):
-                file.write(separator + json.dumps(event, ensure_ascii=False, allow_nan=False))
-                separator = ",\n"
-            file.write("\n]}\n")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
+        separator = ""
+        for event in events(launches):
+            file.write(separator + json.dumps(event, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]}\n")
 
 
 def events(launches: Iterable[Traced]) -> Iterator[Event]:
@@ -79,8 +74,8 @@ def _launch(process: int, launch: Traced, offset: float) -> Iterator[Event]:
     name = f"{launch.program.name} on {timeline.target.name} (launch {process})"
     yield _metadata("process_name", process, 0, name=name)
     yield _metadata("process_sort_index", process, 0, sort_index=process)
-    rows = _rows(timeline)
-    for row, label in enumerate(_labels(timeline, rows), 1):
+    rows = rows_of(timeline)
+    for row, label in enumerate(rows.labels, 1):
         yield _metadata("thread_name", process, row, name=label)
         yield _metadata("thread_sort_index", process, row, sort_index=row)
     yield from _slices(process, timeline, rows, offset)
@@ -92,48 +87,13 @@ def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> Event:
     return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": arguments}
 
 
-# --- rows and slices
+# --- slices
 
 
-def _ends(timeline: Timeline) -> list[float]:
-    """Where the slice of each event ends: its engine is free again, or its DMA is known to be complete."""
-    return np.where(timeline.lane < len(ENGINES), timeline.busy, timeline.end).tolist()
-
-
-def _rows(timeline: Timeline) -> list[tuple[int, int]]:
-    """(lane, row within it) of each event: the first row of its lane that is free when it starts."""
-    free: dict[int, list[float]] = {}
-    rows = [(0, 0)] * len(timeline)
-    starts, ends, lanes = timeline.start.tolist(), _ends(timeline), timeline.lane.tolist()
-    for event in np.argsort(timeline.start, kind="stable").tolist():
-        taken = free.setdefault(lanes[event], [])
-        row = next((k for k, until in enumerate(taken) if until <= starts[event]), len(taken))
-        taken[row : row + 1] = [ends[event]]
-        rows[event] = (lanes[event], row)
-    return rows
-
-
-def _order(rows: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """The thread number of each row that has events, engines first."""
-    return {row: k for k, row in enumerate(sorted(set(rows)), 1)}
-
-
-def _labels(timeline: Timeline, rows: Sequence[tuple[int, int]]) -> list[str]:
-    several = {lane for lane, row in rows if row}
-    labels = []
-    for lane, row in _order(rows):
-        kind = "engine" if lane < len(ENGINES) else "DMA queue"
-        labels.append(f"{LANES[lane]} {kind}" + (f" #{row + 1}" if lane in several else ""))
-    return labels
-
-
-def _slices(
-    process: int, timeline: Timeline, rows: Sequence[tuple[int, int]], offset: float
-) -> Iterator[Event]:
-    threads = _order(rows)
+def _slices(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iterator[Event]:
     described: dict[int, dict[str, Any]] = {}
-    starts, ends = timeline.start.tolist(), _ends(timeline)
-    for event in sorted(range(len(timeline)), key=lambda k: (threads[rows[k]], starts[k], k)):
+    starts = timeline.start.tolist()
+    for event in sorted(range(len(timeline)), key=lambda k: (rows.row[k], starts[k], k)):
         instruction = timeline.instructions[event]
         facts = described.get(id(instruction))
         if facts is None:
@@ -142,11 +102,11 @@ def _slices(
         yield {
             "ph": "X",
             "name": instruction.opcode,
-            "cat": LANES[rows[event][0]],
+            "cat": LANES[timeline.lane[event]],
             "pid": process,
-            "tid": threads[rows[event]],
+            "tid": rows.row[event] + 1,
             "ts": begin,
-            "dur": round(_microseconds(offset + ends[event]) - begin, 6),
+            "dur": round(_microseconds(offset + rows.end[event]) - begin, 6),
             "args": {"event": event, **facts, **_timed(timeline, event)},
         }
 
@@ -199,12 +159,8 @@ def _microseconds(ns: float) -> float:
 # --- arrows and the counter
 
 
-def _arrows(
-    process: int, timeline: Timeline, rows: Sequence[tuple[int, int]], offset: float
-) -> Iterator[Event]:
+def _arrows(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iterator[Event]:
     """From the slice an event waited for to the event."""
-    threads = _order(rows)
-    ends = _ends(timeline)
     for event in np.flatnonzero((timeline.waited > 0) & (timeline.cause >= 0)).tolist():
         cause = int(timeline.cause[event])
         common = {
@@ -214,11 +170,11 @@ def _arrows(
             "pid": process,
         }
         leaves = max(
-            float(timeline.start[cause]), ends[cause] - 1.0
+            float(timeline.start[cause]), rows.end[cause] - 1.0
         )  # inside the slice, so that it binds to it
-        yield {"ph": "s", **common, "tid": threads[rows[cause]], "ts": _microseconds(offset + leaves)}
+        yield {"ph": "s", **common, "tid": rows.row[cause] + 1, "ts": _microseconds(offset + leaves)}
         arrives = _microseconds(offset + float(timeline.start[event]))
-        yield {"ph": "f", "bp": "e", **common, "tid": threads[rows[event]], "ts": arrives}
+        yield {"ph": "f", "bp": "e", **common, "tid": rows.row[event] + 1, "ts": arrives}
 
 
 def _counter(process: int, placement: Placement, timeline: Timeline, offset: float) -> Iterator[Event]:

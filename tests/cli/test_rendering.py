@@ -116,6 +116,16 @@ def test_without_a_place_only_message_and_remarks_show(snapshot):
     assert rendering.plain(error("NKI-L026", "x.py does not exist", help="look again")) == snapshot
 
 
+def test_notes_after_a_colon_are_its_list():
+    found = Diagnostic("NKI-M001", "full", notes=("rule: it fits", "live at the peak:", "80 KiB: a", "4 KiB: b"))
+    assert rendering.plain([found]).split("\n")[1:] == [
+        "  = rule: it fits",
+        "  = note: live at the peak:",
+        "      80 KiB: a",
+        "      4 KiB: b",
+    ]
+
+
 def test_deep_recursion_is_folded(source):
     stack = tuple(Frame(f"f{k}", Span(source, 1, k)) for k in range(1, 41))
     text = rendering.plain([Diagnostic("NKI-L021", "deep", span=stack[-1].span, stack=stack)])

@@ -1,0 +1,76 @@
+"""What a profile says, as rows of text that every report shows alike."""
+
+from __future__ import annotations
+
+from nki_isa.program import Program
+from nki_isa.tensor import NkiTensor
+from nki_sim.place import Placement
+from nki_sim.profile import Profile
+from nki_sim.report import words
+
+
+def signature(program: Program) -> str:
+    """The tensors a launch took and gave: ``(a float32[128, 64]) -> float32[128, 64]``."""
+    inputs = ", ".join(f"{t.name} {_typed(t)}" for t in program.inputs)
+    outputs = ", ".join(_typed(t) for t in program.outputs)
+    return f"({inputs}) -> {outputs or 'nothing'}"
+
+
+def _typed(tensor: NkiTensor) -> str:
+    return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+
+
+def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]:
+    """(figure, value, remark) for the launch as a whole."""
+    target, dma, sbuf, psum = profile.target, profile.dma, placement.sbuf, placement.psum
+    around = f"start-up {words.time(target.program_start)}, wind-down {words.time(target.program_end)}"
+    transfers = f"{words.counted(dma.transfers, 'transfer')} of {words.size(dma.mean_bytes)} on average"
+    each = words.size(dma.mean_row_bytes)
+    rows = f"{words.counted(dma.rows, 'descriptor row')} of {each}, moving {share(dma.active_percent)}"
+    found = [
+        ("total time", words.time(profile.total), f"{words.time(profile.duration)} of work, {around}"),
+        _utilisation(profile),
+        ("HBM read", words.size(profile.hbm_read_bytes), ""),
+        ("HBM written", words.size(profile.hbm_write_bytes), f"{share(profile.mbu)} of HBM bandwidth"),
+        ("DMA", transfers, rows if dma.transfers else ""),
+        ("SBUF peak", words.size(sbuf.peak), f"of {words.size(sbuf.capacity)} per partition"),
+        ("PSUM peak", words.counted(psum.banks_at(psum.peak_at), "bank"), f"of {psum.capacity // psum.bank}"),
+    ]
+    if profile.timeline.throttled:
+        slow = words.time(profile.timeline.throttled)
+        found.append(("throttled", slow, "of tensor engine streaming at its slow clock"))
+    return found
+
+
+def _utilisation(profile: Profile) -> tuple[str, str, str]:
+    if not profile.flops:
+        return "MFU", "-", "no matmuls"
+    return "MFU", share(profile.mfu), f"HBM traffic allows {share(profile.achievable_mfu)}"
+
+
+def engines(profile: Profile) -> list[tuple[str, str, str, str, str]]:
+    """(engine, instructions, share of the time it is busy, busy time, what it waited for), DMA last."""
+    found = []
+    for name, engine in profile.engines.items():
+        idle = sorted(engine.idle.items(), key=lambda item: (-item[1], item[0]))
+        waits = ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle)
+        busy = share(engine.active_percent)
+        found.append((name, str(engine.instructions), busy, words.time(engine.active), waits))
+    dma = profile.dma
+    queues = ", ".join(f"{name} {count}" for name, count in dma.queues.items())
+    busy = share(dma.active_percent)
+    found.append(("DMA", str(dma.transfers), busy, words.time(dma.active), queues and f"queues: {queues}"))
+    return found
+
+
+def lines(profile: Profile, most: int) -> list[tuple[str, str, str, str]]:
+    """(place, how often it ran, busy time, time waited) of the lines that held engines longest."""
+    return [
+        (words.path(line.place), str(line.instructions), words.time(line.busy), words.time(line.waited))
+        for line in profile.lines()[:most]
+    ]
+
+
+def share(percent: float) -> str:
+    """A percentage as text."""
+    return words.percent(percent / 100)
