@@ -138,6 +138,7 @@ def kernel(a, result):
     y = nisa.activation(dst=result, op=nl.exp, data=a)
     nisa.tensor_copy(dst=result, src=y)
     nisa.tensor_copy(dst=result, src=nisa.nc_transpose(a))
+    print(nisa.memset(result, 0.0).shape)
 """,
     "beta1_keywords": """
 @nki.jit
@@ -310,6 +311,19 @@ def kernel(a, n):
         y = n
         break
     return x + y + first + third
+""",
+    "handles_of_instructions": """
+@nki.jit
+def kernel(a, t, flag):
+    first = nisa.dma_copy(dst=t, src=a)
+    handles = [first]
+    handles.append(nisa.memset(t, 0.0))
+    table = {"a": None}
+    table["a"] = nisa.memset(dst=t, value=0.0)
+    nisa.memset(t, 0.0) if flag else nisa.memset(t, 1.0)
+    second = nisa.memset(t, 0.0)
+    second.depends_on(first)
+    return handles
 """,
     "decorators_of_all_spellings": """
 from nki import jit

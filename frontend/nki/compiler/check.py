@@ -198,12 +198,11 @@ class Run:
     Attributes:
         profile: the language profile.
         diagnostics: what was found, in the order in which definitions were reached.
-        dependencies: the global names that decided what was reached.
     """
 
     profile: str
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    dependencies: list[Dependency] = field(default_factory=list)
+    _dependencies: dict[tuple[int, str], Dependency] = field(default_factory=dict)
     _todo: list[tuple[Definition, tuple[Frame, ...]]] = field(default_factory=list)
     _reached: dict[int, tuple[Definition, tuple[Frame, ...]]] = field(default_factory=dict)
     _attributes: set[str] = field(default_factory=set)
@@ -238,7 +237,12 @@ class Run:
     def depend(self, names: Scope, name: str, value: Value) -> None:
         """What was reached depends on the global `name` being what it is."""
         if isinstance(names, LiveScope) and isinstance(value, (Definition, Module)) and name in names.globals:
-            self.dependencies.append((names.globals, name, names.globals[name]))
+            self._dependencies[id(names.globals), name] = (names.globals, name, names.globals[name])
+
+    @property
+    def dependencies(self) -> list[Dependency]:
+        """The global names that decided what was reached, with their values."""
+        return [*self._dependencies.values()]
 
     def use_attribute(self, name: str) -> None:
         """An attribute of an unknown object was read: methods of that name are reached."""

@@ -16,12 +16,14 @@ from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, Tex
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
 from nki_isa.instruction import REGISTRY
+from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki.compiler.check import Run
 
 _DUNDERS = ("__name__", "__file__", "__doc__", "__debug__", "__package__", "__class__")
 _COMPREHENSIONS = (tree.ListComp, tree.SetComp, tree.DictComp, tree.GeneratorExp)
+_TENSOR_ATTRIBUTES = frozenset(name for name in dir(NkiTensor) if not name.startswith("_")) - {"name"}
 _STATES = {
     Verdict.used: "outside of the documented NKI language",
     Verdict.undocumented: "in no document of the NKI language",
@@ -234,7 +236,8 @@ class Walker:
         if not isinstance(node.ctx, tree.Load):
             return
         if self.is_local(node.id):
-            self.use_of_handle(node, parent)
+            if _is_tensor_use(node, parent):
+                self.use_of_handle(node)
             return
         found = self.scope.get(node.id)
         self.findings.depend(self.scope, node.id, found)
@@ -380,6 +383,12 @@ class Walker:
         signature = self.signature(node, found)
         if signature is not None:
             self.arguments(node, parent, signature, found)
+        if isinstance(found, Host) and scope.is_nki(getattr(found.value, "__module__", "")):
+            for value in (*node.args, *(keyword.value for keyword in node.keywords)):
+                if isinstance(value, tree.Name):
+                    self.use_of_handle(value)
+                elif isinstance(value, tree.Call) and self.instruction(value):
+                    self.report_result(value, node, self.text(value.func))
         self.below(node)
 
     def signature(self, node: tree.Call, found: Value) -> calls.Signature | None:
@@ -402,11 +411,10 @@ class Walker:
         opcode = self.instruction(node)
         module = getattr(found.value, "__module__", "") if isinstance(found, Host) else ""
         problems = list(calls.misfits(node, signature))
-        used = opcode is not None and not isinstance(parent, (tree.Expr, tree.Return))
-        if used and any(p.name == "dst" for p in signature.parameters):
+        if opcode is not None and "dst" in {p.name for p in signature.parameters}:
             lacking = any(p.missing for p in problems)
-            if lacking or not (isinstance(parent, tree.Assign) and isinstance(parent.targets[0], tree.Name)):
-                self.report_result(node, parent, signature)
+            if (lacking and not isinstance(parent, (tree.Expr, tree.Return))) or _is_tensor_use(node, parent):
+                self.report_result(node, parent, signature.callee)
                 problems = [p for p in problems if not p.missing]
         label: tuple[Label, ...] = ()
         if isinstance(found, Definition):
@@ -427,41 +435,33 @@ class Walker:
                 hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
             self.report("NKI-L012", problem.message, problem.node, hint, labels=label)
 
-    def report_result(self, node: tree.Call, parent: Node, signature: calls.Signature) -> None:
+    def report_result(self, node: tree.Call, parent: Node, callee: str) -> None:
         """The value of an instruction is used as if it were its result."""
+        if id(node) in self.results:
+            return
         self.results.add(id(node))
-        hint = f"allocate a tensor with nl.ndarray and pass it: {signature.callee}(dst=tile, ...)"
+        hint = f"allocate a tensor with nl.ndarray and pass it: {callee}(dst=tile, ...)"
         if isinstance(parent, tree.Assign):
             target = self.text(parent.targets[0])
+            hint = f"write {callee}(dst={target}, ...)"
             if isinstance(parent.targets[0], tree.Name):
-                hint = f"allocate {target} with nl.ndarray and write {signature.callee}(dst={target}, ...)"
-            else:
-                hint = f"write {signature.callee}(dst={target}, ...)"
-        self.report(
-            "NKI-L015",
-            f"{signature.callee} returns no tensor, as it did in Beta 1: it writes into dst",
-            node,
-            hint,
-            notes=("source: migration guide 0.1 to 0.2",),
-        )
+                hint = f"allocate {target} with nl.ndarray and {hint}"
+        message = f"{callee} returns no tensor, as it did in Beta 1: it writes into dst"
+        self.report("NKI-L015", message, node, hint, notes=("source: migration guide 0.1 to 0.2",))
 
-    def use_of_handle(self, node: tree.Name, parent: Node) -> None:
-        """A local that holds what an instruction returned is used as a tensor."""
-        call = self.handles.get(node.id)
-        if call is None or not isinstance(
-            parent, (tree.Call, tree.keyword, tree.Subscript, tree.Attribute, tree.BinOp)
-        ):
-            return
-        del self.handles[node.id]
-        callee = self.text(call.func)
-        self.report(
-            "NKI-L015",
-            f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst",
-            node,
-            "use the tensor that was passed as dst=",
-            labels=(Label(call.span(self.file), "assigned here"),),
-            notes=("source: migration guide 0.1 to 0.2",),
-        )
+    def use_of_handle(self, node: tree.Name) -> None:
+        """A local is used as a tensor: it should not hold what an instruction returned."""
+        call = self.handles.pop(node.id, None)
+        if call is not None:
+            callee = self.text(call.func)
+            self.report(
+                "NKI-L015",
+                f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst",
+                node,
+                "use the tensor that was passed as dst=",
+                labels=(Label(call.span(self.file), "assigned here"),),
+                notes=("source: migration guide 0.1 to 0.2",),
+            )
 
     def text(self, node: Any) -> str:
         """The source of `node`, on one line."""
@@ -485,6 +485,13 @@ class Walker:
         tree.Call: _visit_call,
         **dict.fromkeys(_COMPREHENSIONS, _visit_comprehension),
     }
+
+
+def _is_tensor_use(node: Node, parent: Node) -> bool:
+    """Whether the place of `node` asks for a tensor."""
+    if isinstance(parent, tree.Attribute):
+        return parent.attr in _TENSOR_ATTRIBUTES
+    return isinstance(parent, tree.BinOp) or (isinstance(parent, tree.Subscript) and parent.value is node)
 
 
 def _place(node: Any, definition: Definition) -> Span:
