@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nki_isa.instruction import Constraint, Engine, Instruction
+from nki_isa.access import consecutive_partitions, fits_partition, max_dims, start_partition
+from nki_isa.instruction import Constraint, Engine
 from nki_isa.operands import (
     ARCHITECTURE,
     NUMBERS,
     PSUM,
     SBUF,
     STUB,
+    each_tensor,
     elements_per_partition,
-    free_pattern,
     free_size_of,
     in_psum,
     kind_of,
@@ -30,14 +31,10 @@ from nki_isa.operands import (
     rules,
     shape_of,
     start_of,
-    tensors_of,
     value_of,
 )
 from nki_isa.operators import Operator
 from nki_isa.tensor import MemoryRegion, NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 __all__ = [
     "ARCHITECTURE",
@@ -93,24 +90,6 @@ Limit = int | Callable[[Any, Any], int | None]
 Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
 
 
-def _each(
-    names: tuple[str, ...], test: Callable[[NkiTensor, Any, Any], str | None]
-) -> Callable[[Any, Any], str | None]:
-    """`test` on every tensor among the named fields; the first complaint, led by the field's name."""
-
-    def broken(instruction: Instruction, target: Target) -> str | None:
-        values = instruction.__dict__
-        for name in names:
-            value = values[name]
-            for tensor in (value,) if type(value) is NkiTensor else tensors_of(value):
-                message = test(tensor, instruction, target)
-                if message is not None:
-                    return f"{name} {message}"
-        return None
-
-    return broken
-
-
 # --- memory
 
 
@@ -126,7 +105,9 @@ def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constr
         return f"is in {region_name(tensor.storage.region)}, it must be in {wanted}"
 
     rule = f"{listed(names, 'and')} {'is' if len(names) == 1 else 'are'} in {wanted}."
-    return Constraint("NKI-V101", rule, _each(names, test), f"copy the operand to {wanted} first", source)
+    return Constraint(
+        "NKI-V101", rule, each_tensor(names, test), f"copy the operand to {wanted} first", source
+    )
 
 
 def memory_since(name: str, version: int, *, source: str = STUB) -> Constraint:
@@ -138,7 +119,7 @@ def memory_since(name: str, version: int, *, source: str = STUB) -> Constraint:
         return None
 
     rule = f"{name} is in PSUM only since NeuronCore-v{version}."
-    return Constraint("NKI-V101", rule, _each((name,), test), f"allocate {name} in SBUF", source)
+    return Constraint("NKI-V101", rule, each_tensor((name,), test), f"allocate {name} in SBUF", source)
 
 
 def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
@@ -168,7 +149,7 @@ def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> C
         return None
 
     rule = f"{listed(names, 'and')} span{'s' * (len(names) == 1)} at most {_limit_word(limit)} partitions."
-    return Constraint("NKI-V102", rule, _each(names, test), "split the work into smaller tiles", source)
+    return Constraint("NKI-V102", rule, each_tensor(names, test), "split the work into smaller tiles", source)
 
 
 def same_partitions(first: str, *others: str, source: str = STUB) -> Constraint:
@@ -235,7 +216,9 @@ def elements(name: str, count: Limit, what: str, *, source: str = STUB) -> Const
         return None
 
     rule = f"{name} has {_limit_word(count)} elements per partition: {what}."
-    return Constraint("NKI-V103", rule, _each((name,), test), f"allocate {name} with that free size", source)
+    return Constraint(
+        "NKI-V103", rule, each_tensor((name,), test), f"allocate {name} with that free size", source
+    )
 
 
 def elements_multiple(name: str, factor: int, what: str, *, source: str = STUB) -> Constraint:
@@ -249,7 +232,7 @@ def elements_multiple(name: str, factor: int, what: str, *, source: str = STUB) 
 
     rule = f"The elements per partition of {name} are a multiple of {factor}: {what}."
     return Constraint(
-        "NKI-V103", rule, _each((name,), test), f"give {name} a multiple of {factor} elements", source
+        "NKI-V103", rule, each_tensor((name,), test), f"give {name} a multiple of {factor} elements", source
     )
 
 
@@ -262,7 +245,9 @@ def partitions_multiple(name: str, factor: int, *, source: str = STUB) -> Constr
         return None
 
     rule = f"{name} spans a multiple of {factor} partitions."
-    return Constraint("NKI-V103", rule, _each((name,), test), f"pad {name} to {factor} partitions", source)
+    return Constraint(
+        "NKI-V103", rule, each_tensor((name,), test), f"pad {name} to {factor} partitions", source
+    )
 
 
 def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) -> Constraint:
@@ -280,113 +265,11 @@ def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) ->
 
     rule = f"{name} has {least} to {_limit_word(limit)} elements per partition."
     return Constraint(
-        "NKI-V104", rule, _each((name,), test), f"split {name} along its free dimension", source
+        "NKI-V104", rule, each_tensor((name,), test), f"split {name} along its free dimension", source
     )
 
 
-def fits_partition(*names: str, source: str = STUB) -> Constraint:
-    """Each of `names` has no more elements per partition than a partition of its memory holds (NKI-V104)."""
-
-    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        region = tensor.storage.region
-        got = elements_per_partition(tensor)
-        if got <= 2048:  # fits any memory at any width
-            return None
-        capacity = target.psum_partition_bytes if region is PSUM else target.sbuf_partition_bytes
-        most = capacity // tensor.dtype.itemsize
-        if region.on_chip and got > most:
-            return (
-                f"has {got} {tensor.dtype} elements per partition, "
-                f"a partition of {region_name(region)} holds {most}"
-            )
-        return None
-
-    rule = f"The free size of {listed(names, 'and')} is at most what one partition holds."
-    return Constraint("NKI-V104", rule, _each(names, test), "split the tile along its free dimension", source)
-
-
-# --- access patterns
-
-
-def max_dims(*names: str, limit: int = 4, source: str = ARCHITECTURE) -> Constraint:
-    """Each of `names` needs at most `limit` strided free dimensions, contiguous ones merged (NKI-V112)."""
-
-    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if len(tensor.shape) <= limit + 1:
-            return None
-        needed = len(free_pattern(tensor))
-        if needed > limit:
-            return f"needs {needed} strided free dimensions, an access pattern has at most {limit}"
-        return None
-
-    rule = f"The access pattern of {listed(names, 'and')} has at most {limit} free dimensions."
-    return Constraint(
-        "NKI-V112",
-        rule,
-        _each(names, test),
-        "copy to a contiguous tile, or loop over the outer dimension",
-        source,
-    )
-
-
-_STARTS = ((64, (0,)), (32, (0, 64)), (0, (0, 32, 64, 96)))
-
-
-def start_partition(*names: str, source: str = ARCHITECTURE) -> Constraint:
-    """Each of `names` starts at partition 0, 32, 64 or 96 by how many partitions it spans (NKI-V110).
-
-    Checked where the start is known: the storage has an address, or the view
-    starts inside its storage (whose own start the placement chooses legally).
-    """
-
-    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if tensor.offset == 0 and tensor.storage.address is None:
-            return None
-        if not tensor.storage.region.on_chip:
-            return None
-        start = start_of(tensor)
-        if start == 0:
-            return None
-        count = tensor.shape[0]
-        for least, starts in _STARTS:
-            if count > least:
-                if start in starts:
-                    return None
-                return f"starts at partition {start} and spans {count}, it must start at {listed(starts)}"
-        return None
-
-    rule = (
-        f"{listed(names, 'and')} start{'s' * (len(names) == 1)} at partition 0; "
-        "up to 64 partitions also at 64; up to 32 also at 32 and 96."
-    )
-    return Constraint(
-        "NKI-V110",
-        rule,
-        _each(names, test),
-        "move the data to an allowed partition with nisa.dma_copy",
-        source,
-    )
-
-
-def consecutive_partitions(*names: str, source: str = ARCHITECTURE) -> Constraint:
-    """Each of `names` occupies consecutive partitions: engines cannot stride or broadcast them (NKI-V115)."""
-
-    def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if not tensor.storage.region.on_chip or tensor.shape[0] == 1:
-            return None
-        row = tensor.storage.row_bytes // tensor.dtype.itemsize
-        if row and tensor.strides[0] != row:
-            return f"steps {tensor.strides[0] / row:g} partitions per index, it must step 1"
-        return None
-
-    rule = f"{listed(names, 'and')} occup{'ies' if len(names) == 1 else 'y'} consecutive partitions."
-    return Constraint(
-        "NKI-V115",
-        rule,
-        _each(names, test),
-        "broadcast or gather partitions with nisa.dma_copy, nc_stream_shuffle or a matmul",
-        source,
-    )
+# --- what operands of a compute engine obey
 
 
 def access(*names: str) -> tuple[Constraint, ...]:
@@ -422,7 +305,11 @@ def unpacked(*names: str, source: str = "nki/api/nki.api.shared (data types, not
 
     rule = f"{listed(names, 'and')} {'has' if len(names) == 1 else 'have'} no packed data type."
     return Constraint(
-        "NKI-V105", rule, _each(names, test), "compute on float data, then pack with nisa.quantize_mx", source
+        "NKI-V105",
+        rule,
+        each_tensor(names, test),
+        "compute on float data, then pack with nisa.quantize_mx",
+        source,
     )
 
 
@@ -438,7 +325,7 @@ def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
 
     shown = "a supported data type" if callable(names) else listed(names)
     return Constraint(
-        "NKI-V105", f"{name} is {shown}.", _each((name,), test), f"allocate {name} as {shown}", source
+        "NKI-V105", f"{name} is {shown}.", each_tensor((name,), test), f"allocate {name} as {shown}", source
     )
 
 
@@ -453,7 +340,7 @@ def not_dtypes(name: str, *names: str, why: str = "", source: str = STUB) -> Con
 
     rule = f"{name} is not {listed(names)}{reason}."
     return Constraint(
-        "NKI-V105", rule, _each((name,), test), f"copy {name} to another data type first", source
+        "NKI-V105", rule, each_tensor((name,), test), f"copy {name} to another data type first", source
     )
 
 
@@ -483,7 +370,7 @@ def bitvec_dtypes(operator: str, *names: str, source: str = STUB) -> Constraint:
         op = instruction.__dict__[operator]
         return f"is {tensor.dtype} and {operator} is {op.name}: bitvec operators need integer types"
 
-    each = _each(names, test)
+    each = each_tensor(names, test)
 
     def broken(instruction: Any, target: Any) -> str | None:
         op = instruction.__dict__[operator]

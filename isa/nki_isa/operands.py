@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,6 +80,27 @@ def listed(items: Iterable[Any], joint: str = "or") -> str:
 def region_name(region: MemoryRegion) -> str:
     """SBUF, PSUM or HBM."""
     return {SBUF: "SBUF", PSUM: "PSUM"}.get(region, "HBM")
+
+
+# --- rules about several operands
+
+
+def each_tensor(
+    names: tuple[str, ...], test: Callable[[NkiTensor, Any, Any], str | None]
+) -> Callable[[Any, Any], str | None]:
+    """`test` on every tensor among the named fields; the first complaint, led by the field's name."""
+
+    def broken(instruction: Instruction, target: Target) -> str | None:
+        values = instruction.__dict__
+        for name in names:
+            value = values[name]
+            for tensor in (value,) if type(value) is NkiTensor else tensors_of(value):
+                message = test(tensor, instruction, target)
+                if message is not None:
+                    return f"{name} {message}"
+        return None
+
+    return broken
 
 
 # --- rules that every instruction has
