@@ -194,21 +194,26 @@ class Accesses:
         found = []
         for extents, grid in self.grids.items():
             for entries in _near(grid, extents, box):
-                for (other, _), access in entries.items():
-                    if other is box or other.meets(box):
+                for key, access in entries.items():
+                    if key[0] is box or key[0].meets(box):
                         found.append(access)
         return found
 
-    def drop(self, box: Box) -> None:
-        """Forget accesses that lie within `box`: what overwrites it has waited for them."""
-        size = box.extents
+    def overwrite(self, box: Box) -> list[Access]:
+        """As :meth:`meeting`, forgetting those within `box`: what overwrites it waits for them."""
+        found = []
         for extents, grid in self.grids.items():
-            if extents != size and any(e > b for e, b in zip(extents, size, strict=True)):
-                continue
             for entries in _near(grid, extents, box):
-                gone = [key for key in entries if key[0] is box or box.covers(key[0])]
+                gone = []
+                for key, access in entries.items():
+                    if key[0] is box or box.covers(key[0]):
+                        found.append(access)
+                        gone.append(key)
+                    elif key[0].meets(box):
+                        found.append(access)
                 for key in gone:
                     del entries[key]
+        return found
 
     def items(self) -> Iterator[tuple[Box, Access]]:
         """Every box with its accesses."""
@@ -220,7 +225,7 @@ class Accesses:
 
 def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iterable[Entries]:
     """The cells of a grid that may hold boxes meeting `box`."""
-    cells = box.cells if extents is box.extents else box.cells_of(extents)
+    cells = box.cells if extents == box.extents else box.cells_of(extents)
     if len(cells) == 1:
         entries = grid.get(cells[0])
         return (entries,) if entries else ()

@@ -278,12 +278,7 @@ class Scoreboard:
         for owner, box, is_write in boxes:
             if not owner.owner:  # another operand of this very instruction lies in the same bytes
                 self._memory.bytes_of(owner.storage)
-            if is_write:
-                owner.reads.drop(box)
-                owner.writes.drop(box)
-                owner.writes.add(box, access)
-            else:
-                owner.reads.add(box, access)
+            (owner.writes if is_write else owner.reads).add(box, access)
         for register in plan.registers_written:
             self._registers[register] = (end, event, lane)
 
@@ -300,12 +295,13 @@ class Scoreboard:
             self._input_reads[storage] = (0.0, len(self._start), lane, False)
             return
         owner = self._memory.bytes_of(storage)
-        box = _box(owner, view, registers)
-        hand = self._hand
-        for time, event, engine, earlier in owner.writes.meeting(box):
-            if engine == lane == _TENSOR:
-                continue  # accumulation in PSUM is in order
-            self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.data)
+        box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
+        if owner.writes.grids:
+            hand = self._hand
+            for time, event, engine, earlier in owner.writes.meeting(box):
+                if engine == lane == _TENSOR:
+                    continue  # accumulation in PSUM is in order
+                self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.data)
         boxes.append((owner, box, False))
 
     def _claim(
@@ -319,13 +315,14 @@ class Scoreboard:
             if reader is not None:
                 _, event, engine, _ = reader
                 owner.reads.add(owner.layout.whole, (self._end[event], event, engine, False))
-        box = _box(owner, view, registers)
+        box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
         hand = self._hand
         for accesses in (owner.reads, owner.writes):
-            for time, event, engine, earlier in accesses.meeting(box):
-                if engine == lane < _FIRST_QUEUE:
-                    continue  # an engine is in order with itself
-                self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.reuse)
+            if accesses.grids:
+                for time, event, engine, earlier in accesses.overwrite(box):
+                    if engine == lane < _FIRST_QUEUE:
+                        continue  # an engine is in order with itself
+                    self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.reuse)
         boxes.append((owner, box, True))
 
     # --- engines
@@ -449,11 +446,10 @@ def _has_registers(instruction: Instruction) -> bool:
     return False
 
 
-def _box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
-    """The box a view touches; all of its storage where a run-time address is not known."""
+def _dynamic_box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
+    """The box of a view with a run-time address; all of its storage where that is not known."""
     dynamic = view.dynamic
-    if dynamic is None:
-        return owner.layout.of(view)
+    assert dynamic is not None
     index = dynamic.index
     if dynamic.kind != "scalar" or not isinstance(index, VirtualRegister) or registers is None:
         return owner.layout.whole

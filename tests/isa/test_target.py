@@ -45,7 +45,7 @@ def test_unknown_target_names_the_choices():
     with pytest.raises(NkiValidationError) as caught:
         as_target("trn9")
     found = caught.value.diagnostics[0]
-    assert found.code == "NKI-V115"
+    assert found.code == "NKI-V116"
     assert "trn9" in found.message
     assert all(name in (found.help or "") for name in TARGETS)
 
