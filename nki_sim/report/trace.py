@@ -91,13 +91,13 @@ def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> Event:
 
 
 def _slices(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iterator[Event]:
-    described: dict[int, dict[str, Any]] = {}
+    known: dict[int, dict[str, Any]] = {}
     starts = timeline.start.tolist()
     for event in sorted(range(len(timeline)), key=lambda k: (rows.row[k], starts[k], k)):
         instruction = timeline.instructions[event]
-        facts = described.get(id(instruction))
+        facts = known.get(id(instruction))
         if facts is None:
-            facts = described[id(instruction)] = _described(instruction)
+            facts = known[id(instruction)] = described(instruction)
         begin = _microseconds(offset + starts[event])
         yield {
             "ph": "X",
@@ -111,7 +111,8 @@ def _slices(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iter
         }
 
 
-def _described(instruction: Instruction) -> dict[str, Any]:
+def described(instruction: Instruction) -> dict[str, Any]:
+    """What an instruction is, whenever it runs: its text, operands, line and calls."""
     given = words.operands(instruction)
     return {
         "instruction": " ".join([instruction.opcode, *(f"{name}={value}" for name, value in given.items())]),
@@ -132,7 +133,7 @@ def _timed(timeline: Timeline, event: int) -> dict[str, Any]:
     if waited > 0:
         facts["waited_ns"] = round(waited, 3)
         facts["semaphore_ns"] = round(float(timeline.handoff[event]), 3)
-        facts["waited_for"] = _reason(timeline, event)
+        facts["waited_for"] = reason(timeline, event)
     transfer = timeline.costs[event].transfer
     if transfer is not None:
         facts["data_begins_ns"] = round(float(timeline.begin[event]), 3)
@@ -142,14 +143,15 @@ def _timed(timeline: Timeline, event: int) -> dict[str, Any]:
     return facts
 
 
-def _reason(timeline: Timeline, event: int) -> str:
-    reason = _REASONS.get(Wait(int(timeline.wait[event])), "nothing known")
+def reason(timeline: Timeline, event: int) -> str:
+    """What an event waited for, in words."""
+    why = _REASONS.get(Wait(int(timeline.wait[event])), "nothing known")
     cause = int(timeline.cause[event])
     if cause < 0:
-        return reason
+        return why
     producer = timeline.instructions[cause]
     where = words.place(producer.stack)
-    return f"{reason}: event {cause}, {producer.opcode}" + (f" at {where}" if where else "")
+    return f"{why}: event {cause}, {producer.opcode}" + (f" at {where}" if where else "")
 
 
 def _microseconds(ns: float) -> float:

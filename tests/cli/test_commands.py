@@ -337,6 +337,13 @@ def test_a_trace_that_cannot_be_written_is_wrong_use(nki_sim, tmp_path):
     assert "NKI-L033" in shown.err and "No such file" in shown.err
 
 
+def test_profile_writes_a_page(nki_sim, tmp_path):
+    shown = nki_sim("profile", "--no-data", "matmul.py", "--html", tmp_path / "out.html")
+    assert shown.status == 0
+    assert "out.html written" in shown.err
+    assert "matmul(a bfloat16[128, 128]" in (tmp_path / "out.html").read_text()
+
+
 def test_a_refused_kernel_leaves_an_old_trace(nki_sim, tmp_path):
     path = tmp_path / "out.json"
     path.write_text("old")

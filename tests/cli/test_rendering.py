@@ -117,7 +117,9 @@ def test_without_a_place_only_message_and_remarks_show(snapshot):
 
 
 def test_notes_after_a_colon_are_its_list():
-    found = Diagnostic("NKI-M001", "full", notes=("rule: it fits", "live at the peak:", "80 KiB: a", "4 KiB: b"))
+    found = Diagnostic(
+        "NKI-M001", "full", notes=("rule: it fits", "live at the peak:", "80 KiB: a", "4 KiB: b")
+    )
     assert rendering.plain([found]).split("\n")[1:] == [
         "  = rule: it fits",
         "  = note: live at the peak:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
 from nki_isa.diagnostics import Diagnostic
 from nki_sim.profile import Profile
+from nki_sim.report.html import write_html
 from nki_sim.report.terminal import launch_line, profile_tables
 from nki_sim.report.trace import Traced, write_trace
 
@@ -32,6 +34,15 @@ def profile(
             "--trace",
             metavar="OUT.json",
             help="Write a timeline that ui.perfetto.dev opens.",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html",
+            metavar="OUT.html",
+            help="Write figures, timeline and memory maps as one page.",
             show_default=False,
         ),
     ] = None,
@@ -62,14 +73,19 @@ def profile(
             heading = launch_line(launch.program, launch.timeline.total)
             screen.show(heading, "", *profile_tables(Profile.of(launch.timeline), launch.placement), "")
     if trace and timed:
-        _write(screen, trace, timed)
+        _write(screen, trace, write_trace, timed)
+        screen.remark(f"{trace} written: open it in https://ui.perfetto.dev")
+    if html and timed:
+        _write(screen, html, write_html, timed)
+        screen.remark(f"{html} written: open it in a browser")
     finish(screen, outcome)
 
 
-def _write(screen: Screen, path: str, launches: list[Traced]) -> None:
+def _write(
+    screen: Screen, path: str, write: Callable[[str, list[Traced]], None], launches: list[Traced]
+) -> None:
     try:
-        write_trace(path, launches)
+        write(path, launches)
     except OSError as problem:
-        message = f"the trace cannot be written to {path}: {problem.strerror}"
+        message = f"{path} cannot be written: {problem.strerror}"
         screen.fail([Diagnostic("NKI-L033", message, help="name a file in a folder that can be written")])
-    screen.remark(f"{path} written: open it in https://ui.perfetto.dev")
