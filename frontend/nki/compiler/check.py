@@ -279,22 +279,11 @@ class Run:
         self.diagnostics[before:] = fresh
 
     def _report_sourceless(self, value: Sourceless, calls: tuple[Frame, ...]) -> None:
-        function = value.function
-        code = function.__code__
+        code = value.function.__code__
         last = max((line for _, _, line in code.co_lines() if line is not None), default=code.co_firstlineno)
-        broken = [d for d in value.diagnostics if d.span and code.co_firstlineno <= d.span.line <= last]
-        for found in broken or [d for d in value.diagnostics if d.span is None]:
-            self.add(found.at(calls[-1].span if calls else None, calls))
-        if not broken and all(d.span for d in value.diagnostics):
-            self.add(
-                Diagnostic(
-                    "NKI-L013",
-                    f"{function.__qualname__} is not a plain function definition in {code.co_filename}",
-                    calls[-1].span if calls else Span(code.co_filename, code.co_firstlineno),
-                    help="write it with def; a lambda, or what exec made, has no source a kernel can use",
-                    stack=calls,
-                )
-            )
+        inside = [d for d in value.diagnostics if d.span and code.co_firstlineno <= d.span.line <= last]
+        for found in inside or value.diagnostics:
+            self.add(replace(found.at(calls[-1].span if calls else None), stack=calls))
 
 
 __all__ = ["Run", "check", "check_file", "require"]

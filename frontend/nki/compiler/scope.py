@@ -20,10 +20,9 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from nki.compiler import tree
+from nki.compiler import source, tree
 from nki.compiler.importer import is_host
 from nki.compiler.parse import parse
-from nki.compiler.source import first_line, text_of
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
 
@@ -56,7 +55,7 @@ class Sourceless:
     """A function that has no definition a kernel can be compiled from."""
 
     function: FunctionType
-    diagnostics: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -161,7 +160,7 @@ class SourceFile:
     def definitions(self) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
         """Every function and class, by name and first line."""
         kinds = (tree.FunctionDef, tree.ClassDef)
-        return {(n.name, first_line(n)): n for n in tree.walk(self.module) if isinstance(n, kinds)}
+        return {(n.name, source.first_line(n)): n for n in tree.walk(self.module) if isinstance(n, kinds)}
 
     @functools.cached_property
     def classes(self) -> dict[str, tree.ClassDef]:
@@ -311,13 +310,18 @@ def _find_definition(function: FunctionType) -> Value:
     code = function.__code__
     if code.co_filename.startswith("<string"):  # the methods that dataclass writes
         return Host(function)
+    unfit: tuple[Diagnostic, ...] = ()
     try:
-        file = source_file(code.co_filename, text_of(code.co_filename, function.__module__))
+        source.definition_of(function)
+    except NkiError as failed:
+        unfit = failed.diagnostics
+    try:
+        file = source_file(code.co_filename, source.text_of(code.co_filename, function.__module__))
     except NkiError as failed:
         return Sourceless(function, failed.diagnostics)
     node = file.definitions.get((code.co_name, code.co_firstlineno))
-    if not isinstance(node, tree.FunctionDef):
-        return Sourceless(function, file.diagnostics)
+    if not isinstance(node, tree.FunctionDef) or (unfit and not file.diagnostics):
+        return Sourceless(function, unfit)
     captured = {}
     for name, cell in zip(code.co_freevars, function.__closure__ or ()):
         try:
@@ -337,7 +341,7 @@ def _live_class(value: type) -> Value:
         if not name or name.startswith("<string"):
             continue
         try:
-            file = source_file(name, text_of(name, value.__module__))
+            file = source_file(name, source.text_of(name, value.__module__))
         except NkiError:
             continue
         node = file.classes.get(value.__qualname__)
