@@ -23,7 +23,7 @@ import enum
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -405,7 +405,7 @@ def _plan(instruction: Instruction, target: Target) -> _Plan:
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
     stationary = values.get("stationary") if cost.columns else None
-    read, writes = instruction.reads, [(t.storage, t) for t in instruction.writes]
+    read, writes = instruction.reads, [(t.storage, t) for t in _written(instruction)]
     weights, reads, updates = [], [], []
     for tensor in read:
         if tensor is stationary:
@@ -421,25 +421,47 @@ def _plan(instruction: Instruction, target: Target) -> _Plan:
     return plan
 
 
-_TENSOR_ROLES = (Role.read, Role.write, Role.read_write)
-_FIELDS: dict[type[Instruction], tuple[list[str], list[str]]] = {}  # names of tensors, of other operands
+def _written(instruction: Instruction) -> list[NkiTensor]:
+    """What `Instruction.writes` gives, by the names of its class where the class has no rule of its own."""
+    kind = type(instruction)
+    if kind.writes is not Instruction.writes:
+        return instruction.writes
+    values = instruction.__dict__
+    return [v for v in [values[name] for name in _names(kind).written] if isinstance(v, NkiTensor)]
+
+
+class _Names(NamedTuple):
+    """Names of an instruction's operands."""
+
+    tensors: tuple[str, ...]
+    written: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+_NAMES: dict[type[Instruction], _Names] = {}
+
+
+def _names(kind: type[Instruction]) -> _Names:
+    found = _NAMES.get(kind)
+    if found is None:
+        operands = [f for f in kind.fields.values() if f.is_operand]
+        written = (Role.write, Role.read_write)
+        found = _NAMES[kind] = _Names(
+            tuple(f.name for f in operands if f.role in (Role.read, *written)),
+            tuple(f.name for f in operands if f.role in written),
+            tuple(f.name for f in operands if f.role not in (Role.read, *written)),
+        )
+    return found
 
 
 def _has_registers(instruction: Instruction) -> bool:
     """True if it may name a register; most instructions do not, and asking in full is slow."""
-    values, kind = instruction.__dict__, type(instruction)
-    if kind not in _FIELDS:
-        operands = [field for field in kind.fields.values() if field.is_operand]
-        _FIELDS[kind] = (
-            [f.name for f in operands if f.role in _TENSOR_ROLES],
-            [f.name for f in operands if f.role not in _TENSOR_ROLES],
-        )
-    tensors, others = _FIELDS[kind]
-    for name in tensors:
+    values, names = instruction.__dict__, _names(type(instruction))
+    for name in names.tensors:
         value = values[name]
         if value is not None and value.dynamic is not None:
             return True
-    for name in others:
+    for name in names.others:
         value = values[name]
         if isinstance(value, (VirtualRegister, list, tuple)) or getattr(value, "dynamic", None) is not None:
             return True
@@ -515,8 +537,9 @@ def _walk(
     for node in body:
         if isinstance(node, Instruction):
             issue(node, known)
-            for register in node.registers_written:
-                known.pop(register.index, None)
+            if known:
+                for register in node.registers_written:
+                    known.pop(register.index, None)
         elif isinstance(node, While):
             _note(notes, node, "runs while a register is not zero")
             _walk(node.body, known, issue, notes)

@@ -6,6 +6,7 @@ with its source there; this module states the formulas once per engine.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,9 +77,10 @@ class Cost:
     transfer: Transfer | None = None
 
 
-# --- compute engines
+# --- compute engines; a kernel repeats few distinct costs very often, so they are kept
 
 
+@functools.cache
 def elementwise(
     target: Target,
     engine: Engine,
@@ -111,6 +113,7 @@ def elementwise(
     return Cost(stream + busy, stream + latency, "vector_interval")
 
 
+@functools.cache
 def activation(
     target: Target,
     elements: int,
@@ -140,6 +143,7 @@ def activation(
     return Cost(stream + busy, stream + latency, "scalar_interval", table=table)
 
 
+@functools.cache
 def gpsimd(target: Target, elements: float, *, rate: float = 1.0, extra_cycles: float = 0.0) -> Cost:
     """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `rate` per cycle."""
     time = (target.gpsimd_start_cycles + extra_cycles + elements / rate) / target.gpsimd_ghz
@@ -151,6 +155,7 @@ def gpsimd(target: Target, elements: float, *, rate: float = 1.0, extra_cycles: 
 _PASSES: dict[int, tuple[int, float]] = {1: (1, 0.0), 2: (1, 1.0), 4: (2, 2.0)}
 
 
+@functools.cache
 def matmul(
     target: Target, moving_columns: int, passes: int, stationary_columns: int, rows: int, flops: int
 ) -> Cost:
@@ -181,6 +186,7 @@ def matmul(
     )
 
 
+@functools.cache
 def register(target: Target, *, memory: bool = False) -> Cost:
     """A register instruction of a sequencer; `memory` if it loads from or stores to memory."""
     name = "register_memory_ns" if memory else "register_ns"

@@ -34,9 +34,9 @@ class Source:
     reference: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
-    """One generation of NeuronCore, one physical core of it.
+    """One generation of NeuronCore, one physical core of it; compared by identity.
 
     Attributes:
         name: ``"trn1"``, ``"trn2"`` or ``"trn3"``.

@@ -425,7 +425,7 @@ def test_boxes_of_views():
 
 
 def looped(start, stop, body, index=None):
-    register = index or VirtualRegister(0, frozen=True)
+    register = VirtualRegister(0, frozen=True) if index is None else index
     return Loop(register, start, stop, 1, body)
 
 
