@@ -105,6 +105,8 @@ def _marks_of(span: Span, style: str, message: str) -> Iterator[_Mark]:
         start = span.column if number == span.line else indent + 1
         last = number == span.end_line
         end = span.end_column if last else len(text.rstrip()) + 1
+        if end - 1 <= indent < len(text):  # among the blanks before the text: only the line was known
+            start, end = indent + 1, len(text.rstrip()) + 1
         if last or end > start:
             yield _Mark(number, start, max(end, start + 1), style, message if last else "")
 

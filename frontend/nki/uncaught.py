@@ -23,10 +23,11 @@ _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "pu
 
 
 def install() -> None:
-    """Show a refused kernel as text instead of a traceback where a script lets the error through.
+    """Show a refused kernel as text instead of a traceback where a script or notebook lets the error through.
 
     Wraps ``sys.excepthook``; every other exception goes to the hook that was there before, and so
-    does a mistake of this project, whose traceback helps to mend it.
+    does a mistake of this project, whose traceback helps to mend it. Notebooks ask an exception for
+    its lines by a method of the name set here.
     """
     before = sys.excepthook
 
@@ -36,7 +37,13 @@ def install() -> None:
         else:
             before(kind, value, where)
 
+    def render(found: NkiError) -> list[str]:
+        if is_internal(found):
+            return "".join(traceback.format_exception(found)).splitlines()
+        return rendering.plain(diagnostics_of(found)).splitlines()
+
     sys.excepthook = show
+    setattr(NkiError, "_render_traceback_", render)  # noqa: B010  (the class is another floor's)
 
 
 def is_internal(found: NkiError) -> bool:

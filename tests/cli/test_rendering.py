@@ -65,6 +65,10 @@ def test_carets_stand_under_the_span(source, line, column, end, meant):
     assert found == [meant]
 
 
+def test_a_span_that_knows_its_line_only_underlines_the_line(source):
+    assert marked(Diagnostic("NKI-L010", "said", span=Span(source, 3))) == ['größe = nl.matmul("宽", wide=1)']
+
+
 def test_a_span_of_several_lines_is_underlined_on_each(source):
     found = marked(Diagnostic("NKI-L010", "said", span=Span(source, 4, 25, 6, 15)))
     assert found == ["call(", "first,", "second)"[:6]]
@@ -222,6 +226,15 @@ def test_a_mistake_of_this_project_keeps_its_traceback(tmp_path):
 
 def test_other_exceptions_are_left_alone(tmp_path):
     assert "ValueError: theirs" in run_plainly(tmp_path, "ValueError('theirs')").stderr
+
+
+def test_a_notebook_gets_the_same_lines(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(NkiError, "_render_traceback_", None, raising=False)
+    uncaught.install()
+    found = error("NKI-L024", "no array", help="pass one")
+    assert found._render_traceback_() == rendering.plain(found).splitlines()
+    assert found._render_traceback_()[0] == "error[NKI-L024]: no array"
 
 
 def test_columns_count_characters_not_bytes(tmp_path, monkeypatch):
