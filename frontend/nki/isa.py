@@ -36,6 +36,26 @@ class NkiInstruction:
     def __init__(self, instruction: Instruction):
         self.instruction = instruction
 
+    def depends_on(self, *producers: NkiInstruction) -> NkiInstruction:
+        """Make this instruction run after each of `producers`; returns itself.
+
+        Both run in the same device loops, or the producer in fewer of them; instructions that
+        need the result of one that moves later move with it.
+
+        Raises:
+            NkiError: NKI-V100 for what is no handle. NKI-L042, dependencies in a circle, and
+                NKI-L043, one into or out of a device loop, are found when the kernel is complete.
+        """
+        for producer in producers:
+            if not isinstance(producer, NkiInstruction):
+                raise error(
+                    "NKI-V100",
+                    f"depends_on got {producer!r}, which is no instruction",
+                    help="pass what calls of nki.isa return: a = nisa.tensor_copy(...); b.depends_on(a)",
+                )
+        current().depends_on(self.instruction, tuple(p.instruction for p in producers))
+        return self
+
 
 def get_nc_version() -> nc_version:
     """The generation of the target: gen2 (trn1), gen3 (trn2) or gen4 (trn3)."""

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, overload
 
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import Span, error
 
-from nki.compiler import recorder
+from nki.compiler import recorder, source, stacks
+from nki.compiler.schedule import Schedule, read_schedule
+
+
+def signature_of(function: Any) -> inspect.Signature:
+    """The signature of `function`; annotations are not evaluated."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 class Kernel:
@@ -23,11 +34,13 @@ class Kernel:
     Attributes:
         function: the function as the user wrote it.
         grid: number of SPMD programs.
+        schedule: dependencies between its named instructions.
     """
 
-    def __init__(self, function: FunctionType, grid: int = 1):
+    def __init__(self, function: FunctionType, grid: int = 1, schedule: Schedule = ()):
         self.function = function
         self.grid = grid
+        self.schedule = schedule
         functools.update_wrapper(self, function)
 
     def __getitem__(self, grid: Any) -> Kernel:
@@ -39,12 +52,31 @@ class Kernel:
                 f"the launch grid of {self.function.__name__} is {grid!r}, not a positive number of cores",
                 help=f"write {self.function.__name__}[1](...) or {self.function.__name__}[2](...)",
             )
-        return Kernel(self.function, count)
+        return Kernel(self.function, count, self.schedule)
+
+    def with_schedule(self, edges: Any) -> Kernel:
+        """The same kernel with dependencies between its instructions beyond those of their data.
+
+        Args:
+            edges: a list of pairs ``(consumer, producer)`` or ``(consumer, [producer, ...])`` of the
+                names that instructions were given with ``name=``; the consumer runs after each producer.
+
+        Raises:
+            NkiError: NKI-L045 for anything else. What the names stand for is checked when the kernel
+                is specialized.
+
+        Source: SDK guide "How to Use the NKI Scheduling APIs".
+        """
+        caller = sys._getframe(1)
+        place = Span(caller.f_code.co_filename, caller.f_lineno)
+        return Kernel(self.function, self.grid, read_schedule(edges, place))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from nki import runtime  # the machine is loaded when a kernel first runs
 
         if recorder.is_recording():
+            if stacks.is_kernel_code(self.function.__code__):  # decorated in this very kernel
+                return self.function(*args, **kwargs)
             raise error(
                 "NKI-L021",
                 f"{self.function.__name__} is a kernel object inside a kernel",
@@ -53,7 +85,7 @@ class Kernel:
         return runtime.launch(self, args, kwargs)
 
     def __repr__(self) -> str:
-        return f"<nki kernel {self.function.__qualname__}{inspect.signature(self.function)}>"
+        return f"<nki kernel {self.function.__qualname__}{signature_of(self.function)}>"
 
 
 @overload
@@ -83,6 +115,7 @@ def jit(function: Any = None, **options: Any) -> Any:
             f"nki.jit was given a {type(function).__name__}, not a function",
             help="decorate a function written with def",
         )
+    source.remember(function)
     return Kernel(function)
 
 

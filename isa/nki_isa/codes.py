@@ -76,6 +76,13 @@ _ROWS = (
     Code("NKI-L027", "no kernel call in file", "A file given to run, profile or ir calls at least one kernel."),
     Code("NKI-L028", "malformed IR text", "IR text follows the grammar that `nki-sim ir` prints."),
     Code("NKI-L029", "called outside a kernel", "Device operations are written inside a function that nki.jit compiles."),
+    # --- language: scheduling
+    Code("NKI-L040", "unknown name in a schedule", "A schedule names instructions by the name= they were given."),
+    Code("NKI-L041", "ambiguous name in a schedule", "An instruction that a schedule names has its name alone."),
+    Code("NKI-L042", "dependencies in a circle", "No instruction runs after itself, through others or through data."),
+    Code("NKI-L043", "dependency across a device loop", "A producer runs in no device loop that is not around its consumer."),
+    Code("NKI-L044", "device loop in a no_reorder block", "A no_reorder block holds straight-line instructions."),
+    Code("NKI-L045", "malformed schedule", "A schedule is a list of pairs (consumer, producers) of instruction names."),
     # --- language: the command
     Code("NKI-L030", "script stopped by zeros", "Where arithmetic is left out, kernels return zeros."),
     Code("NKI-L031", "Python error in the script", "A script given to nki-sim runs without an error of its own."),
@@ -131,13 +138,29 @@ _ROWS = (
     Code("NKI-V115", "strided partitions", "An access on chip spans consecutive partitions, each once."),
     Code("NKI-V116", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
     # --- unsupported
-    Code("NKI-U001", "more than one core", "A launch runs on as many cores as are modelled."),
+    Code("NKI-U001", "too many cores", "A launch runs on the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),
     Code("NKI-V131", "part of an accumulation", "One matmul overwrites, or accumulates onto, all of its destination."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index stays inside the dimension it indexes."),
+    Code("NKI-H002", "read of bytes nobody wrote", "What a result depends on was written to the tensor it is read from."),
+    Code("NKI-H003", "tensor overwritten while needed", "Tensors that share bytes are not needed at the same time."),
+    Code("NKI-H004", "order left to chance", "Accesses to shared bytes of two tensors are ordered by dependencies."),
+    Code("NKI-H005", "instruction reads its own output", "A destination overlaps a source only where it was read before."),
+    Code("NKI-H006", "accumulation onto foreign bytes", "A matmul accumulates onto bytes that a matmul wrote."),
+    Code("NKI-H007", "accumulation goes on after a read", "A result in PSUM is read when its accumulation is complete."),
+    Code("NKI-H008", "accumulations take turns in a bank", "A PSUM bank holds one accumulation at a time."),
+    Code("NKI-H009", "output not wholly written", "Every element of a returned tensor is written."),
+    Code("NKI-H010", "result never used", "What an instruction writes is read or returned."),
+    Code("NKI-H011", "input overwritten", "A kernel that updates an argument in place returns it."),
+    Code("NKI-H012", "row scattered to twice", "The indices of a scatter name each row once."),
+    # --- hazard: several cores
+    Code("NKI-H020", "cores wait for each other", "Every core reaches the meetings that another core waits in."),
+    Code("NKI-H021", "race between cores", "Accesses of two cores to the same bytes are ordered by a barrier if one writes."),
+    Code("NKI-H022", "shared tensors differ", "All cores of a launch allocate the same shared tensors in the same order."),
     # --- numerics
     Code("NKI-N001", "transpose by something else", "The moving operand of a transpose is a permutation of the identity."),
+    Code("NKI-N002", "NaN or infinity appears", "Finite inputs give finite results."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
     Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nki_isa.tensor import NkiTensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DynamicOffset:
     """A run-time term of a view's address: ``index * stride`` elements.
 
@@ -37,6 +37,17 @@ class DynamicOffset:
     stride: int
     dim: int
     limit: int
+
+    def _key(self) -> tuple[Any, ...]:
+        index = id(self.index) if isinstance(self.index, VirtualRegister) else self.index
+        return self.kind, index, self.stride, self.dim, self.limit
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same term; a register is the same only as itself."""
+        return isinstance(other, DynamicOffset) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
 
 @dataclass(frozen=True, slots=True)

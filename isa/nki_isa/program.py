@@ -102,9 +102,16 @@ _PARTS: dict[type, tuple[str, ...]] = {
 def programs_equal(a: Program, b: Program) -> bool:
     """True if `a` and `b` are the same program, source places included.
 
-    Storages count as equal by position, numbers only within one type, NaN equals NaN.
+    Storages count as equal by position, so do the instructions one was asked to run after;
+    numbers only within one type; NaN equals NaN.
     """
-    return _equal(a, b)
+    return _equal(a, b) and _order(a) == _order(b)
+
+
+def _order(program: Program) -> list[tuple[int, ...]]:
+    """For each instruction, the positions of those it was asked to run after."""
+    position = {instruction: k for k, instruction in enumerate(program.walk())}
+    return [tuple(position.get(before, -1) for before in instruction.after) for instruction in position]
 
 
 def _equal(a: Any, b: Any) -> bool:

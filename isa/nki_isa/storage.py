@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-from nki_isa.diagnostics import Frame
+from nki_isa.diagnostics import Frame, error
 from nki_isa.dtypes import DType
 
 
@@ -67,6 +69,18 @@ class Storage:
         self.row_bytes = math.prod(self.shape[self.on_chip :]) * self.dtype.itemsize
 
 
+_LOOPS = "use nl.dynamic_range, nl.fori_loop or `while register:` for loops the device decides about"
+_BRANCHES = "compute both and choose with nisa.select or a predicated copy, or run a loop zero or one times"
+_ARITHMETIC = "store it to a tile with nisa.register_store, compute there, and load it back with nisa.register_load"
+
+
+def _refuse(how: str, remedy: str) -> Callable[..., NoReturn]:
+    def method(self: VirtualRegister, *others: Any) -> NoReturn:
+        raise error("NKI-L022", f"{self!r} {how}; its value is known at run time only", help=remedy)
+
+    return method
+
+
 class VirtualRegister:
     """A 32-bit scalar in an engine's register file, known only at run time.
 
@@ -83,3 +97,25 @@ class VirtualRegister:
 
     def __repr__(self) -> str:
         return f"register {self.index}"
+
+    # --- what a register is not
+
+    __bool__ = _refuse("was used as a condition", _BRANCHES)
+    __int__ = __float__ = _refuse("was converted to a number", _ARITHMETIC)
+    __index__ = _refuse("was used as an int", _LOOPS)
+    __iter__ = _refuse("was iterated over", _LOOPS)
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse("was compared", _BRANCHES)
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = _refuse("was computed with", _ARITHMETIC)
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __add__
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __add__
+    __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = __add__
+    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __add__
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same register; NKI-L022 for a question about its value."""
+        if isinstance(other, (int, float, VirtualRegister)) and other is not self:
+            raise error(
+                "NKI-L022", f"{self!r} was compared with {other!r}; its value is known at run time only", help=_BRANCHES
+            )
+        return self is other

@@ -22,7 +22,8 @@ the whole of it, else dtype (where it differs), offset and one ``stride:count``
 per dimension, in elements. Fields at their default are left out. Enumerations
 print by member, operators and dtypes by name; where the field does not say which
 kind it takes they print with it, as ``oob_mode.skip``, ``op.add`` or ``dtype.int8``.
-Bytes of constants follow in a section ``data``, in base64.
+An instruction that others were asked to run after ends in ``as &1``, those in
+``after &1, &2``. Bytes of constants follow in a section ``data``, in base64.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def format_program(program: Program) -> str:
     lines += [f"{_INDENT}{_storage(s)}{sources.reference(s.stack)}" for s in program.storages]
     lines.append(_section("inputs", program.inputs))
     lines.append("body")
-    _nodes(program.body, _INDENT, lines, sources)
+    _nodes(program.body, _INDENT, lines, sources, _labels(program))
     lines.append(_section("outputs", program.outputs))
     if sources.lines:
         lines.append("sources")
@@ -115,18 +116,28 @@ def _section(name: str, views: Iterable[NkiTensor]) -> str:
     return f"{name} {', '.join(map(_view, views))}".rstrip()
 
 
-def _nodes(body: Iterable[Node], indent: str, lines: list[str], sources: _Sources) -> None:
+def _labels(program: Program) -> dict[Instruction, str]:
+    """``&n`` for each instruction that others were asked to run after, in program order."""
+    wanted = {before for instruction in program.walk() for before in instruction.after}
+    return {i: f"&{n}" for n, i in enumerate((i for i in program.walk() if i in wanted), 1)} if wanted else {}
+
+
+def _nodes(
+    body: Iterable[Node], indent: str, lines: list[str], sources: _Sources, labels: dict[Instruction, str]
+) -> None:
     for node in body:
         reference = sources.reference(node.stack)
         if isinstance(node, Instruction):
-            lines.append(f"{indent}{_instruction(node)}{reference}")
+            label = f" as {labels[node]}" if node in labels else ""
+            after = f" after {', '.join(labels[i] for i in node.after)}" if node.after else ""
+            lines.append(f"{indent}{_instruction(node)}{label}{after}{reference}")
             continue
         if isinstance(node, Loop):
             bounds = f"{_value(node.start, None)} to {_value(node.stop, None)} step {node.step}"
             lines.append(f"{indent}loop ${node.index.index} = {bounds}{reference}")
         else:
             lines.append(f"{indent}while ${node.condition.index}{reference}")
-        _nodes(node.body, indent + _INDENT, lines, sources)
+        _nodes(node.body, indent + _INDENT, lines, sources, labels)
 
 
 def _instruction(instruction: Instruction) -> str:

@@ -33,7 +33,7 @@ from nki_isa.tensor import NkiTensor
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>"(?:[^"\\]|\\.)*")
-    | (?P<ref>[%$@]\d+)
+    | (?P<ref>[%$@&]\d+)
     | (?P<place>\d+:\d+-\d+:\d+)
     | (?P<number>-?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|inf\b))
     | (?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)
@@ -177,6 +177,7 @@ class _Parser:
         self._registers: list[VirtualRegister] = []
         self._stacks: dict[int, tuple[Frame, ...]] = {}
         self._storages: list[Storage] = []
+        self._labels: dict[int, Instruction] = {}
         self._split(text, file)
 
     def _split(self, text: str, file: str) -> None:
@@ -376,7 +377,7 @@ class _Parser:
             near = difflib.get_close_matches(opcode, REGISTRY, 1)
             line.fail(f"{opcode} is not an instruction", help=f"write {near[0]}" if near else None)
         values: dict[str, Any] = {}
-        while line.kind == "name":
+        while line.kind == "name" and line.words[line.at + 1] == "=":
             name = line.word
             if name not in cls.fields:
                 near = difflib.get_close_matches(name, cls.fields, 1)
@@ -386,13 +387,26 @@ class _Parser:
             line.at += 1
             line.expect("=")
             values[name] = self._value(line, cls.fields[name].kind)
+        label = line.reference("&", "a label such as &1") if line.accept("as") else None
+        after: list[Instruction] = []
+        while line.accept("," if after else "after"):
+            after.append(self._labelled(line))
         stack = self._stack(line)
         try:
             instruction = cls(**values)
         except NkiError as problem:
             raise problem.at(Span(line.file, line.number, line.indent + 1)) from None
-        instruction.stack = stack
+        instruction.stack, instruction.after = stack, tuple(after)
+        if label is not None:
+            self._labels[label] = instruction
         return instruction
+
+    def _labelled(self, line: _Line) -> Instruction:
+        number = line.reference("&", "a label such as &1")
+        if number not in self._labels:
+            line.at -= 1
+            line.fail(f"no instruction before this one is &{number}")
+        return self._labels[number]
 
     def _value(self, line: _Line, kind: Any) -> Any:
         """A value for a field of `kind`, None where nothing says what it takes."""

@@ -9,28 +9,64 @@ instances are copied, so a kernel never changes its caller's objects.
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import enum
+import functools
 import sys
+import sysconfig
 from collections.abc import Callable
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from pathlib import Path
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any, ClassVar
 
 import numpy as np
 from nki_isa.diagnostics import error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
-from nki.compiler import lower
+from nki.compiler import stacks
+from nki.compiler.lower import HELPERS, lower
 from nki.compiler.profile import HOST_BUILTINS
-from nki.compiler.source import definition_of
+from nki.compiler.source import changed, comes_from, definition_of
+from nki.language.objects import own_fields
 
 # Packages whose functions run as they are: they are the language, not kernel source.
 _HOST_PACKAGES = {"nki", "nki_isa", "nki_sim", "numpy", "ml_dtypes", "math", "builtins"}
+
+# What Python itself puts into a class; the new class gets its own.
+_MADE_BY_PYTHON = {"__dict__", "__weakref__", "__slots__", "__annotations__", "__annotate__", "__annotate_func__"}
+_MADE_BY_PYTHON |= {"__annotations_cache__", "_abc_impl", "__nki_fields__"}
+
+# What ``@dataclass`` puts into a class; applied again, it gives the new class its own.
+_MADE_BY_DATACLASS = {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
+_METHODS_OF_DATACLASS = {"__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
+_METHODS_OF_DATACLASS |= {"__setattr__", "__delattr__", "__replace__", "__getstate__", "__setstate__"}
 
 
 def is_host(module: str | None) -> bool:
     """True for a module whose functions are not kernel source: nki itself, numpy, the standard library."""
     top = (module or "builtins").partition(".")[0]
-    return top in _HOST_PACKAGES or (top in sys.stdlib_module_names and top != "__main__")
+    return top in _HOST_PACKAGES or (top in sys.stdlib_module_names and top != "__main__" and _is_standard(top))
+
+
+def _is_standard(top: str) -> bool:
+    """True unless a module of the user's has the name of one of the standard library."""
+    module = sys.modules.get(top)
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return all(place is None or _library() in Path(place).resolve().parents for place in places)
+
+
+@functools.cache
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib")).resolve()
 
 
 class Importer:
@@ -53,17 +89,23 @@ class Importer:
             return value
         if isinstance(value, (NkiTensor, VirtualRegister, np.ndarray, np.generic, np.dtype)):
             return value
-        found = self._done.get(id(value))
-        if found is not None:
-            return found
+        if id(value) in self._done:
+            return self._done[id(value)]
         for kind, bring in self._RULES:
             if isinstance(value, kind):
                 return bring(self, value)
         if self._kernel_type is not None and isinstance(value, self._kernel_type):
             return self.bring(value.function)  # type: ignore[attr-defined]
-        if is_host(type(value).__module__):
-            return value
-        return self._instance(value)
+        if isinstance(value, functools.partial):
+            keywords = {name: self.bring(item) for name, item in value.keywords.items()}
+            return self._keep(value, functools.partial(self.bring(value.func), *map(self.bring, value.args), **keywords))
+        wrapped = getattr(value, "__wrapped__", None) if is_host(type(value).__module__) else None
+        if isinstance(wrapped, FunctionType):  # functools.cache and its like: kernels are pure
+            return self.bring(wrapped)
+        return value if is_host(type(value).__module__) else self.instance(value, self._item)
+
+    def _item(self, name: str, value: Any) -> Any:
+        return self.bring(value)
 
     def _keep(self, original: Any, copy: Any) -> Any:
         self._done[id(original)] = copy
@@ -79,8 +121,12 @@ class Importer:
 
     def _tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
         items = [self.bring(item) for item in value]
-        fields = getattr(value, "_fields", None)
-        return self._keep(value, type(value)(*items) if fields else tuple(items))
+        return self._keep(value, self.like(value, items))
+
+    def like(self, value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+        """A tuple of `items`, a named one where `value` is."""
+        kind = type(value)
+        return self.bring(kind)._make(items) if hasattr(kind, "_make") else tuple(items)  # type: ignore[no-any-return]
 
     def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
         copy = self._keep(value, {})
@@ -91,13 +137,23 @@ class Importer:
     def _set(self, value: set[Any] | frozenset[Any]) -> Any:
         return self._keep(value, type(value)(self.bring(item) for item in value))
 
-    def _instance(self, value: Any) -> Any:
+    def instance(self, value: Any, bring: Callable[[str, Any], Any]) -> Any:
+        """A copy of an object of the user's class.
+
+        Args:
+            value: the object.
+            bring: gives the new value of an attribute, from its name and old value.
+        """
         shadow = self.bring(type(value))
-        if not hasattr(value, "__dict__"):
-            return value
         copy = self._keep(value, object.__new__(shadow))
-        for key, item in vars(value).items():
-            object.__setattr__(copy, key, self.bring(item))
+        attributes = dict(getattr(value, "__dict__", {}))
+        for kind in type(value).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            for slot in (slots,) if isinstance(slots, str) else slots:
+                if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
+                    attributes[slot] = getattr(value, slot)
+        for name, item in attributes.items():
+            object.__setattr__(copy, name, bring(name, item))
         return copy
 
     def _module(self, value: ModuleType) -> Any:
@@ -109,21 +165,25 @@ class Importer:
         return MethodType(self.bring(value.__func__), self.bring(value.__self__))
 
     def _function(self, function: FunctionType) -> FunctionType:
-        # The code's own module decides: wrappers copy __module__; dataclass methods have no source.
-        if is_host(function.__globals__.get("__name__")) or function.__code__.co_filename == "<string>":
-            return function
-        node = definition_of(function)
+        # The code's own module decides: wrappers copy __module__.
         original = function.__code__
-        code = lower.function_code(node, original.co_freevars, function.__qualname__, original.co_filename)
+        module = str(function.__globals__.get("__name__"))
+        if stacks.is_kernel_code(original) or is_host(module) or module.startswith("namedtuple_"):
+            return function
+        definition = definition_of(function)
+        node: Any = definition.node
+        made = lower(node, original.co_freevars, definition.owner, function.__qualname__, original.co_filename)
+        if not comes_from(made.code, original):
+            raise changed(function)
+        code = made.code
         cells = tuple(CellType() for _ in code.co_freevars)
         shadow = FunctionType(code, self._globals_of(function), function.__name__, None, cells)
         self._keep(function, shadow)
         shadow.__module__, shadow.__qualname__ = function.__module__, function.__qualname__
         shadow.__defaults__ = self.bring(function.__defaults__)
         shadow.__kwdefaults__ = self.bring(function.__kwdefaults__)
-        shadow.__annotations__ = {}
         self._fill_cells(function, code, cells)
-        self._bring_globals(function, code, shadow.__globals__)
+        self._bring_globals(function, made.names, shadow.__globals__)
         return shadow
 
     def _fill_cells(self, function: FunctionType, code: CodeType, cells: tuple[CellType, ...]) -> None:
@@ -142,36 +202,64 @@ class Importer:
         shadow = self._globals.get(id(original))
         if shadow is None:
             shadow = {"__name__": original.get("__name__", "__main__"), "__builtins__": self._builtins}
-            shadow.update(lower.HELPERS)
+            shadow.update(HELPERS)
             self._globals[id(original)] = shadow
         return shadow
 
-    def _bring_globals(self, function: FunctionType, code: CodeType, shadow: dict[str, Any]) -> None:
+    def _bring_globals(self, function: FunctionType, names: frozenset[str], shadow: dict[str, Any]) -> None:
         original = function.__globals__
-        for name in lower.global_names(code):
+        for name in names:
             if name in original and name not in shadow:
                 shadow[name] = self.bring(original[name])
 
     def _class(self, value: type) -> type:
         if is_host(value.__module__) or issubclass(value, (enum.Enum, BaseException)):
             return value
-        bases = tuple(self.bring(base) for base in value.__bases__)
-        body: dict[str, Any] = {}
-        shadow_of: list[Callable[[type], None]] = []
-        for key, item in vars(value).items():
-            if key in ("__dict__", "__weakref__"):
-                continue
-            body[key] = item
-            if isinstance(item, (FunctionType, staticmethod, classmethod, property)) or not key.startswith("__"):
-                shadow_of.append(lambda cls, key=key, item=item: type.__setattr__(cls, key, self._member(item)))  # type: ignore[misc]
-        slots = body.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            body.pop(slot, None)
-        shadow = type(value)(value.__name__, bases, body)
+        is_dataclass = "__dataclass_params__" in vars(value)
+        left_out = _MADE_BY_PYTHON | (_MADE_BY_DATACLASS if is_dataclass else set())
+        body = {
+            name: item
+            for name, item in vars(value).items()
+            if name not in left_out
+            and not isinstance(item, (MemberDescriptorType, GetSetDescriptorType))
+            and not (is_dataclass and name in _METHODS_OF_DATACLASS and is_generated(item))
+        }
+        if is_dataclass and body.get("__hash__", value) is None:
+            del body["__hash__"]  # dataclass decides again
+        shadow = type(value)(value.__name__, tuple(self.bring(base) for base in value.__bases__), dict(body))
+        shadow.__qualname__ = value.__qualname__
         self._keep(value, shadow)
-        for fill in shadow_of:
-            fill(shadow)
-        return shadow
+        for name, item in body.items():
+            if isinstance(item, (FunctionType, staticmethod, classmethod, property)) or not name.startswith("__"):
+                type.__setattr__(shadow, name, self._member(item))
+        fields = own_fields(value)
+        shadow.__annotations__ = dict.fromkeys(fields, Any)
+        return self._dataclass(value, shadow, fields) if is_dataclass else shadow
+
+    def _dataclass(self, value: Any, shadow: Any, fields: tuple[str, ...]) -> type:
+        """`shadow` made a dataclass as `value` is, its defaults brought in."""
+        plain = {field.name for field in dataclasses.fields(value)}
+        shadow.__annotations__ = {}
+        for name in fields:
+            old = value.__dataclass_fields__.get(name)
+            if old is None:  # the mark KW_ONLY
+                continue
+            if name not in plain and "InitVar" not in str(old.type):
+                shadow.__annotations__[name] = ClassVar[Any]
+                continue
+            shadow.__annotations__[name] = Any if name in plain else dataclasses.InitVar[Any]
+            new = dataclasses.field(
+                init=old.init, repr=old.repr, hash=old.hash, compare=old.compare, kw_only=old.kw_only
+            )
+            if old.default_factory is not dataclasses.MISSING:
+                new.default_factory = self.bring(old.default_factory)
+            else:  # a field without a default is None where it is not given (language guide)
+                new.default = None if old.default is dataclasses.MISSING else self.bring(old.default)
+            type.__setattr__(shadow, name, new)
+        params = value.__dataclass_params__
+        names = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
+        made: type = dataclasses.dataclass(**{name: getattr(params, name) for name in names})(shadow)
+        return made
 
     def _member(self, item: Any) -> Any:
         if isinstance(item, (staticmethod, classmethod)):
@@ -179,6 +267,10 @@ class Importer:
         if isinstance(item, property):
             parts = (item.fget, item.fset, item.fdel)
             return property(*(self.bring(part) if part is not None else None for part in parts))
+        if isinstance(item, functools.cached_property):
+            copy = functools.cached_property(self.bring(item.func))
+            copy.__set_name__(object, item.attrname or item.func.__name__)
+            return copy
         return self.bring(item)
 
     _RULES: tuple[tuple[Any, Callable[..., Any]], ...] = (
@@ -191,6 +283,14 @@ class Importer:
         (FunctionType, _function),
         (BuiltinFunctionType, lambda self, value: value),
         (type, _class),
+    )
+
+
+def is_generated(item: Any) -> bool:
+    """True for a method that ``dataclass`` or ``namedtuple`` wrote: it has no source text."""
+    item = getattr(item, "__wrapped__", item)  # repr is guarded against recursion
+    return isinstance(item, FunctionType) and (
+        item.__code__.co_filename.startswith("<string") or item.__globals__.get("__name__") == "dataclasses"
     )
 
 
@@ -214,4 +314,4 @@ class ImportedModule:
         )
 
 
-__all__ = ["ImportedModule", "Importer", "is_host"]
+__all__ = ["ImportedModule", "Importer", "is_generated", "is_host"]

@@ -2,162 +2,211 @@
 
 Our tree has the shape of the host's own abstract syntax, so lowering is a copy by
 reflection with three changes: annotations, and the decorators and defaults of the
-outermost definition, are dropped; ``while`` becomes a ``for`` over
-:func:`_turns`, which asks the condition whether it is known now (the loop is
-unrolled) or a register (a :class:`~nki_isa.program.While` region); and names a
-closure captured become parameters of a wrapper.
+outermost definition, are dropped; the condition of ``while`` asks :class:`Turns`
+where its value is not simply True or False, so that a register makes a
+:class:`~nki_isa.program.While` region; and names a closure captured become
+parameters of a wrapper.
 """
 
 from __future__ import annotations
 
 import ast
 import dis
-import enum
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from nki_isa.diagnostics import error
+from nki_isa.instruction import REGISTRY
+from nki_isa.program import While
 from nki_isa.tensor import VirtualRegister
 
-from nki.compiler import tree
-from nki.compiler.recorder import KERNEL_CODES, current
+from nki.compiler import stacks, tree
+from nki.compiler.recorder import current
 
 _WHILE = "__nki_while__"
+_ENCLOSING = "captured"
 
 
-def _turns(condition: Callable[[], Any]) -> Iterator[None]:
-    """One turn of a ``while`` loop per item; a register makes it a loop on the device."""
-    while True:
-        value = condition()
-        if isinstance(value, VirtualRegister):
-            for _ in current().while_(value):
-                yield
-            return
-        if not value:
-            return
-        yield
+class Turns:
+    """Decides about each turn of one ``while`` loop: a register makes it a loop on the device.
+
+    The condition of such a loop is evaluated twice: before the loop, and at the end of the one turn
+    that is recorded. A register other than the first is the next turn's condition.
+    """
+
+    __slots__ = ("region",)
+
+    def __init__(self) -> None:
+        self.region: While | None = None
+
+    def __call__(self, value: Any) -> bool:
+        if self.region is None:
+            if not isinstance(value, VirtualRegister):
+                return bool(value)
+            self.region = While(value)
+            current().open(self.region)
+            return True
+        region, self.region = self.region, None
+        if not isinstance(value, VirtualRegister):
+            raise error(
+                "NKI-L022",
+                f"the condition of a loop that runs on the device became {value!r}, which is no register",
+                help="end the loop by loading 0 into its register: nisa.register_load(reg, tile)",
+            )
+        if value is not region.condition:
+            current().emit(REGISTRY["register_move"](region.condition, value))
+        current().close(region)
+        return False
 
 
-HELPERS: dict[str, Any] = {_WHILE: _turns}
-
-_codes: dict[tuple[int, tuple[str, ...]], tuple[tree.FunctionDef, CodeType]] = {}
+HELPERS: dict[str, Any] = {_WHILE: Turns}
 
 
-def function_code(node: tree.FunctionDef, free: tuple[str, ...], qualname: str, file: str) -> CodeType:
-    """The code object of `node`, its positions those of the source text.
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A definition as host code.
+
+    Attributes:
+        code: its code object.
+        names: the global names that it and the functions inside it read.
+        node: the definition; held, so that its id stays its own.
+    """
+
+    code: CodeType
+    names: frozenset[str]
+    node: tree.FunctionDef
+
+
+_lowered: dict[tuple[int, tuple[str, ...]], Lowered] = {}
+
+
+def lower(node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qualname: str, file: str) -> Lowered:
+    """The host code of `node`, its positions those of the source text.
 
     Args:
         node: the definition.
         free: names it takes from enclosing functions.
+        owner: the class whose body it stands in; private names (``self.__x``) are its own.
         qualname: what call stacks show.
         file: the source file.
     """
     key = (id(node), free)
-    kept = _codes.get(key)
-    if kept is not None:
-        return kept[1]
-    definition = _host(node)
-    definition.decorator_list, definition.args.defaults = [], []
-    definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
-    module = ast.Module(body=[_enclose(definition, free) if free else definition], type_ignores=[])
-    outer = compile(ast.fix_missing_locations(module), file, "exec", dont_inherit=True, optimize=0)
-    code = _find(outer, node.name, free)
-    _register(code, qualname)
-    _codes[key] = (node, code)
-    return code
+    kept = _lowered.get(key)
+    if kept is None:
+        definition = _Lowering().host(node)
+        definition.decorator_list, definition.args.defaults = [], []
+        definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
+        outer = definition
+        if owner is not None:
+            outer = _place(ast.ClassDef(name=owner, bases=[], keywords=[], body=[outer], decorator_list=[]), node)
+        if free:
+            outer = _place(ast.FunctionDef(name=_ENCLOSING, args=_parameters(free), body=[outer], decorator_list=[]), node)
+        for made in (definition, outer, *getattr(outer, "body", ())):
+            if "type_params" in made._fields:  # Python 3.12 and later
+                made.type_params = []
+        module = ast.fix_missing_locations(ast.Module(body=[outer], type_ignores=[]))
+        code = _inside(
+            compile(module, file, "exec", dont_inherit=True, optimize=0), 1 + (owner is not None) + bool(free)
+        )
+        stacks.register(code, qualname, node)
+        kept = _lowered[key] = Lowered(code, frozenset(_global_names(code)), node)
+    return kept
 
 
-def global_names(code: CodeType) -> set[str]:
+def _global_names(code: CodeType) -> Iterator[str]:
     """Every global name `code` and the functions inside it read."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            found |= global_names(inner)
-    return found
+            yield from _global_names(inner)
 
 
-def _register(code: CodeType, qualname: str) -> None:
-    KERNEL_CODES[code] = qualname
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            _register(inner, f"{qualname}.<locals>.{inner.co_name}")
+def _inside(outer: CodeType, levels: int) -> CodeType:
+    """The only code object inside `outer`, so many times over."""
+    for _ in range(levels):
+        (outer,) = (c for c in outer.co_consts if isinstance(c, CodeType))
+    return outer
 
 
-def _find(outer: CodeType, name: str, free: tuple[str, ...]) -> CodeType:
-    if free:
-        outer = next(c for c in outer.co_consts if isinstance(c, CodeType))
-    return next(c for c in outer.co_consts if isinstance(c, CodeType) and c.co_name == name)
-
-
-def _enclose(definition: ast.FunctionDef, free: tuple[str, ...]) -> ast.FunctionDef:
-    """A function of the captured names around `definition`, so that it compiles to a closure over them."""
-    arguments = ast.arguments(
-        posonlyargs=[], args=[ast.arg(arg=name) for name in free], kwonlyargs=[], kw_defaults=[], defaults=[]
-    )
-    wrapper = ast.FunctionDef(
-        name="captured", args=arguments, body=[definition], decorator_list=[], lineno=definition.lineno, col_offset=0
-    )
-    if "type_params" in ast.FunctionDef._fields:
-        wrapper.type_params = []  # type: ignore[attr-defined]
-    return wrapper
-
-
-def _host(node: Any) -> Any:
-    """The host's node for ours, by name and fields."""
-    if isinstance(node, list):
-        return [_host(item) for item in node]
-    if isinstance(node, enum.Enum):
-        return getattr(ast, node.name)()
-    if not isinstance(node, tree.Node):
-        return node
-    special = _SPECIAL.get(type(node).__name__)
-    return special(node) if special else _copy(node)
-
-
-def _copy(node: tree.Node) -> Any:
-    kind = getattr(ast, type(node).__name__)
-    made = kind(**{name: _host(getattr(node, name)) for name in kind._fields if hasattr(node, name)})
-    return _place(made, node)
+def _parameters(names: tuple[str, ...]) -> ast.arguments:
+    arguments = [ast.arg(arg=name) for name in names]
+    return ast.arguments(posonlyargs=[], args=arguments, kwonlyargs=[], kw_defaults=[], defaults=[])
 
 
 def _place(made: Any, node: tree.Node) -> Any:
+    """`made` at the place of `node`."""
     if "lineno" in made._attributes:
         made.lineno, made.col_offset = node.lineno, node.col_offset
         made.end_lineno, made.end_col_offset = node.end_lineno, node.end_col_offset
     return made
 
 
-def _while(node: Any) -> Any:
-    """``while test: body`` as ``for _ in turns(lambda: test): body``."""
-    test = _host(node.test)
-    no_arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-    condition = _place(ast.Lambda(args=no_arguments, body=test), node.test)
-    turns = _place(ast.Name(id=_WHILE, ctx=ast.Load()), node.test)
-    call = _place(ast.Call(func=turns, args=[condition], keywords=[]), node.test)
-    variable = _place(ast.Name(id="_nki_turn", ctx=ast.Store()), node.test)
-    return _place(ast.For(target=variable, iter=call, body=_host(node.body), orelse=_host(node.orelse)), node)
+class _Lowering:
+    """One definition on its way to the host's syntax."""
 
+    def __init__(self) -> None:
+        self._loops = itertools.count(1)
 
-def _annotated(node: Any) -> Any:
-    """An annotated assignment without its annotation; a bare annotation does nothing."""
-    if node.value is None:
-        return _place(ast.Pass(), node)
-    return _place(ast.Assign(targets=[_host(node.target)], value=_host(node.value)), node)
+    def host(self, node: Any) -> Any:
+        """The host's node for ours, by name and fields."""
+        if isinstance(node, list):
+            made = [self.host(item) for item in node]
+            return [part for item in made for part in (item if isinstance(item, list) else (item,))]
+        if not isinstance(node, tree.Node):
+            return node
+        special = getattr(self, f"_{type(node).__name__}", None)
+        return special(node) if special else self._copy(node)
 
+    def _copy(self, node: tree.Node) -> Any:
+        kind = getattr(ast, type(node).__name__)
+        parts = {name: self.host(getattr(node, name)) for name in kind._fields if hasattr(node, name)}
+        return _place(kind(**parts), node)
 
-def _argument(node: Any) -> Any:
-    return _place(ast.arg(arg=node.arg, annotation=None), node)
+    def _While(self, node: Any) -> Any:
+        """``turns = Turns()`` and ``while (t := test) is True or (t is not False and turns(t))``.
 
+        True and False cost no call. A constant is no register: such a loop stays as it is.
+        """
+        made = self._copy(node)
+        if isinstance(node.test, tree.Constant):
+            return made
+        turns, value = f"_nki_while_{next(self._loops)}", "_nki_test"
 
-def _function(node: Any) -> Any:
-    made = _copy(node)
-    made.returns = None
-    return made
+        def name(id: str, context: Any) -> Any:
+            return _place(ast.Name(id=id, ctx=context), node.test)
 
+        def call(function: str, *args: Any) -> Any:
+            return _place(ast.Call(func=name(function, ast.Load()), args=list(args), keywords=[]), node.test)
 
-_SPECIAL: dict[str, Callable[[Any], Any]] = {
-    "While": _while,
-    "AnnAssign": _annotated,
-    "arg": _argument,
-    "FunctionDef": _function,
-}
+        def compare(left: Any, op: Any, constant: bool) -> Any:
+            right = _place(ast.Constant(value=constant), node.test)
+            return _place(ast.Compare(left=left, ops=[op], comparators=[right]), node.test)
+
+        def both(op: Any, *values: Any) -> Any:
+            return _place(ast.BoolOp(op=op, values=list(values)), node.test)
+
+        test = _place(ast.NamedExpr(target=name(value, ast.Store()), value=made.test), node.test)
+        known = compare(test, ast.Is(), True)
+        unknown = compare(name(value, ast.Load()), ast.IsNot(), False)
+        made.test = both(ast.Or(), known, both(ast.And(), unknown, call(turns, name(value, ast.Load()))))
+        first = _place(ast.Assign(targets=[name(turns, ast.Store())], value=call(_WHILE)), node.test)
+        return [first, made]
+
+    def _AnnAssign(self, node: Any) -> Any:
+        """An annotated assignment without its annotation; a bare annotation does nothing."""
+        if node.value is None:
+            return _place(ast.Pass(), node)
+        return _place(ast.Assign(targets=[self.host(node.target)], value=self.host(node.value)), node)
+
+    def _arg(self, node: Any) -> Any:
+        return _place(ast.arg(arg=node.arg, annotation=None), node)
+
+    def _FunctionDef(self, node: Any) -> Any:
+        made = self._copy(node)
+        made.returns = None
+        return made

@@ -8,10 +8,10 @@ constraint errors of every instruction so that one run reports all of them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from nki_isa.diagnostics import Collector, Frame, NkiError, Severity, Span, error
@@ -21,9 +21,9 @@ from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
-# Code objects made from kernel source: only their frames are the user's.
-KERNEL_CODES: dict[CodeType, str] = {}
-_FRAMES: dict[tuple[CodeType, int], Frame] = {}
+from nki.compiler.schedule import Edge, Schedule, apply_schedule
+from nki.compiler.stacks import stack_of
+from nki.compiler.validation import Memo
 
 _current: Recorder | None = None
 
@@ -44,66 +44,15 @@ def is_recording() -> bool:
     return _current is not None
 
 
-def _frame(code: CodeType, instruction_offset: int) -> Frame:
-    key = (code, instruction_offset)
-    found = _FRAMES.get(key)
-    if found is None:
-        line, end_line, column, end_column = _position(code, instruction_offset)
-        span = Span(code.co_filename, line, column + 1, end_line, end_column + 1)
-        found = _FRAMES[key] = Frame(KERNEL_CODES[code], span)
-    return found
-
-
-def _position(code: CodeType, offset: int) -> tuple[int, int, int, int]:
-    """(line, end line, column, end column), columns from 0, of one bytecode of `code`."""
-    if hasattr(code, "co_positions"):  # Python 3.11 and later
-        for index, position in enumerate(code.co_positions()):
-            if index == offset // 2:
-                line, end_line, column, end_column = position
-                if line is not None and end_line is not None:
-                    return line, end_line, column or 0, end_column or 0
-    line = code.co_firstlineno
-    for start, end, at in code.co_lines():
-        if start <= offset < end and at is not None:
-            line = at
-    return line, line, 0, 0
-
-
-def stack_of(frame: FrameType | None) -> tuple[Frame, ...]:
-    """The user's calls that lead to `frame`, outermost first."""
-    found: list[Frame] = []
-    while frame is not None:
-        if frame.f_code in KERNEL_CODES:
-            found.append(_frame(frame.f_code, frame.f_lasti))
-        elif frame.f_code is ENTRY:
-            break
-        frame = frame.f_back
-    found.reverse()
-    return tuple(found)
-
-
-def stack_of_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
-    """The user's calls through which an exception came, outermost first."""
-    found: list[Frame] = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code in KERNEL_CODES:
-            found.append(_frame(code, traceback.tb_lasti))
-        traceback = traceback.tb_next
-    return tuple(found)
-
-
-def enter(recorder: Recorder, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call `function` with `recorder` current; the outermost frame a stack shows is inside it."""
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """`recorder` is current inside the block."""
     global _current
     before, _current = _current, recorder
     try:
-        return function(*args, **kwargs)
+        yield
     finally:
         _current = before
-
-
-ENTRY = enter.__code__
 
 
 class Recorder:
@@ -126,6 +75,10 @@ class Recorder:
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
         self._reported: set[tuple[str, Span | None]] = set()
+        self._memo = Memo(target)
+        self._edges: list[Edge] = []
+        self._no_reorder = 0  # how many no_reorder blocks are open
+        self._before: Instruction | None = None  # the last instruction of the open no_reorder block
 
     # --- memory
 
@@ -159,11 +112,15 @@ class Recorder:
         """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too."""
         instruction.stack = stack_of(sys._getframe(1))
         try:
-            instruction.check(self.target)
+            self._memo.check(instruction)
             instruction.specialize(self)
         except NkiError as found:
             self.report(found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack))
         self._body.append(instruction)
+        if self._no_reorder:
+            if self._before is not None:
+                instruction.after = (self._before,)
+            self._before = instruction
         return instruction
 
     def report(self, found: NkiError) -> None:
@@ -181,39 +138,97 @@ class Recorder:
         for diagnostic in found.at(span, stack).diagnostics:
             self.collector.add(replace(diagnostic, severity=Severity.warning))
 
+    # --- scheduling
+
+    @contextlib.contextmanager
+    def no_reorder(self) -> Iterator[None]:
+        """Instructions emitted inside the block follow one another, in called functions too."""
+        self._no_reorder += 1
+        try:
+            yield
+        finally:
+            self._no_reorder -= 1
+            if not self._no_reorder:
+                self._before = None
+
+    def depends_on(self, consumer: Instruction, producers: tuple[Instruction, ...]) -> None:
+        """`consumer` runs after each of `producers`; settled by :meth:`finish`."""
+        stack = stack_of(sys._getframe(1))
+        self._edges += [Edge(consumer, producer, stack) for producer in producers]
+
     # --- loops on the device
 
-    def loop(self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int) -> Iterator[VirtualRegister]:
-        """Record the body of a counted loop once; yields its induction variable."""
-        index = self.new_register(frozen=True)
-        yield from self._region(Loop(index, start, stop, step, [], stack_of(sys._getframe(1))), index)
+    def open(self, region: Loop | While) -> None:
+        """Make `region` a part of the Program; what is emitted from now on is its body.
 
-    def while_(self, condition: VirtualRegister) -> Iterator[VirtualRegister]:
-        """Record the body of a register-conditioned loop once."""
-        yield from self._region(While(condition, [], stack_of(sys._getframe(1))), condition)
-
-    def _region(self, region: Loop | While, value: VirtualRegister) -> Iterator[VirtualRegister]:
-        outer = self._body
-        outer.append(region)
+        Raises:
+            NkiError: NKI-L044 in a no_reorder block.
+        """
+        region.stack = stack_of(sys._getframe(1))
+        if self._no_reorder:
+            raise error(
+                "NKI-L044",
+                "a loop that runs on the device stands in a no_reorder block",
+                help="put `with nl.no_reorder():` inside the loop's body, or unroll it with nl.static_range",
+            )
+        self._body.append(region)
         self._open.append(region)
         self._body = region.body
-        finished = False
+
+    def close(self, region: Loop | While) -> None:
+        """End the body of `region`; regions inside that are still open were left early."""
+        while self._open:
+            last = self._open.pop()
+            self._body = self._open[-1].body if self._open else self.program.body
+            if last is region:
+                return
+            self._left_early(last)
+
+    def abandon(self, region: Loop | While) -> None:
+        """`region` was left with break or return: keep that error, and go on after it."""
+        if region in self._open:
+            self.close(region)
+            self._left_early(region)
+
+    def _left_early(self, region: Loop | While) -> None:
+        self.report(
+            error(
+                "NKI-L014",
+                "a loop that runs on the device was left with break or return",
+                help="device loops run their whole body; end a while loop by loading 0 into its register",
+            ).at(region.stack[-1].span if region.stack else None, region.stack)
+        )
+
+    def loop(
+        self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, frozen: bool = True
+    ) -> Iterator[VirtualRegister]:
+        """Record the body of a counted loop once; yields its induction variable, by default a read-only one."""
+        index = self.new_register(frozen)
+        region = Loop(index, start, stop, step)
+        self.open(region)
         try:
-            yield value
-            finished = True
-        finally:
-            self._body = outer
-            self._open.pop()
-            if not finished and sys.exc_info()[0] is GeneratorExit:
-                self.report(
-                    error(
-                        "NKI-L014",
-                        "a loop that runs on the device was left with break or return",
-                        help="device loops run their whole body; end a while loop by loading 0 into its register",
-                    ).at(region.stack[-1].span if region.stack else None, region.stack)
-                )
+            yield index
+        except GeneratorExit:
+            self.abandon(region)
+            raise
+        self.close(region)
 
     @property
     def in_device_loop(self) -> bool:
         """True inside the body of a loop that runs on the device."""
         return bool(self._open)
+
+    # --- the end
+
+    def finish(self, schedule: Schedule = ()) -> None:
+        """Settle what depends on the whole Program: loops left open, and the order of its instructions.
+
+        Args:
+            schedule: dependencies by name, from ``kernel.with_schedule``.
+        """
+        while self._open:
+            self.abandon(self._open[-1])
+        try:
+            apply_schedule(self.program, schedule, self._edges)
+        except NkiError as found:
+            self.report(found)

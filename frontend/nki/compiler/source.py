@@ -1,56 +1,113 @@
-"""Finds the source text of a function or class and its node in our syntax tree."""
+"""Finds the source text of a function and its node in our syntax tree.
+
+Texts are kept as they were when a kernel of theirs was decorated, so that a file edited
+while a program runs does not change what its functions mean. Where a function fits no
+text known for its file, that is said rather than something else compiled.
+"""
 
 from __future__ import annotations
 
 import linecache
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import CodeType, FunctionType
+from typing import Any
 
 from nki_isa.diagnostics import NkiError, Span, error
 
 from nki.compiler import tree
 from nki.compiler.parse import parse
 
-_DEFINITIONS: dict[tuple[str, int], dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]] = {}
+_texts: dict[str, str] = {}
 
 
-def text_of(filename: str, module: str | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A function or class of a text.
+
+    Attributes:
+        node: its tree.
+        owner: the class whose body it stands in, if it does.
+    """
+
+    node: tree.FunctionDef | tree.ClassDef
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Definitions:
+    """Those of one tree, by name and first line; the tree is held, so that its id stays its own."""
+
+    parsed: tree.Module
+    found: dict[tuple[str, int], Definition]
+
+
+_definitions: dict[int, _Definitions] = {}
+
+
+def remember(function: FunctionType) -> None:
+    """Keep the text of the file that `function` stands in as it is now, where there is one."""
+    text = _read(function.__code__.co_filename, function.__module__)
+    if text:
+        _texts[function.__code__.co_filename] = text
+
+
+def text_of(filename: str, module: str | None = None, code: CodeType | None = None) -> str:
     """The text of `filename` as Python knows it: a file, a notebook cell or a loader's source.
+
+    Args:
+        filename: as code objects have it.
+        module: the module it belongs to, for loaders that give source.
+        code: a function of it; a text it cannot come from is read again.
 
     Raises:
         NkiError: NKI-L013 where no text can be found.
     """
-    module_globals = getattr(sys.modules.get(module or ""), "__dict__", None)
-    lines = linecache.getlines(filename, module_globals)
-    if not lines:
+    text = _texts.get(filename)
+    if text is None or (code is not None and not _holds(text, filename, code)):
+        fresh = _read(filename, module)
+        if text is None or (code is not None and fresh and _holds(fresh, filename, code)):
+            text = fresh
+    if not text:
         raise error(
             "NKI-L013",
             f"the source of {filename!r} cannot be found",
             help="define the kernel in a file, a module or a notebook cell, not through exec or a typed-in line",
         )
-    return "".join(lines)
+    _texts[filename] = text
+    return text
 
 
-def tree_of(filename: str, module: str | None = None) -> tree.Module:
-    """The syntax tree of `filename`; its syntax errors are raised together."""
-    result = parse(text_of(filename, module), filename)
+def _read(filename: str, module: str | None) -> str:
+    linecache.checkcache(filename)
+    module_globals = getattr(sys.modules.get(module or ""), "__dict__", None)
+    return "".join(linecache.getlines(filename, module_globals))
+
+
+def tree_of(text: str, filename: str) -> tree.Module:
+    """The syntax tree of `text`; its syntax errors are raised together."""
+    result = parse(text, filename)
     if result.tree is None or result.diagnostics:
         raise NkiError(result.diagnostics)
     return result.tree
 
 
-def definitions_of(filename: str, module: str | None = None) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
-    """Every function and class of `filename` by name and first line (its first decorator's, if it has one)."""
-    parsed = tree_of(filename, module)
-    key = (filename, id(parsed))
-    found = _DEFINITIONS.get(key)
-    if found is None:
-        found = {}
-        for node in tree.walk(parsed):
-            if isinstance(node, (tree.FunctionDef, tree.ClassDef)):
-                found[node.name, first_line(node)] = node
-        _DEFINITIONS[key] = found
-    return found
+def definitions_of(parsed: tree.Module) -> dict[tuple[str, int], Definition]:
+    """Every function and class of a tree by name and first line."""
+    kept = _definitions.get(id(parsed))
+    if kept is None:
+        kept = _definitions[id(parsed)] = _Definitions(parsed, dict(_walk(parsed, None)))
+    return kept.found
+
+
+def _walk(node: tree.Node, owner: str | None) -> Iterator[tuple[tuple[str, int], Definition]]:
+    for child in tree.children(node):
+        if isinstance(child, (tree.FunctionDef, tree.ClassDef)):
+            yield (child.name, first_line(child)), Definition(child, owner)
+            yield from _walk(child, child.name if isinstance(child, tree.ClassDef) else None)
+        elif isinstance(child, tree.stmt):
+            yield from _walk(child, owner)
 
 
 def first_line(node: tree.FunctionDef | tree.ClassDef) -> int:
@@ -58,19 +115,83 @@ def first_line(node: tree.FunctionDef | tree.ClassDef) -> int:
     return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
-def definition_of(function: FunctionType) -> tree.FunctionDef:
-    """The tree node of `function`.
+def definition_of(function: FunctionType) -> Definition:
+    """Where `function` stands in its text.
 
     Raises:
-        NkiError: NKI-L013 where its source is missing or is not a ``def``.
+        NkiError: NKI-L013 where its source is missing, is not a ``def``, or has changed since.
     """
     code: CodeType = function.__code__
-    node = definitions_of(code.co_filename, function.__module__).get((code.co_name, code.co_firstlineno))
-    if not isinstance(node, tree.FunctionDef):
-        raise error(
-            "NKI-L013",
-            f"{function.__qualname__} is not a plain function definition in {code.co_filename}",
-            help="write it with def; a lambda, or a function made by exec, has no source a kernel can use",
-            span=Span(code.co_filename, code.co_firstlineno),
-        )
-    return node
+    text = text_of(code.co_filename, function.__module__, code)
+    definitions = definitions_of(tree_of(text, code.co_filename))
+    found = definitions.get((code.co_name, code.co_firstlineno))
+    if found is not None and isinstance(found.node, tree.FunctionDef):
+        if _fits(found.node, code):
+            return found
+        raise changed(function)
+    if any(name == code.co_name for name, _ in definitions):
+        raise changed(function)
+    raise error(
+        "NKI-L013",
+        f"{function.__qualname__} is not a plain function definition in {code.co_filename}",
+        help="write it with def; a lambda, or a function made by exec, has no source a kernel can use",
+        span=Span(code.co_filename, code.co_firstlineno),
+    )
+
+
+def changed(function: FunctionType) -> NkiError:
+    """NKI-L013 for a function whose text is no longer that of its code."""
+    code = function.__code__
+    return error(
+        "NKI-L013",
+        f"{code.co_filename} has changed since {function.__qualname__} was defined",
+        help="run the file again, or reload its module with importlib.reload",
+        span=Span(code.co_filename, code.co_firstlineno),
+    )
+
+
+# --- does a text fit a code object?
+
+
+def _holds(text: str, filename: str, code: CodeType) -> bool:
+    parsed = parse(text, filename).tree
+    if parsed is None:
+        return False
+    found = definitions_of(parsed).get((code.co_name, code.co_firstlineno))
+    return found is not None and isinstance(found.node, tree.FunctionDef) and _fits(found.node, code)
+
+
+def _fits(node: tree.FunctionDef, code: CodeType) -> bool:
+    """Whether `code` has the parameters of `node` and no line outside of it."""
+    arguments = node.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    names += [a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None]
+    known = code.co_varnames[: len(names)]
+    inside = all(line is None or line <= node.end_lineno for _, _, line in code.co_lines())
+    return inside and len(known) == len(names) and all(_same_name(*pair) for pair in zip(names, known))
+
+
+def _same_name(written: str, compiled: str) -> bool:
+    return written == compiled or (written.startswith("__") and compiled.endswith(written))  # a private name
+
+
+def comes_from(made: CodeType, original: CodeType) -> bool:
+    """Whether all that `made`, compiled from the text, uses is in `original` too.
+
+    `original` may have more (test runners rewrite assertions), or less where Python runs with -O.
+    """
+    return bool(sys.flags.optimize) or _uses(made) <= _uses(original)
+
+
+def _uses(code: CodeType) -> set[Any]:
+    found: set[Any] = {n for n in (*code.co_names, *code.co_varnames) if "_nki_" not in n}
+    todo = list(code.co_consts)
+    while todo:
+        constant = todo.pop()
+        if isinstance(constant, CodeType):
+            found |= _uses(constant)
+        elif isinstance(constant, (tuple, frozenset)):
+            todo += constant
+        elif isinstance(constant, (int, float, str)) and not isinstance(constant, bool):
+            found.add(repr(constant))
+    return found

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import bdb
+import enum
+import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any
 
-from nki_isa.diagnostics import Frame, NkiError, error
+import numpy as np
+from nki_isa.diagnostics import Diagnostic, NkiError, Span, error
+from nki_isa.dtypes import DType
+from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_isa.target import Target
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 from nki import arrays
+from nki.compiler import tree
 from nki.compiler.check import require
-from nki.compiler.importer import Importer
-from nki.compiler.recorder import Recorder, enter, stack_of_traceback
-from nki.kernel import Kernel
+from nki.compiler.importer import Importer, is_host
+from nki.compiler.recorder import Recorder, recording
+from nki.compiler.source import definition_of, text_of
+from nki.compiler.stacks import is_kernel_code, outermost, stack_of_traceback, statement_at, steps
+from nki.kernel import Kernel, signature_of
+
+_OWN_PACKAGES = ("nki", "nki_isa")
+_SHOWN_FRAMES = 6  # at either end of a call chain without end
+
+# Arguments that come in as they are, or as the importer brings code in.
+_PLAIN = (type(None), bool, int, float, str, enum.Enum, range, slice, type, np.dtype, DType, Operator)
+_CODE = (FunctionType, BuiltinFunctionType, MethodType, functools.partial, Kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +75,27 @@ def specialize_call(
         NkiError: carrying every diagnostic found: syntax and names first, for the
             kernel and all it reaches; then those of specialization.
     """
-    require(kernel.function, profile)
+    warnings = require(kernel.function, profile)
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id)
-    importer = Importer(Kernel)
     call = _bind(kernel, args, kwargs)
-    inputs: list[Any] = []
-    values = {name: _argument(recorder, importer, inputs, name, value) for name, value in call.arguments.items()}
-    function = importer.bring(kernel.function)
+    arguments = _Arguments(recorder, Importer(Kernel))
+    values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
+    function = arguments.importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)  # type: ignore[arg-type]
-    returned = _evaluate(recorder, function, bound)
-    recorder.collector.raise_errors()
+    returned, cause = _evaluate(recorder, function, bound)
+    if cause is None:
+        recorder.finish(kernel.schedule)
+    try:
+        recorder.collector.raise_errors()
+    except NkiError as refused:
+        raise refused from cause
     result = _result(recorder, kernel, returned)
-    return Specialized(recorder.program, inputs, result, tuple(recorder.collector.diagnostics))
+    found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
+    return Specialized(recorder.program, arguments.inputs, result, tuple(found))
 
 
 def _bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-    signature = inspect.signature(kernel.function)
+    signature = signature_of(kernel.function)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as problem:
@@ -86,63 +108,150 @@ def _bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> insp
     return bound
 
 
-def _argument(recorder: Recorder, importer: Importer, inputs: list[Any], name: str, value: Any) -> Any:
-    """The kernel-side value of one argument: arrays become HBM tensors, also inside containers."""
-    if arrays.is_array(value):
+class _Arguments:
+    """Brings the arguments of one call into the kernel.
+
+    Arrays become HBM tensors, also inside containers and objects; the rest is copied.
+
+    Attributes:
+        importer: brings in everything that is no array.
+        inputs: the arrays, in the order of ``program.inputs``.
+    """
+
+    def __init__(self, recorder: Recorder, importer: Importer):
+        self.recorder = recorder
+        self.importer = importer
+        self.inputs: list[Any] = []
+
+    def bring(self, name: str, value: Any) -> Any:
+        """The kernel-side value of the argument, or part of one, that `name` tells.
+
+        Raises:
+            NkiError: NKI-L024 for what a kernel cannot take.
+        """
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, _PLAIN) or is_host_object(value):
+            return value
+        if arrays.is_array(value):
+            return self._array(name, value)
+        if isinstance(value, (list, tuple)):
+            items = [self.bring(f"{name}_{i}", item) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else self.importer.like(value, items)
+        if isinstance(value, dict):
+            return {self.importer.bring(k): self.bring(f"{name}_{k}", item) for k, item in value.items()}
+        if isinstance(value, _CODE):
+            return self.importer.bring(value)
+        if is_host(type(value).__module__) or arrays.is_unsupported(value) or not hasattr(value, "__dict__"):
+            raise _unsupported(name, value)
+        return self.importer.instance(value, lambda field, item: self.bring(f"{name}_{field}", item))
+
+    def _array(self, name: str, value: Any) -> NkiTensor:
         shape, dtype = arrays.describe(value, name)
-        tensor = recorder.allocate(shape, dtype, MemoryRegion.shared_hbm, name, kind="input")
-        recorder.program.inputs.append(tensor)
-        inputs.append(value)
+        tensor = self.recorder.allocate(shape, dtype, MemoryRegion.shared_hbm, name, kind="input")
+        self.recorder.program.inputs.append(tensor)
+        self.inputs.append(value)
         return tensor
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        items = (_argument(recorder, importer, inputs, f"{name}_{i}", item) for i, item in enumerate(value))
-        return type(value)(items)
-    if isinstance(value, dict):
-        return {k: _argument(recorder, importer, inputs, f"{name}_{k}", item) for k, item in value.items()}
-    if arrays.is_unsupported(value):
-        raise error(
-            "NKI-L024",
-            f"argument {name!r} is a {type(value).__module__}.{type(value).__name__}, which is no array or plain value",
-            help="pass numpy arrays, numbers, strings, None, or lists, tuples, dicts and NKIObjects of them",
-        )
-    return importer.bring(value)
 
 
-def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) -> Any:
+def is_host_object(value: Any) -> bool:
+    """True for values of nki's own that are no tensors, such as regions and ``nl.ds``."""
+    return type(value).__module__.partition(".")[0] in _OWN_PACKAGES and not isinstance(value, (NkiTensor, Kernel))
+
+
+def _unsupported(name: str, value: Any) -> NkiError:
+    kind = type(value)
+    if isinstance(value, NkiTensor):
+        what = f"{value!r}, a tensor of another kernel call"
+    else:
+        what = f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
+    return error(
+        "NKI-L024",
+        f"argument {name!r} is {what}, which is no array or plain value",
+        help="pass numpy arrays, numbers, strings, None, or lists, tuples, dicts and NKIObjects of them",
+    )
+
+
+# --- evaluation
+
+
+def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) -> tuple[Any, BaseException | None]:
+    """What the kernel returned, and what ended it if it did not return; its errors are in the recorder."""
     try:
-        return enter(recorder, function, bound.args, bound.kwargs)
+        with recording(recorder):
+            return outermost(function, bound.args, bound.kwargs), None
+    except bdb.BdbQuit:  # the user left the debugger
+        raise
     except NkiError as found:
-        stack = stack_of_traceback(found.__traceback__)
-        recorder.report(found.at(stack[-1].span if stack else None, stack))
-    except AssertionError as failed:
-        stack = stack_of_traceback(failed.__traceback__)
-        message = str(failed) or "the condition is false for these shapes and values"
-        recorder.report(_placed(error("NKI-L020", message), stack))
+        recorder.report(_placed(found, found))
+        return None, found
     except RecursionError as failed:
-        _report_exception(recorder, failed, "the kernel's functions call each other without end")
+        message = "the kernel's functions call each other without end"
+        recorder.report(_placed(error("NKI-L021", message, help="give the recursion a case that ends it"), failed))
+        return None, failed
     except Exception as failed:  # whatever the user's meta-code raises is the user's error, told at their line
-        _report_exception(recorder, failed, f"{type(failed).__name__}: {failed}")
-    return None
+        inside = _own_function(failed.__traceback__)
+        if inside is not None:
+            raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
+        if isinstance(failed, AssertionError):
+            found = error("NKI-L020", str(failed) or _false_assertion(failed))
+        else:
+            found = error("NKI-L021", f"{type(failed).__name__}: {failed}")
+        recorder.report(_placed(found, failed))
+        return None, failed
 
 
-def _report_exception(recorder: Recorder, failed: BaseException, message: str) -> None:
-    stack = stack_of_traceback(failed.__traceback__)
-    last = failed.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    raised_by_kernel = last is not None and bool(stack_of_traceback(last))
-    if not stack or not (raised_by_kernel or _is_called_by_kernel(failed)):
-        raise failed  # our own mistake: shown whole
-    recorder.report(_placed(error("NKI-L021", message), stack))
+def _placed(found: NkiError, raised: BaseException) -> NkiError:
+    """`found` at the user's line that `raised` came from, with the calls that led there."""
+    stack = stack_of_traceback(raised.__traceback__)
+    if not stack:
+        return found
+    if len(stack) <= 2 * _SHOWN_FRAMES + 1:
+        return found.at(stack[-1].span, stack)
+    left_out = f"{len(stack) - 2 * _SHOWN_FRAMES} calls between them are left out"
+    placed = found.at(stack[-1].span, (*stack[:_SHOWN_FRAMES], *stack[-_SHOWN_FRAMES:]))
+    return type(placed)(replace(d, notes=(*d.notes, left_out)) for d in placed.diagnostics)
 
 
-def _is_called_by_kernel(failed: BaseException) -> bool:
-    """True where a built-in or library function the kernel called raised."""
-    return isinstance(failed, (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError))
+def _own_function(traceback: TracebackType | None) -> str | None:
+    """The function of this project that the exception was raised in, unless the user's code raised it."""
+    last = None
+    called = ""
+    for step in steps(traceback):
+        code = step.tb_frame.f_code
+        module = str(step.tb_frame.f_globals.get("__name__", ""))
+        if is_kernel_code(code):
+            last, called = None, ""
+        elif module.partition(".")[0] in _OWN_PACKAGES and code is not outermost.__code__:
+            called = called or code.co_name
+            last = f"{module}.{called}"
+    return last
 
 
-def _placed(found: NkiError, stack: tuple[Frame, ...]) -> NkiError:
-    return found.at(stack[-1].span if stack else None, stack)
+def _internal(message: str, function: str, raised: BaseException) -> NkiError:
+    """NKI-I004: something of this project's failed under the user's call."""
+    found = error(
+        "NKI-I004",
+        f"{function} failed with {message}",
+        help="check the arguments of this call; please report it, since it should have told what is wrong",
+    )
+    return _placed(found, raised)
+
+
+def _false_assertion(failed: AssertionError) -> str:
+    """What to say of an ``assert`` without a text: its condition, where it is on one line."""
+    for step in steps(failed.__traceback__):
+        code, line = step.tb_frame.f_code, step.tb_lineno
+    condition = "the condition"
+    statement = statement_at(code, line) if is_kernel_code(code) else None
+    if isinstance(statement, tree.Assert) and statement.test.lineno == statement.test.end_lineno:
+        test = statement.test
+        lines = text_of(code.co_filename).splitlines()
+        condition = f"`{lines[test.lineno - 1][test.col_offset : test.end_col_offset]}`"
+    return f"{condition} is false for these shapes and values"
+
+
+# --- results
 
 
 def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
@@ -153,26 +262,29 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
                 "NKI-L025",
                 f"{kernel.function.__name__} returns {value!r}, which lives in {value.buffer.value}",
                 help="copy it to a tensor made with buffer=nl.shared_hbm and return that one",
-                span=_definition_span(kernel),
+                span=_return_span(kernel),
             )
         recorder.program.outputs.append(value)
         return Output(len(recorder.program.outputs) - 1)
     if isinstance(value, (list, tuple)):
-        return type(value)(_result(recorder, kernel, item) for item in value)
+        items = [_result(recorder, kernel, item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     if isinstance(value, dict):
         return {key: _result(recorder, kernel, item) for key, item in value.items()}
     if value is None or isinstance(value, (int, float, str)):
         return value
+    what = "a register" if isinstance(value, VirtualRegister) else f"a {type(value).__name__}"
     raise error(
         "NKI-L025",
-        f"{kernel.function.__name__} returns a {type(value).__name__}",
+        f"{kernel.function.__name__} returns {what}",
         help="return HBM tensors, or tuples and lists of them",
-        span=_definition_span(kernel),
+        span=_return_span(kernel),
     )
 
 
-def _definition_span(kernel: Kernel) -> Any:
-    from nki_isa.diagnostics import Span
-
-    code = kernel.function.__code__
-    return Span(code.co_filename, code.co_firstlineno)
+def _return_span(kernel: Kernel) -> Span:
+    """The kernel's ``return``, or its ``def`` if it has several."""
+    node = definition_of(kernel.function).node
+    file = kernel.function.__code__.co_filename
+    returns = [n for n in tree.walk(node) if isinstance(n, tree.Return)]
+    return returns[0].span(file) if len(returns) == 1 else Span(file, node.lineno, node.col_offset + 1)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nki_isa.diagnostics import error
+from nki_isa.instruction import REGISTRY
+from nki_isa.program import While
 from nki_isa.tensor import VirtualRegister, ds
 
 from nki.compiler.recorder import current
@@ -49,6 +51,11 @@ def dynamic_range(
     """
     if stop is None:
         start, stop = 0, start
+    _check_bounds(start, stop, step)
+    return current().loop(start, stop, step)
+
+
+def _check_bounds(start: Any, stop: Any, step: Any) -> None:
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise error(
             "NKI-V124",
@@ -62,14 +69,26 @@ def dynamic_range(
                 f"a dynamic loop's bound is {bound!r}, neither an int nor a register",
                 help="load it with nisa.register_load and pass the register",
             )
-    return current().loop(start, stop, step)
 
 
 def fori_loop(
     lower: int | VirtualRegister, upper: int | VirtualRegister, body_fun: Callable[[Any], None], step: int = 1
 ) -> None:
-    """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive."""
-    for index in dynamic_range(lower, upper, step):
+    """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive.
+
+    The body gets `i` as a register of its own: what it writes there has no effect on the loop.
+
+    Args:
+        lower: first value, an int or a register.
+        upper: end, exclusive; an int or a register.
+        body_fun: called once, to record the body.
+        step: a positive int known at specialization.
+
+    Raises:
+        NkiError: NKI-V124 for bounds or steps of other kinds.
+    """
+    _check_bounds(lower, upper, step)
+    for index in current().loop(lower, upper, step, frozen=False):
         body_fun(index)
 
 
@@ -77,21 +96,33 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
     """Run `body_fun` on the device while its register is not zero.
 
     Args:
-        init: the condition on entry.
+        init: the condition on entry; it is copied, so it keeps its value.
         body_fun: takes the condition register, returns the register that holds the next one.
-    """
-    from nki.isa import INSTRUCTIONS
 
-    for register in current().while_(init):
-        following = body_fun(register)
-        if not isinstance(following, VirtualRegister):
-            raise error(
-                "NKI-V124",
-                f"the body of a while_loop returned {following!r}, not a register",
-                help="return the register that holds the next condition",
-            )
-        if following is not register:
-            INSTRUCTIONS["register_move"](register, following)
+    Raises:
+        NkiError: NKI-V124 for a condition that is not a register.
+    """
+    recorder = current()
+    if not isinstance(init, VirtualRegister):
+        raise error(
+            "NKI-V124",
+            f"the condition of a while_loop is {init!r}, not a register",
+            help="write nisa.register_alloc(1), or load it with nisa.register_load",
+        )
+    condition = recorder.new_register()
+    recorder.emit(REGISTRY["register_move"](condition, init))
+    region = While(condition)
+    recorder.open(region)
+    following = body_fun(condition)
+    if not isinstance(following, VirtualRegister):
+        raise error(
+            "NKI-V124",
+            f"the body of a while_loop returned {following!r}, not a register",
+            help="return the register that holds the next condition",
+        )
+    if following is not condition:
+        recorder.emit(REGISTRY["register_move"](condition, following))
+    recorder.close(region)
 
 
 def program_id(axis: int = 0) -> int:
@@ -109,11 +140,12 @@ def program_ndim() -> int:
     return 1 if current().grid > 1 else 0
 
 
-@contextlib.contextmanager
-def no_reorder() -> Iterator[None]:
-    """Instructions inside keep their order on the device; this project never reorders."""
-    current()
-    yield
+def no_reorder() -> contextlib.AbstractContextManager[None]:
+    """Instructions inside the block, in functions it calls too, each run after the one before.
+
+    Loops that run on the device are refused inside (NKI-L044); a block inside such a loop is fine.
+    """
+    return current().no_reorder()
 
 
 __all__ = [

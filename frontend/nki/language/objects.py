@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from typing import Any
+
+
+def own_fields(cls: type) -> tuple[str, ...]:
+    """The annotated names of the body of `cls`, in order; annotations are not evaluated."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return tuple(annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF))
+    return tuple(vars(cls).get("__annotations__", ()))
 
 
 class NKIObject:
@@ -17,17 +26,15 @@ class NKIObject:
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        fields = [name for cls in reversed(type(self).__mro__) for name in inspect.get_annotations(cls)]
-        values = dict(zip(fields, args))
+        kind = type(self)
+        fields = _defaults(kind)
         if len(args) > len(fields):
-            raise TypeError(f"{type(self).__name__} has {len(fields)} fields but got {len(args)} values")
-        for name, value in kwargs.items():
-            if name in values:
-                raise TypeError(f"{type(self).__name__} got {name!r} twice")
-            values[name] = value
-        for name in fields:
-            setattr(self, name, values.pop(name, getattr(type(self), name, None)))
-        for name, value in values.items():
+            raise TypeError(f"{kind.__name__} has {len(fields)} fields but got {len(args)} values")
+        given = dict(zip(fields, args))
+        for name in kwargs:
+            if name in given:
+                raise TypeError(f"{kind.__name__} got {name!r} twice")
+        for name, value in {**fields, **given, **kwargs}.items():
             setattr(self, name, value)
         self.__post_init__()
 
@@ -40,3 +47,16 @@ class NKIObject:
         return vars(self) == vars(other)
 
     __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The fields of `cls` and its bases, the bases' first, with their defaults."""
+    kept: dict[str, Any] | None = vars(cls).get("__nki_fields__")
+    if kept is None:
+        names = [name for kind in reversed(cls.__mro__) for name in own_fields(kind)]
+        kept = {name: getattr(cls, name, None) for name in names}
+        type.__setattr__(cls, "__nki_fields__", kept)
+    return kept

@@ -1,0 +1,147 @@
+"""The user's call stacks: which frames are kernel source, and where in it they stand.
+
+Python 3.11 and later know the place of every bytecode; on 3.10 a place is the statement
+of the syntax tree that the line belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+from nki_isa.diagnostics import Frame, Span
+
+from nki.compiler import tree
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCode:
+    """A code object made from kernel source.
+
+    Attributes:
+        code: the code object; held, so that its id stays its own.
+        function: the name that stacks show.
+        definition: the tree node it was made from, or one around it.
+    """
+
+    code: CodeType
+    function: str
+    definition: tree.FunctionDef
+
+
+# By id: two functions of different files with the same text are equal as code objects.
+_KERNEL_CODES: dict[int, KernelCode] = {}
+_FRAMES: dict[tuple[int, int], Frame] = {}
+_STACKS: dict[tuple[tuple[int, int], ...], tuple[Frame, ...]] = {}
+
+Place = tuple[int, int, int, int]  # line, column from 0, end line, end column
+
+
+def register(code: CodeType, function: str, definition: tree.FunctionDef) -> None:
+    """Make `code`, and the functions inside it, known as kernel source."""
+    _KERNEL_CODES[id(code)] = KernelCode(code, function, definition)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            register(inner, f"{function}.<locals>.{inner.co_name}", definition)
+
+
+def is_kernel_code(code: CodeType) -> bool:
+    """True for code objects made from kernel source."""
+    return id(code) in _KERNEL_CODES
+
+
+def outermost(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `function`; stacks begin inside this call."""
+    return function(*args, **kwargs)
+
+
+_OUTERMOST = outermost.__code__
+
+
+def stack_of(frame: FrameType | None) -> tuple[Frame, ...]:
+    """The user's calls that lead to `frame`, outermost first."""
+    keys: list[tuple[int, int]] = []
+    codes: list[CodeType] = []
+    while frame is not None:
+        code = frame.f_code
+        if id(code) in _KERNEL_CODES:
+            keys.append((id(code), frame.f_lasti))
+            codes.append(code)
+        elif code is _OUTERMOST:
+            break
+        frame = frame.f_back
+    key = tuple(keys)
+    found = _STACKS.get(key)
+    if found is None:
+        found = tuple(_frame(code, offset) for code, (_, offset) in zip(codes, keys))[::-1]
+        _STACKS[key] = found
+    return found
+
+
+def stack_of_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
+    """The user's calls through which an exception came, outermost first."""
+    return tuple(_frame(t.tb_frame.f_code, t.tb_lasti) for t in steps(traceback) if is_kernel_code(t.tb_frame.f_code))
+
+
+def steps(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    """Each entry of a traceback, outermost first."""
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _frame(code: CodeType, offset: int) -> Frame:
+    key = (id(code), offset)
+    found = _FRAMES.get(key)
+    if found is None:
+        kernel = _KERNEL_CODES[id(code)]
+        line, column, end_line, end_column = _place_of(code, offset) or _place_of_line(code, offset)
+        span = Span(code.co_filename, line, column + 1, end_line, end_column + 1)
+        found = _FRAMES[key] = Frame(kernel.function, span)
+    return found
+
+
+def _place_of(code: CodeType, offset: int) -> Place | None:
+    """The place of one bytecode, where Python keeps it."""
+    positions = getattr(code, "co_positions", None)
+    if positions is None:
+        return None
+    line, end_line, column, end_column = next(islice(positions(), offset // 2, None), (None,) * 4)
+    if line is None or end_line is None or column is None or end_column is None:
+        return None
+    return line, column, end_line, end_column
+
+
+def _place_of_line(code: CodeType, offset: int) -> Place:
+    """The place of the statement at the line of one bytecode; of a compound one, its first line."""
+    line = code.co_firstlineno
+    for start, end, at in code.co_lines():
+        if start <= offset < end and at is not None:
+            line = at
+    statement = statement_at(code, line)
+    if statement is None:
+        return line, 0, line, 0
+    last: tree.Located = statement
+    if getattr(statement, "body", None):
+        heads = [n for n in tree.children(statement) if isinstance(n, tree.expr)]
+        last = heads[-1] if heads else statement
+    return statement.lineno, statement.col_offset, last.end_lineno, last.end_col_offset
+
+
+def statement_at(code: CodeType, line: int) -> tree.stmt | None:
+    """The innermost statement that `line` of kernel source lies in."""
+    found = None
+    for statement in _statements(_KERNEL_CODES[id(code)].definition.body):
+        if statement.lineno <= line <= statement.end_lineno:
+            found = statement  # inner ones come after those around them
+    return found
+
+
+def _statements(body: Iterable[tree.stmt]) -> Iterator[tree.stmt]:
+    for statement in body:
+        yield statement
+        for part in ("body", "orelse"):
+            yield from _statements(getattr(statement, part, ()))
