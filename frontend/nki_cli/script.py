@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import linecache
 import os
 import sys
 import traceback
@@ -136,6 +137,7 @@ def _execute(path: str, *, asserts: bool) -> None:
 
     (Kernels are compiled from their text, not from the code object made here.)
     """
+    linecache.getlines(path)  # kept, for a script that changes its working directory
     code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True, optimize=-1 if asserts else 1)
     module = ModuleType("__main__")
     module.__file__ = path

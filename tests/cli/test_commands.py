@@ -90,6 +90,15 @@ def test_the_script_sees_the_process_it_expects_and_leaves_it_as_it_was(nki_sim)
     assert (list(sys.argv), list(sys.path), os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE")) == before
 
 
+def test_a_script_may_change_its_working_directory(nki_sim, tmp_path, monkeypatch):
+    text = (DATA / "wrong_shapes.py").read_text()
+    (tmp_path / "moves.py").write_text(
+        text.replace("import numpy", "import os\nos.chdir('/')\nimport numpy", 1)
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "nisa.nc_matmul(" in nki_sim("run", "moves.py").err
+
+
 @pytest.mark.parametrize("status, expected", [("3", 3), ("0", 0), ("text", 1)])
 def test_the_status_a_script_exits_with_is_the_commands(nki_sim, status, expected):
     shown = nki_sim("run", "exits.py", "--", status)
