@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from nki_isa.target import as_target
-from nki_sim.execute import execute
+from nki_sim.device import execute
 from nki_sim.place import place
 from nki_sim.timing import Scoreboard, simulate
 

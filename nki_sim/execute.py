@@ -9,7 +9,7 @@ schedule; an instruction reads all its inputs before it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -75,32 +75,6 @@ class ExecutionResult:
     instructions: int
 
 
-def execute(
-    program: Program,
-    placement: Placement,
-    inputs: Sequence[Array],
-    *,
-    observers: Iterable[Observer] = (),
-    fill: int = ZEROS,
-) -> ExecutionResult:
-    """Run `program` on `inputs`.
-
-    Args:
-        placement: (partition, byte) of each on-chip storage, by the storage's index.
-        inputs: one array for each of ``program.inputs``, of its shape and width; they are not changed.
-        observers: each is called as ``observer(instruction, registers)`` before an instruction runs, in the
-            order of execution; `registers` are the live values, not a copy.
-        fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
-
-    Raises:
-        NkiError: what an instruction refuses while it runs, with the user's stack.
-    """
-    machine = Machine(program, placement, observers=observers, fill=fill)
-    machine.load(inputs)
-    machine.run()
-    return machine.result()
-
-
 @dataclass(slots=True)
 class _LoopPlan:
     loop: Loop
@@ -113,14 +87,15 @@ class _WhilePlan:
     body: list[_Plan]
 
 
-#: A stretch of instructions without a loop, each with what runs it; or a loop.
-_Plan: TypeAlias = "list[tuple[Step, Instruction]] | _LoopPlan | _WhilePlan"
+#: A stretch of instructions without a loop, each with what runs it; a loop; or a meeting with other cores.
+_Plan: TypeAlias = "list[tuple[Step, Instruction]] | _LoopPlan | _WhilePlan | Instruction"
 
 
 class Machine:
-    """One core with a Program loaded; :func:`execute` is the short way to use it.
+    """One core with a Program loaded; :mod:`nki_sim.device` runs one or several.
 
     Attributes:
+        program: what it runs.
         memory: the bytes and registers.
         state: what engines keep between instructions.
         executed: number of instructions run so far.
@@ -156,9 +131,13 @@ class Machine:
             octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             view[...] = octets.view(view.dtype).reshape(view.shape)
 
-    def run(self) -> None:
-        """Run the whole Program."""
-        self._run(self._plan(self.program.body))
+    def watch(self, observer: Observer) -> None:
+        """Call `observer` too, from the next :meth:`run` on."""
+        self._observers = (*self._observers, observer)
+
+    def run(self) -> Iterator[Instruction]:
+        """Run the Program; yields each instruction that waits for other cores, for the device to carry out."""
+        yield from self._run(self._plan(self.program.body))
 
     def result(self) -> ExecutionResult:
         """Outputs and updated inputs, copied out."""
@@ -173,20 +152,25 @@ class Machine:
 
     # --- running
 
-    def _run(self, plans: list[_Plan]) -> None:
+    def _run(self, plans: list[_Plan]) -> Iterator[Instruction]:
         for plan in plans:
             if type(plan) is list:
                 self._run_steps(plan)
+            elif isinstance(plan, Instruction):
+                for observer in self._observers:
+                    observer(plan, self.memory.registers)
+                yield plan
+                self.executed += 1
             elif type(plan) is _LoopPlan:
                 registers, loop = self.memory.registers, plan.loop
                 start, stop = self._integer(loop.start), self._integer(loop.stop)
                 for value in range(start, stop, loop.step):
                     registers[loop.index.index] = value
-                    self._run(plan.body)
+                    yield from self._run(plan.body)
             elif type(plan) is _WhilePlan:
                 registers, condition = self.memory.registers, plan.loop.condition.index
                 while registers[condition]:
-                    self._run(plan.body)
+                    yield from self._run(plan.body)
 
     def _run_steps(self, steps: list[tuple[Step, Instruction]]) -> None:
         instruction = None
@@ -210,6 +194,10 @@ class Machine:
         steps: list[tuple[Step, Instruction]] | None = None
         for node in body:
             if isinstance(node, Instruction):
+                if node.synchronises:
+                    plans.append(node)
+                    steps = None
+                    continue
                 if steps is None:
                     steps = []
                     plans.append(steps)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import NkiError, error
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, error
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class Memory:
 
     def _on_chip(self, region: MemoryRegion) -> Array:
         return self.sbuf if region is MemoryRegion.sbuf else self.psum
+
+    def share(self, storage: Storage, octets: Array) -> None:
+        """Take `octets`, another core's bytes, for the HBM tensor `storage`."""
+        self.hbm[storage.index] = octets
 
     # --- static views
 
@@ -226,10 +230,12 @@ class Memory:
             if inside is None or inside[position]:
                 write(lines[line], values[position], None if chosen is None else chosen[position])
 
-    def _lines(self, tensor: NkiTensor, skip: bool, group: int) -> tuple[Array, Array, Array | None]:
-        """All lines the indices of `tensor` may select (first axis), the indices, and which are inside.
+    def selection(self, tensor: NkiTensor, group: int = INDIRECTION_GROUP) -> tuple[NkiTensor, Array]:
+        """What a gathered or scattered view selects from, and the indices as they are.
 
-        The last is None if all are.
+        Returns:
+            A view with every line the indices may name along the indexed dimension, and one index for each
+            position of that dimension; those outside the view name nothing.
         """
         dynamic, axis = tensor.dynamic, _indexed_axis(tensor)
         if dynamic is None or not isinstance(dynamic.index, NkiTensor):
@@ -248,7 +254,16 @@ class Memory:
             reach = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
             limit = min(limit, (size - 1 - reach) // dynamic.stride + 1)
         shape[axis] = max(limit, 0)
-        whole = NkiTensor(tuple(shape), tuple(strides), tensor.offset, tensor.dtype, tensor.storage)
+        return NkiTensor(tuple(shape), tuple(strides), tensor.offset, tensor.dtype, tensor.storage), indices
+
+    def _lines(self, tensor: NkiTensor, skip: bool, group: int) -> tuple[Array, Array, Array | None]:
+        """All lines the indices of `tensor` may select (first axis), the indices, and which are inside.
+
+        The last is None if all are.
+        """
+        axis = _indexed_axis(tensor)
+        whole, indices = self.selection(tensor, group)
+        limit = whole.shape[axis]
         lines = np.moveaxis(self.view(whole), axis, 0)
         inside = (indices >= 0) & (indices < limit)
         if inside.all():
@@ -304,12 +319,14 @@ def out_of_bounds(tensor: NkiTensor, value: int, position: int | None = None) ->
     index = dynamic.index
     who = f"register {index.index}" if isinstance(index, VirtualRegister) else index.name
     element = "" if position is None else f", element {position}"
-    return error(
+    refusal = Diagnostic(
         "NKI-H001",
         f"run-time index {value} ({who}{element}) is outside {tensor.name}: "
         f"the dimension it indexes has {dynamic.limit} elements and the access spans {_extent(tensor)}",
         help="keep indices below the dimension's size, or pass oob_mode=nisa.oob_mode.skip to skip them",
+        labels=tuple(Label(f.span, f"{tensor.name} is allocated here") for f in tensor.storage.stack[-1:]),
     )
+    return NkiError([refusal])
 
 
 def _extent(tensor: NkiTensor) -> str:

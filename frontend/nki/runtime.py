@@ -16,7 +16,7 @@ import numpy as np
 from nki_isa.diagnostics import Diagnostic, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
-from nki_sim.execute import execute
+from nki_sim.device import execute_all
 from nki_sim.place import Placement, place
 from nki_sim.timing import Scoreboard, Timeline, simulate
 
@@ -43,22 +43,48 @@ class Options:
 
 
 @dataclass(frozen=True)
+class CoreRun:
+    """What one core of a launch ran, where its tensors were, and when.
+
+    Attributes:
+        program: the kernel specialized for this core.
+        placement: where its tensors were.
+        timeline: what ran when, if the session timed it.
+    """
+
+    program: Program
+    placement: Placement
+    timeline: Timeline | None
+
+
+@dataclass(frozen=True)
 class Launch:
-    """One kernel call: its Program, where things were placed, and when they ran.
+    """One kernel call.
 
     Attributes:
         kernel: the kernel's name.
-        program: what was run.
-        placement: where its tensors were.
-        timeline: what ran when, if the session timed it.
+        cores: what each core ran; `program`, `placement` and `timeline` are those of core 0.
         diagnostics: warnings.
     """
 
     kernel: str
-    program: Program
-    placement: Placement
-    timeline: Timeline | None
+    cores: tuple[CoreRun, ...]
     diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def program(self) -> Program:
+        """The Program of core 0."""
+        return self.cores[0].program
+
+    @property
+    def placement(self) -> Placement:
+        """The placement on core 0."""
+        return self.cores[0].placement
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """The timeline of core 0."""
+        return self.cores[0].timeline
 
 
 @dataclass
@@ -96,35 +122,40 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     """
     options = _session.options
     target = options.target or default_target()
-    if kernel.grid > 1:
+    if kernel.grid > target.logical_cores:
         raise error(
             "NKI-U001",
-            f"{kernel.function.__name__} is launched on {kernel.grid} cores; one core is modelled",
-            help=f"launch it with {kernel.function.__name__}(...) or {kernel.function.__name__}[1](...)",
+            f"{kernel.function.__name__} is launched on {kernel.grid} cores; "
+            f"a logical core of {target.name} has {target.logical_cores}",
+            help=f"launch it with {kernel.function.__name__}[{target.logical_cores}](...)",
         )
-    specialized = specialize_call(kernel, args, kwargs, target=target, profile=options.profile)
-    program = specialized.program
-    placement = place(program, target)
-    timeline = None
+    specialized = [
+        specialize_call(kernel, args, kwargs, target=target, profile=options.profile, program_id=core)
+        for core in range(kernel.grid)
+    ]
+    programs = [one.program for one in specialized]
+    placements = [place(program, target) for program in programs]
+    first = specialized[0]
     if options.data:
-        board = Scoreboard(target, placement) if options.timing else None
-        result = execute(
-            program,
-            placement.addresses,
-            [arrays.to_numpy(value) for value in specialized.inputs],
-            observers=(board.issue,) if board else (),
+        boards = [Scoreboard(target, placement) for placement in placements] if options.timing else []
+        result = execute_all(
+            programs,
+            [placement.addresses for placement in placements],
+            [arrays.to_numpy(value) for value in first.inputs],
+            observers=[(board.issue,) for board in boards],
         )
-        timeline = board.finish() if board else None
+        timelines = [board.finish() for board in boards]
         for index, array in result.updated_inputs:
-            arrays.write_back(specialized.inputs[index], array)
+            arrays.write_back(first.inputs[index], array)
         outputs = result.outputs
     else:
-        timeline = simulate(program, placement) if options.timing else None
-        outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in program.outputs]
+        timelines = [simulate(*placed) for placed in zip(programs, placements)] if options.timing else []
+        outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in first.program.outputs]
     if _session.keep:
-        record = Launch(kernel.function.__name__, program, placement, timeline, specialized.diagnostics)
-        _session.launches.append(record)
-    return _rebuild(specialized.result, outputs)
+        timed = timelines or [None] * len(programs)
+        cores = tuple(CoreRun(*core) for core in zip(programs, placements, timed))
+        _session.launches.append(Launch(kernel.function.__name__, cores, first.diagnostics))
+    return _rebuild(first.result, outputs)
 
 
 def _rebuild(result: Any, outputs: list[np.ndarray]) -> Any:

@@ -141,6 +141,7 @@ class Instruction:
         constraints: its documented rules, checked in order, all reported.
         source: the page that defines it.
         stateful: True if `compute` takes the engine state as first argument.
+        synchronises: True if it waits for another core; the device runs it, not `compute`.
 
     Methods a subclass gives:
         compute: numpy arrays in (one per operand that is read, in field order; a
@@ -156,12 +157,14 @@ class Instruction:
     constraints: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""
     stateful: ClassVar[bool] = False
+    synchronises: ClassVar[bool] = False
     fields: ClassVar[dict[str, Field]] = {}
     opcode: ClassVar[str] = ""
     signature: ClassVar[inspect.Signature]
 
     on: Engine  # the engine that runs this one, decided by `resolve`
     stack: tuple[Frame, ...] = ()  # the user's calls, innermost last
+    after: tuple[Instruction, ...] = ()  # those it was asked to run after, beyond what its data say
     name: str | None
 
     def __init__(self, *args: Any, **kwargs: Any):

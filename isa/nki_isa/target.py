@@ -63,6 +63,7 @@ class Target:
     psum_banks: int
     psum_bank_bytes: int
     hbm_bytes: int
+    logical_cores: int
 
     tensor_ghz: float
     vector_ghz: float
@@ -191,6 +192,7 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("psum_banks", 8, 8, 8, "ppp", _ARCH),
     ("psum_bank_bytes", 2 << 10, 2 << 10, 2 << 10, "ppp", _ARCH),
     ("hbm_bytes", 32 << 30, 96 << 30, 144 << 30, "ppp", "SDK hardware pages; whole chip"),
+    ("logical_cores", 1, 2, 2, "ppp", "nkilib test/utils/common_dataclasses.py; nki/get-started/about/lnc"),
     # --- clocks, GHz
     ("tensor_ghz", 2.8, 2.4, 2.4, "ppp", _ARCH),
     ("vector_ghz", 1.12, 0.96, 1.2, "ppp", _ARCH),

@@ -6,7 +6,7 @@ from nki_isa.dtypes import DTYPES
 from nki_isa.program import Loop, Program, While
 from nki_isa.target import as_target
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_sim.execute import execute
+from nki_sim.device import execute
 from nki_sim.memory import Memory
 
 SBUF, PSUM, HBM, SHARED = (MemoryRegion(n) for n in ("sbuf", "psum", "private_hbm", "shared_hbm"))

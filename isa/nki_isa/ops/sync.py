@@ -1,0 +1,141 @@
+"""Instructions that tie the physical cores of one logical core together.
+
+Both cores run the same kernel as programs 0 and 1 and share HBM. Their engines
+meet at these instructions only; between them nothing orders one core's accesses
+to shared HBM against the other's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nki_isa import cost, enums
+from nki_isa.constraints import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
+from nki_isa.cost import Cost
+from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write, write
+from nki_isa.tensor import MemoryRegion, NkiTensor
+
+if TYPE_CHECKING:
+    from nki_isa.target import Target
+
+_BARRIER = "nki/api/nki/isa (core_barrier)"
+_SENDRECV = "nki/api/nki/isa (sendrecv)"
+_CORES = (0, 1)  # the physical cores of a logical core
+
+#: Bytes per partition the gpsimd engine's own DMA moves, by bits of an element.
+_GPSIMD_DMA_BYTES = {32: 1024, 16: 512, 8: 256}
+
+
+def _exists(i: Any, target: Target) -> str | None:
+    if target.nc_version < 3:
+        return f"it exists since NeuronCore-v3; the target is {target.name}"
+    return None
+
+
+def _since(source: str) -> Constraint:
+    return Constraint(
+        "NKI-V108",
+        "It exists since NeuronCore-v3.",
+        _exists,
+        "launch the kernel on one core, or target trn2 or trn3",
+        source,
+    )
+
+
+def _known_cores(i: Any, target: Target) -> str | None:
+    if not i.cores or any(core not in _CORES for core in i.cores):
+        return f"cores is {i.cores!r}; a logical core has the cores 0 and 1"
+    return None
+
+
+def _ranks(i: Any, target: Target) -> str | None:
+    for name in ("send_to_rank", "recv_from_rank"):
+        rank = i.__dict__[name]
+        if isinstance(rank, bool) or rank not in _CORES:
+            return f"{name} is {rank!r}, it must be 0 or 1"
+    return None
+
+
+def _fits_gpsimd(i: Any, target: Target) -> str | None:
+    if i.dma_engine is not enums.dma_engine.gpsimd_dma or not isinstance(i.src, NkiTensor):
+        return None
+    limit = _GPSIMD_DMA_BYTES.get(i.src.dtype.bits, 0)
+    size = i.src.size // i.src.shape[0] * i.src.dtype.itemsize
+    if size > limit:
+        return f"src has {size} bytes per partition of {i.src.dtype}, gpsimd_dma moves at most {limit}"
+    return None
+
+
+@instruction
+class core_barrier(Instruction):
+    """Wait until every one of `cores` has reached its barrier on `data`, a tensor in shared HBM.
+
+    What one core wrote to `data` before its barrier, the others may read after theirs.
+    `cores` is ``(0, 1)`` on a logical core of two; a core alone names itself and passes.
+    Only `engine` waits.
+    """
+
+    data: NkiTensor = read_write()
+    cores: tuple[int, ...] = attribute(tuple)
+    engine: Engine = attribute(Engine, Engine.gpsimd)
+
+    engines = (Engine.gpsimd, Engine.tensor, Engine.vector, Engine.scalar, Engine.sync)
+    since = 3
+    source = _BARRIER
+    synchronises = True
+    constraints = rules(
+        _since(_BARRIER),
+        memory("data", MemoryRegion.shared_hbm, source=_BARRIER),
+        attribute_rule("cores are 0, 1 or both.", _known_cores, "write cores=(0, 1)", source=_BARRIER),
+    )
+
+    def normalise(self) -> None:
+        """A bare core number and a list become a tuple."""
+        cores = self.cores
+        self.cores = (cores,) if isinstance(cores, int) else tuple(cores) if isinstance(cores, list) else cores
+
+    def cost(self, target: Target) -> Cost:
+        return Cost(target.barrier_ns, target.barrier_ns, "barrier_ns")
+
+
+@instruction
+class sendrecv(Instruction):
+    """Send `src` to core `send_to_rank` and receive `dst` from core `recv_from_rank`, at once.
+
+    Both tiles are in SBUF, of one shape and data type. Cores meet by `pipe_id`: each
+    waits until the other has reached its sendrecv of the same pipe. `dma_engine` is the
+    shared DMA or the gpsimd engine's own, which moves at most 1024, 512 or 256 bytes per
+    partition of 32-, 16- or 8-bit types.
+    """
+
+    src: NkiTensor = read()
+    dst: NkiTensor = write()
+    send_to_rank: int = attribute(int)
+    recv_from_rank: int = attribute(int)
+    pipe_id: int = attribute(int)
+    dma_engine: enums.dma_engine = attribute(enums.dma_engine, enums.dma_engine.dma)
+
+    engines = (Engine.dma,)
+    since = 3
+    source = _SENDRECV
+    synchronises = True
+    constraints = rules(
+        _since(_SENDRECV),
+        memory("src", SBUF, source=_SENDRECV),
+        memory("dst", SBUF, source=_SENDRECV),
+        *same_shape("dst", "src", source=_SENDRECV),
+        same_dtype("src", "dst", source=_SENDRECV),
+        attribute_rule("Ranks are 0 or 1.", _ranks, "use 1 - nl.program_id(0) for the other core", source=_SENDRECV),
+        value_in("dma_engine", tuple(enums.dma_engine), source=_SENDRECV),
+        attribute_rule(
+            "The gpsimd engine's DMA moves at most 1024, 512 or 256 bytes per partition.",
+            _fits_gpsimd,
+            "split the tile, or use dma_engine=nisa.dma_engine.dma",
+            source=_SENDRECV,
+        ),
+    )
+
+    def cost(self, target: Target) -> Cost:
+        moved = cost.copy(target, self.dst, self.src)
+        # The trigger crosses to the other core: one more semaphore-to-DMA hop.
+        return Cost(moved.busy, moved.latency + target.barrier_ns, "barrier_ns", transfer=moved.transfer)

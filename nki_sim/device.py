@@ -1,0 +1,246 @@
+"""Runs one kernel on the physical cores of a logical core.
+
+Every core is a coroutine: it runs until it has to wait for another one, in
+:class:`~nki_isa.ops.sync.core_barrier` or :class:`~nki_isa.ops.sync.sendrecv`, and
+goes on when all that it waits for have arrived. Cores run in order of their number
+between two meetings, so a run is deterministic; a meeting that cannot happen is an
+error that names what every core was doing.
+
+The cores share HBM: the k-th shared tensor one core allocates is the k-th of all
+others. A :class:`RaceDetector` compares what they did to it between two meetings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
+from nki_isa.instruction import Instruction
+from nki_isa.ops.sync import core_barrier, sendrecv
+from nki_isa.program import Program
+from nki_isa.tensor import MemoryRegion, Storage
+from numpy.typing import NDArray
+
+from nki_sim.execute import ExecutionResult, Machine, Observer
+from nki_sim.memory import ZEROS, Placement
+from nki_sim.races import RaceDetector
+
+Array = NDArray[Any]
+Meeting = Callable[[Sequence[tuple[int, Instruction]]], None]
+
+
+@dataclass(slots=True)
+class _Core:
+    """A core in a run: its machine, its coroutine, and the instruction it waits in, if any."""
+
+    number: int
+    machine: Machine
+    running: Iterator[Instruction]
+    waiting: Instruction | None = None
+    ended: bool = False
+
+    def advance(self) -> None:
+        """Run to the next meeting or to the end."""
+        self.waiting = next(self.running, None)
+        self.ended = self.waiting is None
+
+
+def execute(
+    program: Program,
+    placement: Placement,
+    inputs: Sequence[Array],
+    *,
+    observers: Iterable[Observer] = (),
+    fill: int = ZEROS,
+) -> ExecutionResult:
+    """Run `program` alone on one core; see :func:`execute_all`."""
+    return execute_all([program], [placement], inputs, observers=[tuple(observers)], fill=fill)
+
+
+def execute_all(
+    programs: Sequence[Program],
+    placements: Sequence[Placement],
+    inputs: Sequence[Array],
+    *,
+    observers: Sequence[Iterable[Observer]] = (),
+    meetings: Iterable[Meeting] = (),
+    races: bool = True,
+    fill: int = ZEROS,
+) -> ExecutionResult:
+    """Run `programs`, one for each core, on `inputs`.
+
+    Args:
+        programs: the kernel specialized for core 0, 1, ...
+        placements: (partition, byte) of each on-chip storage by its index, for each core.
+        inputs: one array for each of the Programs' inputs, of its shape and width; they are not changed.
+        observers: for each core, what is called as ``observer(instruction, registers)`` before an
+            instruction runs, in its order; `registers` are the live values, not a copy.
+        meetings: each is called with the (core, instruction) pairs of a meeting before it is carried out.
+        races: report unordered accesses of two cores to the same bytes of shared HBM.
+        fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
+
+    Returns:
+        Outputs and updated inputs as core 0 sees them.
+
+    Raises:
+        NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
+            meeting that cannot happen; NKI-H021 for races; NKI-H022 for cores whose shared tensors differ.
+    """
+    machines = [
+        Machine(program, placement, observers=watch, fill=fill)
+        for program, placement, watch in zip(programs, placements, observers or [()] * len(programs), strict=True)
+    ]
+    share_hbm(machines)
+    machines[0].load(inputs)
+    called, detector = tuple(meetings), None
+    if races and len(programs) > 1:
+        detector = RaceDetector([m.memory for m in machines], [_shared(program) for program in programs])
+        for number, machine in enumerate(machines):
+            machine.watch(detector.observer(number))
+        called += (detector.meet,)
+    _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
+    if detector is not None:
+        detector.finish()
+    return machines[0].result()
+
+
+def _shared(program: Program) -> list[Storage]:
+    """The storages of `program` that its cores have in common, in order of allocation."""
+    return [s for s in program.storages if s.region is MemoryRegion.shared_hbm]
+
+
+def share_hbm(machines: Sequence[Machine]) -> None:
+    """Make the shared HBM of all `machines` the bytes of the first.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different shared tensors.
+    """
+    first = _shared(machines[0].program)
+    for number, machine in enumerate(machines[1:], 1):
+        other = _shared(machine.program)
+        for k in range(max(len(first), len(other))):
+            a, b = (storages[k] if k < len(storages) else None for storages in (first, other))
+            if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+                raise _differing(k, a, b, number)
+            machine.memory.share(b, machines[0].memory.hbm[a.index])
+
+
+def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> NkiError:
+    def said(storage: Storage | None) -> str:
+        return "nothing" if storage is None else f"{storage.dtype}{list(storage.shape)}"
+
+    places = [s.stack[-1].span for s in (a, b) if s is not None and s.stack]
+    return NkiError(
+        [
+            Diagnostic(
+                "NKI-H022",
+                f"shared tensor {k} is {said(a)} on core 0 and {said(b)} on core {number}",
+                span=places[0] if places else None,
+                help="allocate nl.shared_hbm tensors in the same order on every core, whatever nl.program_id is",
+                labels=tuple(Label(place, "the other core's allocation") for place in places[1:]),
+            )
+        ]
+    )
+
+
+def _run(cores: list[_Core], meetings: Sequence[Meeting]) -> None:
+    for core in cores:
+        core.advance()
+    while not all(core.ended for core in cores):
+        ready = _ready(cores)
+        if not ready:
+            raise _deadlock(cores)
+        for meet in meetings:
+            meet([(core.number, core.waiting) for core in ready if core.waiting is not None])
+        _carry_out(ready)
+        for core in ready:
+            core.advance()
+
+
+def _ready(cores: list[_Core]) -> list[_Core]:
+    """The cores of the first meeting for which all have arrived; empty if there is none."""
+    for core in cores:
+        asked = _partners(core)
+        group = [c for c in cores if c.number in asked]
+        if len(group) == len(asked) and all(_partners(c) == asked and _agree(core, c) for c in group):
+            return group
+    return []
+
+
+def _partners(core: _Core) -> frozenset[int]:
+    """The cores a waiting core has to meet, itself included."""
+    waiting = core.waiting
+    if isinstance(waiting, core_barrier):
+        return frozenset(waiting.cores) | {core.number}
+    if isinstance(waiting, sendrecv):
+        return frozenset((waiting.send_to_rank, waiting.recv_from_rank, core.number))
+    return frozenset()
+
+
+def _agree(a: _Core, b: _Core) -> bool:
+    """True if two waiting cores mean the same meeting."""
+    first, second = a.waiting, b.waiting
+    if isinstance(first, sendrecv) and isinstance(second, sendrecv):
+        return first.pipe_id == second.pipe_id and _fits(first, second)
+    return type(first) is type(second)
+
+
+def _fits(a: sendrecv, b: sendrecv) -> bool:
+    return (a.src.shape, a.src.dtype) == (b.src.shape, b.src.dtype)
+
+
+def _carry_out(group: list[_Core]) -> None:
+    """Move the data of a meeting; a barrier has none."""
+    sent = {
+        core.number: np.array(core.machine.memory.bind(core.waiting.src))
+        for core in group
+        if isinstance(core.waiting, sendrecv)
+    }
+    for core in group:
+        if isinstance(core.waiting, sendrecv):
+            core.machine.memory.bind(core.waiting.dst)[...] = sent[core.waiting.recv_from_rank]
+
+
+def _deadlock(cores: list[_Core]) -> NkiError:
+    """Each core waits for one that will not come: say what every one of them was doing."""
+    stuck = [core for core in cores if core.waiting is not None]
+    doing = "; ".join(f"core {core.number} {_said(core)}" for core in cores)
+    places = [_place(core.waiting) for core in stuck]
+    labels = [
+        Label(place, f"core {core.number} waits here")
+        for core, place in zip(stuck[1:], places[1:], strict=True)
+        if place is not None
+    ]
+    waiting = stuck[0].waiting
+    return NkiError(
+        [
+            Diagnostic(
+                "NKI-H020",
+                f"the cores wait for each other without end: {doing}",
+                span=places[0],
+                help="let every core reach the same barriers and sendrecvs, in the same order, "
+                "with the same pipe_id, shape and dtype, whatever nl.program_id is",
+                labels=tuple(labels),
+                stack=waiting.stack if waiting is not None else (),
+            )
+        ]
+    )
+
+
+def _said(core: _Core) -> str:
+    waiting = core.waiting
+    if isinstance(waiting, core_barrier):
+        return f"is in core_barrier(cores={waiting.cores})"
+    if isinstance(waiting, sendrecv):
+        return (
+            f"is in sendrecv(send_to_rank={waiting.send_to_rank}, recv_from_rank={waiting.recv_from_rank}, "
+            f"pipe_id={waiting.pipe_id}) of {waiting.src.dtype}{list(waiting.src.shape)}"
+        )
+    return "has ended"
+
+
+def _place(instruction: Instruction | None) -> Span | None:
+    return instruction.stack[-1].span if instruction is not None and instruction.stack else None
