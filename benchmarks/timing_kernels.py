@@ -113,13 +113,98 @@ def _blocked(
 _VERSIONS = {"tiled": _tiled, "hoisted": _hoisted, "blocked free": _blocked_free, "blocked": _blocked}
 
 
-def fused_attention(target: str = "trn2") -> Program:
-    """softmax(Q^T K) V^T, 512 positions of 128 features, fp32, in the order the compiler gave it on hardware.
+def attention(size: int, dtype: str, fused: bool, target: str = "trn2") -> Program:
+    """softmax(Q^T K) V^T for one head of 128 features, in the order the source states.
+
+    Fused, a tile of 128 queries goes through all steps on chip. Otherwise scores and
+    probabilities make a round trip through HBM, and each step runs for all tiles before the next.
+    """
+    stream = Stream(f"{'fused' if fused else 'baseline'}_attention", target)
+    q, k, v = (stream.load(stream.input((TILE, size), dtype)) for _ in range(3))
+    result = stream.output((size, TILE), dtype)
+    steps = _AttentionSteps(stream, size, dtype)
+    queries = _tiles(size, TILE)
+    if fused:
+        v_t = [steps.transposed(v[:, part], "vector") for part in queries]
+        for rows in queries:
+            weights, inverse = steps.softmax(steps.scores(q[:, rows], k))
+            product = steps.weighted(weights, v_t, "scalar")
+            out = stream.sbuf((TILE, TILE), dtype)
+            stream.tensor_scalar(dst=out, data=product, op0="multiply", operand0=inverse)
+            stream.dma_copy(dst=result[rows], src=out)
+        return stream.program
+    memory = [stream.tensor("private_hbm", (TILE, size), "float32") for _ in queries]
+    for rows, kept in zip(queries, memory, strict=True):
+        stream.dma_copy(dst=kept, src=steps.scores(q[:, rows], k, "scalar"))
+    for kept in memory:
+        weights, inverse = steps.softmax(stream.load(kept))
+        scaled = stream.sbuf((TILE, size), "float32")
+        for part in _tiles(size, MOVING):
+            stream.tensor_scalar(dst=scaled[:, part], data=weights[:, part], op0="multiply", operand0=inverse)
+        stream.dma_copy(dst=kept, src=scaled)
+    v_t = [steps.transposed(v[:, part], "scalar") for part in queries]
+    for rows, kept in zip(queries, memory, strict=True):
+        product = steps.weighted(stream.load(kept), v_t, "scalar")
+        _evict(stream, product, result[rows])
+    return stream.program
+
+
+class _AttentionSteps:
+    """The steps both versions of attention share."""
+
+    def __init__(self, stream: Stream, size: int, dtype: str):
+        self.stream, self.size, self.dtype = stream, size, dtype
+
+    def transposed(self, source: NkiTensor, engine: str) -> NkiTensor:
+        """[128, 128] turned over through PSUM."""
+        turned = self.stream.psum((TILE, TILE), source.dtype)
+        self.stream.nc_transpose(dst=turned, data=source)
+        tile = self.stream.sbuf((TILE, TILE), source.dtype)
+        self.stream.copy_on(engine, tile, turned)
+        return tile
+
+    def scores(self, queries: NkiTensor, keys: NkiTensor, engine: str = "vector") -> NkiTensor:
+        """Scores of 128 queries with all keys."""
+        stream = self.stream
+        found = stream.sbuf((TILE, self.size), "float32")
+        for part in _tiles(self.size, MOVING):
+            product = stream.psum((TILE, MOVING))
+            stream.nc_matmul(product, queries, keys[:, part], accumulate=False)
+            stream.copy_on(engine, found[:, part], product)
+        return found
+
+    def softmax(self, scores: NkiTensor) -> tuple[NkiTensor, NkiTensor]:
+        """Exponentials of the scores less their peak, and the inverse of their sum."""
+        stream, parts = self.stream, _tiles(self.size, MOVING)
+        peaks, sums = (stream.sbuf((TILE, len(parts)), "float32") for _ in range(2))
+        peak, total, inverse = (stream.sbuf((TILE, 1), "float32") for _ in range(3))
+        for i, part in enumerate(parts):
+            stream.tensor_reduce(dst=peaks[:, i : i + 1], op="maximum", data=scores[:, part], axis=1)
+        stream.tensor_reduce(dst=peak, op="maximum", data=peaks, axis=1)
+        weights = stream.sbuf((TILE, self.size), self.dtype)
+        for i, part in enumerate(parts):
+            stream.activation(dst=weights[:, part], op="exp", data=scores[:, part], bias=peak)
+            stream.tensor_reduce(dst=sums[:, i : i + 1], op="add", data=weights[:, part], axis=1)
+        stream.tensor_reduce(dst=total, op="add", data=sums, axis=1)
+        stream.reciprocal(dst=inverse, data=total)
+        return weights, inverse
+
+    def weighted(self, weights: NkiTensor, values: list[NkiTensor], engine: str) -> NkiTensor:
+        """Sum of the values by these weights, in PSUM."""
+        turned = [self.transposed(weights[:, part], engine) for part in _tiles(self.size, TILE)]
+        product = self.stream.psum((TILE, TILE))
+        for i, (tile, value) in enumerate(zip(turned, values, strict=True)):
+            self.stream.nc_matmul(product, tile, value, accumulate=i > 0)
+        return product
+
+
+def scheduled_attention(target: str = "trn2") -> Program:
+    """Fused attention of 512 positions in fp32, in the order the compiler gave it on hardware.
 
     The trace shows one load of each input, copies of four transposed tiles at a time, and a
     single store.
     """
-    stream = Stream("fused_attention", target)
+    stream = Stream("scheduled_attention", target)
     queries, keys, values = (stream.input((TILE, 512), "float32") for _ in range(3))
     result = stream.output((512, TILE), "float32")
     v, k, q = stream.load(values), stream.load(keys), stream.load(queries)
