@@ -48,6 +48,7 @@ class Wait(enum.IntEnum):
     weights = 5  # its own LoadStationary, not hidden under a matmul
     queue = 6  # earlier triggers of its DMA queue
     register = 7  # a register
+    order = 8  # an instruction the kernel asked it to run after
 
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
@@ -164,6 +165,7 @@ class _Plan:
     writes: list[_Operand]
     registers_read: list[int]
     registers_written: list[int]
+    event: int = -1  # when it ran last
 
 
 class Scoreboard:
@@ -219,6 +221,8 @@ class Scoreboard:
         """
         plan = self._plans.get(instruction)
         if plan is None:
+            if instruction.is_free:
+                return
             plan = self._plans[instruction] = _plan(instruction, self.target)
         lane, cost = plan.lane, plan.cost
         boxes: list[_Touch] = []
@@ -237,6 +241,11 @@ class Scoreboard:
             known = self._registers.get(register)
             if known is not None:
                 self._after(known[0], known[1], self._hand[known[2]][lane], Wait.register)
+        for before in instruction.after:
+            producer = self._plans.get(before)
+            if producer is not None:
+                event = producer.event
+                self._after(self._end[event], event, self._hand[producer.lane][lane], Wait.order)
 
         free = self._free[lane] if plan.issuer < 0 else max(self._free[lane], self._free[plan.issuer])
         start = free if free > self._ready else self._ready
@@ -254,7 +263,7 @@ class Scoreboard:
             begin, busy, end = start, start + cost.busy, start + cost.latency
             self._free[lane] = busy
 
-        event = len(self._start)
+        event = plan.event = len(self._start)
         waited = start - free
         self._instructions.append(instruction)
         self._costs.append(cost)

@@ -102,7 +102,7 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     return emit
 
 
-INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items()}
+INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}
 globals().update(INSTRUCTIONS)
 
 __all__ = [

@@ -141,6 +141,8 @@ class Instruction:
         constraints: its documented rules, checked in order, all reported.
         source: the page that defines it.
         stateful: True if `compute` takes the engine state as first argument.
+        is_free: True if it takes no time and no engine, so that timelines leave it out.
+        namespace: the module of the API that has it as a function.
         synchronises: True if it waits for another core; the device runs it, not `compute`.
 
     Methods a subclass gives:
@@ -157,6 +159,8 @@ class Instruction:
     constraints: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""
     stateful: ClassVar[bool] = False
+    is_free: ClassVar[bool] = False
+    namespace: ClassVar[str] = "nki.isa"
     synchronises: ClassVar[bool] = False
     fields: ClassVar[dict[str, Field]] = {}
     opcode: ClassVar[str] = ""

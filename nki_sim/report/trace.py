@@ -32,6 +32,7 @@ _REASONS = {
     Wait.weights: "its own LoadStationary",
     Wait.queue: "earlier triggers of its DMA queue",
     Wait.register: "a register",
+    Wait.order: "an instruction the kernel asked it to run after",
 }
 
 Event = dict[str, Any]

@@ -74,7 +74,6 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ("nki.language", "matmul"): "call nisa.nc_matmul(dst, stationary, moving)",
     ("nki.language", "transpose"): "call nisa.nc_transpose(dst, data)",
     ("nki.language", "load_transpose2d"): "call nisa.dma_transpose(dst, src)",
-    ("nki.language", "device_print"): "print shapes with print(); look at contents by returning the tensor",
 }
 
 def _words(text: str) -> frozenset[str]:

@@ -231,4 +231,5 @@ class Recorder:
         try:
             apply_schedule(self.program, schedule, self._edges)
         except NkiError as found:
-            self.report(found)
+            for diagnostic in found.diagnostics:
+                self.collector.add(diagnostic)

@@ -27,6 +27,7 @@ from nki.language.functions import (
 )
 from nki.language.iteration import (
     affine_range,
+    device_print,
     ds,
     dynamic_range,
     fori_loop,
@@ -70,6 +71,7 @@ __all__ = [
     "affine_range",
     "bool_",
     "broadcast_to",
+    "device_print",
     "ds",
     "dynamic_range",
     "empty_like",

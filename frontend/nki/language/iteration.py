@@ -10,7 +10,7 @@ from typing import Any
 from nki_isa.diagnostics import error
 from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
-from nki_isa.tensor import VirtualRegister, ds
+from nki_isa.tensor import NkiTensor, VirtualRegister, ds
 
 from nki.compiler.recorder import current
 
@@ -148,8 +148,19 @@ def no_reorder() -> contextlib.AbstractContextManager[None]:
     return current().no_reorder()
 
 
+def device_print(print_prefix: str, tensor: NkiTensor) -> None:
+    """Print `tensor`, in SBUF or HBM, on the host's standard output each time the device comes by here.
+
+    Args:
+        print_prefix: text before it, known at specialization.
+        tensor: what to print.
+    """
+    current().emit(REGISTRY["device_print"](print_prefix, tensor))
+
+
 __all__ = [
     "affine_range",
+    "device_print",
     "ds",
     "dynamic_range",
     "fori_loop",
