@@ -64,6 +64,7 @@ __all__ = [
     "not_both_psum",
     "not_dtypes",
     "operator_in",
+    "packed_alike",
     "operator_kind",
     "partitions",
     "partitions_multiple",
@@ -359,6 +360,21 @@ def same_dtype(first: str, *others: str, source: str = STUB) -> Constraint:
 
     rule = f"{listed((first, *others), 'and')} have the same data type."
     return Constraint("NKI-V105", rule, broken, f"allocate them with the data type of {first}", source)
+
+
+def packed_alike(first: str, second: str, *, source: str = STUB) -> Constraint:
+    """A packed dtype of `first` or `second` is the dtype of both; none is converted (NKI-V105)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        a, b = instruction.__dict__[first], instruction.__dict__[second]
+        if not isinstance(a, NkiTensor) or not isinstance(b, NkiTensor) or a.dtype == b.dtype:
+            return None
+        if a.dtype.lanes == b.dtype.lanes == 1:
+            return None
+        return f"{first} is {a.dtype} and {second} is {b.dtype}: packed data are not converted"
+
+    rule = f"{first} and {second} have equal data types if either is packed."
+    return Constraint("NKI-V105", rule, broken, "pack with nisa.quantize_mx", source)
 
 
 def bitvec_dtypes(operator: str, *names: str, source: str = STUB) -> Constraint:

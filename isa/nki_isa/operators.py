@@ -96,6 +96,9 @@ class Operator:
 _ONE, _HALF = np.float32(1), np.float32(0.5)
 
 
+# maximum and minimum give NaN where either argument is NaN, as numpy does; the SDK does not say.
+
+
 def _truth(test: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
     """A comparison as the engines do it: 1.0 where it holds, 0.0 elsewhere."""
 
@@ -134,34 +137,28 @@ def _softplus(x: Array) -> Array:
     return np.logaddexp(np.float32(0), x)
 
 
-_ERF_STEP = 1 / 64
+_ERF_STEP = 1 / 256
 _ERF_END = 6.0  # erf rounds to 1 in float64 from 5.93 on
 
 
 def _erf_table() -> Array:
-    """Taylor coefficients of erf around the multiples of the step, degrees 0 to 5, one row each."""
+    """Taylor coefficients of erf around the multiples of the step, degrees 0 to 3, one row each."""
     points = np.arange(0, _ERF_END + _ERF_STEP, _ERF_STEP)
     slope = 2 / math.sqrt(math.pi) * np.exp(-(points**2))
-    # Derivatives of exp(-x^2) are Hermite polynomials times itself: H0, H1, ... by recurrence.
-    hermite = [np.ones_like(points), -2 * points]
-    for n in range(1, 4):
-        hermite.append(-2 * points * hermite[n] - 2 * n * hermite[n - 1])
-    rows = [np.array([math.erf(p) for p in points])]
-    rows += [slope * h / math.factorial(n + 1) for n, h in enumerate(hermite)]
-    return np.array(rows)
+    value = np.array([math.erf(p) for p in points])
+    return np.array([value, slope, -points * slope, (4 * points**2 - 2) / 6 * slope])
 
 
 _ERF = _erf_table()
 
 
 def erf64(x: Array) -> Array:
-    """erf in float64, error below 1e-13: Taylor steps from a table of exact values."""
+    """erf in float64, error below 1e-11: Taylor steps from a table of exact values."""
     size = np.minimum(np.abs(x.astype(np.float64)), _ERF_END)
     nearest = np.rint(np.nan_to_num(size) / _ERF_STEP).astype(np.intp)
     step = size - nearest * _ERF_STEP
-    result = _ERF[5][nearest]
-    for row in _ERF[4::-1]:
-        result = result * step + row[nearest]
+    value, first, second, third = (row.take(nearest) for row in _ERF)
+    result = ((third * step + second) * step + first) * step + value
     return np.copysign(result, x)
 
 

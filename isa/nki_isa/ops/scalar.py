@@ -18,6 +18,7 @@ from nki_isa.constraints import (
     operator_in,
     operator_kind,
     rules,
+    same_elements_per_partition,
     same_partitions,
     same_shape,
     scalar_rule,
@@ -69,8 +70,8 @@ def _reduces_with_op(instruction: Any, target: Any) -> str | None:
 
 _COMMON = (
     *tile("dst", "data", "reduce_res"),
-    *same_shape("data", "dst"),
-    same_partitions("data", "reduce_res"),
+    same_partitions("data", "dst", "reduce_res"),
+    same_elements_per_partition("data", "dst"),
     elements("reduce_res", 1, "one register per partition"),
     operator_kind("op", "activation", source="nki/api/nki.api.shared (activation functions)"),
     column("scale", "data"),

@@ -112,13 +112,15 @@ def _occurrences(data: Array, vals: Array, order: range) -> tuple[Array, Array]:
     """
     places = np.zeros(vals.shape, np.int64)
     found = np.zeros(vals.shape, np.bool_)
+    lanes = np.arange(len(vals))
     for turn, k in enumerate(order):
         earlier = list(order[:turn])
         rank = (vals[:, earlier] == vals[:, k : k + 1]).sum(axis=1)
         equal = data == vals[:, k : k + 1]
-        this = equal & (np.cumsum(equal, axis=1) == rank[:, None] + 1)
-        places[:, k] = this.argmax(axis=1)
-        found[:, k] = this.any(axis=1)
+        if rank.any():  # not the first place of the value: count them
+            equal &= np.cumsum(equal, axis=1, dtype=np.int32) == rank[:, None] + 1
+        places[:, k] = equal.argmax(axis=1)
+        found[:, k] = equal[lanes, places[:, k]]
     return places, found
 
 

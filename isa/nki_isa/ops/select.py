@@ -28,7 +28,7 @@ from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import attribute, instruction, read, read_write, scalar, write
+from nki_isa.instruction import Constraint, attribute, instruction, read, read_write, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -48,6 +48,13 @@ if TYPE_CHECKING:
 _MAXIMUM = OPERATORS["maximum"]
 FLOAT_TYPES = ("float32", "tfloat32", "bfloat16", "float16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")
 FP32_MIN = float(np.finfo(np.float32).min)
+
+
+def _packed_number(instruction: Any, target: Any) -> str | None:
+    dst, src = instruction.__dict__["dst"], instruction.__dict__["src"]
+    if isinstance(dst, NkiTensor) and dst.dtype.lanes > 1 and not isinstance(src, NkiTensor):
+        return f"dst is {dst.dtype} and src is the number {src!r}"
+    return None
 
 
 @instruction
@@ -75,6 +82,13 @@ class tensor_copy_predicated(ComputeInstruction):
         not_both_psum("src", "predicate"),
         dtypes("predicate", ("uint8", "uint16", "uint32")),
         same_dtype("dst", "src"),
+        Constraint(
+            "NKI-V105",
+            "A number is copied to unpacked data types only.",
+            _packed_number,
+            "pass src as a tile of the packed data type",
+            STUB,
+        ),
         *indirection("dst", "predicate", gather="predicate"),
     )
 

@@ -23,6 +23,7 @@ from nki_isa.constraints import (
     in_psum,
     not_both_psum,
     operator_kind,
+    packed_alike,
     rules,
     same_shape,
     scalar_dtype,
@@ -75,6 +76,7 @@ class tensor_copy(ComputeInstruction):
         *tile("dst", "src", packed=True),
         *same_shape("dst", "src"),
         engine_since(SCALAR_ENGINE, 3),
+        packed_alike("src", "dst"),
         *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE), on_scalar=True),
     )
 
@@ -135,9 +137,12 @@ class memset(ComputeInstruction):
 
     def compute(self) -> Array:
         dtype = self.dst.dtype
-        exact = dtype.kind in ("int", "uint") and float(self.value).is_integer()
-        value = np.array([self.value], np.int64 if exact or dtype.lanes > 1 else np.float32)
-        stored = cast(value, dtype) if dtype.lanes == 1 else value.astype(dtype.numpy)
+        if dtype.lanes > 1:
+            stored = np.zeros(1, dtype.numpy)
+        elif dtype.kind in ("int", "uint") and float(self.value).is_integer():  # exact beyond 2**24
+            stored = cast(np.array([np.clip(int(self.value), -(2**62), 2**62)]), dtype)
+        else:
+            stored = cast(np.array([self.value], np.float32), dtype)
         return np.broadcast_to(stored, self.dst.shape)
 
     def cost(self, target: Target) -> Cost:
@@ -310,7 +315,8 @@ class tensor_scalar(ComputeInstruction):
     integer tiles. `reverse0` and `reverse1` put the operand on the left.
 
     It runs on the vector engine; on gpsimd for rsqrt and power; from NeuronCore-v3 on also on
-    the scalar engine, which on v3 has multiply-then-add, multiply, and add only.
+    the scalar engine, which on v3 has multiply-then-add, multiply, and add only. The SDK names
+    an int32 form for address arithmetic without describing it; here int32 is float32 arithmetic.
 
     Shapes: `dst` and `data` have the same partitions and elements per partition; an operand
     tile is [partitions, 1], float32 with arithmetic operators.

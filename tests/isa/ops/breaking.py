@@ -166,6 +166,7 @@ CASES = {
         Case("NKI-V103", "src has 32 partitions", {"src": t((32, 16))}),
         Case("NKI-V103", "16 elements per partition, dst", {"dst": t((64, 8))}),
         Case("NKI-V106", "since NeuronCore-v3", {"engine": Engine.scalar}, TRN1),
+        Case("NKI-V105", "packed data are not converted", {"src": t(dtype="float8_e5m2_x4")}),
         Case("NKI-V106", "gpsimd and src is in PSUM", {"engine": Engine.gpsimd, "src": t(region=PSUM)}),
         Case("NKI-V106", "tensor, it runs on vector", {"engine": Engine.tensor}),
     ),
@@ -271,6 +272,7 @@ CASES = {
         Case("NKI-V105", "predicate is int8", {"predicate": t(dtype="int8")}),
         Case("NKI-V105", "src is bfloat16, dst is float32", {"src": t(dtype="bfloat16")}),
         Case("NKI-V100", "src is None", {"src": None}),
+        Case("NKI-V105", "src is the number 1.0", {"dst": t(dtype="float8_e5m2_x4"), "src": 1.0}),
     ),
     "select_reduce": (
         Case("NKI-V103", "dst has 32 partitions", {"dst": t((32, 16))}),

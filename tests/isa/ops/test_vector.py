@@ -93,9 +93,14 @@ def test_memset(shape, dtype, value):
     same(run(memset(dst_of(shape, dtype), value)), np.full(shape, as_stored(value, dtype)))
 
 
-@pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**24 + 1])
+@pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**24 + 1, float(2**31 - 1)])
 def test_memset_of_wide_integers_is_exact(value):
     assert run(memset(dst_of((1, 1), "int32"), value)) == value
+
+
+def test_memset_of_values_out_of_range_saturates():
+    got = [run(memset(dst_of((1, 1), "int32"), v)) for v in (1e30, -1e30, 2**80, float("inf"), float("nan"))]
+    assert got == [2**31 - 1, -(2**31), 2**31 - 1, 2**31 - 1, 0]
 
 
 def test_memset_of_packed_zero():
@@ -221,6 +226,20 @@ def test_tensor_scalar_bits(data, shape, dtype, op, mask):
     low = bits.dtype.type(mask % 2 ** DTYPES[dtype].bits)
     other = plain(column).view(bits.dtype).reshape(-1, *[1] * (len(shape) - 1))
     same(got, (BITS[op](bits, low) ^ other).view(DTYPES[dtype].numpy))
+
+
+def test_tensor_scalar_reverses_shifts():
+    tile = tensor(1, 3, dtype="uint8", contents=np.array([1, 2, 3], np.uint8))
+
+    def shifted(**flags):
+        dst = dst_of((1, 3), "uint8")
+        return run(
+            tensor_scalar(dst, tile, "left_shift", 1, op1="right_shift", operand1=64, **flags)
+        ).tolist()
+
+    assert shifted(reverse0=True) == [[0, 0, 0]]
+    assert shifted(reverse0=True, reverse1=True) == [[64 >> 2, 64 >> 4, 64 >> 8]]
+    assert shifted(reverse1=True) == [[64 >> 2, 64 >> 4, 64 >> 6]]
 
 
 def test_tensor_scalar_invert():
