@@ -1,0 +1,308 @@
+"""Two cores of a logical core: what they share, where they meet, and what goes wrong between them."""
+
+import nki
+import nki.isa as nisa
+import nki.language as nl
+import numpy as np
+import pytest
+from nki_isa.diagnostics import NkiError
+
+from nki import runtime
+
+
+def halves(dtype=np.float32, columns=64):
+    return np.random.default_rng(0).standard_normal((2, 128, columns)).astype(dtype)
+
+
+@nki.jit
+def by_program(x):
+    """Each core negates its half."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    count = nl.num_programs(0)
+    for part in range(nl.program_id(0), 2, count):
+        tile = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[part])
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=-1.0)
+        nisa.dma_copy(dst=out[part], src=tile)
+    return out
+
+
+@nki.jit
+def swap(x, engine):
+    """Each core sends its half to the other and stores what it got."""
+    me = nl.program_id(0)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    mine = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
+    other = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=mine, src=x[me])
+    nisa.sendrecv(src=mine, dst=other, send_to_rank=1 - me, recv_from_rank=1 - me, pipe_id=3, dma_engine=engine)
+    nisa.dma_copy(dst=out[me], src=other)
+    return out
+
+
+@nki.jit
+def through_hbm(x, barrier, turns=1):
+    """Each core writes its columns of a shared tensor and reads all of it, `turns` times."""
+    me = nl.program_id(0)
+    shared = nl.ndarray((128, 2 * x.shape[2]), dtype=x.dtype, buffer=nl.shared_hbm)
+    out = nl.ndarray((2, 128, 2 * x.shape[2]), dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
+    both = nl.ndarray((128, 2 * x.shape[2]), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x[me])
+    for _ in nl.dynamic_range(turns):
+        nisa.dma_copy(dst=shared[:, nl.ds(me * x.shape[2], x.shape[2])], src=tile)
+        if barrier:
+            nisa.core_barrier(shared, (0, 1))
+        nisa.dma_copy(dst=both, src=shared)
+        if barrier:
+            nisa.core_barrier(shared, (0, 1))
+    nisa.dma_copy(dst=out[me], src=both)
+    return out
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_program_id_splits_the_work(cores):
+    x = halves()
+    np.testing.assert_array_equal(by_program[cores](x), -x)
+
+
+@pytest.mark.parametrize("engine", [nisa.dma_engine.dma, nisa.dma_engine.gpsimd_dma])
+def test_sendrecv_swaps(engine):
+    x = halves()
+    np.testing.assert_array_equal(swap[2](x, engine), x[::-1])
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_barrier_makes_the_other_core_s_writes_visible(turns):
+    x = halves()
+    expected = np.concatenate([x[0], x[1]], axis=1)
+    np.testing.assert_array_equal(through_hbm[2](x, True, turns), np.stack([expected, expected]))
+
+
+def test_without_a_barrier_it_is_a_race_with_both_lines():
+    x = halves()
+    before = x.copy()
+    with pytest.raises(NkiError) as caught:
+        through_hbm[2](x, False)
+    (found,) = caught.value.diagnostics
+    assert found.code == "NKI-H021"
+    lines = sorted([found.span.line, found.labels[0].span.line])
+    source = open(__file__).read().splitlines()
+    assert "dst=shared" in source[lines[0] - 1] and "src=shared" in source[lines[1] - 1]
+    np.testing.assert_array_equal(x, before)
+
+
+def test_neighbouring_columns_are_no_race():
+    """Interleaved rows: bounding ranges overlap, bytes do not."""
+
+    @nki.jit
+    def columns(x):
+        me = nl.program_id(0)
+        out = nl.ndarray((128, 128), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[me])
+        nisa.dma_copy(dst=out[:, me::2], src=tile)
+        return out
+
+    x = halves()
+    np.testing.assert_array_equal(columns[2](x)[:, 1::2], x[1])
+
+
+def test_reading_the_same_bytes_is_no_race():
+    @nki.jit
+    def read(x):
+        out = nl.ndarray((2, 128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[0])
+        nisa.dma_copy(dst=out[nl.program_id(0)], src=tile)
+        return out
+
+    x = halves()
+    np.testing.assert_array_equal(read[2](x)[1], x[0])
+
+
+def meeting(core0, core1):
+    """A kernel whose cores run the two given functions."""
+
+    @nki.jit
+    def kernel(x):
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.memset(dst=tile, value=0.0)
+        if nl.program_id(0) == 0:
+            core0(x, tile)
+        else:
+            core1(x, tile)
+        return x
+
+    return kernel
+
+
+def barrier(x, tile):
+    nisa.core_barrier(x, (0, 1))
+
+
+def nothing(x, tile):
+    pass
+
+
+def send_pipe_0(x, tile):
+    other = 1 - nl.program_id(0)
+    nisa.sendrecv(src=tile, dst=tile, send_to_rank=other, recv_from_rank=other, pipe_id=0)
+
+
+def send_pipe_1(x, tile):
+    other = 1 - nl.program_id(0)
+    nisa.sendrecv(src=tile, dst=tile, send_to_rank=other, recv_from_rank=other, pipe_id=1)
+
+
+def send_half(x, tile):
+    other = 1 - nl.program_id(0)
+    half = tile[:, 0:32]
+    nisa.sendrecv(src=half, dst=half, send_to_rank=other, recv_from_rank=other, pipe_id=0)
+
+
+@pytest.mark.parametrize(
+    "core0, core1, words",
+    [
+        (barrier, nothing, ["core 0 is in core_barrier", "core 1 has ended"]),
+        (nothing, barrier, ["core 0 has ended", "core 1 is in core_barrier"]),
+        (barrier, send_pipe_0, ["core 0 is in core_barrier", "core 1 is in sendrecv"]),
+        (send_pipe_0, send_pipe_1, ["pipe_id=0", "pipe_id=1"]),
+        (send_pipe_0, send_half, ["float32[128, 64]", "float32[128, 32]"]),
+    ],
+)
+def test_a_meeting_that_cannot_happen_names_both_cores(core0, core1, words):
+    with pytest.raises(NkiError) as caught:
+        meeting(core0, core1)[2](halves())
+    (found,) = caught.value.diagnostics
+    assert found.code == "NKI-H020"
+    assert all(word in found.message for word in words), found.message
+    waiting = [f for f in (core0, core1) if f is not nothing]
+    places = [found.span, *(label.span for label in found.labels)]
+    assert [p.line for p in places] == [f.__code__.co_firstlineno + _depth(f) for f in waiting]
+
+
+def _depth(function):
+    """Lines from the def of one of the functions above to its meeting."""
+    return {barrier: 1, send_pipe_0: 2, send_pipe_1: 2, send_half: 3}[function]
+
+
+def test_different_shared_tensors_are_refused():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 64 + nl.program_id(0)), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray(out.shape, dtype=x.dtype, buffer=nl.sbuf)
+        nisa.memset(dst=tile, value=0.0)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    with pytest.raises(NkiError, match=r"float32\[128, 64\] on core 0 and float32\[128, 65\] on core 1") as caught:
+        kernel[2](halves())
+    assert caught.value.diagnostics[0].code == "NKI-H022"
+
+
+def test_a_failing_core_carries_its_own_message():
+    @nki.jit
+    def kernel(x):
+        assert nl.program_id(0) == 0, "only core 0 can do this"
+        return x
+
+    with pytest.raises(NkiError, match="only core 0 can do this"):
+        kernel[2](halves())
+
+
+@pytest.mark.parametrize("target, limit", [("trn1", 1), ("trn2", 2), ("trn3", 2)])
+def test_a_launch_takes_the_cores_of_a_logical_core(target, limit, monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", target)
+    x = halves()
+    by_program[limit](x)
+    with pytest.raises(NkiError, match=f"a logical core of {target} has {limit}") as caught:
+        by_program[limit + 1](x)
+    assert caught.value.diagnostics[0].code == "NKI-U001"
+
+
+def test_one_core_alone_passes_its_own_barrier():
+    @nki.jit
+    def kernel(x):
+        nisa.core_barrier(x, 0)
+        return x
+
+    x = halves()
+    np.testing.assert_array_equal(kernel(x), x)
+
+
+def test_runs_are_deterministic():
+    x = halves()
+    with runtime.session(timing=True) as session:
+        first, second = through_hbm[2](x, True), through_hbm[2](x, True)
+    np.testing.assert_array_equal(first, second)
+    one, two = session.launches
+    for a, b in zip(one.cores, two.cores, strict=True):
+        assert a.timeline.format() == b.timeline.format()
+
+
+@pytest.mark.parametrize(
+    "cores, code", [((0, 2), "NKI-V111"), ((), "NKI-V111"), ((0, 1), None), ([0, 1], None)]
+)
+def test_rules_of_core_barrier(cores, code):
+    @nki.jit
+    def kernel(x):
+        nisa.core_barrier(x, cores)
+        return x
+
+    check(kernel[2], code)
+
+
+def check(kernel, code):
+    if code is None:
+        kernel(halves())
+        return
+    with pytest.raises(NkiError) as caught:
+        kernel(halves())
+    assert {d.code for d in caught.value.diagnostics} == {code}
+
+
+def sendrecv_of(columns, dtype=nl.float32, dst_columns=None, dst_dtype=None, rank=None, engine=nisa.dma_engine.dma, buffer=nl.sbuf):
+    @nki.jit
+    def kernel(x):
+        src = nl.ndarray((128, columns), dtype=dtype, buffer=buffer)
+        dst = nl.ndarray((128, dst_columns or columns), dtype=dst_dtype or dtype, buffer=nl.sbuf)
+        nisa.memset(dst=src, value=0.0)
+        other = 1 - nl.program_id(0) if rank is None else rank
+        nisa.sendrecv(src=src, dst=dst, send_to_rank=other, recv_from_rank=other, pipe_id=0, dma_engine=engine)
+        return x
+
+    return kernel[2]
+
+
+GPSIMD = nisa.dma_engine.gpsimd_dma
+
+
+@pytest.mark.parametrize(
+    "kernel, code",
+    [
+        (sendrecv_of(64), None),
+        (sendrecv_of(64, buffer=nl.psum), "NKI-V101"),
+        (sendrecv_of(64, dst_columns=32), "NKI-V103"),
+        (sendrecv_of(64, dst_dtype=nl.int32), "NKI-V105"),
+        (sendrecv_of(64, rank=2), "NKI-V111"),
+        (sendrecv_of(256, engine=GPSIMD), None),
+        (sendrecv_of(257, engine=GPSIMD), "NKI-V111"),
+        (sendrecv_of(256, nl.bfloat16, engine=GPSIMD), None),
+        (sendrecv_of(257, nl.bfloat16, engine=GPSIMD), "NKI-V111"),
+        (sendrecv_of(257, nl.uint8, engine=GPSIMD), "NKI-V111"),
+    ],
+)
+def test_rules_of_sendrecv(kernel, code):
+    check(kernel, code)
+
+
+def test_neither_exists_on_trn1(monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn1")
+
+    @nki.jit
+    def kernel(x):
+        nisa.core_barrier(x, 0)
+        return x
+
+    check(kernel, "NKI-V108")
