@@ -91,6 +91,10 @@ Limit = int | Callable[[Any, Any], int | None]
 Names = tuple[str, ...] | Callable[[Any, Any], tuple[str, ...]]
 
 
+def _given(limit: Limit, instruction: Any, target: Any) -> int | None:
+    return limit(instruction, target) if callable(limit) else limit
+
+
 # --- memory
 
 
@@ -141,10 +145,9 @@ def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
 
 def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> Constraint:
     """Each of `names` spans at most `limit` partitions (NKI-V102)."""
-    many = limit if callable(limit) else (lambda instruction, target: limit)
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        most = many(instruction, target)
+        most = limit if type(limit) is int else _given(limit, instruction, target)
         if most is not None and tensor.shape and tensor.shape[0] > most:
             return f"has {tensor.shape[0]} partitions, at most {most} are possible"
         return None
@@ -207,10 +210,9 @@ def same_shape(first: str, *others: str, source: str = STUB) -> tuple[Constraint
 
 def elements(name: str, count: Limit, what: str, *, source: str = STUB) -> Constraint:
     """`name` has exactly `count` elements per partition; `what` says what they are (NKI-V103)."""
-    wanted = count if callable(count) else (lambda instruction, target: count)
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        expected = wanted(instruction, target)
+        expected = count if type(count) is int else _given(count, instruction, target)
         got = elements_per_partition(tensor)
         if expected is not None and got != expected:
             return f"{shape_of(tensor)} has {got} elements per partition, it must have {expected}: {what}"
@@ -253,10 +255,9 @@ def partitions_multiple(name: str, factor: int, *, source: str = STUB) -> Constr
 
 def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) -> Constraint:
     """`name` has between `least` and `limit` elements per partition (NKI-V104)."""
-    most_of = limit if callable(limit) else (lambda instruction, target: limit)
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        most = most_of(instruction, target)
+        most = limit if type(limit) is int else _given(limit, instruction, target)
         got = elements_per_partition(tensor)
         if most is not None and got > most:
             return f"has {got} elements per partition, at most {most} are possible"
@@ -316,10 +317,9 @@ def unpacked(*names: str, source: str = "nki/api/nki.api.shared (data types, not
 
 def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
     """The dtype of `name` is one of `names`, constant or by instruction and target (NKI-V105)."""
-    allowed_of = names if callable(names) else (lambda instruction, target: names)
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        allowed = allowed_of(instruction, target)
+        allowed = names(instruction, target) if callable(names) else names
         if tensor.dtype in allowed:
             return None
         return f"is {tensor.dtype}, it must be {listed(allowed)}"

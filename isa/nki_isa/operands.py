@@ -94,10 +94,15 @@ def each_tensor(
         values = instruction.__dict__
         for name in names:
             value = values[name]
-            for tensor in (value,) if type(value) is NkiTensor else tensors_of(value):
-                message = test(tensor, instruction, target)
+            if type(value) is NkiTensor:
+                message = test(value, instruction, target)
                 if message is not None:
                     return f"{name} {message}"
+            elif value is not None:
+                for tensor in tensors_of(value):
+                    message = test(tensor, instruction, target)
+                    if message is not None:
+                        return f"{name} {message}"
         return None
 
     return broken

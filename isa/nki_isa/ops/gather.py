@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _QUADRANT = 32
 _KEEP = 255  # mask value: the partition keeps what it holds
+_VALID = frozenset((*range(_QUADRANT), _KEEP))
 _STARTS = {1: (0, 32, 64, 96), 2: (0, 64), 3: (0,), 4: (0,)}  # by quadrants in use
 
 
@@ -53,6 +54,8 @@ def _bad_mask(instruction: Any, target: Any) -> str | None:
     if not isinstance(mask, tuple) or len(mask) != _QUADRANT:
         count = len(mask) if isinstance(mask, tuple) else mask
         return f"shuffle_mask has {count} elements, it must have {_QUADRANT}"
+    if set(map(type, mask)) == {int} and _VALID.issuperset(mask):
+        return None
     for k, value in enumerate(mask):
         if not isinstance(value, (int, np.integer)) or not (0 <= value < _QUADRANT or value == _KEEP):
             return f"shuffle_mask[{k}] is {value!r}, it must be 0 to {_QUADRANT - 1}, or {_KEEP}"
@@ -61,7 +64,10 @@ def _bad_mask(instruction: Any, target: Any) -> str | None:
 
 def _mask_inside(instruction: Any, target: Any) -> str | None:
     dst, src = instruction.__dict__["dst"], instruction.__dict__["src"]
-    if isinstance(dst, NkiTensor) and isinstance(src, NkiTensor) and _bad_mask(instruction, target) is None:
+    if not isinstance(dst, NkiTensor) or not isinstance(src, NkiTensor):
+        return None
+    whole = src.shape[0] >= dst.shape[0] and src.shape[0] % _QUADRANT == 0
+    if not whole and _bad_mask(instruction, target) is None:
         for lane, taken in _moves(instruction.shuffle_mask, dst.shape[0]):
             if taken >= src.shape[0]:
                 return f"partition {lane} of dst takes partition {taken} of src, which has {src.shape[0]}"

@@ -420,6 +420,7 @@ CASES = {
         Case("NKI-V103", "dst [64, 8] has 8", {"dst": t((64, 8))}),
         Case("NKI-V111", "has 31 elements", {"shuffle_mask": [0] * 31}),
         Case("NKI-V111", "shuffle_mask[0] is 32", {"shuffle_mask": [32] * 32}),
+        Case("NKI-V111", "shuffle_mask[31] is 1.0", {"shuffle_mask": [0] * 31 + [1.0]}),
         Case("NKI-V111", "takes partition 32 of src", {"src": t((1, 16)), "shuffle_mask": [0] * 32}),
         Case("NKI-V110", "with 64 active", {"src": tensor(1, 16, address=(32, 0))}),
     ),
