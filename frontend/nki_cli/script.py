@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import enum
 import linecache
@@ -132,15 +133,28 @@ def run_script(
     return outcome
 
 
+_ASSERTS = "__nki_sim_asserts__"
+
+
+class _SkipAsserts(ast.NodeTransformer):
+    """Puts each ``assert`` under a condition that is false; code objects keep every name they had."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.If:
+        name = ast.Name(_ASSERTS, ast.Load())
+        return ast.fix_missing_locations(ast.copy_location(ast.If(name, [node], []), node))
+
+
 def _execute(path: str, *, asserts: bool) -> None:
     """Run a file as ``__main__``, with or without its ``assert`` statements; kernels keep theirs.
 
     (Kernels are compiled from their text, not from the code object made here.)
     """
     linecache.getlines(path)  # kept, for a script that changes its working directory
-    code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True, optimize=-1 if asserts else 1)
+    parsed = ast.parse(Path(path).read_bytes(), path)
+    code = compile(parsed if asserts else _SkipAsserts().visit(parsed), path, "exec", dont_inherit=True)
     module = ModuleType("__main__")
     module.__file__ = path
+    module.__dict__[_ASSERTS] = asserts
     before = sys.modules.get("__main__")
     sys.modules["__main__"] = module
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from nki.runtime import CoreRun, Launch
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
@@ -62,8 +63,20 @@ def launches_of(
     return outcome
 
 
-def as_json(command: str, file: str, target: Target, outcome: Outcome) -> dict[str, Any]:
-    """The object a command writes with ``--format json``; commands add to its launches."""
+def elapsed(launch: Launch) -> float | None:
+    """ns until the last core is done; None if the launch was not timed."""
+    times = [core.timeline.total for core in launch.cores if core.timeline]
+    return max(times) if times else None
+
+
+def as_json(
+    command: str,
+    file: str,
+    target: Target,
+    outcome: Outcome,
+    facts: Callable[[CoreRun], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The object a command writes with ``--format json``; `facts` gives what it says of each core."""
     return {
         "command": command,
         "file": file,
@@ -73,8 +86,15 @@ def as_json(command: str, file: str, target: Target, outcome: Outcome) -> dict[s
                 "kernel": launch.kernel,
                 "inputs": [_described(tensor) for tensor in launch.program.inputs],
                 "outputs": [_described(tensor) for tensor in launch.program.outputs],
-                "instructions": sum(1 for _ in launch.program.walk()),
-                "time_ns": launch.timeline.total if launch.timeline else None,
+                "time_ns": elapsed(launch),
+                "cores": [
+                    {
+                        "instructions": sum(1 for _ in core.program.walk()),
+                        "time_ns": core.timeline.total if core.timeline else None,
+                        **(facts(core) if facts else {}),
+                    }
+                    for core in launch.cores
+                ],
             }
             for launch in outcome.launches
         ],

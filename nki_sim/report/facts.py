@@ -20,6 +20,11 @@ def _typed(tensor: NkiTensor) -> str:
     return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
 
 
+def which(core: int, cores: int) -> str:
+    """``, core 1 of 2`` where there are several."""
+    return f", core {core} of {cores}" if cores > 1 else ""
+
+
 def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]:
     """(figure, value, remark) for the launch as a whole."""
     target, dma, sbuf, psum = profile.target, profile.dma, placement.sbuf, placement.psum

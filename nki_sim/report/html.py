@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -16,13 +15,13 @@ from nki_sim.profile import Profile
 from nki_sim.report import facts, words
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import rows_of
-from nki_sim.report.trace import Traced, described, reason
+from nki_sim.report.trace import Launches, Traced, described, reason
 
 _LINES = 12  # of source listed
 _DATA = "/*DATA*/"
 
 
-def write_html(path: str | os.PathLike[str], launches: Iterable[Traced]) -> None:
+def write_html(path: str | os.PathLike[str], launches: Launches) -> None:
     """Write the launches to `path` as one page, whole or not at all.
 
     Raises:
@@ -32,35 +31,36 @@ def write_html(path: str | os.PathLike[str], launches: Iterable[Traced]) -> None
         file.write(page(launches))
 
 
-def page(launches: Iterable[Traced]) -> str:
+def page(launches: Launches) -> str:
     """The page as text; the same launches always give the same page."""
-    data = json.dumps([_launch(launch) for launch in launches], ensure_ascii=False, allow_nan=False)
+    shown = [_core(traced, core, len(cores)) for cores in launches for core, traced in enumerate(cores)]
+    data = json.dumps(shown, ensure_ascii=False, allow_nan=False)
     template = resources.files("nki_sim.report").joinpath("page.html").read_text(encoding="utf-8")
     return template.replace(_DATA, data.replace("<", "\\u003c"))  # no text of a kernel can end the script
 
 
-def _launch(launch: Traced) -> dict[str, Any]:
-    profile = Profile.of(launch.timeline)
-    program = launch.program
+def _core(traced: Traced, core: int, cores: int) -> dict[str, Any]:
+    profile = Profile.of(traced.timeline)
+    program = traced.program
     return {
-        "title": f"{program.name}{facts.signature(program)} on {program.target}",
-        "duration": round(launch.timeline.duration, 3),
-        "totals": facts.totals(profile, launch.placement),
+        "title": f"{program.name}{facts.signature(program)} on {program.target}{facts.which(core, cores)}",
+        "duration": round(traced.timeline.duration, 3),
+        "totals": facts.totals(profile, traced.placement),
         "engines": facts.engines(profile),
         "lines": facts.lines(profile, _LINES),
-        "notes": list(launch.timeline.notes),
-        "timeline": _timeline(launch),
+        "notes": list(traced.timeline.notes),
+        "timeline": _timeline(traced),
         "memories": [
             _memory(used)
-            for used in (launch.placement.sbuf, launch.placement.psum)
+            for used in (traced.placement.sbuf, traced.placement.psum)
             if any(holder.first >= 0 for holder in used.holders)
         ],
     }
 
 
-def _timeline(launch: Traced) -> dict[str, Any]:
+def _timeline(traced: Traced) -> dict[str, Any]:
     """Events as columns; what events of one instruction share stands once, in `texts`."""
-    timeline = launch.timeline
+    timeline = traced.timeline
     rows = rows_of(timeline)
     numbers: dict[int, int] = {}
     texts: list[dict[str, Any]] = []

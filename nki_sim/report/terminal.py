@@ -18,9 +18,9 @@ _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
 
 
-def launch_line(program: Program, elapsed: float | None = None) -> Text:
-    """One line for a launch: kernel, shapes in and out, target, time if it is known."""
-    line = Text.assemble((program.name, "bold"), f"{facts.signature(program)}  on {program.target}")
+def launch_line(program: Program, elapsed: float | None = None, remark: str = "") -> Text:
+    """One line for a launch: kernel, shapes in and out, target, a remark, time if it is known."""
+    line = Text.assemble((program.name, "bold"), f"{facts.signature(program)}  on {program.target}{remark}")
     if elapsed is not None:
         line.append(f"  {words.time(elapsed)}", "bold")
     return line

@@ -1,6 +1,6 @@
 """Timelines as Chrome trace JSON, which ui.perfetto.dev and chrome://tracing open.
 
-One process per kernel launch; launches stand one after the other. One row per
+One process per core of a kernel launch; launches stand one after the other. One row per
 engine; a DMA queue, which has several transfers in flight, has as many rows as it
 needs. Each slice says what ran, at which source line, and what it waited for; an
 arrow leads from what held it up. A counter shows the SBUF bytes in use over time.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +40,18 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One launch to show: the Program, when it ran and where its tensors were."""
+    """What one core of a launch ran: the Program, when it ran and where its tensors were."""
 
     program: Program
     timeline: Timeline
     placement: Placement
 
 
-def write_trace(path: str | os.PathLike[str], launches: Iterable[Traced]) -> None:
+Launches = Iterable[Sequence[Traced]]
+"""Kernel launches in order, each as its cores in order."""
+
+
+def write_trace(path: str | os.PathLike[str], launches: Launches) -> None:
     """Write the launches to `path`, whole or not at all: an old file stays until the new one is complete.
 
     Raises:
@@ -62,17 +66,20 @@ def write_trace(path: str | os.PathLike[str], launches: Iterable[Traced]) -> Non
         file.write("\n]}\n")
 
 
-def events(launches: Iterable[Traced]) -> Iterator[Event]:
+def events(launches: Launches) -> Iterator[Event]:
     """The trace events of the launches, in order; times in microseconds, as the format has it."""
-    offset = 0.0
-    for number, launch in enumerate(launches, 1):
-        yield from _launch(number, launch, offset)
-        offset += launch.timeline.duration
+    offset, process = 0.0, 0
+    for number, cores in enumerate(launches, 1):
+        for core, traced in enumerate(cores):
+            process += 1
+            which = f"launch {number}, core {core}" if len(cores) > 1 else f"launch {number}"
+            yield from _core(process, which, traced, offset)
+        offset += max(traced.timeline.duration for traced in cores)
 
 
-def _launch(process: int, launch: Traced, offset: float) -> Iterator[Event]:
-    timeline = launch.timeline
-    name = f"{launch.program.name} on {timeline.target.name} (launch {process})"
+def _core(process: int, which: str, traced: Traced, offset: float) -> Iterator[Event]:
+    timeline = traced.timeline
+    name = f"{traced.program.name} on {timeline.target.name} ({which})"
     yield _metadata("process_name", process, 0, name=name)
     yield _metadata("process_sort_index", process, 0, sort_index=process)
     rows = rows_of(timeline)
@@ -81,7 +88,7 @@ def _launch(process: int, launch: Traced, offset: float) -> Iterator[Event]:
         yield _metadata("thread_sort_index", process, row, sort_index=row)
     yield from _slices(process, timeline, rows, offset)
     yield from _arrows(process, timeline, rows, offset)
-    yield from _counter(process, launch.placement, timeline, offset)
+    yield from _counter(process, traced.placement, timeline, offset)
 
 
 def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> Event:

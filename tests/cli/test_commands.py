@@ -287,9 +287,10 @@ def test_ir_parses_back(nki_sim):
     from nki_isa.text import format_program, parse_program
 
     launches = nki_sim("ir", "add.py", "--format", "json").json["launches"]
-    for launch in launches:
-        assert format_program(parse_program(launch["ir"])) == launch["ir"]
-    assert nki_sim("ir", "add.py").out == "\n".join(launch["ir"] for launch in launches)
+    texts = [core["ir"] for launch in launches for core in launch["cores"]]
+    for text in texts:
+        assert format_program(parse_program(text)) == text
+    assert nki_sim("ir", "add.py").out == "\n".join(texts)
 
 
 def test_sbuf_table(nki_sim, snapshot):
@@ -297,7 +298,8 @@ def test_sbuf_table(nki_sim, snapshot):
 
 
 def test_sbuf_json_is_the_placements_report(nki_sim):
-    first, second = nki_sim("sbuf", "add.py", "--format", "json").json["launches"]
+    launches = nki_sim("sbuf", "add.py", "--format", "json").json["launches"]
+    first, second = (launch["cores"][0] for launch in launches)
     assert first["memory"]["sbuf"]["peak_kib"] == 0.5
     assert second["memory"]["sbuf"]["peak_kib"] == 2.0
     assert second["memory"]["psum"]["banks_at_peak"] == 0
@@ -315,14 +317,17 @@ def test_profile_tables(nki_sim, snapshot):
 
 def test_profile_without_data_has_the_same_times(nki_sim):
     def timed(*words):
-        return [x["profile"] for x in nki_sim("profile", *words, "--format", "json").json["launches"]]
+        launches = nki_sim("profile", *words, "--format", "json").json["launches"]
+        return [core["profile"] for launch in launches for core in launch["cores"]]
 
     assert timed("matmul.py") == timed("--no-data", "matmul.py")
 
 
 def test_profile_json_has_the_figures(nki_sim):
-    found = nki_sim("profile", "matmul.py", "--format", "json").json["launches"][0]
+    launch = nki_sim("profile", "matmul.py", "--format", "json").json["launches"][0]
+    (found,) = launch["cores"]
     figures = found["profile"]
+    assert launch["time_ns"] == found["time_ns"]
     assert figures["total_ns"] == found["time_ns"] > figures["duration_ns"] > 0
     assert set(figures["engines"]) == {"tensor", "vector", "scalar", "gpsimd", "sync"}
     assert figures["flops"] == 2 * 128 * 128 * 512
@@ -359,6 +364,26 @@ def test_a_refused_kernel_leaves_an_old_trace(nki_sim, tmp_path):
     path.write_text("old")
     assert nki_sim("profile", "wrong_shapes.py", "--trace", path).status == 1
     assert path.read_text() == "old"
+
+
+# --- several cores
+
+
+def test_each_core_is_shown(nki_sim, tmp_path):
+    shown = nki_sim("run", "two_cores.py")
+    assert shown.status == 0, shown.err
+    assert "on trn2, 2 cores" in shown.err
+    assert nki_sim("sbuf", "two_cores.py").out.count(", core ") == 2
+    assert nki_sim("ir", "two_cores.py").out.count("program halves") == 2
+    path = tmp_path / "out.json"
+    text = nki_sim("profile", "two_cores.py", "--trace", path).out
+    assert "core 0 of 2" in text and "core 1 of 2" in text
+    events = json.loads(path.read_text())["traceEvents"]
+    names = [e["args"]["name"] for e in events if e["name"] == "process_name"]
+    assert names == ["halves on trn2 (launch 1, core 0)", "halves on trn2 (launch 1, core 1)"]
+    assert min(e["ts"] for e in events if e["ph"] == "X" and e["pid"] == 2) == 0
+    (launch,) = nki_sim("profile", "two_cores.py", "--format", "json").json["launches"]
+    assert launch["time_ns"] == max(core["time_ns"] for core in launch["cores"])
 
 
 # --- isa, explain, targets

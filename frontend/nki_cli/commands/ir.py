@@ -27,12 +27,8 @@ def ir(
     chosen = read_target(target, screen)
     outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
     if screen.format is Format.json:
-        found = as_json("ir", file, chosen, outcome)
-        for entry, launch in zip(found["launches"], outcome.launches, strict=True):
-            entry["ir"] = format_program(launch.program)
-        screen.json(found)
+        screen.json(as_json("ir", file, chosen, outcome, lambda core: {"ir": format_program(core.program)}))
     elif screen.is_text:
-        screen.out.file.write(
-            "\n".join(format_program(launch.program).rstrip() + "\n" for launch in outcome.launches)
-        )
+        programs = [core.program for launch in outcome.launches for core in launch.cores]
+        screen.out.file.write("\n".join(map(format_program, programs)))
     finish(screen, outcome)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nki.runtime import CoreRun
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -20,9 +21,10 @@ from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
 from nki_isa.diagnostics import Diagnostic
 from nki_sim.profile import Profile
+from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
 from nki_sim.report.terminal import launch_line, profile_tables
-from nki_sim.report.trace import Traced, write_trace
+from nki_sim.report.trace import Launches, Traced, write_trace
 
 
 def profile(
@@ -58,20 +60,16 @@ def profile(
         screen, file, target=chosen, data=not no_data, timing=True, whole_traceback=traceback
     )
     timed = [
-        Traced(launch.program, launch.timeline, launch.placement)
+        [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
         for launch in outcome.launches
-        if launch.timeline is not None
     ]
     if screen.format is Format.json:
-        found = as_json("profile", file, chosen, outcome)
-        for entry, launch in zip(found["launches"], timed, strict=True):
-            entry["profile"] = Profile.of(launch.timeline).as_dict()
-            entry["memory"] = launch.placement.report()
-        screen.json(found)
+        screen.json(as_json("profile", file, chosen, outcome, _facts))
     elif screen.is_text:
-        for launch in timed:
-            heading = launch_line(launch.program, launch.timeline.total)
-            screen.show(heading, "", *profile_tables(Profile.of(launch.timeline), launch.placement), "")
+        for cores in timed:
+            for number, core in enumerate(cores):
+                heading = launch_line(core.program, core.timeline.total, which(number, len(cores)))
+                screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
     if trace and timed:
         _write(screen, trace, write_trace, timed)
         screen.remark(f"{trace} written: open it in https://ui.perfetto.dev")
@@ -81,9 +79,12 @@ def profile(
     finish(screen, outcome)
 
 
-def _write(
-    screen: Screen, path: str, write: Callable[[str, list[Traced]], None], launches: list[Traced]
-) -> None:
+def _facts(core: CoreRun) -> dict[str, Any]:
+    profile = Profile.of(core.timeline).as_dict() if core.timeline else None
+    return {"profile": profile, "memory": core.placement.report()}
+
+
+def _write(screen: Screen, path: str, write: Callable[[str, Launches], None], launches: Launches) -> None:
     try:
         write(path, launches)
     except OSError as problem:

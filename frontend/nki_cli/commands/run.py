@@ -16,7 +16,7 @@ from nki_cli.options import (
     read_target,
 )
 from nki_cli.screen import Format, Screen
-from nki_cli.session import as_json, finish, launches_of
+from nki_cli.session import as_json, elapsed, finish, launches_of
 from nki_sim.report.terminal import launch_line
 
 
@@ -51,6 +51,6 @@ def run(
         screen.json(as_json("run", file, chosen, outcome))
     elif screen.is_text:
         for launch in outcome.launches:
-            elapsed = launch.timeline.total if launch.timeline else None
-            screen.remark(launch_line(launch.program, elapsed))
+            cores = f", {len(launch.cores)} cores" if len(launch.cores) > 1 else ""
+            screen.remark(launch_line(launch.program, elapsed(launch), cores))
     finish(screen, outcome)

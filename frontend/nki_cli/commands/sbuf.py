@@ -12,6 +12,7 @@ from nki_cli.options import (
 )
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
+from nki_sim.report.facts import which
 from nki_sim.report.terminal import launch_line, memory_tables
 
 
@@ -27,11 +28,10 @@ def sbuf(
     chosen = read_target(target, screen)
     outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
     if screen.format is Format.json:
-        found = as_json("sbuf", file, chosen, outcome)
-        for entry, launch in zip(found["launches"], outcome.launches, strict=True):
-            entry["memory"] = launch.placement.report()
-        screen.json(found)
+        screen.json(as_json("sbuf", file, chosen, outcome, lambda core: {"memory": core.placement.report()}))
     elif screen.is_text:
         for launch in outcome.launches:
-            screen.show(launch_line(launch.program), "", *memory_tables(launch.placement), "")
+            for number, core in enumerate(launch.cores):
+                heading = launch_line(core.program, None, which(number, len(launch.cores)))
+                screen.show(heading, "", *memory_tables(core.placement), "")
     finish(screen, outcome)

@@ -54,7 +54,7 @@ def launches():
     with runtime.session(timing=True, data=False) as session:
         scaled(np.ones((128, 64), np.float32))
         scaled(np.ones((64, 32), np.float32))
-    return [Traced(x.program, x.timeline, x.placement) for x in session.launches]
+    return [[Traced(c.program, c.timeline, c.placement) for c in x.cores] for x in session.launches]
 
 
 def test_tags_close_and_nothing_is_fetched(launches):
@@ -68,7 +68,7 @@ def test_tags_close_and_nothing_is_fetched(launches):
 def test_every_event_and_tensor_is_in_it(launches):
     data = json.loads(Page(page(launches)).scripts[0])
     assert len(data) == 2
-    for shown, launch in zip(data, launches, strict=True):
+    for shown, (launch,) in zip(data, launches, strict=True):
         timeline = shown["timeline"]
         columns = [timeline[k] for k in ("row", "start", "end", "visible", "waited", "reason", "text")]
         assert {len(column) for column in columns} == {len(launch.timeline)}

@@ -38,7 +38,7 @@ def launches():
     with runtime.session(timing=True, data=False) as session:
         pipeline(a, b)
         pipeline(a, b)
-    return [Traced(x.program, x.timeline, x.placement) for x in session.launches]
+    return [[Traced(c.program, c.timeline, c.placement) for c in x.cores] for x in session.launches]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def slices(trace):
 
 
 def test_every_instruction_of_every_launch_is_a_slice(launches, trace):
-    for number, launch in enumerate(launches, 1):
+    for number, (launch,) in enumerate(launches, 1):
         found = [e for e in slices(trace) if e["pid"] == number]
         assert sorted(e["args"]["event"] for e in found) == list(range(len(launch.timeline)))
         for event in found:
@@ -95,7 +95,7 @@ def test_rows_are_named_after_engines_and_queues(trace):
 
 
 def test_a_slice_says_what_ran_where_and_why_it_waited(launches, trace):
-    timeline = launches[0].timeline
+    timeline = launches[0][0].timeline
     for event in slices(trace)[: len(timeline)]:
         arguments, k = event["args"], event["args"]["event"]
         assert arguments["instruction"].startswith(event["name"] + " dst=")
@@ -117,7 +117,7 @@ def test_an_arrow_starts_and_ends_inside_its_slices(launches, trace):
     for event in slices(trace):
         by_row[event["pid"], event["tid"]].append(event)
     arrows = [e for e in trace if e["ph"] in "sf"]
-    timeline = launches[0].timeline
+    timeline = launches[0][0].timeline
     assert len(arrows) == 4 * np.count_nonzero((timeline.waited > 0) & (timeline.cause >= 0))
     for arrow in arrows:
         row = by_row[arrow["pid"], arrow["tid"]]
@@ -135,7 +135,7 @@ def test_the_counter_returns_to_zero_and_stays_within_sbuf(launches, trace):
     used = [e["args"]["bytes"] for e in trace if e["ph"] == "C" and e["pid"] == 1]
     times = [e["ts"] for e in trace if e["ph"] == "C" and e["pid"] == 1]
     assert used[0] > 0 and used[-1] == 0
-    assert 128 * 4 + 512 * 4 <= max(used) <= launches[0].placement.sbuf.high_water
+    assert 128 * 4 + 512 * 4 <= max(used) <= launches[0][0].placement.sbuf.high_water
     assert times == sorted(set(times))
 
 
