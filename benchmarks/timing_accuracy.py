@@ -10,15 +10,20 @@ trn2 profiles of allenkchau/trainium-kernel-fusion.
 
 from __future__ import annotations
 
+import runpy
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 from streams import Stream
 from timing_kernels import attention, matmul, scheduled_attention
 
+from nki.compiler import specialize
 from nki_isa.diagnostics import NkiMemoryError
+from nki_isa.dtypes import as_dtype
 from nki_isa.program import Program
 from nki_isa.target import as_target
 from nki_sim.place import place
@@ -180,6 +185,17 @@ def total(build: Callable[[], Program], unit: float) -> Callable[[], float]:
     return lambda: Profile.of(run(build())).total / unit
 
 
+def compiled(kernel: str, target: str, dtype: str) -> Program:
+    """A kernel of examples/matmul.py, from its source text, in the shapes of the tutorial."""
+    source = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "matmul.py"))
+    operands = (np.empty(shape, as_dtype(dtype).numpy) for shape in ((8192, 4096), (8192, 8192)))
+    return specialize(source[kernel], *operands, target=target)
+
+
+def _compiled(kernel: str, target: str, dtype: str) -> Callable[[], float]:
+    return total(lambda: compiled(kernel, target, dtype), 1e6)
+
+
 def _attention(size: int, dtype: str, kind: str) -> Callable[[], float]:
     return total(lambda: attention(size, dtype, kind == "fused"), 1e3)
 
@@ -227,6 +243,13 @@ _SINGLES = (  # ns; trn2 rows from traces and the DMA overview, trn1 rows from t
     ("dma load [128, 128] bf16, per engine", "trn2", "check", 97, data_time, moved((128, 128), "bfloat16")),
 )
 
+_COMPILED = (  # from source text: kernels of examples/matmul.py that move the same tiles; ms
+    ("trn1", "bfloat16", "matmul_tiled", 51.80),
+    ("trn1", "bfloat16", "matmul_hoisted", 42.96),
+    ("trn2", "float32", "matmul_tiled", 39.89),
+    ("trn2", "float32", "matmul_hoisted", 28.20),
+)
+
 _ATTENTION = (  # us, profiler total; the compiler overlaps query tiles that the source runs one by one
     (512, "float32", "fused", 38.09),
     (1024, "float32", "fused", 73.29),
@@ -240,6 +263,10 @@ ROWS = (
     *(
         Row(f"matmul {dtype} {version}", target, "fit", measured, "ms", _matmul(target, dtype, version))
         for target, dtype, version, measured in _MATMULS
+    ),
+    *(
+        Row(f"compiled {kernel} {dtype}", target, "check", measured, "ms", _compiled(kernel, target, dtype))
+        for target, dtype, kernel, measured in _COMPILED
     ),
     Row("nc_matmul bf16 512 interval", "trn2", "fit", 216, "ns", warm("bfloat16", 512)),
     Row("nc_matmul bf16 128 interval", "trn2", "fit", 55, "ns", warm("bfloat16", 128)),

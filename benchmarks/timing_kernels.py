@@ -210,15 +210,18 @@ def scheduled_attention(target: str = "trn2") -> Program:
     v, k, q = stream.load(values), stream.load(keys), stream.load(queries)
     parts = _tiles(512, TILE)
 
-    def transposed(source: NkiTensor, engine: str) -> NkiTensor:
+    def turned(source: NkiTensor) -> NkiTensor:
         columns = stream.psum((TILE, 512))
         for part in parts:
             stream.nc_transpose(dst=columns[:, part], data=source[:, part])
+        return columns
+
+    def copied(columns: NkiTensor, engine: str) -> NkiTensor:
         tile = stream.sbuf((TILE, 512), "float32")
         stream.copy_on(engine, tile, columns)
         return tile
 
-    v_t = transposed(v, "scalar")
+    v_t = copied(turned(v), "scalar")
     scores = []
     for part in parts:
         scores.append(stream.psum((TILE, 512)))
@@ -228,12 +231,15 @@ def scheduled_attention(target: str = "trn2") -> Program:
         stream.tensor_reduce(dst=peaks[:, i : i + 1], op="maximum", data=scores[i], axis=1)
     stream.tensor_scalar(dst=low, data=peaks, op0="multiply", operand0=-1.0)
     sums, inverse = stream.sbuf((TILE, 4), "float32"), stream.sbuf((TILE, 4), "float32")
-    weights = []
+    columns, weights = [], []
     for i in range(4):
         exponentials = stream.sbuf((TILE, 512), "float32")
         stream.activation(dst=exponentials, op="exp", data=scores[i], bias=low[:, i : i + 1])
         stream.tensor_reduce(dst=sums[:, i : i + 1], op="add", data=exponentials, axis=1)
-        weights.append(transposed(exponentials, "vector" if i == 0 else "scalar"))
+        columns.append(turned(exponentials))
+        if i == 1:
+            weights.append(copied(columns[0], "vector"))
+    weights += [copied(part, "scalar") for part in columns[1:]]
     stream.reciprocal(dst=inverse, data=sums)
     out = stream.sbuf((TILE, 4, TILE), "float32")
     for i in range(4):

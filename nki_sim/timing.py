@@ -28,7 +28,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.cost import Cost, engine_time
+from nki_isa.cost import Cost, engine_time, finish_time
 from nki_isa.instruction import Engine, Instruction, Role
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
@@ -379,8 +379,7 @@ class Scoreboard:
             self._free[plan.issuer] = start + cost.busy
         begin = start + first
         last = self._dma.book(begin, engine_time(target, moved))
-        stagger = target.dma_stagger_load if load else target.dma_stagger_store
-        return start, begin, last, last + stagger + target.dma_completion
+        return start, begin, last, last + finish_time(target, moved)
 
     # --- the result
 

@@ -307,9 +307,17 @@ def transfer(target: Target, moved: Transfer) -> Cost:
         figure = "dma_swdge_start_load" if load else "dma_swdge_start_store"
         busy = target.dma_swdge_interval * max(1.0, moved.elements / target.dma_swdge_rows)
         before = target.dma_swdge_build
-    stagger = target.dma_stagger_load if load else target.dma_stagger_store
-    latency = before + getattr(target, figure) + engine_time(target, moved) + stagger + target.dma_completion
+    latency = before + getattr(target, figure) + engine_time(target, moved) + finish_time(target, moved)
     return Cost(busy, latency + target.dma_to_compute, figure, transfer=moved)
+
+
+def finish_time(target: Target, moved: Transfer) -> float:
+    """ns from the last byte of the first DMA engine to the semaphore; the other engines finish later."""
+    if moved.direction != "load":
+        stagger = target.dma_stagger_store
+    else:
+        stagger = target.dma_swdge_stagger_load if moved.mode == "swdge" else target.dma_stagger_load
+    return stagger + target.dma_completion
 
 
 def engine_time(target: Target, moved: Transfer) -> float:

@@ -145,6 +145,7 @@ class Target:
     dma_swdge_rows: int
     dma_stagger_load: float
     dma_stagger_store: float
+    dma_swdge_stagger_load: float
     dma_completion: float
     dma_to_sync: float
     dma_to_compute: float
@@ -285,6 +286,7 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("dma_swdge_rows", 1024, 1024, 1024, "ama", _TRACE + ": 128 to 1024 rows alike"),
     # First engine start to last engine start.
     ("dma_stagger_load", 300.0, 300.0, 300.0, "ama", _TRACE),
+    ("dma_swdge_stagger_load", 600.0, 600.0, 600.0, "ama", _TRACE),
     ("dma_stagger_store", 160.0, 160.0, 160.0, "ama", _TRACE),
     # Last byte to semaphore visible, then to each kind of waiter.
     ("dma_completion", 356.0, 356.0, 356.0, "ama", _TRACE),

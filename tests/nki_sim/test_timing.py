@@ -121,7 +121,7 @@ def test_engine_overwrites_what_it_read_itself_without_a_wait():
 
 def test_load_multiply_copy_store():
     # Software descriptors: 1200 to build, 755 to the first byte; 8 rows of 4 KiB on each of 16 engines
-    # take 8 x (4.7 + 4096 / 27.2); 300 until the last engine is done, 356 until the semaphore is seen.
+    # take 8 x (4.7 + 4096 / 27.2); 600 until the last engine is done, 356 until the semaphore is seen.
     source = tile((128, 1024), region="shared_hbm", kind="input")
     result = tile((128, 1024), region="shared_hbm")
     loaded, copied = tile((128, 1024)), tile((128, 1024))
@@ -133,7 +133,7 @@ def test_load_multiply_copy_store():
         ]
     )
     data = 8 * (4.7 + 4096 / 27.2)
-    visible = 1955 + data + 656
+    visible = 1955 + data + 956
     assert timeline.begin[0] == 1955
     assert timeline.busy[0] == pytest.approx(1955 + data)
     assert timeline.end[0] == pytest.approx(visible)

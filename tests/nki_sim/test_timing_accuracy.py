@@ -1,0 +1,52 @@
+"""The benchmark's rows stay close to what hardware measured."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("timing_accuracy").ROWS
+
+
+def ratio(row):
+    return row.simulated() / row.measured
+
+
+def test_single_instructions_within_a_sixth(rows):
+    singles = [row for row in rows if row.unit == "ns"]
+    assert len(singles) > 20
+    for row in singles:
+        assert ratio(row) == pytest.approx(1, abs=1 / 6), row.name
+
+
+def test_attention_as_the_compiler_scheduled_it(rows):
+    (row,) = (row for row in rows if row.name.startswith("scheduled"))
+    assert ratio(row) == pytest.approx(1, abs=0.1)
+
+
+def test_attention_in_source_order(rows):
+    # the compiler overlaps tiles of queries, which the simulator does not
+    for row in rows:
+        if "attention" in row.name:
+            assert 0.8 < ratio(row) < 1.4, row.name
+
+
+@pytest.mark.slow
+def test_matrix_multiplications_within_a_tenth_and_in_order(rows):
+    for target, slowest_first in (("trn1", 4), ("trn2", 2)):
+        times = []
+        for row in rows:
+            if row.name.startswith("matmul") and row.target == target:
+                simulated = row.simulated()
+                assert simulated == pytest.approx(row.measured, rel=0.1), row.name
+                times.append(simulated)
+        # on trn2 all but the first are bound by the tensor engine, and equal within half a percent
+        assert times[:slowest_first] == sorted(times[:slowest_first], reverse=True)
