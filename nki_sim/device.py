@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
@@ -30,6 +30,16 @@ from nki_sim.races import RaceDetector
 
 Array = NDArray[Any]
 Meeting = Callable[[Sequence[tuple[int, Instruction]]], None]
+
+
+class Watcher(Protocol):
+    """What follows a run and looks into the memories of its cores."""
+
+    def start(self, machines: Sequence[Machine]) -> None:
+        """The machines, inputs loaded, are about to run; :meth:`Machine.watch` adds observers."""
+
+    def finish(self) -> None:
+        """They have run; their memories are as they left them."""
 
 
 @dataclass(slots=True)
@@ -67,6 +77,7 @@ def execute_all(
     *,
     observers: Sequence[Iterable[Observer]] = (),
     meetings: Iterable[Meeting] = (),
+    watcher: Watcher | None = None,
     races: bool = True,
     fill: int = ZEROS,
 ) -> ExecutionResult:
@@ -79,6 +90,7 @@ def execute_all(
         observers: for each core, what is called as ``observer(instruction, registers)`` before an
             instruction runs, in its order; `registers` are the live values, not a copy.
         meetings: each is called with the (core, instruction) pairs of a meeting before it is carried out.
+        watcher: looks into the machines' memories before, during and after the run.
         races: report unordered accesses of two cores to the same bytes of shared HBM.
         fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
 
@@ -95,6 +107,8 @@ def execute_all(
     ]
     share_hbm(machines)
     machines[0].load(inputs)
+    if watcher is not None:
+        watcher.start(machines)
     called, detector = tuple(meetings), None
     if races and len(programs) > 1:
         detector = RaceDetector([m.memory for m in machines], [_shared(program) for program in programs])
@@ -102,6 +116,8 @@ def execute_all(
             machine.watch(detector.observer(number))
         called += (detector.meet,)
     _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
+    if watcher is not None:
+        watcher.finish()
     if detector is not None:
         detector.finish()
     return machines[0].result()

@@ -8,21 +8,25 @@ that want the timeline as well as the result.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from nki_isa.diagnostics import Diagnostic, error
-from nki_isa.program import Program
-from nki_isa.target import Target, default_target
-from nki_sim.device import execute_all
-from nki_sim.place import Placement, place
-from nki_sim.timing import Scoreboard, Timeline, simulate
 
 from nki import arrays
 from nki.compiler.specialize import Output, specialize_call
 from nki.kernel import Kernel
+from nki_isa.diagnostics import Diagnostic, error
+from nki_isa.program import Program
+from nki_isa.target import Target, default_target
+from nki_sim.device import execute_all
+from nki_sim.execute import ExecutionResult
+from nki_sim.place import Placement, place
+from nki_sim.sanitize import check_classes, execute_checked
+from nki_sim.timing import Scoreboard, Timeline, simulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +38,27 @@ class Options:
         profile: the language profile, ``"library"`` or ``"strict"``.
         data: False skips execution: outputs are zeros, times and memory are right.
         timing: True records a timeline of each launch.
+        check: what to check while a kernel runs: classes of :data:`nki_sim.sanitize.CHECKS`, as a set
+            or as text such as ``"all"``, ``"none"`` or ``"overlap,nan"``; None takes the environment's
+            ``NKI_SIM_CHECK``, or all.
+        strict: True makes every finding of a check an error.
     """
 
     target: Target | None = None
     profile: str = "library"
     data: bool = True
     timing: bool = False
+    check: frozenset[str] | str | None = None
+    strict: bool = False
+
+    def checks(self) -> frozenset[str]:
+        """The classes of checks in force.
+
+        Raises:
+            NkiError: NKI-L032 for a name that is no class.
+        """
+        chosen = os.environ.get("NKI_SIM_CHECK", "all") if self.check is None else self.check
+        return check_classes(chosen) if isinstance(chosen, str) else chosen
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Launch:
     Attributes:
         kernel: the kernel's name.
         cores: what each core ran; `program`, `placement` and `timeline` are those of core 0.
-        diagnostics: warnings.
+        diagnostics: warnings and notes.
     """
 
     kernel: str
@@ -136,9 +155,13 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     programs = [one.program for one in specialized]
     placements = [place(program, target) for program in programs]
     first = specialized[0]
+    found: list[Diagnostic] = []
     if options.data:
         boards = [Scoreboard(target, placement) for placement in placements] if options.timing else []
-        result = execute_all(
+        run = execute_all
+        if checks := options.checks():
+            run = partial(_checked, found, checks, options.strict)
+        result = run(
             programs,
             [placement.addresses for placement in placements],
             [arrays.to_numpy(value) for value in first.inputs],
@@ -154,8 +177,17 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if _session.keep:
         timed = timelines or [None] * len(programs)
         cores = tuple(CoreRun(*core) for core in zip(programs, placements, timed))
-        _session.launches.append(Launch(kernel.function.__name__, cores, first.diagnostics))
+        _session.launches.append(Launch(kernel.function.__name__, cores, (*first.diagnostics, *found)))
     return _rebuild(first.result, outputs)
+
+
+def _checked(
+    found: list[Diagnostic], checks: frozenset[str], strict: bool, *args: Any, **kwargs: Any
+) -> ExecutionResult:
+    """Execute with checks; what they find below an error goes to `found`."""
+    result, diagnostics = execute_checked(*args, checks=checks, strict=strict, **kwargs)
+    found.extend(diagnostics)
+    return result
 
 
 def _rebuild(result: Any, outputs: list[np.ndarray]) -> Any:

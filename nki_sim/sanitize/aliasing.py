@@ -1,0 +1,151 @@
+"""Instructions that would read their own output: a destination over a source that is still to be read.
+
+Engines stream: element i of every operand of each partition is read before
+element i of the destination is written, so writing over elements already read
+is safe, and in place is. The DMA engines move descriptors in any order, so
+there only the very same view is safe.
+
+Source of the order: SDK architecture guide (engines process one element per
+partition and cycle in order of the access pattern); no page states the rule.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.tensor import NkiTensor, box, signature
+from nki_sim.memory import Placement
+from nki_sim.sanitize.findings import Findings, allocated, operand_of, site
+from nki_sim.sanitize.survey import Survey
+
+Ints = NDArray[np.int64]
+
+
+class Order(enum.Enum):
+    """How an instruction reads its sources and writes its destination."""
+
+    streamed = "in order, each element before its result"
+    first = "all of the source before the first result"
+    any = "in no particular order"
+    shuffled = "at positions that are known at run time only"
+
+
+#: Instructions that are not streamed; DMA is :attr:`Order.any`.
+_ORDERS = {
+    "max8": Order.first,
+    "nc_find_index8": Order.first,
+    "bn_stats": Order.first,
+    "bn_aggr": Order.first,
+    "topk": Order.first,
+    "sequence_bounds": Order.first,
+    "nonzero_with_count": Order.first,
+    "nc_transpose": Order.any,
+    "nc_stream_shuffle": Order.any,
+    "nc_n_gather": Order.shuffled,
+    "local_gather": Order.shuffled,
+    "dma_transpose": Order.shuffled,
+}
+
+
+class Aliasing:
+    """Looks at each instruction's addresses, once where they are static."""
+
+    def __init__(self, survey: Survey, addresses: Placement, findings: Findings):
+        self._addresses, self._findings = addresses, findings
+        for instruction, (_, writes) in survey.touches.items():
+            if writes and instruction.on is not Engine.tensor:
+                self._check(instruction, writes)
+
+    def _check(self, instruction: Instruction, writes: list[NkiTensor]) -> None:
+        for dst in writes:
+            if dst.dynamic is not None:
+                continue
+            for field, value in instruction.operands():
+                if field.role is Role.read:
+                    self._pair(instruction, dst, value)
+                elif field.role is Role.reads:
+                    for source in value:
+                        self._pair(instruction, dst, source)
+
+    def _pair(self, instruction: Instruction, dst: NkiTensor, src: NkiTensor) -> None:
+        if src.dynamic is not None or not self._meet(dst, src):
+            return
+        order = _ORDERS.get(instruction.opcode, Order.any if instruction.on is Engine.dma else Order.streamed)
+        same = signature(dst) == signature(src)
+        if order is Order.first or (same and order is not Order.shuffled):
+            return
+        written, read = self._positions(dst), self._positions(src)
+        if order is Order.streamed and not _reads_back(written, read, dst.dtype.itemsize, src.dtype.itemsize):
+            return
+        if order is not Order.streamed and not _share(written, read, dst.dtype.itemsize, src.dtype.itemsize):
+            return
+        key = ("NKI-H005", site(instruction, dst.storage))
+        if self._findings.known(key):
+            return
+        self._findings.add(
+            key,
+            "NKI-H005",
+            f"{instruction.opcode} writes {operand_of(instruction, dst)} over "
+            f"{operand_of(instruction, src)}, which it reads {order.value}: it would read its own output",
+            stack=instruction.stack,
+            labels=(
+                *allocated(dst.storage),
+                *(allocated(src.storage) if src.storage is not dst.storage else ()),
+            ),
+            help="write to another tensor, or in place to the very same view",
+            notes=("here every source is read before anything is written, so the numbers do not show it",),
+        )
+
+    def _meet(self, dst: NkiTensor, src: NkiTensor) -> bool:
+        """True if the rectangles of both views have bytes in common."""
+        if dst.storage.region is not src.storage.region:
+            return False
+        by_hand = dst.storage.address is not None and src.storage.address is not None
+        if dst.storage is not src.storage and not by_hand:
+            return False
+        a, b = self._rectangle(dst), self._rectangle(src)
+        return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+
+    def _rectangle(self, tensor: NkiTensor) -> tuple[int, int, int, int]:
+        partition, count, start, end = box(tensor)
+        base = self._addresses[tensor.storage.index] if tensor.storage.on_chip else (0, 0)
+        return base[0] + partition, base[0] + partition + count, base[1] + start, base[1] + end
+
+    def _positions(self, tensor: NkiTensor) -> Ints:
+        """The first byte of each element in its partition (in HBM, of the whole), in streaming order."""
+        first = 1 if tensor.storage.on_chip else 0
+        item = tensor.dtype.itemsize
+        row = tensor.storage.row_bytes // item
+        at = np.array(tensor.offset % row if first else tensor.offset, np.int64)
+        for size, stride in zip(tensor.shape[first:], tensor.strides[first:], strict=True):
+            at = at[..., None] + np.arange(size) * stride
+        base = self._addresses[tensor.storage.index][1] if first else 0
+        return at.reshape(-1) * item + base
+
+
+def _reads_back(written: Ints, read: Ints, write_item: int, read_item: int) -> bool:
+    """True if a byte is written before a source element that holds it is read.
+
+    Element i of n results is written after the first ceil((i + 1) * m / n) of m source elements are read.
+    """
+    low = int(min(written.min(), read.min()))
+    size = int(max(written.max() + write_item, read.max() + read_item)) - low
+    latest = np.full(size, -1, np.int64)  # for each byte, the last source element that holds it
+    turn = np.arange(len(read))
+    for byte in range(read_item):
+        np.maximum.at(latest, read - low + byte, turn)
+    done = -(-(np.arange(len(written)) + 1) * len(read) // len(written))
+    return any(bool((latest[written - low + byte] >= done).any()) for byte in range(write_item))
+
+
+def _share(written: Ints, read: Ints, write_item: int, read_item: int) -> bool:
+    """True if both have a byte in common."""
+    unit = math.gcd(write_item, read_item)
+    a = (written[:, None] + np.arange(0, write_item, unit)).reshape(-1)
+    b = (read[:, None] + np.arange(0, read_item, unit)).reshape(-1)
+    return bool(np.isin(a, b).any())

@@ -1,0 +1,115 @@
+"""What the checks found: one diagnostic for each kind and pair of lines, however often it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
+
+from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
+from nki_isa.instruction import Instruction
+from nki_isa.tensor import NkiTensor, Storage
+
+#: Kinds of findings kept; a kernel wrong in more places than this is reported for the first of them.
+_MOST = 200
+
+
+def line_of(stack: tuple[Frame, ...]) -> Span | None:
+    """The innermost place of a stack."""
+    return stack[-1].span if stack else None
+
+
+def described(storage: Storage) -> str:
+    """Name, data type and shape."""
+    return f"{storage.name} {storage.dtype}[{', '.join(map(str, storage.shape))}]"
+
+
+def allocated(storage: Storage) -> tuple[Label, ...]:
+    """The line a tensor comes from."""
+    span = line_of(storage.stack)
+    origin = "is a kernel argument" if storage.kind == "input" else "is allocated here"
+    return (Label(span, f"{described(storage)} {origin}"),) if span else ()
+
+
+def done_by(instruction: Instruction | None, what: str) -> tuple[Label, ...]:
+    """The line of another instruction that has to do with it."""
+    span = line_of(instruction.stack) if instruction is not None else None
+    return (Label(span, what),) if span else ()
+
+
+def operand_of(instruction: Instruction, tensor: NkiTensor) -> str:
+    """The name of the operand `tensor` is, with what it belongs to: ``data1 (t[128, 512])``."""
+    shape = ", ".join(map(str, tensor.shape))
+    text = f"{tensor.name}[{shape}]"
+    for field_, value in instruction.operands():
+        if value is tensor:
+            return f"{field_.name}={text}"
+        if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
+            return f"{field_.name} {text}"
+    return f"the index {text}"
+
+
+def site(instruction: Instruction, storage: Storage) -> Hashable:
+    """The pair of lines a finding stands for; where there are no lines, the things themselves."""
+    return line_of(instruction.stack) or instruction, line_of(storage.stack) or storage.index
+
+
+@dataclass(slots=True)
+class Findings:
+    """Diagnostics in the order they were found, the first of each key.
+
+    Attributes:
+        counts: how often each was found.
+    """
+
+    by_key: dict[Hashable, Diagnostic] = field(default_factory=dict)
+    counts: dict[Hashable, int] = field(default_factory=dict)
+
+    def known(self, key: Hashable) -> bool:
+        """Count another occurrence of `key`; True if it need not be described again."""
+        if key in self.counts:
+            self.counts[key] += 1
+            return True
+        self.counts[key] = 1
+        return len(self.by_key) >= _MOST
+
+    def add(
+        self,
+        key: Hashable,
+        code: str,
+        message: str,
+        *,
+        stack: tuple[Frame, ...],
+        labels: Iterable[Label] = (),
+        help: str | None = None,
+        notes: Iterable[str] = (),
+        severity: Severity = Severity.error,
+    ) -> None:
+        """Keep a finding whose key was not known."""
+        self.by_key[key] = Diagnostic(
+            code,
+            message,
+            span=line_of(stack),
+            help=help,
+            notes=tuple(notes),
+            labels=tuple(labels),
+            stack=stack,
+            severity=severity,
+        )
+
+    def lower(self, key: Hashable, severity: Severity, why: str) -> None:
+        """Make a finding less severe, saying why."""
+        found = self.by_key[key]
+        self.by_key[key] = replace(found, severity=severity, notes=(*found.notes, why))
+
+    def diagnostics(self, *, strict: bool = False) -> tuple[Diagnostic, ...]:
+        """All of them, errors first; `strict` makes every one an error."""
+        told = []
+        for key, found in self.by_key.items():
+            again = self.counts.get(key, 1) - 1
+            if again:
+                found = replace(found, notes=(*found.notes, f"the same happened {again} more times here"))
+            if strict:
+                found = replace(found, severity=Severity.error)
+            told.append(found)
+        order = list(Severity)
+        return tuple(sorted(told, key=lambda d: order.index(d.severity)))

@@ -1,0 +1,180 @@
+"""Whether accesses to bytes that two tensors share are ordered by anything but their place in the text.
+
+The compiler orders instructions by their dependencies, which it takes from
+tensors: two tensors given the same bytes by hand depend on nothing of each
+other. Where their times of use do not interleave, one is over before the other
+begins, and the address is reused as allocators do. Where they do, a vector
+clock per engine says what is known to come before what: an engine is in order
+with itself, a use of a tensor waits for the writes of it, a write for its uses,
+and ``depends_on``, ``with_schedule`` and ``no_reorder`` for what they name. A
+DMA is in order with nothing but what it waits for.
+
+Source: SDK "About NKI" (operations that do not depend on each other may change
+their order), "lifetime conflicts" in the direct allocation guide of SDK 2.26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from nki_isa.diagnostics import Severity
+from nki_isa.instruction import Engine, Instruction
+from nki_isa.tensor import NkiTensor
+from nki_sim.memory import Placement
+from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of, operand_of
+from nki_sim.sanitize.shadow import Bools, Written, bytes_of
+from nki_sim.sanitize.survey import NEVER, Survey
+
+Clock = dict[Hashable, int]
+
+_MOST_ACCESSES = 256  # of one tensor that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    instruction: Instruction
+    tensor: NkiTensor
+    is_write: bool
+    component: Hashable
+    time: int
+
+
+def interleaved(survey: Survey, addresses: Placement) -> dict[int, list[Written]]:
+    """Tensors with addresses of their own that share bytes and times of use with others, by storage index."""
+    by_hand = [s for s in survey.program.storages if s.on_chip and s.address is not None]
+    storages = [s for s in by_hand if survey.first[s.index] != NEVER]
+    storages.sort(key=lambda s: survey.first[s.index])
+    active: list[Written] = []
+    pairs: dict[int, list[Written]] = {}
+    for storage in storages:
+        state = Written(storage, addresses[storage.index], False)
+        begin = survey.first[storage.index]
+        active = [a for a in active if survey.last[a.storage.index] >= begin]
+        for other in active:
+            if other.storage.region is storage.region and state.meets(other) is not None:
+                pairs.setdefault(storage.index, []).append(other)
+                pairs.setdefault(other.storage.index, []).append(state)
+        active.append(state)
+    return pairs
+
+
+class Ordering:
+    """Observes a run and keeps a vector clock for each engine; only worth its time if tensors interleave.
+
+    Args:
+        survey: of the Program that runs.
+        pairs: from :func:`interleaved`.
+        findings: what is found goes there.
+    """
+
+    def __init__(self, survey: Survey, pairs: dict[int, list[Written]], findings: Findings):
+        self._survey, self._pairs, self._findings = survey, pairs, findings
+        self._engines: dict[Engine, Clock] = {}
+        self._written: dict[Hashable, Clock] = {}
+        self._used: dict[Hashable, Clock] = {}
+        self._done: dict[Instruction, Clock] = {}
+        self._accesses: dict[int, list[_Access]] = {index: [] for index in pairs}
+        self._places = {w.storage.index: w for rivals in pairs.values() for w in rivals}
+        self._events = 0
+
+    def __call__(self, instruction: Instruction, registers: list[int]) -> None:
+        """The observer: `instruction` is about to run."""
+        reads, writes = self._survey.touches[instruction]
+        is_dma = instruction.on is Engine.dma
+        clock: Clock = {} if is_dma else dict(self._engines.get(instruction.on, {}))
+        self._events += 1
+        read: list[Hashable] = [t.storage for t in reads]
+        read += [r.index for r in instruction.registers_read]
+        written: list[Hashable] = [t.storage for t in writes]
+        written += [r.index for r in instruction.registers_written]
+        for thing in (*read, *written):
+            _join(clock, self._written.get(thing))
+        for thing in written:
+            _join(clock, self._used.get(thing))
+        for producer in instruction.__dict__.get("after", ()):
+            _join(clock, self._done.get(producer))
+        component: Hashable = ("dma", self._events) if is_dma else instruction.on
+        own = [(t, False) for t in reads] + [(t, True) for t in writes]
+        own = [(t, w) for t, w in own if t.storage.index in self._pairs]
+        if not is_dma or own:
+            clock[component] = self._events
+        for tensor, is_write in own:
+            access = _Access(instruction, tensor, is_write, component, self._events)
+            self._check(access, clock)
+        if not is_dma:
+            self._engines[instruction.on] = clock
+        for thing in read:
+            _join(self._used.setdefault(thing, {}), clock)
+        for thing in written:
+            self._written[thing] = dict(clock)
+        self._done[instruction] = clock
+
+    def _check(self, access: _Access, clock: Clock) -> None:
+        index = access.tensor.storage.index
+        for rival in self._pairs[index]:
+            for before in self._accesses[rival.storage.index]:
+                unordered = clock.get(before.component, 0) < before.time
+                conflict = unordered and (before.is_write or access.is_write)
+                if conflict and self._meet(access.tensor, before.tensor):
+                    self._report(access, before)
+        log = self._accesses[index]
+        log.append(access)
+        del log[:-_MOST_ACCESSES]
+
+    def _meet(self, one: NkiTensor, other: NkiTensor) -> bool:
+        a, b = self._places[one.storage.index], self._places[other.storage.index]
+        both = a.meets(b)
+        if both is None:
+            return False
+        mine = _octets(one)[both[:2]]
+        return bool((mine & _octets(other)[both[2:]]).any())
+
+    def _report(self, access: _Access, before: _Access) -> None:
+        now, then = access.instruction, before.instruction
+        key = ("NKI-H004", line_of(now.stack) or now, line_of(then.stack) or then)
+        if self._findings.known(key):
+            return
+        kind = (
+            ("write after write" if before.is_write else "write after read")
+            if access.is_write
+            else ("read after write")
+        )
+        self._findings.add(
+            key,
+            "NKI-H004",
+            f"{kind}: {now.opcode} on {_where(now)} {_does(access)} {operand_of(now, access.tensor)}, "
+            f"{then.opcode} on {_where(then)} before it {_does(before)} {operand_of(then, before.tensor)}; "
+            "the tensors have bytes in common, and nothing but the text orders the two",
+            stack=now.stack,
+            labels=(
+                *done_by(then, f"{then.opcode} {_does(before)} these bytes of {before.tensor.name}"),
+                *allocated(access.tensor.storage),
+                *allocated(before.tensor.storage),
+            ),
+            help="use one tensor for both (views of it are ordered), give them addresses that do not "
+            "overlap, or add depends_on or no_reorder",
+            notes=(f"{described(access.tensor.storage)} and {described(before.tensor.storage)} take turns",),
+            severity=Severity.warning,
+        )
+
+
+def _does(access: _Access) -> str:
+    return "writes" if access.is_write else "reads"
+
+
+def _where(instruction: Instruction) -> str:
+    return "a DMA queue" if instruction.on is Engine.dma else f"the {instruction.on.name} engine"
+
+
+def _octets(tensor: NkiTensor) -> Bools:
+    view = tensor if tensor.dynamic is None else NkiTensor.whole(tensor.storage)
+    return bytes_of(view, tensor.storage).reshape(tensor.storage.partitions, -1)
+
+
+def _join(clock: Clock, other: Clock | None) -> None:
+    """Everything that came before `other` came before `clock`."""
+    if other:
+        for component, time in other.items():
+            if clock.get(component, 0) < time:
+                clock[component] = time

@@ -1,0 +1,206 @@
+"""Accumulation in PSUM: onto what, until when, and next to what.
+
+An accumulation begins with a matmul that overwrites and goes on with those that
+add to the same view. The tensor engine adds to what a matmul has put there; on
+NeuronCore-v2 and v3 the result of adding to anything else is undefined. A bank
+of 2 KiB per partition holds one accumulation at a time: the eight banks are the
+eight accumulations that can be under way.
+
+Sources: SDK ``nki.isa.nc_matmul`` (accumulation mode); architecture guide of
+Trainium, section on PSUM; error "SCH713 Violation of accumulation group
+interleaving" in the direct allocation guide of SDK 2.26.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nki_isa.diagnostics import Severity
+from nki_isa.instruction import Engine, Instruction
+from nki_isa.target import Target
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, box
+from nki_sim.memory import Placement
+from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
+from nki_sim.sanitize.shadow import Written, regions
+from nki_sim.sanitize.survey import Survey
+
+_View = tuple[int, tuple[int, ...], tuple[int, ...]]
+_QUADRANT = 32  # partitions; accumulations in different quadrants of a bank are apart (column tiling)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """An accumulation: its first matmul, and who read its bytes since the latest."""
+
+    storage: Storage
+    bytes: tuple[int, int]
+    first: Instruction
+    reader: tuple[Instruction, NkiTensor] | None = None
+
+
+class Accumulations:
+    """Observes writes and reads of PSUM.
+
+    Args:
+        survey: of the Program that runs.
+        addresses: where on-chip tensors are.
+        target: the generation.
+        findings: what is found goes there.
+    """
+
+    def __init__(self, survey: Survey, addresses: Placement, target: Target, findings: Findings):
+        self._survey, self._addresses, self._target, self._findings = survey, addresses, target, findings
+        self._products: dict[int, Written] = {}
+        self._groups: dict[int, dict[_View, _Group]] = {}
+        self._banks: dict[tuple[int, int], _Group] = {}
+        self._others: dict[int, Instruction] = {}
+
+    def __call__(self, instruction: Instruction, registers: list[int]) -> None:
+        """The observer: `instruction` is about to run."""
+        reads, writes = self._survey.touches[instruction]
+        for tensor in reads:
+            if tensor.storage.region is MemoryRegion.psum and instruction.on is not Engine.tensor:
+                self._read(instruction, tensor)
+        for tensor in writes:
+            if tensor.storage.region is MemoryRegion.psum and tensor.dynamic is None:
+                if _is_product(instruction):
+                    self._product(instruction, tensor, any(t is tensor for t in reads))
+                else:
+                    self._overwritten(instruction, tensor)
+        for index in self._survey.ends.get(instruction, ()):
+            self._products.pop(index, None)
+            self._groups.pop(index, None)
+
+    def _read(self, instruction: Instruction, tensor: NkiTensor) -> None:
+        groups = self._groups.get(tensor.storage.index)
+        if groups:
+            _, _, start, end = box(tensor)
+            for group in groups.values():
+                if group.bytes[0] < end and start < group.bytes[1]:
+                    group.reader = instruction, tensor
+
+    def _overwritten(self, instruction: Instruction, tensor: NkiTensor) -> None:
+        """Something else than a product goes there."""
+        index = tensor.storage.index
+        self._others[index] = instruction
+        state = self._products.get(index)
+        if state is not None:
+            state.view(tensor)[...] = 0
+
+    def _product(self, instruction: Instruction, tensor: NkiTensor, adds: bool) -> None:
+        storage = tensor.storage
+        state = self._products.get(storage.index)
+        if state is None:
+            state = self._products[storage.index] = Written(storage, None, False)
+        if adds and not state.full and self._target.nc_version < 4:
+            self._check_start(instruction, tensor, state)
+        state.write(tensor)
+        groups = self._groups.setdefault(storage.index, {})
+        key = (tensor.offset, tensor.shape, tensor.strides)
+        group = groups.get(key)
+        if group is None or not adds:
+            partition, count, start, end = box(tensor)
+            group = groups[key] = _Group(storage, (start, end), instruction)
+            self._begin(group, partition, count)
+            return
+        if group.reader is not None:
+            self._went_on(instruction, tensor, group)
+            group.reader = None
+        self._go_on(instruction, tensor, group)
+
+    # --- what is wrong
+
+    def _check_start(self, instruction: Instruction, tensor: NkiTensor, state: Written) -> None:
+        missing = state.missing(tensor)
+        if missing is None:
+            return
+        storage = tensor.storage
+        key = ("NKI-H006", site(instruction, storage))
+        if self._findings.known(key):
+            return
+        other = self._others.get(storage.index)
+        by = f"the last writer there is {other.opcode}" if other is not None else "nothing was written there"
+        self._findings.add(
+            key,
+            "NKI-H006",
+            f"{instruction.opcode} accumulates onto {operand_of(instruction, tensor)}, of which "
+            f"{regions(missing)} holds no result of a matmul; {by}",
+            stack=instruction.stack,
+            labels=(
+                *allocated(storage),
+                *done_by(other, "written here by something else than a matmul"),
+            ),
+            help="pass accumulate=False to the first matmul of the accumulation (accumulate=(i > 0) in a "
+            "loop), and add other values after copying the sum to SBUF",
+            notes=(
+                f"on {self._target.name} the result of accumulating onto bytes that no matmul wrote is "
+                "undefined",
+            ),
+        )
+
+    def _went_on(self, instruction: Instruction, tensor: NkiTensor, group: _Group) -> None:
+        key = ("NKI-H007", site(instruction, group.storage))
+        if self._findings.known(key) or group.reader is None:
+            return
+        reader, read = group.reader
+        self._findings.add(
+            key,
+            "NKI-H007",
+            f"{instruction.opcode} adds to {operand_of(instruction, tensor)} after {reader.opcode} read "
+            f"{described(read.storage)}: what was read is not the whole sum, and what is added comes on top "
+            "of it",
+            stack=instruction.stack,
+            labels=(
+                *done_by(reader, "read here"),
+                *done_by(group.first, "the accumulation begins here"),
+                *allocated(group.storage),
+            ),
+            help="for a new sum pass accumulate=False to its first matmul, or allocate the PSUM tensor anew "
+            "for each sum; for one sum read it after its last matmul",
+            severity=Severity.warning,
+        )
+
+    def _places(self, group: _Group, partition: int, count: int) -> list[tuple[int, int]]:
+        base = self._addresses[group.storage.index]
+        size = self._target.psum_bank_bytes
+        banks = range((base[1] + group.bytes[0]) // size, (base[1] + group.bytes[1] - 1) // size + 1)
+        low, high = base[0] + partition, base[0] + partition + count - 1
+        return [(b, q) for b in banks for q in range(low // _QUADRANT, high // _QUADRANT + 1)]
+
+    def _begin(self, group: _Group, partition: int, count: int) -> None:
+        for place in self._places(group, partition, count):
+            self._banks[place] = group
+
+    def _go_on(self, instruction: Instruction, tensor: NkiTensor, group: _Group) -> None:
+        partition, count, _, _ = box(tensor)
+        places = self._places(group, partition, count)
+        other = next((self._banks[p] for p in places if self._banks.get(p, group) is not group), None)
+        for place in places:
+            self._banks[place] = group
+        if other is None:
+            return
+        key = ("NKI-H008", site(instruction, group.storage))
+        if self._findings.known(key):
+            return
+        bank = places[0][0]
+        self._findings.add(
+            key,
+            "NKI-H008",
+            f"{instruction.opcode} adds to {operand_of(instruction, tensor)} in PSUM bank {bank} after "
+            f"another accumulation, into {described(other.storage)}, began in that bank",
+            stack=instruction.stack,
+            labels=(
+                *done_by(other.first, "the other accumulation begins here"),
+                *done_by(group.first, "this accumulation begins here"),
+                *allocated(group.storage),
+            ),
+            help="finish one accumulation before the next begins, or give each a bank of its own (2 KiB per "
+            "partition)",
+            severity=Severity.warning,
+        )
+
+
+def _is_product(instruction: Instruction) -> bool:
+    """True for a matmul; a transpose on the tensor engine is none."""
+    values = instruction.__dict__
+    return "stationary" in values and not values.get("is_transpose", False)

@@ -1,0 +1,68 @@
+"""What each instruction touches and how long each tensor is needed, worked out once for a Program."""
+
+from __future__ import annotations
+
+from nki_isa.instruction import Instruction
+from nki_isa.ops.sync import core_barrier
+from nki_isa.program import Node, Program
+from nki_isa.tensor import NkiTensor
+
+Touches = tuple[list[NkiTensor], list[NkiTensor]]
+NEVER = -1
+
+
+class Survey:
+    """One walk over a Program.
+
+    Attributes:
+        program: the Program.
+        touches: tensors read and written, by instruction.
+        order: position in program order, by instruction.
+        first: position of the first access, by storage index; :data:`NEVER` if there is none.
+        last: position of the last access.
+        ends: storages that nothing needs after an instruction. A tensor that a loop uses has no end here.
+        readers: the last instruction that reads each storage, by its index.
+        writers: the instructions that write each storage, by its index.
+        scatters: True if an instruction writes rows that run-time indices name.
+    """
+
+    def __init__(self, program: Program):
+        count = len(program.storages)
+        self.program = program
+        self.touches: dict[Instruction, Touches] = {}
+        self.order: dict[Instruction, int] = {}
+        self.first = [NEVER] * count
+        self.last = [NEVER] * count
+        self.readers: dict[int, Instruction] = {}
+        self.writers: dict[int, list[Instruction]] = {}
+        self.ends: dict[Instruction, list[int]] = {}
+        self.scatters = False
+        self._ending: dict[int, Instruction | None] = {}
+        self._walk(program.body, False)
+        for index, instruction in self._ending.items():
+            if instruction is not None:
+                self.ends.setdefault(instruction, []).append(index)
+
+    def _walk(self, body: list[Node], looping: bool) -> None:
+        for node in body:
+            if not isinstance(node, Instruction):
+                self._walk(node.body, True)
+                continue
+            position = self.order[node] = len(self.order)
+            touched: Touches = ([], []) if isinstance(node, core_barrier) else (node.reads, node.writes)
+            reads, writes = self.touches[node] = touched
+            for tensor in reads:
+                index = tensor.storage.index
+                self.readers[index] = node
+                self._touch(index, position, node, looping)
+            for tensor in writes:
+                index = tensor.storage.index
+                self.writers.setdefault(index, []).append(node)
+                self.scatters |= tensor.dynamic is not None and tensor.dynamic.kind == "vector"
+                self._touch(index, position, node, looping)
+
+    def _touch(self, index: int, position: int, node: Instruction, looping: bool) -> None:
+        if self.first[index] == NEVER:
+            self.first[index] = position
+        self.last[index] = position
+        self._ending[index] = None if looping else node
