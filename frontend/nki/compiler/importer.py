@@ -102,10 +102,7 @@ class Importer:
         wrapped = getattr(value, "__wrapped__", None) if is_host(type(value).__module__) else None
         if isinstance(wrapped, FunctionType):  # functools.cache and its like: kernels are pure
             return self.bring(wrapped)
-        return value if is_host(type(value).__module__) else self.instance(value, self._item)
-
-    def _item(self, name: str, value: Any) -> Any:
-        return self.bring(value)
+        return value if is_host(type(value).__module__) else self._instance(value)
 
     def _keep(self, original: Any, copy: Any) -> Any:
         self._done[id(original)] = copy
@@ -137,15 +134,17 @@ class Importer:
     def _set(self, value: set[Any] | frozenset[Any]) -> Any:
         return self._keep(value, type(value)(self.bring(item) for item in value))
 
-    def instance(self, value: Any, bring: Callable[[str, Any], Any]) -> Any:
-        """A copy of an object of the user's class.
+    def _instance(self, value: Any) -> Any:
+        copy = self._keep(value, self.blank(value))
+        self.fill(copy, value, lambda name, item: self.bring(item))
+        return copy
 
-        Args:
-            value: the object.
-            bring: gives the new value of an attribute, from its name and old value.
-        """
-        shadow = self.bring(type(value))
-        copy = self._keep(value, object.__new__(shadow))
+    def blank(self, value: Any) -> Any:
+        """An object of the kernel-side class of `value`, without attributes."""
+        return object.__new__(self.bring(type(value)))
+
+    def fill(self, copy: Any, value: Any, bring: Callable[[str, Any], Any]) -> None:
+        """Give `copy` the attributes of `value`; `bring` makes the new value of one from its name and old value."""
         attributes = dict(getattr(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = vars(kind).get("__slots__", ())
@@ -154,7 +153,6 @@ class Importer:
                     attributes[slot] = getattr(value, slot)
         for name, item in attributes.items():
             object.__setattr__(copy, name, bring(name, item))
-        return copy
 
     def _module(self, value: ModuleType) -> Any:
         return value if is_host(value.__name__) else self._keep(value, ImportedModule(self, value))

@@ -122,6 +122,7 @@ class _Arguments:
         self.recorder = recorder
         self.importer = importer
         self.inputs: list[Any] = []
+        self._brought: dict[int, tuple[Any, Any]] = {}  # one object stays one; the original is held for its id
 
     def bring(self, name: str, value: Any) -> Any:
         """The kernel-side value of the argument, or part of one, that `name` tells.
@@ -135,16 +136,29 @@ class _Arguments:
             return value
         if arrays.is_array(value):
             return self._array(name, value)
-        if isinstance(value, (list, tuple)):
-            items = [self.bring(f"{name}_{i}", item) for i, item in enumerate(value)]
-            return items if isinstance(value, list) else self.importer.like(value, items)
+        if id(value) in self._brought:
+            return self._brought[id(value)][1]
+        if isinstance(value, list):
+            items = self._keep(value, [])
+            items.extend(self.bring(f"{name}_{i}", item) for i, item in enumerate(value))
+            return items
+        if isinstance(value, tuple):
+            return self.importer.like(value, [self.bring(f"{name}_{i}", item) for i, item in enumerate(value)])
         if isinstance(value, dict):
-            return {self.importer.bring(k): self.bring(f"{name}_{k}", item) for k, item in value.items()}
+            table = self._keep(value, {})
+            table.update((self.importer.bring(k), self.bring(f"{name}_{k}", item)) for k, item in value.items())
+            return table
         if isinstance(value, _CODE):
             return self.importer.bring(value)
         if is_host(type(value).__module__) or arrays.is_unsupported(value) or not hasattr(value, "__dict__"):
             raise _unsupported(name, value)
-        return self.importer.instance(value, lambda field, item: self.bring(f"{name}_{field}", item))
+        copy = self._keep(value, self.importer.blank(value))
+        self.importer.fill(copy, value, lambda field, item: self.bring(f"{name}_{field}", item))
+        return copy
+
+    def _keep(self, value: Any, copy: Any) -> Any:
+        self._brought[id(value)] = value, copy
+        return copy
 
     def _array(self, name: str, value: Any) -> NkiTensor:
         shape, dtype = arrays.describe(value, name)
