@@ -60,7 +60,7 @@ class Accumulating(ComputeInstruction):
     def accumulate(self, state: Any, op: Operator, values: Array, initial: Any = None) -> Array:
         """Apply ``reduce_cmd`` to the registers; returns them, one row per partition.
 
-        The register of lane p belongs to the operand's p-th partition.
+        The register of lane p serves the operand's p-th partition, wherever the operand starts.
 
         Args:
             op: the reduction.

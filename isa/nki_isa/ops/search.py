@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import attribute, instruction, read, read_write, write
+from nki_isa.instruction import attribute, instruction, read, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -37,6 +37,7 @@ from nki_isa.ops.base import (
     ComputeInstruction,
     float32,
     rows,
+    updating,
 )
 from nki_isa.tensor import NkiTensor
 
@@ -238,7 +239,7 @@ class nonzero_with_count(ComputeInstruction):
     engines = (GPSIMD_ENGINE,)
     since = 3
     source = f"{STUB} (nonzero_with_count)"
-    dst: NkiTensor = read_write()
+    dst: NkiTensor = write()
     src: NkiTensor = read()
     index_offset: int = attribute(int, 0)
     padding_val: int = attribute(int, -1)
@@ -254,8 +255,16 @@ class nonzero_with_count(ComputeInstruction):
         no_indirection(),
     )
 
-    def compute(self, dst: Array, src: Array) -> Array:
-        values, result = rows(src), rows(dst).copy()
+    def normalise(self) -> None:
+        super().normalise()
+        if isinstance(self.dst, NkiTensor) and self.dst.shape[0] > 1:
+            updating(self, "dst")
+
+    def compute(self, *arrays: Array) -> Array:
+        values = rows(arrays[-1])
+        result = np.empty((len(values), values.shape[1] + 1), np.int32)
+        if len(arrays) == 2:
+            result[:] = rows(arrays[0])
         for lane in range(0, len(values), _CORE_PARTITIONS):
             places = np.flatnonzero(values[lane])
             result[lane] = self.padding_val
