@@ -58,11 +58,15 @@ class Screen:
     def show(self, *results: RenderableType) -> None:
         """Write results to standard output, tables without blanks at the end of lines where it is a file."""
         if self.out.is_terminal:
-            self.out.print(*results, sep="\n")
+            self._print(results)
             return
         with self.out.capture() as captured:
-            self.out.print(*results, sep="\n")
+            self._print(results)
         self.out.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+    def _print(self, results: Iterable[RenderableType]) -> None:
+        for result in results:
+            self.out.print(result, soft_wrap=isinstance(result, (str, Text)))  # only tables are fitted
 
     def json(self, value: dict[str, Any]) -> None:
         """Write one JSON object to standard output."""

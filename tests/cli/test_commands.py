@@ -71,6 +71,11 @@ def test_run_json_keeps_standard_output_for_the_object(nki_sim):
     assert shown.json["launches"][0]["time_ns"] is None
 
 
+def test_headings_are_not_broken_into_lines(nki_sim):
+    lines = nki_sim("sbuf", "matmul.py", environment={"COLUMNS": "40"}).out.splitlines()
+    assert lines[0] == "matmul(a bfloat16[128, 128], b bfloat16[128, 512]) -> float32[128, 512]  on trn2"
+
+
 def test_run_time(nki_sim):
     launches = nki_sim("run", "--time", "add.py", "--format", "json").json["launches"]
     assert 0 < launches[0]["time_ns"] < launches[1]["time_ns"]
@@ -347,9 +352,11 @@ def test_profile_writes_a_trace(nki_sim, tmp_path):
 
 
 def test_a_trace_that_cannot_be_written_is_wrong_use(nki_sim, tmp_path):
-    shown = nki_sim("profile", "matmul.py", "--trace", tmp_path / "missing" / "out.json")
+    words = ("profile", "matmul.py", "--trace", tmp_path / "missing" / "out.json")
+    shown = nki_sim(*words)
     assert shown.status == 2
     assert "NKI-L033" in shown.err and "No such file" in shown.err
+    assert nki_sim(*words, "--format", "json").json["diagnostics"][0]["code"] == "NKI-L033"
 
 
 def test_profile_writes_a_page(nki_sim, tmp_path):

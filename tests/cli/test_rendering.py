@@ -1,6 +1,7 @@
 """How diagnostics look: carets under what they mean, whatever the source line holds."""
 
 import itertools
+import linecache
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,12 @@ def kernel(a):
 def other():
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def no_sources_of_other_tests():
+    """Tests write files of the same relative names in folders of their own."""
+    linecache.clearcache()
 
 
 @pytest.fixture

@@ -136,8 +136,8 @@ def _show_one(screen: Screen, cls: type[Instruction], target: Target) -> None:
     for f in facts["figures"]:
         figures.add_row(f["figure"], f"{f['value']:.6g} {f['unit']}", f["evidence"], f["source"])
     engines = ", ".join(facts["engines"])
-    screen.out.print(Text(facts["signature"], "bold"), soft_wrap=True)
     screen.show(
+        Text(facts["signature"], "bold"),
         Padding(Text(facts["description"]), (1, 2)),
         f"engines: {engines or 'none'}   since: {facts['since']}   source: {facts['source']}",
         "",

@@ -63,6 +63,10 @@ def profile(
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
         for launch in outcome.launches
     ]
+    if trace and timed:
+        _write(screen, trace, write_trace, timed, "open it in https://ui.perfetto.dev")
+    if html and timed:
+        _write(screen, html, write_html, timed, "open it in a browser")
     if screen.format is Format.json:
         screen.json(as_json("profile", file, chosen, outcome, _facts))
     elif screen.is_text:
@@ -70,12 +74,6 @@ def profile(
             for number, core in enumerate(cores):
                 heading = launch_line(core.program, core.timeline.total, which(number, len(cores)))
                 screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
-    if trace and timed:
-        _write(screen, trace, write_trace, timed)
-        screen.remark(f"{trace} written: open it in https://ui.perfetto.dev")
-    if html and timed:
-        _write(screen, html, write_html, timed)
-        screen.remark(f"{html} written: open it in a browser")
     finish(screen, outcome)
 
 
@@ -84,9 +82,12 @@ def _facts(core: CoreRun) -> dict[str, Any]:
     return {"profile": profile, "memory": core.placement.report()}
 
 
-def _write(screen: Screen, path: str, write: Callable[[str, Launches], None], launches: Launches) -> None:
+def _write(
+    screen: Screen, path: str, write: Callable[[str, Launches], None], launches: Launches, advice: str
+) -> None:
     try:
         write(path, launches)
     except OSError as problem:
         message = f"{path} cannot be written: {problem.strerror}"
         screen.fail([Diagnostic("NKI-L033", message, help="name a file in a folder that can be written")])
+    screen.remark(f"{path} written: {advice}")
