@@ -10,6 +10,7 @@ trn2 profiles of allenkchau/trainium-kernel-fusion.
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 import time
@@ -31,6 +32,7 @@ from nki_sim.profile import Profile
 from nki_sim.timing import Timeline, simulate
 
 Emit = Callable[[Stream], None]
+Metric = Callable[[Profile], float]
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,10 @@ def compiled(kernel: str, target: str, dtype: str) -> Program:
     return specialize(source[kernel], *operands, target=target)
 
 
+def _tensor_time(profile: Profile) -> float:
+    return profile.engines["tensor"].instruction_time / 1e6
+
+
 def _compiled(kernel: str, target: str, dtype: str) -> Callable[[], float]:
     return total(lambda: compiled(kernel, target, dtype), 1e6)
 
@@ -200,8 +206,17 @@ def _attention(size: int, dtype: str, kind: str) -> Callable[[], float]:
     return total(lambda: attention(size, dtype, kind == "fused"), 1e3)
 
 
+@functools.cache
+def _profile(target: str, dtype: str, version: str) -> Profile:
+    return Profile.of(run(matmul(target, dtype, version)))
+
+
 def _matmul(target: str, dtype: str, version: str) -> Callable[[], float]:
-    return total(lambda: matmul(target, dtype, version), 1e6)
+    return lambda: _profile(target, dtype, version).total / 1e6
+
+
+def _metric(target: str, dtype: str, version: str, metric: Metric) -> Callable[[], float]:
+    return lambda: metric(_profile(target, dtype, version))
 
 
 # --- rows
@@ -243,6 +258,26 @@ _SINGLES = (  # ns; trn2 rows from traces and the DMA overview, trn1 rows from t
     ("dma load [128, 128] bf16, per engine", "trn2", "check", 97, data_time, moved((128, 128), "bfloat16")),
 )
 
+_METRICS: tuple[tuple[str, str, str, str, float, str, Metric], ...] = (  # of the profiles of the same runs
+    ("tensor active", "trn2", "float32", "tiled", 87.28, "%", lambda p: p.engines["tensor"].active_percent),
+    ("tensor instructions", "trn2", "float32", "tiled", 53.42, "ms", _tensor_time),
+    ("DMA active", "trn2", "float32", "tiled", 99.93, "%", lambda p: p.dma.active_percent),
+    ("DMA engine time", "trn2", "float32", "tiled", 519.58, "ms", lambda p: p.dma.engine_time / 1e6),
+    ("MFU", "trn2", "float32", "tiled", 17.52, "%", lambda p: p.mfu),
+    ("MBU", "trn2", "float32", "tiled", 38.06, "%", lambda p: p.mbu),
+    ("achievable MFU", "trn2", "float32", "tiled", 46.04, "%", lambda p: p.achievable_mfu),
+    ("achievable MFU", "trn2", "float32", "hoisted", 56.50, "%", lambda p: p.achievable_mfu),
+    ("tensor active", "trn2", "float32", "blocked", 99.50, "%", lambda p: p.engines["tensor"].active_percent),
+    ("tensor instructions", "trn2", "float32", "blocked", 51.17, "ms", _tensor_time),
+    ("vector active", "trn2", "float32", "blocked", 2.99, "ms", lambda p: p.engines["vector"].active / 1e6),
+    ("MFU", "trn2", "float32", "blocked", 24.70, "%", lambda p: p.mfu),
+    ("HBM read", "trn1", "bfloat16", "blocked", 640, "MiB", lambda p: p.hbm_read_bytes / 2**20),
+    ("HBM written", "trn1", "bfloat16", "blocked", 64, "MiB", lambda p: p.hbm_write_bytes / 2**20),
+    ("mean transfer", "trn1", "bfloat16", "blocked", 402.286, "KiB", lambda p: p.dma.mean_bytes / 2**10),
+    ("DMA engine time", "trn1", "bfloat16", "blocked", 50.07, "ms", lambda p: p.dma.engine_time / 1e6),
+    ("DMA active", "trn1", "bfloat16", "blocked", 3.82, "ms", lambda p: p.dma.active / 1e6),
+)
+
 _COMPILED = (  # from source text: kernels of examples/matmul.py that move the same tiles; ms
     ("trn1", "bfloat16", "matmul_tiled", 51.80),
     ("trn1", "bfloat16", "matmul_hoisted", 42.96),
@@ -263,6 +298,10 @@ ROWS = (
     *(
         Row(f"matmul {dtype} {version}", target, "fit", measured, "ms", _matmul(target, dtype, version))
         for target, dtype, version, measured in _MATMULS
+    ),
+    *(
+        Row(f"{name} {dtype} {version}", target, "check", value, unit, _metric(target, dtype, version, metric))
+        for name, target, dtype, version, value, unit, metric in _METRICS
     ),
     *(
         Row(f"compiled {kernel} {dtype}", target, "check", measured, "ms", _compiled(kernel, target, dtype))

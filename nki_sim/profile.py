@@ -72,7 +72,7 @@ class DmaSummary:
         bytes: payload of all of them.
         mean_bytes: of one transfer.
         mean_row_bytes: of one descriptor row.
-        active: ns during which at least one transfer moved data.
+        active: ns during which at least one transfer moved data on any of its DMA engines.
         active_percent: of the total time.
         engine_time: ns of work, summed over the DMA engines.
         queues: transfers by queue.
@@ -291,14 +291,21 @@ def _engine(timeline: Timeline, lane: int) -> EngineSummary:
     if semaphore > 0.0:
         idle["semaphore"] = semaphore
     active = union(start, end)
-    count = sum(
-        2 * timeline.costs[k].parts if timeline.costs[k].columns else 1 for k in np.flatnonzero(mine).tolist()
-    )
+    target = timeline.target
+    count, hidden = 0, 0.0  # machine instructions; ns of those that run under another one of the same matmul
+    for k in np.flatnonzero(mine).tolist():
+        cost = timeline.costs[k]
+        if cost.columns:
+            count += 2 * cost.parts
+            hidden += (cost.parts - 1) * target.tensor_latency
+            hidden += cost.parts * (cost.weights + target.weight_latency)
+        else:
+            count += 1
     return EngineSummary(
         instructions=count,
         active=active,
         active_percent=100.0 * active / timeline.total,
-        instruction_time=float((end - start).sum()),
+        instruction_time=float((end - start).sum()) + hidden,
         idle=idle,
     )
 
@@ -310,7 +317,7 @@ def _dma(timeline: Timeline) -> DmaSummary:
     total = sum(t.total_bytes for t in transfers)
     rows = sum(t.elements for t in transfers)
     lanes, counts = np.unique(timeline.lane[mine], return_counts=True)
-    active = union(timeline.begin[mine], timeline.busy[mine])
+    active = union(timeline.begin[mine], timeline.end[mine] - target.dma_completion)
     return DmaSummary(
         transfers=len(transfers),
         rows=rows,
