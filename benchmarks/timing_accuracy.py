@@ -300,8 +300,8 @@ ROWS = (
         for target, dtype, version, measured in _MATMULS
     ),
     *(
-        Row(f"{name} {dtype} {version}", target, "check", value, unit, _metric(target, dtype, version, metric))
-        for name, target, dtype, version, value, unit, metric in _METRICS
+        Row(f"{name} {dtype} {version}", target, "check", value, unit, _metric(target, dtype, version, of))
+        for name, target, dtype, version, value, unit, of in _METRICS
     ),
     *(
         Row(f"compiled {kernel} {dtype}", target, "check", measured, "ms", _compiled(kernel, target, dtype))
