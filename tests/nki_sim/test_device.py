@@ -84,8 +84,9 @@ def test_without_a_barrier_it_is_a_race_with_both_lines():
     before = x.copy()
     with pytest.raises(NkiError) as caught:
         through_hbm[2](x, False)
-    (found,) = caught.value.diagnostics
-    assert found.code == "NKI-H021"
+    # core 0 also reads what core 1 has not written yet, which the check of unwritten bytes says
+    assert {d.code for d in caught.value.diagnostics} == {"NKI-H021", "NKI-H002"}
+    found = next(d for d in caught.value.diagnostics if d.code == "NKI-H021")
     lines = sorted([found.span.line, found.labels[0].span.line])
     source = open(__file__).read().splitlines()
     assert "dst=shared" in source[lines[0] - 1] and "src=shared" in source[lines[1] - 1]
