@@ -5,8 +5,20 @@
 chosen generation, executed on real bytes and timed.
 """
 
-from nki import collectives, compiler, isa, language, typing
+from nki import builtin, collectives, compiler, dtype, isa, language, tensor, typing
 from nki.kernel import Kernel, jit, simulate
 
-__all__ = ["Kernel", "collectives", "compiler", "isa", "jit", "language", "simulate", "typing"]
+__all__ = [
+    "Kernel",
+    "builtin",
+    "collectives",
+    "compiler",
+    "dtype",
+    "isa",
+    "jit",
+    "language",
+    "simulate",
+    "tensor",
+    "typing",
+]
 __version__ = "0.1.0"

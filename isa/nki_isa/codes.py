@@ -140,6 +140,9 @@ _ROWS = (
     # --- unsupported
     Code("NKI-U001", "too many cores", "A launch runs on the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),
+    # --- validation: functions of nki.language
+    Code("NKI-V140", "no instruction for a function", "A function of nki.language compiles to instructions the hardware has."),
+    Code("NKI-V141", "dimensions not reducible", "Reductions take the last dimensions, without the partitions."),
     Code("NKI-V131", "part of an accumulation", "One matmul overwrites, or accumulates onto, all of its destination."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index stays inside the dimension it indexes."),

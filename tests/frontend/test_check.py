@@ -153,11 +153,6 @@ import neuronxcc.nki.language as old
 def kernel(a):
     old.store(a, old.load(a))
 """,
-    "not_modelled": """
-@nki.jit
-def kernel(a):
-    nl.gather_flattened(a, a)
-""",
     "places": """
 @nki.jit
 def kernel(a):

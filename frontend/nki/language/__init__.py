@@ -2,9 +2,18 @@
 
 from typing import Any
 
-from nki_isa.dtypes import DTYPES, DType
-from nki_isa.tensor import MemoryRegion, NkiTensor
-
+from nki.language.composed import (
+    ceil,
+    cos,
+    floor,
+    logical_not,
+    negative,
+    rms_norm,
+    softmax,
+    tan,
+    trunc,
+    where,
+)
 from nki.language.creation import (
     empty_like,
     full,
@@ -15,16 +24,7 @@ from nki.language.creation import (
     zeros,
     zeros_like,
 )
-from nki.language.functions import (
-    FUNCTIONS,
-    REDUCTIONS,
-    broadcast_to,
-    expand_dims,
-    load,
-    matmul,
-    store,
-    transpose,
-)
+from nki.language.functions import FUNCTIONS, divide, fmod, mod
 from nki.language.iteration import (
     affine_range,
     device_print,
@@ -39,7 +39,19 @@ from nki.language.iteration import (
     static_range,
     while_loop,
 )
+from nki.language.movement import (
+    broadcast_to,
+    expand_dims,
+    gather_flattened,
+    load,
+    load_transpose2d,
+    matmul,
+    store,
+    transpose,
+)
 from nki.language.objects import NKIObject
+from nki.language.random_numbers import dropout, rand, random_seed
+from nki.language.reductions import all, max, mean, min, prod, sum, var
 from nki.language.regions import (
     hbm,
     is_hbm,
@@ -52,11 +64,13 @@ from nki.language.regions import (
     shared_hbm,
     tile_size,
 )
+from nki_isa.dtypes import DTYPES, DType
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)
 globals().update(FUNCTIONS)
-globals().update(REDUCTIONS)
+range = static_range
 
 
 def __getattr__(name: str) -> Any:
@@ -69,43 +83,68 @@ __all__ = [
     "NKIObject",
     "NkiTensor",
     "affine_range",
+    "all",
     "bool_",
     "broadcast_to",
+    "ceil",
+    "cos",
     "device_print",
+    "divide",
+    "dropout",
     "ds",
     "dynamic_range",
     "empty_like",
     "expand_dims",
+    "floor",
+    "fmod",
     "fori_loop",
     "full",
+    "gather_flattened",
     "hbm",
     "is_hbm",
     "is_on_chip",
     "is_psum",
     "is_sbuf",
     "load",
+    "load_transpose2d",
+    "logical_not",
     "matmul",
+    "max",
+    "mean",
+    "min",
+    "mod",
     "ndarray",
+    "negative",
     "no_reorder",
     "num_programs",
     "ones",
     "private_hbm",
+    "prod",
     "program_id",
     "program_ndim",
     "psum",
+    "rand",
+    "random_seed",
+    "range",
+    "rms_norm",
     "sbuf",
     "sequential_range",
     "shared_constant",
     "shared_hbm",
     "shared_identity_matrix",
+    "softmax",
     "static_range",
     "store",
+    "sum",
+    "tan",
     "tile_size",
     "transpose",
+    "trunc",
+    "var",
+    "where",
     "while_loop",
     "zeros",
     "zeros_like",
     *DTYPES,
     *FUNCTIONS,
-    *REDUCTIONS,
 ]

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki.compiler.recorder import current, is_recording
 from nki_isa.diagnostics import NkiValidationError, error
 from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.instruction import Engine as engine
 from nki_isa.target import default_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
-
-from nki.compiler.recorder import current, is_recording
 
 tensor_engine = engine.tensor
 vector_engine = engine.vector

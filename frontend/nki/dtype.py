@@ -1,0 +1,8 @@
+"""The data types, by the module path that published kernels annotate with and import from."""
+
+from nki_isa.dtypes import DTYPES
+
+bool_ = DTYPES["bool"]
+globals().update(DTYPES)
+
+__all__ = ["bool_", *DTYPES]

@@ -1,0 +1,170 @@
+"""Functions that take several instructions: rounding, cosine and tangent, selection, normalisation.
+
+The vendor publishes what they compute, not their instructions; each docstring gives ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nki.language.emitting import activation, emit, require_tile, tensor_scalar, tensor_tensor, tile_like
+from nki.language.movement import broadcast_to, retyped
+from nki.language.reductions import reduce_tile, reduced_size
+from nki_isa.dtypes import DTYPES, as_dtype
+from nki_isa.operators import OPERATORS
+from nki_isa.tensor import NkiTensor
+
+_FLOAT32 = DTYPES["float32"]
+_INTEGERS_ONLY = 2.0**23  # from here on every float32 is an integer
+
+
+def negative(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """``-x`` (``tensor_scalar`` with -1)."""
+    require_tile("negative", x)
+    return tensor_scalar(x, "multiply", -1.0, dtype=dtype)
+
+
+def logical_not(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """``x xor 1`` (``tensor_scalar``); `x` holds 0 and 1."""
+    require_tile("logical_not", x)
+    return tensor_scalar(x, "logical_xor", 1.0, dtype=dtype)
+
+
+def cos(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Cosine: ``1 - 2 sin(x / 2)**2``, so that the sine's range of [-pi, pi] serves `x` in [-2 pi, 2 pi].
+
+    One ``activation`` (sin), ``tensor_tensor`` and ``tensor_scalar``.
+    """
+    require_tile("cos", x)
+    half = activation("sin", x, _FLOAT32, scale=0.5)
+    square = tensor_tensor(half, "multiply", half)
+    return tensor_scalar(square, "multiply", -2.0, "add", 1.0, dtype=x.dtype if dtype is None else dtype)
+
+
+def tan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Tangent: sine by the ``reciprocal`` of cosine; `x` in [-pi, pi]."""
+    require_tile("tan", x)
+    inverse = tile_like(x, _FLOAT32)
+    emit("reciprocal", inverse, cos(x, _FLOAT32))
+    return tensor_tensor(
+        activation("sin", x, _FLOAT32), "multiply", inverse, dtype=x.dtype if dtype is None else dtype
+    )
+
+
+def floor(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """The largest integer that is not above `x`: rounded to int32, less 1 where that is above `x`."""
+    return _rounded("floor", x, dtype, "greater", "subtract")
+
+
+def ceil(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """The smallest integer that is not below `x`: rounded to int32, plus 1 where that is below `x`."""
+    return _rounded("ceil", x, dtype, "less", "add")
+
+
+def trunc(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """The integer part of `x`: the floor of its size, with its sign."""
+    require_tile("trunc", x)
+    size = _rounded("trunc", activation("abs", x, _FLOAT32), _FLOAT32, "greater", "subtract")
+    sign = activation("sign", x, _FLOAT32)
+    return tensor_tensor(size, "multiply", sign, dtype=x.dtype if dtype is None else dtype)
+
+
+def _rounded(function: str, x: NkiTensor, dtype: Any, missed: str, correct: str) -> NkiTensor:
+    """`x` cast to int32, which rounds to nearest, and corrected by 1 where that `missed`.
+
+    Beyond 2**23, where int32 may saturate and every float32 is an integer, `x` stays as it is.
+    """
+    require_tile(function, x)
+    whole = tile_like(x, "int32")
+    emit("tensor_copy", whole, x)
+    nearest = tile_like(x, _FLOAT32)
+    emit("tensor_copy", nearest, whole)
+    off = tensor_tensor(nearest, missed, x)
+    corrected = tensor_tensor(nearest, correct, off)
+    result = tile_like(x, _FLOAT32)
+    emit("tensor_copy", result, x)
+    size = activation("abs", x, _FLOAT32)
+    emit(
+        "tensor_copy_predicated",
+        result,
+        corrected,
+        tensor_scalar(size, "less", _INTEGERS_ONLY, dtype="uint8"),
+    )
+    return retyped(result, x.dtype if dtype is None else dtype)
+
+
+def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+    """`x` where `condition` is not 0, else `y`; each a tile of the shape of `condition` or a number.
+
+    A ``tensor_scalar`` makes the condition a predicate, a ``tensor_copy`` (``memset`` for a number)
+    brings `y`, a ``tensor_copy_predicated`` writes `x` over it. The result has the dtype of `x`, or of
+    `y` if `x` is a number.
+    """
+    require_tile("where", condition)
+    typed = next((v for v in (x, y) if isinstance(v, NkiTensor)), condition)
+    kind = as_dtype(typed.dtype if dtype is None else dtype)
+    predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8")
+    result = tile_like(condition, kind)
+    emit("tensor_copy" if isinstance(y, NkiTensor) else "memset", result, y)
+    emit("tensor_copy_predicated", result, retyped(x, kind) if isinstance(x, NkiTensor) else x, predicate)
+    return result
+
+
+def softmax(x: NkiTensor, axis: Any = -1, dtype: Any = None) -> NkiTensor:
+    """``exp(x - max) / sum(exp(x - max))`` over the last free dimensions given by `axis`.
+
+    Two ``tensor_reduce``, an ``activation`` (exp), a ``reciprocal`` and two ``tensor_tensor`` with a
+    broadcast view. Intermediate tiles are float32.
+
+    Raises:
+        NkiError: NKI-V141 for other dimensions.
+    """
+    require_tile("softmax", x)
+    largest = reduce_tile("softmax", "maximum", x, axis, _FLOAT32)
+    shifted = tile_like(x, _FLOAT32)
+    emit("tensor_tensor", shifted, x, broadcast_to(largest, x.shape), OPERATORS["subtract"])
+    powers = activation("exp", shifted)
+    total = reduce_tile("softmax", "add", powers, axis, _FLOAT32)
+    inverse = tile_like(total)
+    emit("reciprocal", inverse, total)
+    return tensor_tensor(
+        powers, "multiply", broadcast_to(inverse, x.shape), dtype=x.dtype if dtype is None else dtype
+    )
+
+
+def rms_norm(
+    x: NkiTensor,
+    w: NkiTensor,
+    axis: Any,
+    n: int,
+    epsilon: float = 1e-06,
+    dtype: Any = None,
+    compute_dtype: Any = None,
+) -> NkiTensor:
+    """``x / sqrt(sum(x**2) / n + epsilon) * w``.
+
+    ``activation`` (square), ``tensor_reduce``, ``tensor_scalar``, ``activation`` (rsqrt) and two
+    ``tensor_tensor``.
+
+    Args:
+        x: a tile.
+        w: weights: a tile of the shape of `x`, or of size 1 where they repeat.
+        axis: the last free dimensions.
+        n: number of values summed.
+        epsilon: added to the mean.
+        dtype: of the result; that of `x` unless given.
+        compute_dtype: of intermediate tiles; float32 unless given.
+
+    Raises:
+        NkiError: NKI-V141 for other dimensions; NKI-V103 where `w` does not broadcast to `x`.
+    """
+    require_tile("rms_norm", x)
+    require_tile("rms_norm", w)
+    inner = _FLOAT32 if compute_dtype is None else compute_dtype
+    reduced_size("rms_norm", x, axis)
+    total = reduce_tile("rms_norm", "add", activation("square", x, inner), axis, _FLOAT32)
+    mean = tensor_scalar(total, "multiply", 1.0 / n, "add", epsilon)
+    scaled = tensor_tensor(x, "multiply", broadcast_to(activation("rsqrt", mean), x.shape), inner)
+    return tensor_tensor(
+        scaled, "multiply", broadcast_to(w, x.shape), dtype=x.dtype if dtype is None else dtype
+    )
