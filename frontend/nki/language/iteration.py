@@ -5,14 +5,15 @@ from __future__ import annotations
 import builtins
 import contextlib
 from collections.abc import Callable, Iterator
+from types import NoneType
 from typing import Any
 
+import numpy as np
+from nki.compiler.recorder import current
 from nki_isa.diagnostics import error
 from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import NkiTensor, VirtualRegister, ds
-
-from nki.compiler.recorder import current
 
 
 def _static(name: str) -> Callable[..., builtins.range]:
@@ -24,6 +25,12 @@ def _static(name: str) -> Callable[..., builtins.range]:
                     f"{name} got a register as a bound; it is unrolled at specialization",
                     help="use nl.dynamic_range or nl.fori_loop for bounds known at run time",
                 )
+            if not isinstance(bound, (int, np.integer, NoneType)) or (bound is None and bound is not stop):
+                raise error(
+                    "NKI-V124", f"a bound of {name} is {bound!r}, not an int", help="divide with // so that it stays an int"
+                )
+        if step == 0:
+            raise error("NKI-V124", f"the step of {name} is 0", help="give a step other than 0")
         return builtins.range(start) if stop is None else builtins.range(start, stop, step)
 
     make.__name__ = make.__qualname__ = name
