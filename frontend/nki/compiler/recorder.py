@@ -75,6 +75,7 @@ class Recorder:
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
         self._reported: set[tuple[str, Span | None]] = set()
+        self._left: list[Loop | While] = []  # loops left with break or return
         self._memo = Memo(target)
         self._edges: list[Edge] = []
         self._no_reorder = 0  # how many no_reorder blocks are open
@@ -182,22 +183,13 @@ class Recorder:
             self._body = self._open[-1].body if self._open else self.program.body
             if last is region:
                 return
-            self._left_early(last)
+            self._left.append(last)
 
     def abandon(self, region: Loop | While) -> None:
-        """`region` was left with break or return: keep that error, and go on after it."""
+        """`region` was left before its end, by break or return or by an error on its way out."""
         if region in self._open:
             self.close(region)
-            self._left_early(region)
-
-    def _left_early(self, region: Loop | While) -> None:
-        self.report(
-            error(
-                "NKI-L014",
-                "a loop that runs on the device was left with break or return",
-                help="device loops run their whole body; end a while loop by loading 0 into its register",
-            ).at(region.stack[-1].span if region.stack else None, region.stack)
-        )
+            self._left.append(region)
 
     def loop(
         self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, frozen: bool = True
@@ -228,6 +220,13 @@ class Recorder:
         """
         while self._open:
             self.abandon(self._open[-1])
+        for region in self._left:
+            found = error(
+                "NKI-L014",
+                "a loop that runs on the device was left with break or return",
+                help="device loops run their whole body; end a while loop by loading 0 into its register",
+            )
+            self.report(found.at(region.stack[-1].span if region.stack else None, region.stack))
         try:
             apply_schedule(self.program, schedule, self._edges)
         except NkiError as found:

@@ -208,18 +208,19 @@ def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) 
         if inside is not None:
             raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
         if isinstance(failed, AssertionError):
-            found = error("NKI-L020", str(failed) or _false_assertion(failed))
+            recorder.report(_failed_assertion(failed))
         else:
-            found = error("NKI-L021", f"{type(failed).__name__}: {failed}")
-        recorder.report(_placed(found, failed))
+            recorder.report(_placed(error("NKI-L021", f"{type(failed).__name__}: {failed}"), failed))
         return None, failed
 
 
-def _placed(found: NkiError, raised: BaseException) -> NkiError:
-    """`found` at the user's line that `raised` came from, with the calls that led there."""
+def _placed(found: NkiError, raised: BaseException, span: Span | None = None) -> NkiError:
+    """`found` at the user's line that `raised` came from, or at `span` in it, with the calls that led there."""
     stack = stack_of_traceback(raised.__traceback__)
     if not stack:
         return found
+    if span is not None:
+        stack = (*stack[:-1], replace(stack[-1], span=span))
     if len(stack) <= 2 * _SHOWN_FRAMES + 1:
         return found.at(stack[-1].span, stack)
     left_out = f"{len(stack) - 2 * _SHOWN_FRAMES} calls between them are left out"
@@ -252,17 +253,19 @@ def _internal(message: str, function: str, raised: BaseException) -> NkiError:
     return _placed(found, raised)
 
 
-def _false_assertion(failed: AssertionError) -> str:
-    """What to say of an ``assert`` without a text: its condition, where it is on one line."""
+def _failed_assertion(failed: AssertionError) -> NkiError:
+    """NKI-L020 at the condition of the ``assert``, with the user's text; without one, the condition itself."""
     for step in steps(failed.__traceback__):
         code, line = step.tb_frame.f_code, step.tb_lineno
-    condition = "the condition"
     statement = statement_at(code, line) if is_kernel_code(code) else None
-    if isinstance(statement, tree.Assert) and statement.test.lineno == statement.test.end_lineno:
-        test = statement.test
-        lines = text_of(code.co_filename).splitlines()
-        condition = f"`{lines[test.lineno - 1][test.col_offset : test.end_col_offset]}`"
-    return f"{condition} is false for these shapes and values"
+    span, condition = None, "the condition"
+    if isinstance(statement, tree.Assert):
+        span = statement.test.span(code.co_filename)
+        if span.line == span.end_line:
+            text = text_of(code.co_filename).splitlines()[span.line - 1]
+            condition = f"`{text[span.column - 1 : span.end_column - 1]}`"
+    message = str(failed) or f"{condition} is false for these shapes and values"
+    return _placed(error("NKI-L020", message), failed, span)
 
 
 # --- results

@@ -132,10 +132,10 @@ def _place_of_line(code: CodeType, offset: int) -> Place:
 
 
 def statement_at(code: CodeType, line: int) -> tree.stmt | None:
-    """The innermost statement that `line` of kernel source lies in."""
+    """The innermost statement that `line` of kernel source lies in; of several on one line, the first."""
     found = None
     for statement in _statements(_KERNEL_CODES[id(code)].definition.body):
-        if statement.lineno <= line <= statement.end_lineno:
+        if statement.lineno <= line <= statement.end_lineno and (found is None or statement.lineno > found.lineno):
             found = statement  # inner ones come after those around them
     return found
 
