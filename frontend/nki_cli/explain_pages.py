@@ -52,8 +52,8 @@ _CALL = "\n\nkernel(np.ones((128, 512), np.float32))\n"
 
 #: What is to be known about snippets that are no whole files.
 FRAME = (
-    "Lines without imports stand in a kernel: `x` is its argument, float32[128, 512] in HBM, and `tile` a copy "
-    "of it in SBUF. Definitions without imports stand after `import nki`, `nki.isa as nisa`, "
+    "Lines without imports stand in a kernel: `x` is its argument, float32[128, 512] in HBM, and `tile` a "
+    "copy of it in SBUF. Definitions without imports stand after `import nki`, `nki.isa as nisa`, "
     "`nki.language as nl` and `numpy as np`."
 )
 
@@ -122,9 +122,10 @@ class Page:
         """The snippets of one kind."""
         return [snippet for snippet in self.snippets if snippet.kind is kind]
 
-    def markdown(self, level: int = 2) -> str:
-        """The page, with its heading at `level`."""
-        parts = [f"{'#' * level} {self.row.code}: {self.row.title}", f"**{self.row.rule}**", self.why]
+    def markdown(self, docs: str = "") -> str:
+        """The page as Markdown; its links are relative to the folder of documentation, which is at `docs`."""
+        why = self.why.replace("](", f"]({docs}")
+        parts = [f"## {self.row.code}: {self.row.title}", f"**{self.row.rule}**", why]
         for snippet in self.snippets:
             parts.append(f"{heading(snippet)}:")
             parts.append(f"```{snippet.language}\n{snippet.text}```")
@@ -161,7 +162,7 @@ def pages() -> dict[str, Page]:
     """Every page by code, in the order of the files."""
     found: dict[str, Page] = {}
     for category in Category:
-        file = resources.files("nki_cli").joinpath("pages", f"{category.value}.md")
+        file = resources.files("nki_cli") / "pages" / f"{category.value}.md"
         for page in parse(file.read_text(encoding="utf-8")):
             if page.row.code in found or page.row.category is not category:
                 raise MalformedPage(f"{page.row.code} stands in {category.value}.md or twice")

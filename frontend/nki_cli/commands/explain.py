@@ -1,4 +1,4 @@
-"""``nki-sim explain CODE``: what a diagnostic code means."""
+"""``nki-sim explain CODE``: the page of a diagnostic code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.syntax import Syntax
 from rich.text import Text
 
+from nki_cli.explain_pages import FRAME, Kind, Page, heading, pages
 from nki_cli.options import ColorOption, FormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.codes import CODES, Code
@@ -19,20 +23,27 @@ def explain(
     code: Annotated[
         str, typer.Argument(metavar="CODE", help="For example NKI-V103, or V103.", show_default=False)
     ],
+    example: Annotated[
+        Kind | None,
+        typer.Option(help="Print only this example, as a whole file.", show_default=False),
+    ] = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
 ) -> None:
-    """Say what a diagnostic code means and which rule it stands for."""
+    """Say what a diagnostic code means, why its rule exists, and what is wrong and right."""
     screen = Screen.open(format, no_color)
     row = find(code)
     if row is None:
         near = difflib.get_close_matches(_spelled(code), CODES, 3)
         remedy = f"did you mean {', '.join(near)}?" if near else "a code looks like NKI-V103"
         screen.fail([Diagnostic("NKI-L032", f"{code!r} is not a diagnostic code", help=remedy)])
-    if screen.format is Format.json:
-        screen.json({"code": row.code, "category": row.category.value, "title": row.title, "rule": row.rule})
+    page = pages()[row.code]
+    if example is not None:
+        _print_example(screen, page, example)
+    elif screen.format is Format.json:
+        screen.json(page.as_dict())
     else:
-        screen.show(Text.assemble((row.code, "bold"), f" ({row.category.value}): {row.title}"), "", row.rule)
+        screen.show(*_layout(page))
 
 
 def find(code: str) -> Code | None:
@@ -43,3 +54,37 @@ def find(code: str) -> Code | None:
 def _spelled(code: str) -> str:
     short = re.sub(r"^NKI[-_ ]?", "", code.strip().upper())
     return f"NKI-{short}"
+
+
+def _print_example(screen: Screen, page: Page, kind: Kind) -> None:
+    found = page.examples(kind)
+    if not found:
+        message = f"{page.row.code} has no {kind.value} example: nothing a user writes leads to it"
+        screen.fail([Diagnostic("NKI-L032", message)])
+    screen.out.file.write(found[0].source())
+
+
+def _layout(page: Page) -> list[RenderableType]:
+    row = page.row
+    lines: list[RenderableType] = [
+        Text.assemble((row.code, "bold"), f" ({row.category.value}): {row.title}"),
+        "",
+        row.rule,
+        "",
+        *_paragraphs(page.why),
+    ]
+    for snippet in page.snippets:
+        code = Syntax(snippet.text.rstrip("\n"), snippet.language, background_color="default")
+        lines += [Text(_plain(heading(snippet)), "bold"), Padding(code, (0, 0, 0, 4)), ""]
+    if any(snippet.is_framed for snippet in page.snippets):
+        lines += [Text(_plain(FRAME)), ""]
+    return [*lines, Text(_plain(f"Source: {page.source}"))]
+
+
+def _paragraphs(markdown: str) -> list[RenderableType]:
+    return [part for text in markdown.split("\n\n") for part in (Text(_plain(" ".join(text.split()))), "")]
+
+
+def _plain(markdown: str) -> str:
+    """Markdown without its signs: the target of a link stands behind its words."""
+    return re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r"\1 (docs/\2)", markdown).replace("`", "")

@@ -1,0 +1,87 @@
+"""Prints the diagnostic codes as documentation: an index of all, and one file of pages per category.
+
+Write them anew with ``python -m nki_cli.explain_docs docs``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from nki_cli.explain_pages import FRAME, pages
+from nki_isa.codes import CODES, Category
+
+_MARK = "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and nki_isa/codes.py. -->"
+
+#: Whose business each category is.
+MEANING = {
+    Category.language: "The text of the kernel, or a use of the tools: what the language has and lacks.",
+    Category.validation: "One instruction, tensor or view: what the hardware and its API accept.",
+    Category.memory: "SBUF and PSUM: what fits, and where.",
+    Category.hazard: "What only running shows: races, unwritten bytes, indices outside of tensors.",
+    Category.numeric: "What the numbers show.",
+    Category.unsupported: "Real, and not modelled by this project: refused by name, not guessed.",
+    Category.internal: "A mistake of this project, not of the kernel. Please report it.",
+}
+
+_HEAD = f"""\
+# Errors
+
+{_MARK}
+
+Every finding has a code, your own line, the rule with its numbers, and a remedy. A code never changes its
+meaning. Its page says why the rule exists, with a wrong and a right example and the source of the rule;
+`nki-sim explain CODE` prints it, and `nki-sim explain CODE --example right` an example as a whole file.
+
+A kernel either runs or is refused with one of these codes. A Python traceback from inside the simulator is
+a mistake of ours.
+
+{FRAME}
+"""
+
+
+def files() -> dict[str, str]:
+    """The text of each file by its path in the folder of documentation."""
+    found = {"errors.md": _index()}
+    for category in Category:
+        own = [page for page in pages().values() if page.row.category is category]
+        meaning = f"{MEANING[category]} [All codes](../errors.md)."
+        text = [f"# Errors: {category.value}", _MARK, meaning, FRAME]
+        text += [page.markdown(docs="../") for page in own]
+        found[f"errors/{category.value}.md"] = "\n\n".join(text)
+    return found
+
+
+def _index() -> str:
+    parts = [_HEAD]
+    for category in Category:
+        rows = [row for row in CODES.values() if row.category is category and row.code in pages()]
+        table = ["| code | title | rule |", "|---|---|---|"]
+        for row in sorted(rows, key=lambda row: row.code):
+            link = f"errors/{category.value}.md#{_anchor(f'{row.code}: {row.title}')}"
+            table.append(f"| [{row.code}]({link}) | {_cell(row.title)} | {_cell(row.rule)} |")
+        parts.append(f"## {category.value.capitalize()}\n\n{MEANING[category]}\n")
+        parts.append("\n".join([*table, ""]))
+    return "\n".join(parts)
+
+
+def _anchor(heading: str) -> str:
+    """Where GitHub's and most other renderers put a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def write(folder: Path) -> None:
+    """Write every file into `folder`."""
+    for name, text in files().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
