@@ -8,10 +8,11 @@ what the card may do otherwise than meant; notes are worth knowing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.program import Program
-from nki_sim.device import Watcher, execute_all
+from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import ZEROS, Array, Placement
 from nki_sim.sanitize.aliasing import Aliasing
@@ -75,12 +76,13 @@ def execute_checked(
     checks: frozenset[str] = DEFAULT,
     strict: bool = False,
     observers: Sequence[Iterable[Observer]] = (),
+    meetings: Iterable[Meeting] = (),
     fill: int = ZEROS,
 ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
     """Run `programs`, one for each core, and check them.
 
     Args:
-        programs, placements, inputs, observers, fill: as for :func:`nki_sim.device.execute_all`.
+        programs, placements, inputs, observers, meetings, fill: as for :func:`nki_sim.device.execute_all`.
         checks: classes of :data:`CHECKS`.
         strict: True makes every finding an error.
 
@@ -92,11 +94,11 @@ def execute_checked(
     """
     run = _Run(programs, placements, checks)
 
-    def execute(watcher: Watcher, observers: Sequence[Iterable[Observer]] = ()) -> ExecutionResult:
-        return execute_all(programs, placements, inputs, observers=observers, watcher=watcher, fill=fill)
+    def execute(watcher: Watcher, **observed: Any) -> ExecutionResult:
+        return execute_all(programs, placements, inputs, watcher=watcher, fill=fill, **observed)
 
     try:
-        result = execute(run, observers)
+        result = execute(run, observers=observers, meetings=meetings)
     except NkiError as refused:
         raise NkiError([*refused.diagnostics, *run.findings.diagnostics(strict=strict)]) from None
     if not strict:
@@ -154,6 +156,7 @@ class _Run:
         """Look at what was left behind."""
         for numbers in self._numbers:
             numbers.finish()
+        self.findings.drop_turns()
         first = self._surveys[0]
         if "outputs" in self._checks:
             check_outputs(self._surveys, self._watches[0].shadow, self.findings)

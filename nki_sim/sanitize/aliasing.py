@@ -90,7 +90,7 @@ class Aliasing:
         self._findings.add(
             key,
             "NKI-H005",
-            f"{instruction.opcode} writes {operand_of(instruction, dst)} over "
+            f"{instruction.opcode} writes {operand_of(instruction, dst, written=True)} over "
             f"{operand_of(instruction, src)}, which it reads {order.value}: it would read its own output",
             stack=instruction.stack,
             labels=(

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
-from nki_isa.instruction import Instruction
+from nki_isa.instruction import Instruction, Role
 from nki_isa.tensor import NkiTensor, Storage
 
 #: Kinds of findings kept; a kernel wrong in more places than this is reported for the first of them.
@@ -36,15 +36,21 @@ def done_by(instruction: Instruction | None, what: str) -> tuple[Label, ...]:
     return (Label(span, what),) if span else ()
 
 
-def operand_of(instruction: Instruction, tensor: NkiTensor) -> str:
-    """The name of the operand `tensor` is, with what it belongs to: ``data1 (t[128, 512])``."""
+def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = False) -> str:
+    """The name of the operand `tensor` is, with what it belongs to: ``data1=t[128, 512]``.
+
+    Args:
+        written: True for what the instruction writes, False for what it reads.
+    """
     shape = ", ".join(map(str, tensor.shape))
     text = f"{tensor.name}[{shape}]"
-    for field_, value in instruction.operands():
-        if value is tensor:
-            return f"{field_.name}={text}"
-        if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
-            return f"{field_.name} {text}"
+    other = Role.read if written else Role.write
+    for operand, value in instruction.operands():
+        if operand.role is not other:
+            if value is tensor:
+                return f"{operand.name}={text}"
+            if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
+                return f"{operand.name} {text}"
     return f"the index {text}"
 
 
@@ -53,16 +59,26 @@ def site(instruction: Instruction, storage: Storage) -> Hashable:
     return line_of(instruction.stack) or instruction, line_of(storage.stack) or storage.index
 
 
+def pair_of(one: Storage, other: Storage) -> Hashable:
+    """Two tensors, told apart by the lines that allocate them."""
+    return frozenset(line_of(s.stack) or s.index for s in (one, other))
+
+
 @dataclass(slots=True)
 class Findings:
     """Diagnostics in the order they were found, the first of each key.
 
     Attributes:
+        by_key: the diagnostics.
         counts: how often each was found.
+        conflicts: pairs of allocation lines of tensors that overwrote each other.
+        turns: such pairs by the key of a finding about their order.
     """
 
     by_key: dict[Hashable, Diagnostic] = field(default_factory=dict)
     counts: dict[Hashable, int] = field(default_factory=dict)
+    conflicts: set[Hashable] = field(default_factory=set)
+    turns: dict[Hashable, Hashable] = field(default_factory=dict)
 
     def known(self, key: Hashable) -> bool:
         """Count another occurrence of `key`; True if it need not be described again."""
@@ -95,6 +111,12 @@ class Findings:
             stack=stack,
             severity=severity,
         )
+
+    def drop_turns(self) -> None:
+        """Leave out what is said about the order of tensors that are known to overwrite each other."""
+        for key, pair in self.turns.items():
+            if pair in self.conflicts:
+                self.by_key.pop(key, None)
 
     def lower(self, key: Hashable, severity: Severity, why: str) -> None:
         """Make a finding less severe, saying why."""

@@ -65,7 +65,8 @@ class Numbers:
         self._findings.add(
             key,
             "NKI-N002",
-            f"{instruction.opcode} writes {what} to {operand_of(instruction, tensor)}, and reads {read}",
+            f"{instruction.opcode} writes {what} to {operand_of(instruction, tensor, written=True)}, "
+            f"and reads {read}",
             stack=instruction.stack,
             labels=allocated(tensor.storage),
             help="look at what it reads: a division by zero, a logarithm or square root of a negative "

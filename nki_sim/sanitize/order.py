@@ -22,7 +22,7 @@ from nki_isa.diagnostics import Severity
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import Placement
-from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of, operand_of
+from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of
 from nki_sim.sanitize.shadow import Bools, Written, bytes_of
 from nki_sim.sanitize.survey import NEVER, Survey
 
@@ -113,11 +113,12 @@ class Ordering:
     def _check(self, access: _Access, clock: Clock) -> None:
         index = access.tensor.storage.index
         for rival in self._pairs[index]:
-            for before in self._accesses[rival.storage.index]:
+            for before in reversed(self._accesses[rival.storage.index]):
                 unordered = clock.get(before.component, 0) < before.time
                 conflict = unordered and (before.is_write or access.is_write)
                 if conflict and self._meet(access.tensor, before.tensor):
                     self._report(access, before)
+                    break
         log = self._accesses[index]
         log.append(access)
         del log[:-_MOST_ACCESSES]
@@ -132,9 +133,11 @@ class Ordering:
 
     def _report(self, access: _Access, before: _Access) -> None:
         now, then = access.instruction, before.instruction
-        key = ("NKI-H004", line_of(now.stack) or now, line_of(then.stack) or then)
+        pair = pair_of(access.tensor.storage, before.tensor.storage)
+        key = ("NKI-H004", pair)
         if self._findings.known(key):
             return
+        self._findings.turns[key] = pair
         kind = (
             ("write after write" if before.is_write else "write after read")
             if access.is_write
@@ -143,8 +146,7 @@ class Ordering:
         self._findings.add(
             key,
             "NKI-H004",
-            f"{kind}: {now.opcode} on {_where(now)} {_does(access)} {operand_of(now, access.tensor)}, "
-            f"{then.opcode} on {_where(then)} before it {_does(before)} {operand_of(then, before.tensor)}; "
+            f"{kind}: {_told(access)}, before it {_told(before)}; "
             "the tensors have bytes in common, and nothing but the text orders the two",
             stack=now.stack,
             labels=(
@@ -157,6 +159,12 @@ class Ordering:
             notes=(f"{described(access.tensor.storage)} and {described(before.tensor.storage)} take turns",),
             severity=Severity.warning,
         )
+
+
+def _told(access: _Access) -> str:
+    instruction = access.instruction
+    operand = operand_of(instruction, access.tensor, written=access.is_write)
+    return f"{instruction.opcode} on {_where(instruction)} {_does(access)} {operand}"
 
 
 def _does(access: _Access) -> str:

@@ -123,7 +123,8 @@ class Accumulations:
         self._findings.add(
             key,
             "NKI-H006",
-            f"{instruction.opcode} accumulates onto {operand_of(instruction, tensor)}, of which "
+            f"{instruction.opcode} accumulates onto {operand_of(instruction, tensor, written=True)}, of "
+            "which "
             f"{regions(missing)} holds no result of a matmul; {by}",
             stack=instruction.stack,
             labels=(
@@ -146,9 +147,9 @@ class Accumulations:
         self._findings.add(
             key,
             "NKI-H007",
-            f"{instruction.opcode} adds to {operand_of(instruction, tensor)} after {reader.opcode} read "
-            f"{described(read.storage)}: what was read is not the whole sum, and what is added comes on top "
-            "of it",
+            f"{instruction.opcode} adds to {operand_of(instruction, tensor, written=True)} after "
+            f"{reader.opcode} read {described(read.storage)}: what was "
+            "read is not the whole sum, and what is added comes on top of it",
             stack=instruction.stack,
             labels=(
                 *done_by(reader, "read here"),
@@ -186,7 +187,8 @@ class Accumulations:
         self._findings.add(
             key,
             "NKI-H008",
-            f"{instruction.opcode} adds to {operand_of(instruction, tensor)} in PSUM bank {bank} after "
+            f"{instruction.opcode} adds to {operand_of(instruction, tensor, written=True)} in PSUM bank "
+            f"{bank} after "
             f"another accumulation, into {described(other.storage)}, began in that bank",
             stack=instruction.stack,
             labels=(

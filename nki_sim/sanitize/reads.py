@@ -17,7 +17,7 @@ from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Array, Memory, Placement
-from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
+from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
 from nki_sim.sanitize.shadow import _ONES, Bools, Shadow, Written, regions
 from nki_sim.sanitize.survey import Survey
 
@@ -180,6 +180,7 @@ class Reads:
                 labels = (*labels, *done_by(state.last, what))
         else:
             writer, thief = taken
+            self._findings.conflicts.add(pair_of(storage, thief))
             message = (
                 f"{reader}: {count} of {_total(tensor)} bytes were overwritten through {described(thief)}, "
                 f"which has bytes in common with {storage.name}"
