@@ -20,6 +20,7 @@ from nki.compiler import tree
 from nki.compiler.parse import parse
 
 _texts: dict[str, str] = {}
+_decorated: dict[int, CodeType] = {}  # by id; held, so that ids stay their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,13 @@ _definitions: dict[int, _Definitions] = {}
 
 
 def remember(function: FunctionType) -> None:
-    """Keep the text of the file that `function` stands in as it is now, where there is one."""
-    text = _read(function.__code__.co_filename, function.__module__)
-    if text:
-        _texts[function.__code__.co_filename] = text
+    """Keep the text of the file that `function` stands in as it is now, the first time it is decorated."""
+    code = function.__code__
+    if id(code) not in _decorated:
+        _decorated[id(code)] = code
+        text = _read(code.co_filename, function.__module__)
+        if text:
+            _texts[code.co_filename] = text
 
 
 def text_of(filename: str, module: str | None = None, code: CodeType | None = None) -> str:
