@@ -20,7 +20,8 @@ import numpy as np
 from nki_isa.target import as_target
 from nki_sim.device import execute
 from nki_sim.place import place
-from nki_sim.timing import Scoreboard, simulate
+from nki_sim.core_times import simulate
+from nki_sim.timing import Scoreboard
 
 from nki.compiler.specialize import specialize_call
 

@@ -21,9 +21,11 @@ from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
+from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, Storage
 from numpy.typing import NDArray
 
+from nki_sim import blas
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import ZEROS, Placement
 from nki_sim.races import RaceDetector
@@ -80,6 +82,7 @@ def execute_all(
     watcher: Watcher | None = None,
     races: bool = True,
     fill: int = ZEROS,
+    target: Target | None = None,
 ) -> ExecutionResult:
     """Run `programs`, one for each core, on `inputs`.
 
@@ -93,6 +96,7 @@ def execute_all(
         watcher: looks into the machines' memories before, during and after the run.
         races: report unordered accesses of two cores to the same bytes of shared HBM.
         fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
+        target: the machine, where it is not the one the Programs name.
 
     Returns:
         Outputs and updated inputs as core 0 sees them.
@@ -102,7 +106,7 @@ def execute_all(
             meeting that cannot happen; NKI-H021 for races; NKI-H022 for cores whose shared tensors differ.
     """
     machines = [
-        Machine(program, placement, observers=watch, fill=fill)
+        Machine(program, placement, observers=watch, fill=fill, target=target)
         for program, placement, watch in zip(programs, placements, observers or [()] * len(programs), strict=True)
     ]
     share_hbm(machines)
@@ -115,7 +119,8 @@ def execute_all(
         for number, machine in enumerate(machines):
             machine.watch(detector.observer(number))
         called += (detector.meet,)
-    _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
+    with blas.one_thread():
+        _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
     if watcher is not None:
         watcher.finish()
     if detector is not None:

@@ -11,8 +11,8 @@ DMA goes through queues, one per way descriptors are made and direction of the
 transfer; a queue triggers in order, and the DMA engines share their bandwidth
 among the transfers in flight.
 
-Not modelled: reordering by the compiler, contention between cores for HBM,
-instruction fetch, Pool cycles spent on software descriptors that the compiler
+Not modelled: reordering by the compiler, when exactly two cores contend for HBM
+(each gets its share throughout), instruction fetch, Pool cycles spent on software descriptors that the compiler
 schedules (a trigger the kernel puts on an engine does hold it), and the time of
 branches of device loops.
 """
@@ -20,8 +20,7 @@ branches of device loops.
 from __future__ import annotations
 
 import enum
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -30,8 +29,7 @@ from numpy.typing import NDArray
 
 from nki_isa.cost import Cost, engine_time, finish_time
 from nki_isa.instruction import Engine, Instruction, Role
-from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import Target, as_target
+from nki_isa.target import Target
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Access, Box, Bytes, Memory
 from nki_sim.clocks import DmaEngines, TensorClock
@@ -48,6 +46,7 @@ class Wait(enum.IntEnum):
     weights = 5  # its own LoadStationary, not hidden under a matmul
     queue = 6  # earlier triggers of its DMA queue
     register = 7  # a register
+    core = 8  # another core, in a meeting
     order = 8  # an instruction the kernel asked it to run after
 
 
@@ -168,16 +167,29 @@ class _Plan:
     event: int = -1  # when it ran last
 
 
+class Arrival(NamedTuple):
+    """An instruction that could start: the state between the two halves of :meth:`Scoreboard.issue`."""
+
+    start: float
+    free: float  # when its engine or queue was
+    instruction: Instruction
+    plan: _Plan
+    boxes: list[_Touch]
+    weights_ready: float
+
+
 class Scoreboard:
     """Times instructions as they are issued, in program order.
 
     Args:
         target: the generation.
         placement: where on-chip tensors live; None takes all of them to be apart.
+        cores: cores of the launch, which share the bandwidth of their HBM.
     """
 
-    def __init__(self, target: Target, placement: Placed | None = None):
+    def __init__(self, target: Target, placement: Placed | None = None, cores: int = 1):
         self.target = target
+        self._hbm_slowdown = _hbm_slowdown(target, cores)
         self.notes: list[str] = []
         self._memory = Memory(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
@@ -219,10 +231,13 @@ class Scoreboard:
             registers: values of the registers by index, for run-time addresses; a view whose
                 register is unknown is taken to touch its whole storage.
         """
+        if not instruction.is_free:
+            self.depart(self.arrive(instruction, registers))
+
+    def arrive(self, instruction: Instruction, registers: Registers = None) -> Arrival:
+        """The first half of :meth:`issue`: when the instruction could start; :meth:`depart` must follow."""
         plan = self._plans.get(instruction)
         if plan is None:
-            if instruction.is_free:
-                return
             plan = self._plans[instruction] = _plan(instruction, self.target)
         lane, cost = plan.lane, plan.cost
         boxes: list[_Touch] = []
@@ -249,6 +264,20 @@ class Scoreboard:
 
         free = self._free[lane] if plan.issuer < 0 else max(self._free[lane], self._free[plan.issuer])
         start = free if free > self._ready else self._ready
+        return Arrival(start, free, instruction, plan, boxes, weights_ready)
+
+    def depart(self, arrival: Arrival, not_before: float = 0.0) -> None:
+        """The second half of :meth:`issue`.
+
+        Args:
+            arrival: what :meth:`arrive` returned last.
+            not_before: ns at which the cores it meets have arrived too.
+        """
+        start, free, instruction, plan, boxes, weights_ready = arrival
+        lane, cost = plan.lane, plan.cost
+        if not_before > start:
+            start = not_before
+            self._ready_by, self._ready_why, self._ready_hand = -1, Wait.core, 0.0
         if cost.transfer is not None:
             start, begin, busy, end = self._transfer(plan, start)
         elif lane == _TENSOR and cost.columns:
@@ -378,7 +407,10 @@ class Scoreboard:
         if plan.issuer >= 0:
             self._free[plan.issuer] = start + cost.busy
         begin = start + first
-        last = self._dma.book(begin, engine_time(target, moved))
+        work = engine_time(target, moved)
+        if moved.direction != "local":
+            work *= self._hbm_slowdown
+        last = self._dma.book(begin, work)
         return start, begin, last, last + finish_time(target, moved)
 
     # --- the result
@@ -401,6 +433,14 @@ class Scoreboard:
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),
         )
+
+
+def _hbm_slowdown(target: Target, cores: int) -> float:
+    """Factor on HBM transfers where `cores` of a launch move data at once: each gets its share of the stack."""
+    if cores == 1:
+        return 1.0
+    share = target.hbm_bytes_per_ns / min(cores, target.hbm_cores)
+    return max(1.0, target.dma_engines * target.dma_bytes_per_ns / share)
 
 
 def _plan(instruction: Instruction, target: Target) -> _Plan:
@@ -510,67 +550,3 @@ def _handoffs(target: Target) -> list[list[float]]:
             row.append(hand)
         table.append(row)
     return table
-
-
-# --- a whole program, without data
-
-
-def simulate(program: Program, placement: Placed | None = None) -> Timeline:
-    """Time a program without running it.
-
-    Loops whose bounds are known run all their turns. Where only data can tell how often
-    a loop runs, it is timed for one turn and a note says so.
-
-    Args:
-        program: specialized for the target it names.
-        placement: where on-chip tensors live; None takes all of them to be apart.
-    """
-    scoreboard = Scoreboard(as_target(program.target), placement)
-    collecting = gc.isenabled()
-    gc.disable()  # nearly all that is allocated stays, and looking through it again and again costs a quarter
-    try:
-        _walk(program.body, {}, scoreboard.issue, scoreboard.notes)
-    finally:
-        if collecting:
-            gc.enable()
-    return scoreboard.finish()
-
-
-def _walk(
-    body: list[Node],
-    known: dict[int, int],
-    issue: Callable[[Instruction, Mapping[int, int]], None],
-    notes: list[str],
-) -> None:
-    for node in body:
-        if isinstance(node, Instruction):
-            issue(node, known)
-            if known:
-                for register in node.registers_written:
-                    known.pop(register.index, None)
-        elif isinstance(node, While):
-            _note(notes, node, "runs while a register is not zero")
-            _walk(node.body, known, issue, notes)
-        else:
-            for value in _turns(node, known, notes):
-                if value is not None:
-                    known[node.index.index] = value
-                _walk(node.body, known, issue, notes)
-            known.pop(node.index.index, None)
-
-
-def _turns(loop: Loop, known: Mapping[int, int], notes: list[str]) -> Sequence[int | None]:
-    """Values of a loop's index; one unknown value where its bounds are registers nobody knows."""
-    bounds = [known.get(b.index) if isinstance(b, VirtualRegister) else b for b in (loop.start, loop.stop)]
-    start, stop = bounds
-    if start is None or stop is None:
-        _note(notes, loop, "has bounds that are registers")
-        return [start]
-    return range(start, stop, loop.step)
-
-
-def _note(notes: list[str], loop: Loop | While, why: str) -> None:
-    place = f" at {loop.stack[-1].span}" if loop.stack else ""
-    note = f"The loop{place} {why}; it is timed for one turn."
-    if note not in notes:
-        notes.append(note)

@@ -7,6 +7,7 @@ chosen generation, executed on real bytes and timed.
 
 from nki import builtin, collectives, compiler, dtype, isa, language, tensor, typing
 from nki.kernel import Kernel, jit, simulate
+from nki.uncaught import install
 
 __all__ = [
     "Kernel",
@@ -22,3 +23,5 @@ __all__ = [
     "typing",
 ]
 __version__ = "0.1.0"
+
+install()  # a refused kernel shows its errors, not our traceback

@@ -22,11 +22,12 @@ from nki.kernel import Kernel
 from nki_isa.diagnostics import Diagnostic, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
+from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult
 from nki_sim.place import Placement, place
 from nki_sim.sanitize import check_classes, execute_checked
-from nki_sim.timing import Scoreboard, Timeline, simulate
+from nki_sim.timing import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     first = specialized[0]
     found: list[Diagnostic] = []
     if options.data:
-        boards = [Scoreboard(target, placement) for placement in placements] if options.timing else []
+        times = CoreTimes(target, placements) if options.timing else None
         run = execute_all
         if checks := options.checks():
             run = partial(_checked, found, checks, options.strict)
@@ -165,17 +166,18 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             programs,
             [placement.addresses for placement in placements],
             [arrays.to_numpy(value) for value in first.inputs],
-            observers=[(board.issue,) for board in boards],
+            observers=[(times.observer(core),) for core in range(kernel.grid)] if times else (),
+            meetings=(times.meet,) if times and kernel.grid > 1 else (),
         )
-        timelines = [board.finish() for board in boards]
+        timelines = times.finish() if times else []
         for index, array in result.updated_inputs:
             arrays.write_back(first.inputs[index], array)
         outputs = result.outputs
     else:
-        timelines = [simulate(*placed) for placed in zip(programs, placements)] if options.timing else []
+        timelines = simulate_all(programs, placements) if options.timing else []
         outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in first.program.outputs]
     if _session.keep:
-        timed = timelines or [None] * len(programs)
+        timed: list[Timeline | None] = [*timelines] or [None] * len(programs)
         cores = tuple(CoreRun(*core) for core in zip(programs, placements, timed))
         _session.launches.append(Launch(kernel.function.__name__, cores, (*first.diagnostics, *found)))
     return _rebuild(first.result, outputs)

@@ -159,6 +159,7 @@ class Target:
     peak_tflops_fp8: float
     peak_tflops_fp32: float
     hbm_bytes_per_ns: float
+    hbm_cores: int
     dma_roof_bytes_per_ns: float
 
     def source(self, field: str) -> Source:
@@ -302,6 +303,7 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("peak_tflops_fp8", 91.75, 157.3, 157.3, "ppp", _ARCH),
     ("peak_tflops_fp32", 22.9, 19.7, 19.7, "ppp", _ARCH),
     ("hbm_bytes_per_ns", 410.0, 716.0, 4900 / 8, "mma", "profiler MBU base; trn3: chip rate over 8 cores"),
+    ("hbm_cores", 1, 2, 1, "mma", "cores that share hbm_bytes_per_ns: trn2 one stack, the others per core"),
     ("dma_roof_bytes_per_ns", 272.0, 435.0, 16 * 38.4, "pma", _DMA + "; trn2: profiler's DMA roof"),
 )
 

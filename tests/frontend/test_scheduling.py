@@ -15,7 +15,8 @@ from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.instruction import Instruction
 from nki_isa.program import Program, programs_equal
 from nki_isa.text import format_program, parse_program
-from nki_sim.timing import Wait, simulate
+from nki_sim.core_times import simulate
+from nki_sim.timing import Wait
 
 A = np.full((4, 8), 2, np.float32)
 

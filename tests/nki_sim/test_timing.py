@@ -19,7 +19,8 @@ from nki_isa.target import TRN1, TRN2
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Layout
 from nki_sim.clocks import DmaEngines, TensorClock
-from nki_sim.timing import LANES, Scoreboard, Wait, simulate
+from nki_sim.core_times import simulate
+from nki_sim.timing import LANES, Scoreboard, Wait
 
 
 class Op(Instruction):

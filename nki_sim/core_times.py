@@ -1,0 +1,116 @@
+"""Times the cores of one launch together: each has a scoreboard, and they wait for each other where they meet."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from nki_isa.instruction import Instruction
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.target import Target, as_target
+from nki_isa.tensor import VirtualRegister
+
+from nki_sim.timing import Placed, Registers, Scoreboard, Timeline
+
+
+class CoreTimes:
+    """The scoreboards of the cores of one launch.
+
+    Args:
+        target: the generation.
+        placements: where each core's on-chip tensors live; None takes all of them to be apart.
+    """
+
+    def __init__(self, target: Target, placements: Sequence[Placed | None]):
+        self.boards = [Scoreboard(target, placement, len(placements)) for placement in placements]
+
+    def observer(self, core: int) -> partial[None]:
+        """What to call before each instruction of `core`."""
+        return partial(self._issue, self.boards[core])
+
+    def _issue(self, board: Scoreboard, instruction: Instruction, registers: Registers) -> None:
+        if not instruction.synchronises or len(self.boards) == 1:
+            board.issue(instruction, registers)
+
+    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+        """The cores of `group` start the instructions they meet in when the last of them has arrived."""
+        arrivals = [(self.boards[core], self.boards[core].arrive(instruction)) for core, instruction in group]
+        latest = max(arrival.start for _, arrival in arrivals)
+        for board, arrival in arrivals:
+            board.depart(arrival, latest)
+
+    def finish(self) -> list[Timeline]:
+        """The timeline of each core."""
+        return [board.finish() for board in self.boards]
+
+
+def simulate(program: Program, placement: Placed | None = None) -> Timeline:
+    """Time a program on one core without running it; see :func:`simulate_all`."""
+    return simulate_all([program], [placement])[0]
+
+
+def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None]) -> list[Timeline]:
+    """Time the programs of the cores of a launch without running them.
+
+    Loops whose bounds are known run all their turns. Where only data can tell how often
+    a loop runs, it is timed for one turn and a note says so. The cores meet in order: the
+    k-th meeting of one is the k-th of all.
+
+    Args:
+        programs: the kernel specialized for each core, for the target they name.
+        placements: where each core's on-chip tensors live; None takes all of them to be apart.
+    """
+    times = CoreTimes(as_target(programs[0].target), placements)
+    collecting = gc.isenabled()
+    gc.disable()  # nearly all that is allocated stays, and looking through it again and again costs a quarter
+    try:
+        walks = [_walk(p.body, {}, board) for p, board in zip(programs, times.boards, strict=True)]
+        waiting = {core: next(walk, None) for core, walk in enumerate(walks)}
+        while group := [(core, instruction) for core, instruction in waiting.items() if instruction is not None]:
+            times.meet(group)
+            for core, _ in group:
+                waiting[core] = next(walks[core], None)
+    finally:
+        if collecting:
+            gc.enable()
+    return times.finish()
+
+
+def _walk(body: list[Node], known: dict[int, int], board: Scoreboard) -> Iterator[Instruction]:
+    """Issue the instructions of `body` in order; yields those that wait for other cores instead."""
+    for node in body:
+        if isinstance(node, Instruction):
+            if node.synchronises:
+                yield node
+                continue
+            board.issue(node, known)
+            if known:
+                for register in node.registers_written:
+                    known.pop(register.index, None)
+        elif isinstance(node, While):
+            _note(board.notes, node, "runs while a register is not zero")
+            yield from _walk(node.body, known, board)
+        else:
+            for value in _turns(node, known, board.notes):
+                if value is not None:
+                    known[node.index.index] = value
+                yield from _walk(node.body, known, board)
+            known.pop(node.index.index, None)
+
+
+def _turns(loop: Loop, known: Mapping[int, int], notes: list[str]) -> Sequence[int | None]:
+    """Values of a loop's index; one unknown value where its bounds are registers nobody knows."""
+    bounds = [known.get(b.index) if isinstance(b, VirtualRegister) else b for b in (loop.start, loop.stop)]
+    start, stop = bounds
+    if start is None or stop is None:
+        _note(notes, loop, "has bounds that are registers")
+        return [start]
+    return range(start, stop, loop.step)
+
+
+def _note(notes: list[str], loop: Loop | While, why: str) -> None:
+    place = f" at {loop.stack[-1].span}" if loop.stack else ""
+    note = f"The loop{place} {why}; it is timed for one turn."
+    if note not in notes:
+        notes.append(note)
