@@ -167,7 +167,7 @@ def _remarks(diagnostic: Diagnostic, width: int) -> Iterator[Line]:
         notes.insert(0, ("rule", CODES[diagnostic.code].rule))
     if diagnostic.help:
         notes.append(("help", diagnostic.help))
-    if diagnostic.fix is not None:
+    if diagnostic.fix is not None and not _is_said(diagnostic.fix, diagnostic.help or ""):
         notes.append(("fix", f"replace it with `{diagnostic.fix}`"))
     for key, text in notes:
         yield from _remark(key, ": " + text, width)
@@ -180,6 +180,11 @@ def _remarks(diagnostic: Diagnostic, width: int) -> Iterator[Line]:
             continue
         function = "" if frame.function == "<module>" else f" {frame.function} at"
         yield from _remark("called from", f"{function} {shown(frame.span)}", width)
+
+
+def _is_said(fix: str, help: str) -> bool:
+    """True where the help is to write the fix, or how it begins: ``write nl.float32``, ``write operand0=``."""
+    return help.startswith("write ") and fix.startswith(help.removeprefix("write "))
 
 
 def _remark(key: str, text: str, width: int) -> Iterator[Line]:

@@ -55,6 +55,7 @@ class Misfit:
         message: what is wrong.
         help: what to write instead.
         keyword: the unknown keyword, if that is it.
+        near: the parameter it is likely to stand for.
         missing: the parameters that got nothing.
     """
 
@@ -62,6 +63,7 @@ class Misfit:
     message: str
     help: str
     keyword: str = ""
+    near: str | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -90,7 +92,7 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
             given.update([near] if near else [])
             hint = f"write {near}=" if near else f"its signature is {signature}"
             message = f"{signature.callee} has no parameter {keyword.arg!r}"
-            yield Misfit(keyword, message, hint, keyword=keyword.arg)
+            yield Misfit(keyword, message, hint, keyword.arg, near)
         given.add(keyword.arg)
     missing = tuple(p.name for p in signature.parameters if not p.optional and p.name not in given)
     if missing and not spread:

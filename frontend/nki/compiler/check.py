@@ -67,7 +67,23 @@ def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
     """
     if not Path(path).is_file():
         raise error("NKI-L026", f"there is no file {path}", help="give the path of a Python file")
-    names = scope.text_scope(Path(path))
+    return _check_texts(path, None, profile)
+
+
+def check_text(text: str, path: str, profile: str = "library") -> list[Diagnostic]:
+    """Everything wrong with the kernels of `text`, as :func:`check_file` finds it.
+
+    Args:
+        text: Python, as it stands in an editor.
+        path: where it is or will be saved, for imports and for the places of what is found.
+        profile: ``"library"`` or ``"strict"``.
+    """
+    return _check_texts(path, text, profile)
+
+
+def _check_texts(path: str, text: str | None, profile: str) -> list[Diagnostic]:
+    scope.forget_texts()
+    names = scope.text_scope(Path(path), text)
     run = Run(profile)
     for found in names.source.diagnostics:
         run.add(found)
@@ -286,4 +302,4 @@ class Run:
             self.add(replace(found.at(calls[-1].span if calls else None), stack=calls))
 
 
-__all__ = ["Run", "check", "check_file", "require"]
+__all__ = ["Run", "check", "check_file", "check_text", "require"]

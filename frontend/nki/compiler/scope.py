@@ -525,10 +525,16 @@ def _bindings(body: Iterable[Node]) -> Iterator[tuple[str, Node]]:
 _text_modules: dict[Path, TextScope] = {}
 
 
-def text_scope(path: Path) -> TextScope:
-    """The names of the file `path`, read as a script or as a module of the package it is in."""
+def text_scope(path: Path, text: str | None = None) -> TextScope:
+    """The names of the file `path`, read as a script or as a module of the package it is in.
+
+    Args:
+        path: the file.
+        text: what to take for its text, instead of reading it.
+    """
     path = path.resolve()
-    text = path.read_text(encoding="utf-8", errors="replace")
+    if text is None:
+        text = path.read_text(encoding="utf-8", errors="replace")
     kept = _text_modules.get(path)
     if kept is not None and kept.source.text == text:
         return kept
@@ -541,6 +547,11 @@ def text_scope(path: Path) -> TextScope:
     scope = TextScope(source_file(str(path), text), ".".join(names), roots)
     _text_modules[path] = scope
     return scope
+
+
+def forget_texts() -> None:
+    """Read every file again when it is next asked for; parsed texts that have not changed are kept."""
+    _text_modules.clear()
 
 
 def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:

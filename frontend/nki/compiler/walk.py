@@ -66,11 +66,12 @@ class Walker:
         severity: Severity = Severity.error,
         notes: tuple[str, ...] = (),
         labels: tuple[Label, ...] = (),
+        fix: str | None = None,
     ) -> None:
-        """Keep one finding at `node`, with the calls that lead there."""
+        """Keep one finding at `node`, with the calls that lead there; `fix` replaces the text of `node`."""
         span = _place(node, self.definition)
         stack = (*self.calls, Frame(self.definition.qualname, span))
-        self.findings.add(Diagnostic(code, message, span, help, notes, labels, stack, severity))
+        self.findings.add(Diagnostic(code, message, span, help, notes, labels, stack, severity, fix))
 
     def reach(self, value: Value, node: Any) -> None:
         """`value` is used at `node`."""
@@ -300,7 +301,8 @@ class Walker:
             if near
             else f"assign it, import it at the top of the file, or pass it to {self.definition.name}"
         )
-        self.report("NKI-L010", f"{name!r} is no parameter, local, global or supported built-in", node, hint)
+        message = f"{name!r} is no parameter, local, global or supported built-in"
+        self.report("NKI-L010", message, node, hint, fix=near)
 
     def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
         base = self.value(node.value)
@@ -322,7 +324,8 @@ class Walker:
         if isinstance(base, Module):
             near = names.nearest(name, base.scope.names())
             hint = f"write {near}" if near else f"define {name} in that file"
-            self.report("NKI-L010", f"{written}: {base.scope.file} has no {name!r}", node, hint)
+            fix = _renamed(node, near, written)
+            self.report("NKI-L010", f"{written}: {base.scope.file} has no {name!r}", node, hint, fix=fix)
             return
         if not isinstance(base, Host):
             return
@@ -331,9 +334,10 @@ class Walker:
         near = names.nearest(name, dir(value))
         owner = module or getattr(value, "__name__", type(value).__name__)
         prefix = written[: -len(name)] if written.endswith(name) else ""
+        fix = _renamed(node, near, written)
         hint = f"write {prefix}{near}" if near else f"see the names of {owner} in its reference"
         if module and not scope.is_nki(module):
-            self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, hint)
+            self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, hint, fix=fix)
             return
         removed = names.REMOVED.get((module, name))
         missing = names.not_modelled(module, name)
@@ -343,7 +347,7 @@ class Walker:
         elif missing is not None:
             self.report("NKI-U011", f"{written} is in the NKI API but not modelled here", node, missing)
         else:
-            self.report("NKI-L011", f"{written}: {owner} has no {name!r}", node, hint)
+            self.report("NKI-L011", f"{written}: {owner} has no {name!r}", node, hint, fix=fix)
 
     def report_legacy(self, node: tree.Name, found: Legacy) -> None:
         """The namespace of Beta 1, once for each name it is imported as."""
@@ -433,7 +437,8 @@ class Walker:
             hint = problem.help
             if "dst" in problem.missing:
                 hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
-            self.report("NKI-L012", problem.message, problem.node, hint, labels=label)
+            fix = f"{problem.near}={self.text(problem.node.value)}" if problem.near else None
+            self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix)
 
     def report_result(self, node: tree.Call, parent: Node, callee: str) -> None:
         """The value of an instruction is used as if it were its result."""
@@ -503,6 +508,11 @@ def _place(node: Any, definition: Definition) -> Span:
         return scope.heading(node, definition.file.name)
     line = definition.file.lines[node.lineno - 1].rstrip()
     return Span(span.file, span.line, span.column, span.line, len(line) + 1)
+
+
+def _renamed(node: Any, near: str | None, written: str) -> str | None:
+    """`written`, the text of `node`, with its last name replaced; None where the name was only imported."""
+    return f"{written[: -len(node.attr)]}{near}" if near and isinstance(node, tree.Attribute) else None
 
 
 def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
