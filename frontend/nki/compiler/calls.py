@@ -73,6 +73,7 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
     by_place = [p for p in signature.parameters if p.kind is not KEYWORD]
     spread = any(isinstance(a, tree.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
     given = {p.name for p, _ in zip(by_place, call.args)}
+    written = {keyword.arg for keyword in call.keywords}
     if len(call.args) > len(by_place) and not signature.more and not spread:
         extra = call.args[len(by_place)]
         takes = f"{len(by_place)} argument{'s' * (len(by_place) != 1)} by position"
@@ -88,7 +89,7 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
                 f"leave out one; its signature is {signature}",
             )
         elif keyword.arg not in by_name and not signature.more_keywords:
-            near = nearest(keyword.arg, [name for name in by_name if name not in given], 0.6)
+            near = _meant(keyword.arg, [p for p in by_name.values() if p.name not in given | written])
             given.update([near] if near else [])
             hint = f"write {near}=" if near else f"its signature is {signature}"
             message = f"{signature.callee} has no parameter {keyword.arg!r}"
@@ -98,6 +99,12 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
     if missing and not spread:
         message = f"{signature.callee} lacks the argument{'s' * (len(missing) > 1)} {', '.join(missing)}"
         yield Misfit(call, message, f"its signature is {signature}", missing=missing)
+
+
+def _meant(keyword: str, free: list[Parameter]) -> str | None:
+    """The parameter that an unknown keyword is likely to stand for, one that is required before others."""
+    required = nearest(keyword, [p.name for p in free if not p.optional], 0.6)
+    return required or nearest(keyword, [p.name for p in free], 0.6)
 
 
 def of_python(callee: str, function: Callable[..., object]) -> Signature | None:
