@@ -5,9 +5,13 @@ vector clock: its own component counts its meetings, the others what it has lear
 of in them. An access of one core races with one of another if at least one of them
 writes, they share a byte, and neither core had heard of the other's access.
 
-For each shared tensor a shadow keeps, per element, the last write and the last read
+For each shared tensor a shadow keeps, per byte, the last write and the last read
 by each core; an access is compared with the shadow through its own strides, so what
 is reported is exact, and an access costs no more than copying its elements.
+
+A write that leaves a byte as it was is no race: kernels that do not look at
+``nl.program_id`` run whole on every core of a launch, and all cores write the same
+results to the same place. Each may then read what both wrote.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from numpy.typing import NDArray
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
 
-_Ids = NDArray[np.int32]
+_Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,45 @@ class _Access:
     period: int
     instruction: Instruction
     tensor: NkiTensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the bytes of a view lie in an array of one element per byte, and the rows selected of it."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    rows: NDArray[np.int64] | None
+
+    def of(self, octets: _Array) -> _Array:
+        """The elements of `octets` for these bytes; a view of them unless rows are selected."""
+        width = octets.itemsize
+        strides = tuple(s * width for s in self.strides)
+        buffer: Any = octets
+        whole: _Array = np.ndarray(self.shape, octets.dtype, buffer, self.offset * width, strides)
+        return whole if self.rows is None else whole[self.rows]
+
+    def fill(self, octets: _Array, value: Any) -> None:
+        """Set the elements for these bytes."""
+        whole = _Layout(self.shape, self.strides, self.offset, None).of(octets)
+        whole[... if self.rows is None else self.rows] = value
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write under way over bytes that another core used unordered: what they held, and who used them.
+
+    Attributes:
+        before: the bytes it may change.
+        conflicts: for each kind of earlier access (True for writes), its ids, 0 where there is none.
+    """
+
+    access: _Access
+    number: int
+    layout: _Layout
+    before: _Array
+    conflicts: list[tuple[bool, _Array]]
 
 
 class RaceDetector:
@@ -53,13 +96,16 @@ class RaceDetector:
         self._clocks = [[1 if a == b else 0 for b in cores] for a in cores]
         self._accesses: list[_Access] = []
         self._number = [{s: k for k, s in enumerate(storages)} for storages in shared]
-        self._shadows: dict[tuple[int, int, bool], _Ids] = {}
+        self._shadows: dict[tuple[int, int, bool], _Array] = {}
+        self._agreed: dict[int, _Array] = {}  # bytes to which cores wrote the same, unordered
+        self._writing: list[list[_Write]] = [[] for _ in cores]
         self._found: dict[tuple[Span | None, Span | None], Diagnostic] = {}
 
     def observer(self, core: int) -> Observer:
         """What to call before each instruction of `core`."""
 
         def observe(instruction: Instruction, registers: Sequence[int]) -> None:
+            self._settle(core)
             if instruction.synchronises:
                 return
             for tensor in instruction.reads:
@@ -72,6 +118,8 @@ class RaceDetector:
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
         """The cores of `group` hear of all that the others of it did before."""
         cores = [core for core, _ in group]
+        for core in cores:
+            self._settle(core)
         joined = [max(self._clocks[core][k] for core in cores) for k in range(len(self._clocks))]
         for core in cores:
             self._clocks[core] = list(joined)
@@ -79,6 +127,8 @@ class RaceDetector:
 
     def finish(self) -> None:
         """Raise every race found: NKI-H021, with both lines."""
+        for core in range(len(self._memories)):
+            self._settle(core)
         if self._found:
             raise NkiError(self._found.values())
 
@@ -89,55 +139,77 @@ class RaceDetector:
             return
         number = self._number[core][tensor.storage]
         access = _Access(core, self._clocks[core][core], instruction, tensor)
+        layout = self._layout(core, tensor)
         for other in range(len(self._memories)):
             if other != core:
-                for kind in (True, False) if writes else (True,):
-                    self._compare(access, number, other, earlier_writes=kind, writes=writes)
+                self._compare(access, number, layout, other, writes=writes)
         self._accesses.append(access)
-        shadow, index = self._elements(core, number, core, writes, tensor)
-        if index is None:
-            shadow[...] = len(self._accesses)
-        else:
-            shadow[index] = len(self._accesses)
+        shadow = self._shadows.get((number, core, writes))
+        if shadow is None:
+            shadow = self._shadows[number, core, writes] = np.zeros(tensor.storage.row_bytes, np.int32)
+        layout.fill(shadow, len(self._accesses))
 
-    def _compare(self, access: _Access, number: int, other: int, *, earlier_writes: bool, writes: bool) -> None:
-        """Report the accesses of core `other` that touch the same elements and that `access` has not heard of."""
-        if (number, other, earlier_writes) not in self._shadows:
-            return
-        shadow, index = self._elements(access.core, number, other, earlier_writes, access.tensor)
-        ids = shadow if index is None else shadow[index]
+    def _compare(self, access: _Access, number: int, layout: _Layout, other: int, *, writes: bool) -> None:
+        """Find the accesses of core `other` that touch the same bytes and that `access` has not heard of."""
+        conflicts = []
+        for earlier_writes in (True, False) if writes else (True,):
+            ids = self._unheard(access, number, layout, other, earlier_writes)
+            if ids is not None:
+                conflicts.append((earlier_writes, ids))
+        if not writes:
+            for _, ids in conflicts:
+                if number in self._agreed:
+                    ids = np.where(layout.of(self._agreed[number]), 0, ids)
+                self._report_all(access, ids, earlier_writes=True, writes=False)
+        elif conflicts:
+            octets = self._memories[access.core].buffer(access.tensor.storage)
+            before = np.array(layout.of(octets))
+            self._writing[access.core].append(_Write(access, number, layout, before, conflicts))
+        elif number in self._agreed:
+            layout.fill(self._agreed[number], False)
+
+    def _unheard(
+        self, access: _Access, number: int, layout: _Layout, other: int, earlier_writes: bool
+    ) -> _Array | None:
+        """Per byte, the access of core `other` that `access` has not heard of, or 0; None without any."""
+        shadow = self._shadows.get((number, other, earlier_writes))
+        if shadow is None:
+            return None
+        ids = layout.of(shadow)
         heard = self._clocks[access.core][other]
         last = int(ids.max(initial=0))
         if last == 0 or self._accesses[last - 1].period <= heard:
-            return
-        for one in np.unique(ids[ids > 0]).tolist():
-            earlier = self._accesses[one - 1]
-            if earlier.period > heard:
-                self._report(earlier, access, earlier_writes, writes)
+            return None
+        ordered = [one for one in np.unique(ids[ids > 0]).tolist() if self._accesses[one - 1].period <= heard]
+        # Periods grow with ids, so what was heard of is what is not later than the last one heard of.
+        return np.where(ids > max(ordered, default=0), ids, 0)
 
-    def _elements(
-        self, core: int, number: int, owner: int, writes: bool, tensor: NkiTensor
-    ) -> tuple[Any, NDArray[np.int64] | None]:
-        """The shadow of what core `owner` wrote or read, as `tensor` of `core` sees it, and rows it selects."""
-        storage = tensor.storage
-        key = (number, owner, writes)
-        shadow = self._shadows.get(key)
-        if shadow is None:
-            # One id per byte: views may read the bytes as elements of any width.
-            shadow = self._shadows[key] = np.zeros(storage.row_bytes, np.int32)
-        memory, shift, index = self._memories[core], 0, None
+    def _settle(self, core: int) -> None:
+        """The last instruction of `core` has run: report what it changed of bytes others used unordered."""
+        for write in self._writing[core]:
+            octets = self._memories[core].buffer(write.access.tensor.storage)
+            changed = write.layout.of(octets) != write.before
+            agreed = self._agreed.setdefault(write.number, np.zeros(octets.size, np.bool_))
+            write.layout.fill(agreed, ~changed)
+            for kind, ids in write.conflicts:
+                self._report_all(write.access, np.where(changed, ids, 0), earlier_writes=kind, writes=True)
+        self._writing[core].clear()
+
+    def _layout(self, core: int, tensor: NkiTensor) -> _Layout:
+        """The bytes of `tensor` of `core`, one element each: views may read them as elements of any width."""
+        memory, shift, rows = self._memories[core], 0, None
         if tensor.dynamic is not None:
             if tensor.dynamic.kind == "scalar":
                 shift = memory.scalar_shift(tensor) or 0
             else:
                 tensor, lines = memory.selection(tensor)
-                index = lines[(lines >= 0) & (lines < tensor.shape[0])]
+                rows = lines[(lines >= 0) & (lines < tensor.shape[0])]
         address = memory.address(tensor, shift)
-        width = shadow.itemsize
-        shape = (*address.shape, tensor.dtype.itemsize)
-        strides = (*(s * width for s in address.strides), width)
-        buffer: Any = shadow
-        return np.ndarray(shape, np.int32, buffer, address.offset * width, strides), index
+        return _Layout((*address.shape, tensor.dtype.itemsize), (*address.strides, 1), address.offset, rows)
+
+    def _report_all(self, later: _Access, ids: _Array, *, earlier_writes: bool, writes: bool) -> None:
+        for one in np.unique(ids[ids > 0]).tolist():
+            self._report(self._accesses[one - 1], later, earlier_writes, writes)
 
     def _report(self, earlier: _Access, later: _Access, earlier_writes: bool, writes: bool) -> None:
         first, second = _place(earlier.instruction), _place(later.instruction)

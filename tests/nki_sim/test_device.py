@@ -307,3 +307,58 @@ def test_neither_exists_on_trn1(monkeypatch):
         return x
 
     check(kernel, "NKI-V108")
+
+
+def redundant(value_of):
+    """A kernel that writes a shared tensor whole on every core, then reads it back without a barrier."""
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        scratch = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[value_of(nl.program_id(0))])
+        nisa.dma_copy(dst=scratch, src=tile)
+        nisa.dma_copy(dst=tile, src=scratch)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    return kernel
+
+
+def same_value(core):
+    return 0
+
+
+def own_value(core):
+    return core
+
+
+def test_cores_that_write_the_same_bytes_do_not_race():
+    """A kernel that ignores nl.program_id runs whole on both cores."""
+    x = halves()
+    np.testing.assert_array_equal(redundant(same_value)[2](x), x[0])
+
+
+def test_cores_that_write_different_bytes_race():
+    with pytest.raises(NkiError) as caught:
+        redundant(own_value)[2](halves())
+    found = [d for d in caught.value.diagnostics if d.code == "NKI-H021"]
+    assert any("writes" in d.message and "writes it here" in d.labels[0].message for d in found)
+
+
+def test_agreed_bytes_that_one_core_then_changes_race():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[0])
+        nisa.dma_copy(dst=out, src=tile)
+        if nl.program_id(0) == 1:
+            nisa.dma_copy(dst=tile, src=x[1])
+            nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    with pytest.raises(NkiError) as caught:
+        kernel[2](halves())
+    assert {d.code for d in caught.value.diagnostics} == {"NKI-H021"}

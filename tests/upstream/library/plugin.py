@@ -1,0 +1,87 @@
+"""The pytest plugin of a run: stand-ins before anything is imported, a time limit for each test, results as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.upstream.library import defects, standins
+
+CHECKOUT = Path(os.environ["NKI_LIBRARY"]).resolve()
+LIMIT = int(os.environ.get("NKI_LIBRARY_LIMIT", "300"))
+RESULTS = os.environ.get("NKI_LIBRARY_RESULTS")
+
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
+standins.install()
+defects.repair(CHECKOUT)
+
+
+class OutOfTime(BaseException):
+    """A test ran longer than it may; no except clause of its own shall catch that."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    defects.set_missing_attributes()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    def end(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime(f"longer than {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(LIMIT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    report = yield
+    if call.excinfo is not None and not report.skipped:
+        report.sections.append(("reason", _reason(str(call.excinfo.value) or call.excinfo.typename)))
+    return report
+
+
+def _reason(text: str) -> str:
+    """The line of an error's text that says most."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    coded = [line for line in lines if re.search(r"\[(NKI-|NCC_)", line)]
+    return " | ".join((coded or lines[:1] or ["?"])[:3])[:600]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if RESULTS and not hasattr(report, "_x") and "PYTEST_XDIST_WORKER" not in os.environ:
+        if report.when == "call" or report.outcome != "passed":
+            reason = next((text for name, text in report.sections if name == "reason"), "")
+            if report.skipped and isinstance(report.longrepr, tuple):
+                reason = str(report.longrepr[2])
+            row = {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "reason": reason}
+            with open(RESULTS, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if RESULTS and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        row = {"test": report.nodeid, "outcome": "uncollected", "seconds": 0.0, "reason": _last(str(report.longrepr))}
+        with open(RESULTS, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _last(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.startswith("E ")]
+    return (lines or text.splitlines()[-1:] or ["?"])[-1].lstrip("E ").strip()[:600]

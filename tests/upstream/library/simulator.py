@@ -1,0 +1,55 @@
+"""What the library's simulation mode calls: ``nki.cpu_simulate(kernel)[lnc](**arguments)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nki
+import numpy as np
+from nki import runtime
+
+from tests.upstream.library.packed_dtypes import pack, unpack
+
+
+class Simulation:
+    """A kernel, decorated or not, to be launched on one or two cores."""
+
+    def __init__(self, kernel: Any):
+        self._kernel = nki.jit(kernel)
+
+    def __getitem__(self, cores: int) -> Callable[..., list[np.ndarray]]:
+        def launch(**arguments: Any) -> list[np.ndarray]:
+            """The outputs in order, those that are None left out; the caller's arrays stay as they are."""
+            copied = {name: _copy(value) for name, value in arguments.items()}
+            with runtime.session() as ran:
+                returned = self._kernel[cores](**copied)
+            dtypes = [tensor.dtype for tensor in ran.launches[-1].program.outputs]
+            return [pack(array, dtype) for array, dtype in zip(_arrays(returned), dtypes, strict=True)]
+
+        return launch
+
+
+class PackedArgument:
+    """A packed array as a kernel's argument: its own shape and dtype, its bytes as unsigned words."""
+
+    def __init__(self, array: np.ndarray):
+        self.shape, self.dtype = array.shape, str(array.dtype)
+        self._words = unpack(array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._words
+
+
+def _copy(value: Any) -> Any:
+    """Kernels write their inputs in place; hardware runs on copies read from files."""
+    if not isinstance(value, np.ndarray):
+        return value
+    copied = np.array(value, order="C")
+    return PackedArgument(copied) if copied.dtype.names else copied
+
+
+def _arrays(returned: Any) -> list[np.ndarray]:
+    if isinstance(returned, (list, tuple)):
+        return [array for item in returned for array in _arrays(item)]
+    return [returned] if isinstance(returned, np.ndarray) else []
