@@ -263,7 +263,9 @@ class Machine:
             if role is not Role.write:
                 inputs.append(self._input(value, group))
             if role is Role.write or role is Role.read_write:
-                outputs.append(_put_nothing if value is None else self._output(value, group))
+                outputs.append(
+                    _put_nothing if value is None else self._output(instruction.destination(value), group)
+                )
         return inputs, outputs
 
     def _input(self, value: Any, group: int) -> _Input:

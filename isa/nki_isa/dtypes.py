@@ -231,7 +231,7 @@ def _cast_integer(values: Array, dtype: DType) -> Array:
     low, high = (-dtype.max - 1 if dtype.kind == "int" else 0), dtype.max
     if values.dtype.kind in "biu":
         return np.clip(values.astype(np.int64, copy=False), low, high).astype(dtype.numpy)
-    bounded = np.clip(np.rint(_as_float32(values)), np.float32(low), np.float32(high))
+    bounded = np.asarray(np.clip(np.rint(_as_float32(values)), np.float32(low), np.float32(high)))
     np.copyto(bounded, 0, where=np.isnan(bounded))
     with np.errstate(invalid="ignore"):
         result = bounded.astype(dtype.numpy)
@@ -257,7 +257,7 @@ def _cast_tfloat32(values: Array) -> Array:
     """10 mantissa bits in a float32 word."""
     exact = _as_float32(values)
     words = exact.view(np.uint32)
-    rounded = ((words + 0xFFF + ((words >> 13) & 1)) & 0xFFFFE000).view(np.float32)
+    rounded = np.asarray((words + 0xFFF + ((words >> 13) & 1)) & 0xFFFFE000).view(np.float32)
     np.copyto(rounded, exact, where=np.isnan(exact))
     return rounded
 

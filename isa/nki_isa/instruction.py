@@ -264,11 +264,17 @@ class Instruction:
                     found.append(tensor.dynamic.index)
         return found
 
+    def destination(self, tensor: NkiTensor) -> NkiTensor:
+        """The view that results for the operand `tensor` are stored in, where it is another one."""
+        return tensor
+
     @property
     def writes(self) -> list[NkiTensor]:
         """Every tensor it writes."""
         return [
-            v for f, v in self.operands() if f.role in (Role.write, Role.read_write) and isinstance(v, NkiTensor)
+            self.destination(v)
+            for f, v in self.operands()
+            if f.role in (Role.write, Role.read_write) and isinstance(v, NkiTensor)
         ]
 
     @property

@@ -1,4 +1,4 @@
-"""Rules of the systolic array that both matmuls obey: tiles of the array, PSUM banks, operand widths.
+"""What the instructions of the systolic array share: tiles of it, transposes, PSUM banks, operand widths.
 
 Sources: SDK ``nki.isa.nc_matmul``, ``nki.isa.nc_matmul_mx`` and the architecture guides.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nki_isa.constraints import (
     ARCHITECTURE,
     attribute_rule,
@@ -16,12 +19,17 @@ from nki_isa.constraints import (
     listed,
     shape_of,
 )
+from nki_isa.diagnostics import error
+from nki_isa.dtypes import DTYPES
 from nki_isa.guard import Test, tensors_only
 from nki_isa.instruction import Constraint
+from nki_isa.operands import free_pattern
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
+
+Array = NDArray[Any]
 
 ARRAY = 128  # rows and columns of processing elements
 
@@ -79,6 +87,80 @@ def tiling(source: str, *, column_tiling: bool) -> tuple[Constraint, ...]:
             "choose a tile size of this generation and a start that is a multiple of it",
             source=source,
         ),
+    )
+
+
+# --- transposes
+
+
+def transposed(data: Array, identity: Array) -> Array:
+    """data.T with its columns in the order `identity` has them, without arithmetic.
+
+    Args:
+        data: [K, ...] as stored.
+        identity: [K, N] with one 1 in each column, zeros elsewhere.
+
+    Raises:
+        NkiError: NKI-N001, `identity` is something else, which transpose mode does not multiply.
+    """
+    pattern = identity.reshape(data.shape[0], -1)
+    order = pattern.argmax(axis=0)
+    nonzero = np.count_nonzero(pattern)
+    if nonzero != len(order) or not (pattern[order, np.arange(len(order))] == 1).all():
+        raise error(
+            "NKI-N001",
+            "in transpose mode moving must have a single 1 in each column and zeros elsewhere; "
+            f"the one given has {nonzero} elements other than 0 in {len(order)} columns",
+            help="pass an identity matrix as moving, or leave is_transpose unset for a real product",
+        )
+    return data.reshape(data.shape[0], -1)[order].T
+
+
+def paired(dst: NkiTensor) -> NkiTensor:
+    """Where a transpose of one-byte elements onto every second one of `dst` goes: 16-bit elements.
+
+    `dst` itself where its elements are wider, or not two apart.
+    """
+    if dst.dtype.itemsize != 1 or _unpaired(dst) is not None:
+        return dst
+    strides = tuple(s // 2 for s in dst.strides)
+    return NkiTensor(dst.shape, strides, dst.offset // 2, DTYPES["uint16"], dst.storage)
+
+
+def in_pairs(dst: NkiTensor, values: Array) -> Array:
+    """Transposed elements as they are stored in :func:`paired` of `dst`: the upper byte is zero."""
+    return values if paired(dst) is dst else values.view(np.uint8).astype(np.uint16)
+
+
+def _unpaired(dst: NkiTensor) -> str | None:
+    strides = [stride for stride, _ in free_pattern(dst)]
+    if any(stride % 2 for stride in strides):
+        return f"has strides {strides}"
+    if dst.offset % 2:
+        return f"starts at byte {dst.offset % dst.storage.row_bytes} of its partitions"
+    if dst.storage.row_bytes % 2:
+        return f"is part of partitions of {dst.storage.row_bytes} bytes"
+    return None
+
+
+def fp8_pairs(is_transpose: Callable[[Any], bool], source: str) -> Constraint:
+    """A transpose of one-byte elements on the tensor engine writes 16-bit elements (NKI-V114)."""
+
+    def broken(i: Any, target: Target) -> str | None:
+        dst = i.dst
+        if target.nc_version < 3 or not isinstance(dst, NkiTensor) or dst.dtype.itemsize != 1:
+            return None
+        problem = _unpaired(dst)
+        if problem is None or not is_transpose(i):
+            return None
+        return f"dst {shape_of(dst)} {problem}, results of fp8 are pairs of bytes"
+
+    return Constraint(
+        "NKI-V114",
+        "Since NeuronCore-v3 a transpose of fp8 writes 16-bit elements, the upper byte zero.",
+        broken,
+        "allocate dst twice as wide and pass every second element, dst[:, ::2]",
+        source,
     )
 
 

@@ -47,7 +47,7 @@ def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = F
     other = Role.read if written else Role.write
     for operand, value in instruction.operands():
         if operand.role is not other:
-            if value is tensor:
+            if value is tensor or (isinstance(value, NkiTensor) and instruction.destination(value) == tensor):
                 return f"{operand.name}={text}"
             if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
                 return f"{operand.name} {text}"

@@ -261,6 +261,13 @@ def test_packing_needs_whole_elements():
         cast(np.zeros((2, 6), np.float32), DTYPES["float8_e5m2_x4"])
 
 
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, "float32", "tfloat32", "bool"])
+@pytest.mark.parametrize("value", [np.float32(2.0), np.float32(np.nan), np.float32(3e9), np.int32(-7)])
+def test_a_single_value_is_cast_as_an_array_of_it(name, value):
+    single, row = np.array(value), np.array([value])
+    assert np.array_equal(bits(np.asarray(cast(single, DTYPES[name]))), bits(cast(row, DTYPES[name]))[0])
+
+
 # --- copies
 
 

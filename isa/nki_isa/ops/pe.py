@@ -29,14 +29,23 @@ from nki_isa.constraints import (
     start_of,
 )
 from nki_isa.cost import Cost
-from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
-from nki_isa.operands import free_pattern
-from nki_isa.systolic import ARRAY, ONE_BANK, is_indirect, tiling, untiled_indirection, widths
+from nki_isa.systolic import (
+    ARRAY,
+    ONE_BANK,
+    fp8_pairs,
+    in_pairs,
+    is_indirect,
+    paired,
+    tiling,
+    transposed,
+    untiled_indirection,
+    widths,
+)
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -186,15 +195,6 @@ def _transposed_sum(i: Any, target: Target) -> str | None:
     return None
 
 
-@tensors_only("dst", "stationary")
-def _fp8_transpose_step(i: Any, target: Target) -> str | None:
-    if i.is_transpose and target.nc_version >= 3 and i.stationary.dtype.itemsize == 1:
-        strides = [stride for stride, _ in free_pattern(i.dst)]
-        if any(stride % 2 for stride in strides):
-            return f"dst {shape_of(i.dst)} has strides {strides}, fp8 results are 2 elements apart"
-    return None
-
-
 _MATMUL = "nki/api/nki/isa (nc_matmul)"
 _TRN2 = "nki/guides/architecture/trainium2_arch (built-in transpose)"
 
@@ -214,8 +214,8 @@ class nc_matmul(_Matmul):
     hints shorten float32 products of operands that hold only zeros and ones.
 
     With ``is_transpose=True`` and an identity as `moving`, `dst` is the transpose of
-    `stationary`: bit for bit since NeuronCore-v3, an ordinary product before. (The zero bytes
-    that a transpose of fp8 leaves between its results are not modelled.)
+    `stationary`: bit for bit since NeuronCore-v3, an ordinary product before. A transpose of fp8
+    writes 16-bit elements with the upper byte zero, so `dst` is every second element of its tensor.
 
     Errors: NKI-V101 to V115; NKI-V130 and V131 about accumulation; NKI-N001 for a transpose
     by something else than an identity.
@@ -280,13 +280,7 @@ class nc_matmul(_Matmul):
             "leave accumulate unset, or leave is_transpose unset for a real product",
             source=_TRN2,
         ),
-        Constraint(
-            "NKI-V114",
-            "Since NeuronCore-v3 a transpose of fp8 writes 16-bit elements, the upper byte zero.",
-            _fp8_transpose_step,
-            "allocate dst twice as wide and pass every second element, dst[:, ::2]",
-            _TRN2,
-        ),
+        fp8_pairs(lambda i: bool(i.is_transpose), _TRN2),
         *indirection("dst", "stationary", "moving", gather="stationary", source=_MATMUL),
         Constraint(
             "NKI-V105",
@@ -318,10 +312,15 @@ class nc_matmul(_Matmul):
         else:
             super().specialize(recorder)
 
+    def destination(self, tensor: NkiTensor) -> NkiTensor:
+        """Pairs of bytes for a transpose of fp8."""
+        return paired(tensor) if self.is_transpose else tensor
+
     def compute(self, state: Any, dst: Array, stationary: Array, moving: Array) -> Array:
         """The product in float32, or the transposed elements as stored."""
         if self.is_transpose and state.target.nc_version >= 3:
-            return transposed(stationary, to_float32(moving, self.moving.dtype)).reshape(self.dst.shape)
+            moved = transposed(stationary, to_float32(moving, self.moving.dtype))
+            return in_pairs(self.dst, moved).reshape(self.dst.shape)
         rows = stationary.shape[0] * (2 if _double_row(self) else 1)
         return self._product(
             dst,
@@ -345,29 +344,6 @@ class nc_matmul(_Matmul):
 def _matrix(values: Fp32, rows: int) -> Fp32:
     """`values` as a contiguous matrix of `rows` rows, which is what BLAS is fast on."""
     return np.ascontiguousarray(values).reshape(rows, -1)
-
-
-def transposed(data: Array, identity: Fp32) -> Array:
-    """data.T with its columns in the order `identity` has them, without arithmetic.
-
-    Args:
-        data: [K, ...] as stored.
-        identity: [K, N] with one 1 in each column, zeros elsewhere.
-
-    Raises:
-        NkiError: NKI-N001, `identity` is something else, which transpose mode does not multiply.
-    """
-    pattern = identity.reshape(data.shape[0], -1)
-    order = pattern.argmax(axis=0)
-    nonzero = np.count_nonzero(pattern)
-    if nonzero != len(order) or not (pattern[order, np.arange(len(order))] == 1).all():
-        raise error(
-            "NKI-N001",
-            "in transpose mode moving must have a single 1 in each column and zeros elsewhere; "
-            f"the one given has {nonzero} elements other than 0 in {len(order)} columns",
-            help="pass an identity matrix as moving, or leave is_transpose unset for a real product",
-        )
-    return data.reshape(data.shape[0], -1)[order].T
 
 
 # --- nc_matmul_mx

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nki_isa import cost
 from nki_isa.constraints import (
     PSUM,
@@ -18,7 +20,8 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.indirection import no_indirection
 from nki_isa.instruction import Constraint, Engine, attribute, instruction, read, write
-from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, rows
+from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
+from nki_isa.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -58,21 +61,29 @@ def _transposed(instruction: Any, target: Any) -> str | None:
     return None
 
 
+def _on_tensor_engine(instruction: Any) -> bool:
+    return bool(instruction.on is TENSOR_ENGINE)
+
+
 @instruction
 class nc_transpose(ComputeInstruction):
     """dst = data transposed: partitions become elements and elements partitions, bit for bit.
 
     The tensor engine takes up to [128, 128] from SBUF and writes PSUM, the vector engine up to
     [32, 32] from and to either. If `engine` is not given, the tensor engine is chosen where its
-    memories allow (`dst` in PSUM, `data` in SBUF), else the vector engine. On NeuronCore-v2 the
-    tensor engine multiplies by an identity, so NaN and infinity spread there; here they do not.
+    memories allow (`dst` in PSUM, `data` in SBUF), else the vector engine.
+
+    On NeuronCore-v2 the tensor engine multiplies floats by an identity: NaN and infinity spread
+    over the results they are summed into. From v3 on it writes 16-bit elements for fp8, the upper
+    byte zero, so `dst` is every second element of its tensor.
 
     Shapes: `data` [P, ...] with F elements per partition, `dst` [F, ...] with P, equal dtypes.
-    Errors: NKI-V101 to V106, V108, V110, V112, V115.
+    Errors: NKI-V101 to V106, V108, V110, V112, V114, V115.
     Source: SDK page nki.isa.nc_transpose; choice of engine: NKI 0.4.0 release notes.
     """
 
     engines = (TENSOR_ENGINE, VECTOR_ENGINE)
+    stateful = True
     source = f"{STUB} (nc_transpose)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -101,6 +112,7 @@ class nc_transpose(ComputeInstruction):
             "allocate dst in PSUM and copy data to SBUF, or pass nisa.engine.vector",
             STUB,
         ),
+        fp8_pairs(_on_tensor_engine, "nki/guides/architecture/trainium2_arch (built-in transpose)"),
         no_indirection(),
     )
 
@@ -109,8 +121,18 @@ class nc_transpose(ComputeInstruction):
             return super().resolve_engine()
         return TENSOR_ENGINE if in_psum(self.dst) and not in_psum(self.data) else VECTOR_ENGINE
 
-    def compute(self, data: Array) -> Array:
-        return rows(data).T
+    def destination(self, tensor: NkiTensor) -> NkiTensor:
+        """Pairs of bytes for fp8 on the tensor engine."""
+        return paired(tensor) if _on_tensor_engine(self) else tensor
+
+    def compute(self, state: Any, data: Array) -> Array:
+        if self.on is VECTOR_ENGINE:
+            return rows(data).T
+        if state.target.nc_version < 3 and self.data.dtype.kind == "float":
+            values = rows(float32(data, self.data))
+            with np.errstate(invalid="ignore"):
+                return values.T @ np.eye(len(values), dtype=np.float32)
+        return in_pairs(self.dst, rows(data).T)
 
     def cost(self, target: Target) -> Cost:
         lanes, columns = self.data.shape[0], elements_per_partition(self.data)

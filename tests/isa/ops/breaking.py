@@ -261,6 +261,9 @@ CASES = {
         Case("NKI-V105", "dst is bfloat16, data is float32", {"dst": t((16, 64), "bfloat16", PSUM)}),
         Case("NKI-V103", "the transpose of data [64, 16] is [16, 64]", {"dst": t((64, 16), region=PSUM)}),
         Case("NKI-V104", "data is 64 by 16; the vector engine takes 32", {"dst": t((16, 64))}),
+        Case("NKI-V114", "strides [1], results of fp8 are pairs", {
+            "data": t(dtype="float8_e4m3"), "dst": t((16, 64), "float8_e4m3", PSUM),
+        }),
         Case("NKI-V101", "data is in PSUM", {"data": t(region=PSUM), "engine": Engine.tensor}),
         Case("NKI-V101", "dst is not in PSUM", {"dst": t((16, 64)), "engine": Engine.tensor}),
         Case("NKI-V106", "engine is scalar", {"engine": Engine.scalar}),

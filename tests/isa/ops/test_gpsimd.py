@@ -1,16 +1,14 @@
-"""Instructions of the gpsimd engine, and transposes, against plain loops."""
+"""Instructions of the gpsimd engine against plain loops."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiles import NUMERIC, PSUM, SBUF, dst_of, fp32, plain, run, same, tensor, tiles
+from tiles import NUMERIC, dst_of, fp32, plain, run, same, tensor, tiles
 
 from nki_isa.dtypes import DTYPES, cast
-from nki_isa.instruction import Engine
 from nki_isa.ops.gpsimd import affine_select, iota
-from nki_isa.ops.transpose import nc_transpose
-from nki_isa.target import TRN1, TRN2
+from nki_isa.target import TRN1
 from nki_isa.tensor import VirtualRegister
 
 pairs = st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 4)), min_size=1, max_size=4)
@@ -70,31 +68,6 @@ def test_affine_select_makes_a_causal_mask():
     assert (got > 0).tolist() == np.tri(3, dtype=bool).tolist()
 
 
-# --- nc_transpose
-
-
-@given(st.data(), st.integers(1, 32), st.integers(1, 32), st.sampled_from(NUMERIC))
-def test_nc_transpose_is_exact_on_both_engines(data, partitions, columns, dtype):
-    tile = data.draw(tiles((partitions, columns), dtype))
-    for region, engine in ((PSUM, Engine.tensor), (SBUF, Engine.vector)):
-        instruction = nc_transpose(dst_of((columns, partitions), dtype, region), tile)
-        assert instruction.on is engine
-        same(run(instruction), plain(tile).T)
-
-
-def test_nc_transpose_flattens_free_dimensions_and_keeps_nan():
-    values = np.array([[[1, np.nan], [3, 4]], [[5, np.inf], [7, 8]]], np.float32)
-    same(
-        run(nc_transpose(dst_of((4, 2), region=PSUM), tensor(2, 2, 2, contents=values))),
-        values.reshape(2, 4).T,
-    )
-
-
-def test_nc_transpose_honours_the_engine():
-    tile, dst = tensor(32, 32), dst_of((32, 32), region=PSUM)
-    assert nc_transpose(dst, tile, engine=Engine.vector).on is Engine.vector
-
-
 # --- costs
 
 
@@ -102,9 +75,3 @@ def test_costs():
     wide = tensor(128, 512)
     assert iota(wide, [[1, 512]]).cost(TRN1).busy == pytest.approx(662 / 1.4)
     assert affine_select(wide, [[1, 512]], 1, wide, 0.0).cost(TRN1).busy == pytest.approx(662 / 1.4)
-    for dtype, busy in (("float32", 109), ("bfloat16", 55.5)):
-        square = tensor(128, 128, dtype=dtype)
-        cost = nc_transpose(dst_of((128, 128), dtype, PSUM), square).cost(TRN2)
-        assert cost.busy == pytest.approx(busy, rel=0.03)
-    small = tensor(32, 32)
-    assert nc_transpose(dst_of((32, 32)), small).cost(TRN1).busy == pytest.approx((32 + 64) / 1.12)

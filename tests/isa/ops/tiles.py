@@ -68,7 +68,7 @@ def run(instruction, state=None, registers=None, check=TRN2):
         if field.role is Role.attribute:
             continue
         if field.role in (Role.write, Role.read_write):
-            outputs.append(value)
+            outputs.append(None if value is None else instruction.destination(value))
         if field.role is not Role.write:
             if isinstance(value, NkiTensor):
                 value = array_of(value, memory)
