@@ -6,6 +6,7 @@ below does the same arithmetic and moves less. Run it and compare the times:
 
     nki-sim profile examples/matmul.py
 
+Step 1 is a single tile; the others run on 1024 x 1024 matrices, the last also on 2048 x 2048.
 All kernels take the left operand transposed, as the engine wants it: ``lhsT`` is
 [K, M], ``rhs`` is [K, N], the result [M, N].
 """
@@ -176,18 +177,28 @@ def reference(lhsT, rhs):
     return lhsT.astype(np.float32).T @ rhs.astype(np.float32)
 
 
-def main():
+def operands(size):
+    """Two random bf16 matrices of `size` rows and columns."""
     rng = np.random.default_rng(0)
-    size = 2048
-    lhsT = rng.standard_normal((size, size), np.float32).astype(ml_dtypes.bfloat16)
-    rhs = rng.standard_normal((size, size), np.float32).astype(ml_dtypes.bfloat16)
+    return (rng.standard_normal((size, size), np.float32).astype(ml_dtypes.bfloat16) for _ in range(2))
 
-    result = matmul_blocked(lhsT, rhs)
 
+def check(kernel, size, **blocks):
+    """Run one step and compare it with numpy."""
+    lhsT, rhs = operands(size)
+    result = kernel(lhsT, rhs, **blocks)
     expected = reference(lhsT, rhs)
     error = np.abs(result.astype(np.float32) - expected).max() / np.abs(expected).max()
-    print(f"matmul_blocked {size}x{size}x{size}: largest error {error:.5f} of the largest value")
+    print(f"{kernel.__name__} {size}x{size}x{size}: largest error {error:.5f} of the largest value")
     assert error < 2**-8, "the result is not within bfloat16 rounding"
+
+
+def main():
+    check(matmul_tiled, 1024)
+    check(matmul_hoisted, 1024)
+    check(matmul_blocked_free, 1024)
+    check(matmul_blocked, 1024, tiles_m=8, tiles_n=2, tiles_k=8)
+    check(matmul_blocked, 2048)
 
 
 if __name__ == "__main__":
