@@ -69,7 +69,7 @@ def metaprogram(n):
     sizes = []
     for tile in plan.tiles:
         sizes.append(tile.area() if tile.row < tile.column else -1)
-    for key in plan.names.keys():
+    for key in plan.names:
         if key in plan.names and len(key) > 6:
             total += plan.names[key].column
     assert len(sizes) == len(plan.tiles), "every tile has a size"
@@ -93,14 +93,20 @@ def main() -> None:
     first = time.perf_counter() - start
     for n in (100, 1000):
         ours, python = best(lambda n=n: specialize(kernel, n)), best(lambda n=n: metaprogram(n))
-        print(f"meta-program, n = {n}: {ours * 1e3:.1f} ms, Python {python * 1e3:.1f} ms, ratio {ours / python:.2f}")
+        print(
+            f"meta-program, n = {n}: {ours * 1e3:.1f} ms, Python {python * 1e3:.1f} ms, "
+            f"ratio {ours / python:.2f}"
+        )
     print(f"first call, which reads, parses and checks this file: {first * 1e3:.0f} ms")
 
     operand = np.zeros((2048, 2048), ml_dtypes.bfloat16)
     for made in (matmul.matmul_tiled, matmul.matmul_blocked):
         count = sum(1 for _ in specialize(made, operand, operand).walk())
         seconds = best(lambda made=made: specialize(made, operand, operand))
-        print(f"{made.function.__name__} 2048^3: {count} instructions, {seconds * 1e3:.1f} ms, {count / seconds:,.0f}/s")
+        print(
+            f"{made.function.__name__} 2048^3: {count} instructions, {seconds * 1e3:.1f} ms, "
+            f"{count / seconds:,.0f}/s"
+        )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, overload
 
-from nki_isa.diagnostics import Span, error
-
 from nki.compiler import recorder, source, stacks
 from nki.compiler.schedule import Schedule, read_schedule
+from nki_isa.diagnostics import Span, error
 
 
 def signature_of(function: Any) -> inspect.Signature:

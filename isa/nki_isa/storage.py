@@ -71,7 +71,9 @@ class Storage:
 
 _LOOPS = "use nl.dynamic_range, nl.fori_loop or `while register:` for loops the device decides about"
 _BRANCHES = "compute both and choose with nisa.select or a predicated copy, or run a loop zero or one times"
-_ARITHMETIC = "store it to a tile with nisa.register_store, compute there, and load it back with nisa.register_load"
+_ARITHMETIC = (
+    "store it to a tile with nisa.register_store, compute there, and load it back with nisa.register_load"
+)
 
 
 def _refuse(how: str, remedy: str) -> Callable[..., NoReturn]:
@@ -105,7 +107,9 @@ class VirtualRegister:
     __index__ = _refuse("was used as an int", _LOOPS)
     __iter__ = _refuse("was iterated over", _LOOPS)
     __lt__ = __le__ = __gt__ = __ge__ = _refuse("was compared", _BRANCHES)
-    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = _refuse("was computed with", _ARITHMETIC)
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = _refuse(
+        "was computed with", _ARITHMETIC
+    )
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __add__
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __add__
     __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = __add__
@@ -116,6 +120,8 @@ class VirtualRegister:
         """True for the same register; NKI-L022 for a question about its value."""
         if isinstance(other, (int, float, VirtualRegister)) and other is not self:
             raise error(
-                "NKI-L022", f"{self!r} was compared with {other!r}; its value is known at run time only", help=_BRANCHES
+                "NKI-L022",
+                f"{self!r} was compared with {other!r}; its value is known at run time only",
+                help=_BRANCHES,
             )
         return self is other

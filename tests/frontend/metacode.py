@@ -1,4 +1,6 @@
-"""Meta-code that means the same to Python and to the compiler: each function of FUNCTIONS returns what it found."""
+"""Meta-code that means the same to Python and to the compiler: each of FUNCTIONS returns what it found."""
+
+# ruff: noqa: SIM222, SIM223, RUF005, UP031 (what they would change is what is tested)
 
 from __future__ import annotations
 
@@ -93,15 +95,55 @@ def apply(f, values):
 def numbers():
     a, b = 7, -2
     return [
-        a + b, a - b, a * b, a / b, a // b, a % b, a**2, a << 2, a >> 1, a & 3, a | 8, a ^ 1, ~a, -a, +b, not a,
-        1e-3, 0x10, 1_000, abs(b), min(a, b), max(a, b), divmod(a, 2), int(3.7), float(2), bool(0), str(a), round(2.5),
-    ]  # fmt: skip
+        a + b,
+        a - b,
+        a * b,
+        a / b,
+        a // b,
+        a % b,
+        a**2,
+        a << 2,
+        a >> 1,
+        a & 3,
+        a | 8,
+        a ^ 1,
+        ~a,
+        -a,
+        +b,
+        not a,
+        1e-3,
+        0x10,
+        1_000,
+        abs(b),
+        min(a, b),
+        max(a, b),
+        divmod(a, 2),
+        int(3.7),
+        float(2),
+        bool(0),
+        str(a),
+        round(2.5),
+    ]
 
 
 def comparisons():
     x = 5
-    return [0 <= x < 10, 0 <= x < 5, x == 5 != 6, x in SIZES, 4 in SIZES, 3 not in SIZES, x is None, None is None,
-            x > 1 and x < 3, x or 0, None or "d", 0 and x, "ab" < "b", (1, 2) < (1, 3)]  # fmt: skip
+    return [
+        0 <= x < 10,
+        0 <= x < 5,
+        x == 5 != 6,
+        x in SIZES,
+        4 in SIZES,
+        3 not in SIZES,
+        x is None,
+        None is None,
+        x > 1 and x < 3,
+        x or 0,
+        None or "d",
+        0 and x,
+        "ab" < "b",
+        (1, 2) < (1, 3),
+    ]
 
 
 def conditional():
@@ -128,8 +170,26 @@ def lists():
     z += [5]
     w = [4]
     w.clear()
-    return [x, y, z, w, last, first, x.index(4), x.count(5), len(x), x[-1], x[1:3], x[::2], x[::-1], 3 in x,
-            list((1, 2)), sum(x), sorted(y), [[1, 2], [3]][1][0]]  # fmt: skip
+    return [
+        x,
+        y,
+        z,
+        w,
+        last,
+        first,
+        x.index(4),
+        x.count(5),
+        len(x),
+        x[-1],
+        x[1:3],
+        x[::2],
+        x[::-1],
+        3 in x,
+        list((1, 2)),
+        sum(x),
+        sorted(y),
+        [[1, 2], [3]][1][0],
+    ]
 
 
 def tuples():
@@ -138,7 +198,23 @@ def tuples():
     (d, e), f = (4, 5), 6
     g = h = [1]
     g.append(2)
-    return [t + (4,), t * 2, t[1:], t[-1], len(t), t.index(2), t.count(1), a + b + c, d, e, f, h, (), (1,), tuple([1, 2])]
+    return [
+        t + (4,),
+        t * 2,
+        t[1:],
+        t[-1],
+        len(t),
+        t.index(2),
+        t.count(1),
+        a + b + c,
+        d,
+        e,
+        f,
+        h,
+        (),
+        (1,),
+        tuple([1, 2]),
+    ]
 
 
 def dicts():
@@ -149,7 +225,7 @@ def dicts():
     e["y"]["z"] += 5
     e["x"].append(3)
     keys, values, items = [], [], []
-    for k in d.keys():
+    for k in d:
         keys.append(k)
     for v in d.values():
         values.append(v)
@@ -162,17 +238,50 @@ def dicts():
     missing = d.pop("q", None)
     set_default = d.setdefault("c", 3)
     d.update({"e": 5})
-    return [d, e, keys, values, items, popped, missing, set_default, d.get("b"), d.get("z", 0), "b" in d, len(d), dict(a=1)]
+    return [
+        d,
+        e,
+        keys,
+        values,
+        items,
+        popped,
+        missing,
+        set_default,
+        d.get("b"),
+        d.get("z", 0),
+        "b" in d,
+        len(d),
+        dict(a=1),
+    ]
 
 
 def strings():
     s = "Ab c"
     n, f, name = 5, 2.5, "x"
-    return [s.lower(), s.upper(), s.split(" "), s.replace("b", "q"), s.startswith("A"), s.strip(), ",".join(["a", "b"]),
-            s[0], s[1:], s + "!", s * 2, len(s), "b" in s, f"{n}", f"{n=}", f"{n + 1}|{f}|{name!r}",
-            f"{s!s} {{}} {n}", f"{name}" "joined" f"{n}", "%d" % n, f"{Mode.fast} {Mode.slow.name} {nl.bfloat16}",
-            """three
-lines"""]  # fmt: skip
+    return [
+        s.lower(),
+        s.upper(),
+        s.split(" "),
+        s.replace("b", "q"),
+        s.startswith("A"),
+        s.strip(),
+        ",".join(["a", "b"]),
+        s[0],
+        s[1:],
+        s + "!",
+        s * 2,
+        len(s),
+        "b" in s,
+        f"{n}",
+        f"{n=}",
+        f"{n + 1}|{f}|{name!r}",
+        f"{s!s} {{}} {n}",
+        f"{name}joined{n}",
+        "%d" % n,
+        f"{Mode.fast} {Mode.slow.name} {nl.bfloat16}",
+        """three
+lines""",
+    ]
 
 
 def loops():
@@ -249,15 +358,25 @@ def augmented():
 
 def annotated():
     x: int = 3
-    y: "Undefined"  # noqa: F821
+    y: Undefined  # noqa: F821
     y = x + 1
     return y
 
 
 def functions():
     half = {"f": outer(3)}
-    return [add(1), add(1, 2), add(1, b=5), add(b=2, a=1), apply(outer(10), (1, 2)), half["f"](2), with_object(),
-            with_object(Point(5), scale=2), choose("double")(4), recursive(5)]  # fmt: skip
+    return [
+        add(1),
+        add(1, 2),
+        add(1, b=5),
+        add(b=2, a=1),
+        apply(outer(10), (1, 2)),
+        half["f"](2),
+        with_object(),
+        with_object(Point(5), scale=2),
+        choose("double")(4),
+        recursive(5),
+    ]
 
 
 def choose(name):
@@ -288,9 +407,25 @@ def classes():
     c = Counter(start=1)
     c.next()
     p.extra = "set later"
-    return [p.x, p.y, p.total, p.tags, q.x, q.y, Point.origin().total, loose.first, loose.second, f"{loose}",
-            Loose(2, "b").second, c.next(), p.extra, isinstance(p, Point), isinstance(q, Loose), isinstance(1, int),
-            isinstance("s", (int, str))]  # fmt: skip
+    return [
+        p.x,
+        p.y,
+        p.total,
+        p.tags,
+        q.x,
+        q.y,
+        Point.origin().total,
+        loose.first,
+        loose.second,
+        f"{loose}",
+        Loose(2, "b").second,
+        c.next(),
+        p.extra,
+        isinstance(p, Point),
+        isinstance(q, Loose),
+        isinstance(1, int),
+        isinstance("s", (int, str)),
+    ]
 
 
 def missing_fields():
@@ -299,9 +434,20 @@ def missing_fields():
 
 
 def equality():
-    return [Point(1) == Point(1), Point(1) == Point(2), Point(1) != Point(1, 3), Loose(1) == Loose(first=1), Key("a") == Key("a"),
-            Key("a") == Key("a", Mode.slow), Mode.fast == Mode.fast, Mode.fast == Mode.slow, Mode.fast != Mode.slow,
-            [Point(1)] == [Point(1)], {"k": Loose(2)} == {"k": Loose(2)}, Point(1) == 1]  # fmt: skip
+    return [
+        Point(1) == Point(1),
+        Point(1) == Point(2),
+        Point(1) != Point(1, 3),
+        Loose(1) == Loose(first=1),
+        Key("a") == Key("a"),
+        Key("a") == Key("a", Mode.slow),
+        Mode.fast == Mode.fast,
+        Mode.fast == Mode.slow,
+        Mode.fast != Mode.slow,
+        [Point(1)] == [Point(1)],
+        {"k": Loose(2)} == {"k": Loose(2)},
+        Point(1) == 1,
+    ]
 
 
 def enums():
@@ -315,13 +461,34 @@ def enums():
 
 
 def constants():
-    return [TILE, SIZES[-1], TABLE["b"][0], math.pi, math.ceil(2.1), math.floor(2.9), math.sqrt(16.0), math.gcd(12, 18),
-            np.inf, -np.inf < 0, sibling.SCALE, other.SCALE, SCALE]  # fmt: skip
+    return [
+        TILE,
+        SIZES[-1],
+        TABLE["b"][0],
+        math.pi,
+        math.ceil(2.1),
+        math.floor(2.9),
+        math.sqrt(16.0),
+        math.gcd(12, 18),
+        np.inf,
+        -np.inf < 0,
+        sibling.SCALE,
+        other.SCALE,
+        SCALE,
+    ]
 
 
 def modules():
-    return [double(2), twice(3), sibling.double(4), other.nested(5), Shape(3, 4).area(), sibling.Shape(1, 1).area(),
-            sibling.deep.CONSTANT, sibling.deep.function()]  # fmt: skip
+    return [
+        double(2),
+        twice(3),
+        sibling.double(4),
+        other.nested(5),
+        Shape(3, 4).area(),
+        sibling.Shape(1, 1).area(),
+        sibling.deep.CONSTANT,
+        sibling.deep.function(),
+    ]
 
 
 def slices():
@@ -336,6 +503,24 @@ def host_values_are_copied():
 
 
 FUNCTIONS = [
-    numbers, comparisons, conditional, lists, tuples, dicts, strings, loops, nested_while, augmented, annotated, functions,
-    nested_function, classes, missing_fields, equality, enums, constants, modules, slices,
-]  # fmt: skip
+    numbers,
+    comparisons,
+    conditional,
+    lists,
+    tuples,
+    dicts,
+    strings,
+    loops,
+    nested_while,
+    augmented,
+    annotated,
+    functions,
+    nested_function,
+    classes,
+    missing_fields,
+    equality,
+    enums,
+    constants,
+    modules,
+    slices,
+]

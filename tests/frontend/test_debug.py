@@ -50,7 +50,9 @@ def test_breakpoint_stops_in_the_users_function(monkeypatch: pytest.MonkeyPatch)
         caller = frame.f_back
         assert caller is not None
         stops.append((frame.f_code.co_filename, frame.f_code.co_name, frame.f_lineno, dict(frame.f_locals)))
-        stops.append((caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno, caller.f_locals["i"]))
+        stops.append(
+            (caller.f_code.co_filename, caller.f_code.co_name, caller.f_lineno, caller.f_locals["i"])
+        )
 
     monkeypatch.setattr(sys, "breakpointhook", hook)
     specialize(kernel, A)
@@ -83,7 +85,15 @@ def test_a_debugger_steps_through_the_users_lines(monkeypatch: pytest.MonkeyPatc
     steps = [(name, line - FIRST) for name, line in lines.seen if name == "kernel"]
     loop = [("kernel", 3), ("kernel", 4)]
     turn = [("kernel", 5), ("kernel", 6)]
-    assert steps == [("kernel", 2), *loop, *loop, ("kernel", 3), *_turns(turn, steps), ("kernel", 7), ("kernel", 8)]
+    assert steps == [
+        ("kernel", 2),
+        *loop,
+        *loop,
+        ("kernel", 3),
+        *_turns(turn, steps),
+        ("kernel", 7),
+        ("kernel", 8),
+    ]
     first = doubled.__code__.co_firstlineno
     assert [line - first for name, line in lines.seen if name == "doubled"] == [1, 2, 3] * 2
 
@@ -97,7 +107,9 @@ def _turns(turn: list[tuple[str, int]], steps: list[tuple[str, int]]) -> list[tu
 def test_a_breakpoint_set_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "breakpointhook", lambda: None)
     output = io.StringIO()
-    debugger = pdb.Pdb(stdin=io.StringIO("p total\nw\ncontinue\ncontinue\n"), stdout=output, nosigint=True, readrc=False)
+    debugger = pdb.Pdb(
+        stdin=io.StringIO("p total\nw\ncontinue\ncontinue\n"), stdout=output, nosigint=True, readrc=False
+    )
     debugger.use_rawinput = False
     debugger.set_break(__file__, FIRST + 4)
     debugger.runcall(specialize, kernel, A)

@@ -34,7 +34,10 @@ def told(diagnostic: Diagnostic) -> str:
 
     parts = [f"{diagnostic.code} {diagnostic.message}"]
     if diagnostic.span is not None:
-        parts.append(f"  at `{line(diagnostic.span.line)}`, columns {diagnostic.span.column}-{diagnostic.span.end_column}")
+        parts.append(
+            f"  at `{line(diagnostic.span.line)}`, "
+            f"columns {diagnostic.span.column}-{diagnostic.span.end_column}"
+        )
     parts += [f"  through {frame.function}: `{line(frame.span.line)}`" for frame in diagnostic.stack]
     parts += [f"  note: {note}" for note in diagnostic.notes]
     if diagnostic.help:
@@ -79,7 +82,7 @@ def inner(x, what):
         return 1 if x else 2
     if what == "unpack":
         a, b = (1, 2, 3)
-        return a
+        return a + b
     if what == "unhashable":
         return {"a": 1}[[1]]
     if what == "sorting":
@@ -103,7 +106,7 @@ class Own(nl.NKIObject):
 
 
 def middle(x, what):
-    for i in range(1):
+    for _ in range(1):
         result = inner(x, what)
     return result
 
@@ -122,7 +125,10 @@ EXPECTED = {
     "index": ("NKI-L021 IndexError: list index out of range", "return [1, 2][2]"),
     "type": ('NKI-L021 TypeError: can only concatenate str (not "int") to str', 'return "a" + 1'),
     "attribute": ("NKI-L021 AttributeError: 'NkiTensor' object has no attribute 'shapes'", "return x.shapes"),
-    "attribute of None": ("NKI-L021 AttributeError: 'NoneType' object has no attribute 'name'", "return helper().name"),
+    "attribute of None": (
+        "NKI-L021 AttributeError: 'NoneType' object has no attribute 'name'",
+        "return helper().name",
+    ),
     "view": ("NKI-V018 ", "return x.reshape((5, 5))"),
     "slice": ("NKI-V010 ", "return tile[0:5, :]"),
     "language": ("NKI-V120 ", "return nl.ndarray((0, 4), nl.float32)"),
@@ -130,7 +136,10 @@ EXPECTED = {
     "contents": ("NKI-V031 ", "return 1 if x else 2"),
     "unpack": ("NKI-L021 ValueError: too many values to unpack (expected 2", "a, b = (1, 2, 3)"),
     "unhashable": ("NKI-L021 TypeError: unhashable type: 'list'", 'return {"a": 1}[[1]]'),
-    "sorting": ("NKI-L021 TypeError: '<' not supported between instances of 'str' and 'int'", 'return sorted([1, "a"])'),
+    "sorting": (
+        "NKI-L021 TypeError: '<' not supported between instances of 'str' and 'int'",
+        'return sorted([1, "a"])',
+    ),
     "value": ("NKI-L021 ValueError: invalid literal for int() with base 10: 'four'", 'return int("four")'),
 }
 
@@ -158,7 +167,9 @@ def test_errors_of_meta_code(what: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(("what", "name"), [("instruction", "tensor_copy lacks the argument src"), ("calls", "helper() takes 0")])
+@pytest.mark.parametrize(
+    ("what", "name"), [("instruction", "tensor_copy lacks the argument src"), ("calls", "helper() takes 0")]
+)
 def test_wrong_calls_found_late(what: str, name: str) -> None:
     (found,) = refused(fails, A, what)
     assert found.code in ("NKI-L012", "NKI-L021") and name in found.message
@@ -168,7 +179,9 @@ def test_wrong_calls_found_late(what: str, name: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_whole_text_of_an_error() -> None:
     (found,) = refused(fails, A, "own")
-    assert told(found) == """\
+    assert (
+        told(found)
+        == """\
 NKI-L020 x is 5, not below 3: 100%
   see the manual
   at `assert x < 3, f"x is {x}, not below 3: 100%\\n  see the manual"`, columns 16-21
@@ -177,6 +190,7 @@ NKI-L020 x is 5, not below 3: 100%
   through inner: `return Own(5)`
   through Own.__init__: `self.check(x)`
   through Own.check: `assert x < 3, f"x is {x}, not below 3: 100%\\n  see the manual"`"""
+    )
 
 
 def test_the_text_of_an_assertion_reaches_the_caller() -> None:
@@ -202,7 +216,7 @@ def test_the_text_of_an_assertion_reaches_the_caller() -> None:
 def test_assertions_without_a_text_show_their_condition(kernel: str, message: str) -> None:
     def asserts(x, lines):
         if lines == "one line":
-            assert x.shape[0] == 3 and True  # noqa: PT018
+            assert x.shape[0] == 3 and True
         assert (
             x.shape[0] == 3
             or x.shape[0] == 5
@@ -226,7 +240,11 @@ def test_recursion_without_end() -> None:
 
     (found,) = refused(kernel, A)
     assert (found.code, found.message) == ("NKI-L021", "the kernel's functions call each other without end")
-    assert len(found.stack) == 12 and found.stack[0].function.endswith("kernel") and found.stack[1].function == "forever"
+    assert (
+        len(found.stack) == 12
+        and found.stack[0].function.endswith("kernel")
+        and found.stack[1].function == "forever"
+    )
     assert found.notes[-1].endswith("calls between them are left out")
 
 
@@ -239,7 +257,11 @@ def test_constraint_errors_come_with_the_error_that_ends_the_kernel() -> None:
 
     first = kernel.__code__.co_firstlineno
     found = refused(kernel, A)
-    assert [(d.code, d.span.line - first) for d in found if d.span] == [("NKI-V103", 2), ("NKI-V103", 3), ("NKI-L021", 4)]
+    assert [(d.code, d.span.line - first) for d in found if d.span] == [
+        ("NKI-V103", 2),
+        ("NKI-V103", 3),
+        ("NKI-L021", 4),
+    ]
 
 
 def test_loops_tell_a_mistake_once() -> None:
@@ -330,20 +352,45 @@ class Slotted:
         ((A, 1, 2, 3), {}, "NKI-L012", "takes: too many positional arguments"),
         ((A,), {"scales": 2}, "NKI-L012", "takes: got an unexpected keyword argument 'scales'"),
         ((A,), {"x": A}, "NKI-L012", "takes: multiple values for argument 'x'"),
-        ((A.astype(np.float64),), {}, "NKI-L024", "argument 'x' has dtype float64, which the NeuronCore lacks"),
-        ((A.astype(np.complex64),), {}, "NKI-L024", "argument 'x' has dtype complex64, which the NeuronCore lacks"),
+        (
+            (A.astype(np.float64),),
+            {},
+            "NKI-L024",
+            "argument 'x' has dtype float64, which the NeuronCore lacks",
+        ),
+        (
+            (A.astype(np.complex64),),
+            {},
+            "NKI-L024",
+            "argument 'x' has dtype complex64, which the NeuronCore lacks",
+        ),
         ((A.astype(object),), {}, "NKI-L024", "argument 'x' has dtype object, which the NeuronCore lacks"),
         ((np.array(["a"]),), {}, "NKI-L024", "argument 'x' has dtype <U1, which the NeuronCore lacks"),
         ((A[:0],), {}, "NKI-L024", "argument 'x' is empty: shape (0, 8)"),
-        (([A, A.astype(np.float64)],), {}, "NKI-L024", "argument 'x_1' has dtype float64, which the NeuronCore lacks"),
+        (
+            ([A, A.astype(np.float64)],),
+            {},
+            "NKI-L024",
+            "argument 'x_1' has dtype float64, which the NeuronCore lacks",
+        ),
         (({"w": {1, 2}},), {}, "NKI-L024", "argument 'x_w' is a set, which is no array or plain value"),
         ((b"ab",), {}, "NKI-L024", "argument 'x' is a bytes, which is no array or plain value"),
         ((1j,), {}, "NKI-L024", "argument 'x' is a complex, which is no array or plain value"),
         ((object(),), {}, "NKI-L024", "argument 'x' is a object, which is no array or plain value"),
-        ((memoryview(b"ab"),), {}, "NKI-L024", "argument 'x' is a memoryview, which is no array or plain value"),
+        (
+            (memoryview(b"ab"),),
+            {},
+            "NKI-L024",
+            "argument 'x' is a memoryview, which is no array or plain value",
+        ),
         ((iter([1]),), {}, "NKI-L024", "argument 'x' is a list_iterator, which is no array or plain value"),
         ((np,), {}, "NKI-L024", "argument 'x' is a module, which is no array or plain value"),
-        ((SimpleNamespace(a=1),), {}, "NKI-L024", "argument 'x' is a types.SimpleNamespace, which is no array or plain value"),
+        (
+            (SimpleNamespace(a=1),),
+            {},
+            "NKI-L024",
+            "argument 'x' is a types.SimpleNamespace, which is no array or plain value",
+        ),
     ],
 )
 def test_wrong_arguments(args: Any, kwargs: Any, code: str, message: str) -> None:
@@ -364,7 +411,9 @@ def test_a_tensor_of_another_call_is_refused() -> None:
     target = as_target("trn2")
     tensor = specialize_call(takes, (A,), {}, target=target).program.inputs[0]
     (found,) = refused(takes, tensor)
-    assert found.message.startswith("argument 'x' is x[4, 8] float32 shared_hbm, a tensor of another kernel call")
+    assert found.message.startswith(
+        "argument 'x' is x[4, 8] float32 shared_hbm, a tensor of another kernel call"
+    )
 
 
 def test_the_callers_arrays_stay_as_they_are_when_a_kernel_fails() -> None:
@@ -372,7 +421,7 @@ def test_the_callers_arrays_stay_as_they_are_when_a_kernel_fails() -> None:
     def kernel(x):
         tile = nl.zeros((4, 8), nl.float32, buffer=nl.sbuf)
         nisa.dma_copy(dst=x, src=tile)
-        assert False  # noqa: B011, PT015
+        assert False  # noqa: B011
 
     x = A.copy()
     with pytest.raises(NkiError):
@@ -385,14 +434,24 @@ def test_the_callers_arrays_stay_as_they_are_when_a_kernel_fails() -> None:
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [(Own, "type"), (len, "builtin_function_or_method"), (3, "int"), ("f", "str"), (np.add, "ufunc"), (Own.check.__get__(3), "method")],
+    [
+        (Own, "type"),
+        (len, "builtin_function_or_method"),
+        (3, "int"),
+        ("f", "str"),
+        (np.add, "ufunc"),
+        (Own.check.__get__(3), "method"),
+    ],
 )
 def test_what_is_no_function_is_no_kernel(value: Any, kind: str) -> None:
     for make in (nki.jit, nki.jit(mode="x"), specialize):
         with pytest.raises(NkiError) as found:
             make(value)
         (diagnostic,) = found.value.diagnostics
-        assert (diagnostic.code, diagnostic.message) == ("NKI-L023", f"nki.jit was given a {kind}, not a function")
+        assert (diagnostic.code, diagnostic.message) == (
+            "NKI-L023",
+            f"nki.jit was given a {kind}, not a function",
+        )
 
 
 def test_a_lambda_is_no_kernel() -> None:
@@ -415,7 +474,12 @@ def test_good_grids() -> None:
 
 
 def test_device_operations_outside_of_a_kernel() -> None:
-    for call in (lambda: nl.ndarray((1, 1), nl.float32), lambda: nl.program_id(0), lambda: nisa.register_alloc(), nl.no_reorder):
+    for call in (
+        lambda: nl.ndarray((1, 1), nl.float32),
+        lambda: nl.program_id(0),
+        lambda: nisa.register_alloc(),
+        nl.no_reorder,
+    ):
         with pytest.raises(NkiError) as found:
             call()
         assert found.value.diagnostics[0].code == "NKI-L029"
@@ -480,17 +544,22 @@ def test_places_without_columns_are_those_of_the_statement(monkeypatch: pytest.M
             (4, 8),
             nl.float32,
         )
-        for i in range(1):
+        for _ in range(1):
             nisa.tensor_copy(
                 dst=tile,
                 src=x,
             )
-        if helper(): pass  # noqa: E701
-        for i in missing(x): pass  # noqa: E701
+        if helper():
+            pass
+        for _ in missing(x):
+            pass
 
     first = kernel.__code__.co_firstlineno
     spans = [d.stack[0].span for d in refused(kernel, A)]
-    assert [(s.line - first, s.column, s.end_line - first, s.end_column) for s in spans] == [(6, 13, 9, 14), (11, 9, 11, 28)]
+    assert [(s.line - first, s.column, s.end_line - first, s.end_column) for s in spans] == [
+        (6, 13, 9, 14),
+        (12, 9, 12, 28),
+    ]
 
 
 def missing(x):

@@ -1,4 +1,4 @@
-"""Kernels anywhere: what source a function is compiled from, and what happens where there is none or another."""
+"""Kernels anywhere: what source a function is compiled from, and what if there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import nki
 import nki.language as nl
 from nki.compiler import specialize
-from nki.compiler.importer import Importer, ImportedModule, is_host
+from nki.compiler.importer import ImportedModule, Importer, is_host
 from nki.compiler.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.target import as_target
@@ -141,7 +141,10 @@ def test_text_given_to_exec_has_no_source() -> None:
     exec(HEAD + BODY, names)
     found = refused(names["kernel"], A)
     assert (found.code, found.message) == ("NKI-L013", "the source of '<string>' cannot be found")
-    assert found.help == "define the kernel in a file, a module or a notebook cell, not through exec or a typed-in line"
+    assert (
+        found.help
+        == "define the kernel in a file, a module or a notebook cell, not by exec or a typed-in line"
+    )
 
 
 def test_a_helper_without_source() -> None:
@@ -166,11 +169,15 @@ def test_a_lambda_reached_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "stdin"), [(["-c", HEAD + BODY + "kernel(0)"], ""), (["-"], HEAD + BODY + "kernel(0)")], ids=["-c", "stdin"]
+    ("command", "stdin"),
+    [(["-c", HEAD + BODY + "kernel(0)"], ""), (["-"], HEAD + BODY + "kernel(0)")],
+    ids=["-c", "stdin"],
 )
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python keeps the text of -c and of typed-in lines")
 def test_command_lines_have_no_source(command: list[str], stdin: str) -> None:
-    done = subprocess.run([sys.executable, *command], input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command], input=stdin, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1 and "NKI-L013" in done.stderr
 
 
@@ -237,7 +244,9 @@ def test_spellings_of_import(write: Any, statement: str, use: str) -> None:
 
 
 def test_modules_that_import_each_other(write: Any, tmp_path: Path) -> None:
-    (tmp_path / "ping.py").write_text("import pong\n\ndef down(n):\n    return 0 if n == 0 else 1 + pong.down(n - 1)\n")
+    (tmp_path / "ping.py").write_text(
+        "import pong\n\ndef down(n):\n    return 0 if n == 0 else 1 + pong.down(n - 1)\n"
+    )
     pong = write("pong", "import ping\n\ndef down(n):\n    return 0 if n == 0 else 10 + ping.down(n - 1)\n")
 
     def kernel(x):
@@ -247,11 +256,17 @@ def test_modules_that_import_each_other(write: Any, tmp_path: Path) -> None:
 
 
 def test_two_files_with_the_same_text_stay_apart(write: Any) -> None:
-    text = HEAD + "import {0}_values as values\n\n@nki.jit\ndef kernel(x):\n    assert values.GOOD, values.NAME\n    return values.NAME\n"
+    text = (
+        HEAD
+        + "import {0}_values as values\n\n@nki.jit\ndef kernel(x):\n    assert values.GOOD, values.NAME\n"
+        "    return values.NAME\n"
+    )
     results = []
     for name, good in (("left", True), ("right", False)):
         write(f"{name}_values", f"GOOD = {good}\nNAME = {name!r}\n")
-        module = write(f"{name}_kernel", text.format(name).replace(f"import {name}_values", f"import {name}_values"))
+        module = write(
+            f"{name}_kernel", text.format(name).replace(f"import {name}_values", f"import {name}_values")
+        )
         results.append(module.kernel)
     assert run(results[0], A) == "left"
     found = refused(results[1], A)
@@ -299,7 +314,10 @@ def test_assigning_to_a_module_in_a_kernel() -> None:
         sibling.SCALE = 3
 
     found = refused(kernel, A)
-    assert found.code == "NKI-L021" and found.help == "return the value, or pass an object in and set its attribute"
+    assert (
+        found.code == "NKI-L021"
+        and found.help == "return the value, or pass an object in and set its attribute"
+    )
 
 
 def test_names_missing_in_an_imported_module() -> None:

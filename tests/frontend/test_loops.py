@@ -244,10 +244,15 @@ def breaks_inner_while(x):
                 break
 
 
-@pytest.mark.parametrize("kernel", [breaks, returns_early, breaks_while, returns_from_while, breaks_inner_while])
+@pytest.mark.parametrize(
+    "kernel", [breaks, returns_early, breaks_while, returns_from_while, breaks_inner_while]
+)
 def test_leaving_a_device_loop_early_is_refused(kernel: Any) -> None:
     (found,) = refused(kernel, A)
-    assert (found.code, found.message) == ("NKI-L014", "a loop that runs on the device was left with break or return")
+    assert (found.code, found.message) == (
+        "NKI-L014",
+        "a loop that runs on the device was left with break or return",
+    )
     assert found.help == "device loops run their whole body; end a while loop by loading 0 into its register"
     assert found.span is not None and found.span.line > kernel.__code__.co_firstlineno
 

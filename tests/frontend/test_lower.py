@@ -50,7 +50,9 @@ def test_places_are_those_of_python(function: FunctionType) -> None:
         return
     ours, theirs = [list(c.co_lines()) for c in (code, function.__code__)]
     assert {line for _, _, line in ours[1:]} == {line for _, _, line in theirs[1:]}
-    has_f_string = sys.version_info < (3, 12) and ' f"' in inspect.getsource(function)  # places by the string there
+    has_f_string = sys.version_info < (3, 12) and ' f"' in inspect.getsource(
+        function
+    )  # places by the string there
     if sys.version_info >= (3, 11) and not has_f_string and code.co_code == function.__code__.co_code:
         assert list(code.co_positions())[2:] == list(function.__code__.co_positions())[2:]
 
@@ -104,8 +106,14 @@ def test_while_asks_for_truth_once_a_turn(last: Any) -> None:
 def test_a_while_over_comparisons_calls_nothing() -> None:
     """True and False are told apart without a call."""
     code = lowered(metacode.nested_while)
-    calls = [i for i in dis.get_instructions(code) if i.opname.startswith("CALL") and "INTRINSIC" not in i.opname]
-    names = [i.argval for i in dis.get_instructions(code) if "nki_while" in str(i.argval) and i.opname == "LOAD_GLOBAL"]
+    calls = [
+        i for i in dis.get_instructions(code) if i.opname.startswith("CALL") and "INTRINSIC" not in i.opname
+    ]
+    names = [
+        i.argval
+        for i in dis.get_instructions(code)
+        if "nki_while" in str(i.argval) and i.opname == "LOAD_GLOBAL"
+    ]
     assert names == ["__nki_while__"] * 2 and calls
 
 
@@ -113,7 +121,11 @@ def test_every_node_of_the_language_has_a_host_node() -> None:
     from nki.compiler import tree
 
     for node in vars(tree).values():
-        if isinstance(node, type) and issubclass(node, (tree.stmt, tree.expr)) and node not in (tree.stmt, tree.expr):
+        if (
+            isinstance(node, type)
+            and issubclass(node, (tree.stmt, tree.expr))
+            and node not in (tree.stmt, tree.expr)
+        ):
             host = getattr(ast, node.__name__, None)
             if host is None:
                 assert node.__name__ in ("TypeAlias", "TryStar", "TemplateStr", "Interpolation")

@@ -51,10 +51,18 @@ generator(np.ones((1, 2), np.float32))""",
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each cell printed, or the error it ended with."""
     folder = tmp_path_factory.mktemp("notebook")
-    environment = {**os.environ, "IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    environment = {
+        **os.environ,
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+    }
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
     client = nbclient.NotebookClient(
-        notebook, timeout=60, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=60,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=environment)
     return [_text(cell) for cell in notebook.cells]
@@ -88,5 +96,3 @@ def test_errors_tell_the_line_of_the_cell(outputs: list[str]) -> None:
 
 def test_refusals_reach_the_cell(outputs: list[str]) -> None:
     assert "NKI-L005" in outputs[9]
-
-

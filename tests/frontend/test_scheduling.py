@@ -1,4 +1,4 @@
-"""Dependencies a kernel asks for: by name, by handle, by block; their mistakes; what they do to order and time."""
+"""Dependencies a kernel asks for: by name, handle and block; mistakes; order and time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,13 @@ def refused(kernel: Any, *args: Any) -> list[Diagnostic]:
 
 @pytest.mark.parametrize(
     "schedule",
-    [[("plus1", "exp")], [("plus1", ["exp"])], (("plus1", ("exp",)),), [["plus1", "exp"]], [("plus1", "exp"), ("plus1", "exp")]],
+    [
+        [("plus1", "exp")],
+        [("plus1", ["exp"])],
+        (("plus1", ("exp",)),),
+        [["plus1", "exp"]],
+        [("plus1", "exp"), ("plus1", "exp")],
+    ],
 )
 def test_with_schedule(schedule: Any) -> None:
     program = specialize(two_paths.with_schedule(schedule), A)
@@ -65,7 +71,11 @@ def test_with_schedule(schedule: Any) -> None:
 
 def test_with_schedule_makes_a_new_kernel() -> None:
     scheduled = two_paths.with_schedule([("plus1", "exp")])
-    assert scheduled is not two_paths and two_paths.schedule == () and scheduled[1].schedule == scheduled.schedule
+    assert (
+        scheduled is not two_paths
+        and two_paths.schedule == ()
+        and scheduled[1].schedule == scheduled.schedule
+    )
     assert edges(specialize(two_paths, A)) == []
     np.testing.assert_array_equal(scheduled(A), two_paths(A))
 
@@ -108,7 +118,11 @@ def test_unknown_names_are_all_told() -> None:
     found = refused(two_paths.with_schedule([("plus2", "exp"), ("zzz", "exp"), ("plus2", "sum")]), A)
     assert [(d.code, d.message, d.help) for d in found] == [
         ("NKI-L040", "the schedule names 'plus2', which no instruction is called", "write 'plus1'"),
-        ("NKI-L040", "the schedule names 'zzz', which no instruction is called", "the names are 'exp', 'plus1', 'sum'"),
+        (
+            "NKI-L040",
+            "the schedule names 'zzz', which no instruction is called",
+            "the names are 'exp', 'plus1', 'sum'",
+        ),
     ]
     assert all(d.span is not None and d.span.file == __file__ for d in found)
 
@@ -122,7 +136,10 @@ def repeats(x):
 
 def test_a_name_of_several_instructions() -> None:
     (found,) = refused(nki.jit(repeats).with_schedule([("one", "zero")]), A)
-    assert (found.code, found.message) == ("NKI-L041", "the schedule names 'zero', which 3 instructions are called")
+    assert (found.code, found.message) == (
+        "NKI-L041",
+        "the schedule names 'zero', which 3 instructions are called",
+    )
     assert {label.span.line for label in found.labels} == {repeats.__code__.co_firstlineno + 3}
     assert found.help == 'make names unique, in a loop for example with name=f"load{i}"'
 
@@ -130,7 +147,10 @@ def test_a_name_of_several_instructions() -> None:
 @pytest.mark.parametrize(
     ("schedule", "reason"),
     [
-        ([("plus1", "exp"), ("exp", "plus1")], "'exp' (line {exp}) was asked to run after 'plus1' (line {plus1})"),
+        (
+            [("plus1", "exp"), ("exp", "plus1")],
+            "'exp' (line {exp}) was asked to run after 'plus1' (line {plus1})",
+        ),
         ([("exp", "sum")], "'sum' (line {sum}) runs, by the data they share, after 'exp' (line {exp})"),
         ([("exp", "exp")], "'exp' (line {exp}) was asked to run after 'exp' (line {exp})"),
     ],
@@ -183,7 +203,6 @@ def test_a_loop_moves_as_a_whole() -> None:
 
 
 def handles(x):
-    tiles = []
     found = []
     for i in range(3):
         tile = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)
@@ -221,7 +240,8 @@ def no_handle(x):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "code", "line"), [(circle, "NKI-L042", 3), (out_of_a_loop, "NKI-L043", 5), (no_handle, "NKI-V100", 2)]
+    ("kernel", "code", "line"),
+    [(circle, "NKI-L042", 3), (out_of_a_loop, "NKI-L043", 5), (no_handle, "NKI-V100", 2)],
 )
 def test_mistakes_with_handles(kernel: Any, code: str, line: int) -> None:
     (found,) = refused(kernel, A)
@@ -238,7 +258,7 @@ def work(tile, i):
 
 def blocks(x):
     tiles = []
-    for i in range(5):
+    for _ in range(5):
         tiles.append(nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf))
     with nl.no_reorder():
         for i in nl.affine_range(2):
@@ -300,8 +320,13 @@ def same(register):
 @pytest.mark.parametrize("kernel", [loop_inside, fori_inside, while_inside, while_loop_inside])
 def test_device_loops_in_no_reorder_are_refused(kernel: Any) -> None:
     (found,) = refused(kernel, A)
-    assert (found.code, found.message) == ("NKI-L044", "a loop that runs on the device stands in a no_reorder block")
-    assert found.help is not None and found.help.startswith("put `with nl.no_reorder():` inside the loop's body")
+    assert (found.code, found.message) == (
+        "NKI-L044",
+        "a loop that runs on the device stands in a no_reorder block",
+    )
+    assert found.help is not None and found.help.startswith(
+        "put `with nl.no_reorder():` inside the loop's body"
+    )
 
 
 def block_inside_a_loop(x):
@@ -393,7 +418,9 @@ def test_device_print(capsys: pytest.CaptureFixture[str]) -> None:
     x = np.arange(8, dtype=np.float32).reshape(2, 4) / 3
     with np.printoptions(precision=1):
         prints(x, 2)
-    assert capsys.readouterr().out == """\
+    assert (
+        capsys.readouterr().out
+        == """\
 tile = float32[2, 4]
 [[0.        0.6666667 1.3333334 2.       ]
  [2.6666667 3.3333333 4.        4.6666665]]
@@ -403,6 +430,7 @@ tile = float32[2, 4]
 input float32[1, 2]
 [[0.33333334 0.6666667 ]]
 """
+    )
 
 
 def test_device_print_of_large_and_narrow_tensors(capsys: pytest.CaptureFixture[str]) -> None:
@@ -413,7 +441,10 @@ def test_device_print_of_large_and_narrow_tensors(capsys: pytest.CaptureFixture[
         nl.device_print("x", x)
         nl.device_print("y", y)
 
-    kernel(np.arange(2048, dtype=np.int32).reshape(128, 16), np.array([[0.1, np.nan, np.inf]], ml_dtypes.bfloat16))
+    kernel(
+        np.arange(2048, dtype=np.int32).reshape(128, 16),
+        np.array([[0.1, np.nan, np.inf]], ml_dtypes.bfloat16),
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "x int32[128, 16]" and len(lines) == 10
     assert lines[-2:] == ["y bfloat16[1, 3]", "[[0.100097656         nan         inf]]"]
@@ -423,8 +454,15 @@ def test_device_print_costs_nothing() -> None:
     x = np.ones((2, 4), np.float32)
     program = specialize(prints, x, 2)
     timeline = simulate(program)
-    assert [i.opcode for i in timeline.instructions] == ["dma_copy", "tensor_scalar", "tensor_scalar", "dma_copy"]
-    silent = parse_program("\n".join(line for line in format_program(program).splitlines() if "device_print" not in line))
+    assert [i.opcode for i in timeline.instructions] == [
+        "dma_copy",
+        "tensor_scalar",
+        "tensor_scalar",
+        "dma_copy",
+    ]
+    silent = parse_program(
+        "\n".join(line for line in format_program(program).splitlines() if "device_print" not in line)
+    )
     assert simulate(silent).duration == timeline.duration
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+import metacode
 import ml_dtypes
 import numpy as np
 import pytest
 from metacode import FUNCTIONS, Key, Loose, Mode, Point, host_values_are_copied
 
-import metacode
 import nki
 import nki.isa as nisa
 import nki.language as nl
@@ -78,7 +78,13 @@ def test_fields_not_given_are_none_with_and_without_dataclass() -> None:
 
 def dataclass_default_is_of_the_kernels_class(holder=Key("outer")):  # noqa: B008
     inner = Holder()
-    return [isinstance(inner.key, Key), inner.key == Key("default"), isinstance(holder, Key), len(Holder().many), Holder.LIMIT]
+    return [
+        isinstance(inner.key, Key),
+        inner.key == Key("default"),
+        isinstance(holder, Key),
+        len(Holder().many),
+        Holder.LIMIT,
+    ]
 
 
 @dataclass
@@ -140,7 +146,17 @@ Old = namedtuple("Old", "left right")
 def named_tuples(pair, old):
     left, right = pair
     made = Pair(5)
-    return [pair.left, pair.right, left, right, made.right, isinstance(pair, Pair), isinstance(old, Old), old[1], pair == Pair(1, 3)]
+    return [
+        pair.left,
+        pair.right,
+        left,
+        right,
+        made.right,
+        isinstance(pair, Pair),
+        isinstance(old, Old),
+        old[1],
+        pair == Pair(1, 3),
+    ]
 
 
 def test_named_tuples() -> None:
@@ -173,14 +189,28 @@ def mutates(items, table, point, loose, key):
     point.x = 100
     point.tags.append("t")
     loose.fresh = True
-    return [items, table, point.x, point.moved(1).x, key.name, key.mode == Mode.fast, isinstance(point, Point)]
+    return [
+        items,
+        table,
+        point.x,
+        point.moved(1).x,
+        key.name,
+        key.mode == Mode.fast,
+        isinstance(point, Point),
+    ]
 
 
 def test_objects_are_copied_in() -> None:
     items, table, point, loose = [[1], 2], {"list": [1]}, Point(1, tags=[]), Loose(1)
     result = run(mutates, items, table, point, loose, Key("k"))
     assert result == [[["changed"], 2, 4], {"list": [1, 2], "new": 1}, 100, 101, "k", True, True]
-    assert (items, table, point.x, point.tags, vars(loose)) == ([[1], 2], {"list": [1]}, 1, [], {"first": 1, "second": "two"})
+    assert (items, table, point.x, point.tags, vars(loose)) == (
+        [[1], 2],
+        {"list": [1]},
+        1,
+        [],
+        {"first": 1, "second": "two"},
+    )
 
 
 def shares(pair, items, same_items):
@@ -195,14 +225,27 @@ def test_one_object_passed_twice_is_one() -> None:
 
 
 def arrays_inside(tensors, table, pair, holder):
-    return [tensors[1].shape, table["w"].dtype == nl.bfloat16, pair.left.shape, holder.x.shape, holder.tags[0].shape]
+    return [
+        tensors[1].shape,
+        table["w"].dtype == nl.bfloat16,
+        pair.left.shape,
+        holder.x.shape,
+        holder.tags[0].shape,
+    ]
 
 
 def test_arrays_inside_containers_and_objects_become_inputs() -> None:
     small, wide = np.zeros((1, 3), np.float32), np.zeros((2, 2), ml_dtypes.bfloat16)
     made = call(arrays_inside, [A, small], {"w": wide}, Pair(A), Holding(small, [wide]))
     assert made.result == [(1, 3), True, (2, 4), (1, 3), (2, 2)]
-    assert [t.name for t in made.program.inputs] == ["tensors_0", "tensors_1", "table_w", "pair_0", "holder_x", "holder_tags_0"]
+    assert [t.name for t in made.program.inputs] == [
+        "tensors_0",
+        "tensors_1",
+        "table_w",
+        "pair_0",
+        "holder_x",
+        "holder_tags_0",
+    ]
     assert [x is y for x, y in zip(made.inputs, [A, small, wide, A, small, wide])] == [True] * 6
 
 
@@ -212,7 +255,17 @@ class Holding(nl.NKIObject):
 
 
 def scalars(a, b, c, d, dtype, function, mode):
-    return [a + 1, b, c, d, dtype == nl.float32, function(2), mode.value, isinstance(a, int), isinstance(b, float)]
+    return [
+        a + 1,
+        b,
+        c,
+        d,
+        dtype == nl.float32,
+        function(2),
+        mode.value,
+        isinstance(a, int),
+        isinstance(b, float),
+    ]
 
 
 def test_scalars_dtypes_functions_and_enums() -> None:
@@ -358,7 +411,14 @@ def test_print_prints_at_specialization(capsys: pytest.CaptureFixture[str]) -> N
 def returns(x, what):
     out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
     nisa.dma_copy(dst=out, src=x)
-    choices = {"one": out, "tuple": (out, out[0:1, :]), "list": [out], "dict": {"a": out, "n": 3}, "none": None, "input": x}
+    choices = {
+        "one": out,
+        "tuple": (out, out[0:1, :]),
+        "list": [out],
+        "dict": {"a": out, "n": 3},
+        "none": None,
+        "input": x,
+    }
     return choices[what]
 
 
@@ -366,7 +426,14 @@ def returns(x, what):
 def test_results_keep_their_structure(what: str) -> None:
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     result = nki.jit(returns)(x, what)
-    expected = {"one": x, "tuple": (x, x[0:1]), "list": [x], "dict": {"a": x, "n": 3}, "none": None, "input": x}[what]
+    expected = {
+        "one": x,
+        "tuple": (x, x[0:1]),
+        "list": [x],
+        "dict": {"a": x, "n": 3},
+        "none": None,
+        "input": x,
+    }[what]
     assert type(result) is type(expected)
     np.testing.assert_equal(result, expected)
 
@@ -402,7 +469,7 @@ def test_checks_are_not_repeated_but_never_skipped() -> None:
     def kernel(x):
         tile = nl.ndarray((128, 64), nl.float32, buffer=nl.sbuf)
         small = nl.ndarray((128, 32), nl.float32, buffer=nl.sbuf)
-        for i in range(3):
+        for _ in range(3):
             nisa.tensor_copy(dst=tile, src=tile)
             nisa.tensor_copy(dst=tile[:, 0:32], src=small)
         nisa.tensor_copy(dst=tile, src=small)

@@ -29,20 +29,28 @@ from types import (
 from typing import Any, ClassVar
 
 import numpy as np
-from nki_isa.diagnostics import error
-from nki_isa.tensor import NkiTensor, VirtualRegister
 
 from nki.compiler import stacks
 from nki.compiler.lower import HELPERS, lower
 from nki.compiler.profile import HOST_BUILTINS
+from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
 from nki.language.objects import own_fields
+from nki_isa.diagnostics import error
+from nki_isa.tensor import NkiTensor, VirtualRegister
 
 # Packages whose functions run as they are: they are the language, not kernel source.
 _HOST_PACKAGES = {"nki", "nki_isa", "nki_sim", "numpy", "ml_dtypes", "math", "builtins"}
 
 # What Python itself puts into a class; the new class gets its own.
-_MADE_BY_PYTHON = {"__dict__", "__weakref__", "__slots__", "__annotations__", "__annotate__", "__annotate_func__"}
+_MADE_BY_PYTHON = {
+    "__dict__",
+    "__weakref__",
+    "__slots__",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+}
 _MADE_BY_PYTHON |= {"__annotations_cache__", "_abc_impl", "__nki_fields__"}
 
 # What ``@dataclass`` puts into a class; applied again, it gives the new class its own.
@@ -54,7 +62,9 @@ _METHODS_OF_DATACLASS |= {"__setattr__", "__delattr__", "__replace__", "__getsta
 def is_host(module: str | None) -> bool:
     """True for a module whose functions are not kernel source: nki itself, numpy, the standard library."""
     top = (module or "builtins").partition(".")[0]
-    return top in _HOST_PACKAGES or (top in sys.stdlib_module_names and top != "__main__" and _is_standard(top))
+    return top in _HOST_PACKAGES or (
+        top in sys.stdlib_module_names and top != "__main__" and _is_standard(top)
+    )
 
 
 def _is_standard(top: str) -> bool:
@@ -74,6 +84,9 @@ class Importer:
 
     Args:
         kernel_type: the class of decorated kernels, whose function is brought in their stead.
+
+    Attributes:
+        reads: what was taken from modules, classes and closures.
     """
 
     def __init__(self, kernel_type: type | None = None):
@@ -81,6 +94,7 @@ class Importer:
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
         self._globals: dict[int, dict[str, Any]] = {}
+        self.reads: list[Read] = []
         self._builtins = {name: getattr(builtins, name) for name in HOST_BUILTINS}
 
     def bring(self, value: Any) -> Any:
@@ -98,7 +112,9 @@ class Importer:
             return self.bring(value.function)  # type: ignore[attr-defined]
         if isinstance(value, functools.partial):
             keywords = {name: self.bring(item) for name, item in value.keywords.items()}
-            return self._keep(value, functools.partial(self.bring(value.func), *map(self.bring, value.args), **keywords))
+            return self._keep(
+                value, functools.partial(self.bring(value.func), *map(self.bring, value.args), **keywords)
+            )
         wrapped = getattr(value, "__wrapped__", None) if is_host(type(value).__module__) else None
         if isinstance(wrapped, FunctionType):  # functools.cache and its like: kernels are pure
             return self.bring(wrapped)
@@ -123,7 +139,7 @@ class Importer:
     def like(self, value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
         """A tuple of `items`, a named one where `value` is."""
         kind = type(value)
-        return self.bring(kind)._make(items) if hasattr(kind, "_make") else tuple(items)  # type: ignore[no-any-return]
+        return self.bring(kind)._make(items) if hasattr(kind, "_make") else tuple(items)
 
     def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
         copy = self._keep(value, {})
@@ -144,7 +160,7 @@ class Importer:
         return object.__new__(self.bring(type(value)))
 
     def fill(self, copy: Any, value: Any, bring: Callable[[str, Any], Any]) -> None:
-        """Give `copy` the attributes of `value`; `bring` makes the new value of one from its name and old value."""
+        """Give `copy` the attributes of `value`; `bring` makes the new one of a name and an old one."""
         attributes = dict(getattr(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = vars(kind).get("__slots__", ())
@@ -170,7 +186,9 @@ class Importer:
             return function
         definition = definition_of(function)
         node: Any = definition.node
-        made = lower(node, original.co_freevars, definition.owner, function.__qualname__, original.co_filename)
+        made = lower(
+            node, original.co_freevars, definition.owner, function.__qualname__, original.co_filename
+        )
         if not comes_from(made.code, original):
             raise changed(function)
         code = made.code
@@ -179,6 +197,8 @@ class Importer:
         self._keep(function, shadow)
         shadow.__module__, shadow.__qualname__ = function.__module__, function.__qualname__
         shadow.__defaults__ = self.bring(function.__defaults__)
+        if function.__defaults__:
+            self.reads.append(Read({"defaults": function.__defaults__}, "defaults", function.__defaults__))
         shadow.__kwdefaults__ = self.bring(function.__kwdefaults__)
         self._fill_cells(function, code, cells)
         self._bring_globals(function, made.names, shadow.__globals__)
@@ -194,6 +214,7 @@ class Importer:
                 except ValueError:  # not yet assigned in the maker function
                     continue
                 cell.cell_contents = self.bring(content)
+                self.reads.append(Read(original, name, content))
 
     def _globals_of(self, function: FunctionType) -> dict[str, Any]:
         original = function.__globals__
@@ -208,7 +229,10 @@ class Importer:
         original = function.__globals__
         for name in names:
             if name in original and name not in shadow:
-                shadow[name] = self.bring(original[name])
+                value = original[name]
+                shadow[name] = self.bring(value)
+                if not (isinstance(value, ModuleType) and is_host(value.__name__)):
+                    self.reads.append(Read(original, name, value))
 
     def _class(self, value: type) -> type:
         if is_host(value.__module__) or issubclass(value, (enum.Enum, BaseException)):
@@ -224,12 +248,16 @@ class Importer:
         }
         if is_dataclass and body.get("__hash__", value) is None:
             del body["__hash__"]  # dataclass decides again
-        shadow = type(value)(value.__name__, tuple(self.bring(base) for base in value.__bases__), dict(body))
+        kind: Any = type(value)
+        shadow: Any = kind(value.__name__, tuple(self.bring(base) for base in value.__bases__), dict(body))
         shadow.__qualname__ = value.__qualname__
         self._keep(value, shadow)
         for name, item in body.items():
-            if isinstance(item, (FunctionType, staticmethod, classmethod, property)) or not name.startswith("__"):
+            if isinstance(item, (FunctionType, staticmethod, classmethod, property)) or not name.startswith(
+                "__"
+            ):
                 type.__setattr__(shadow, name, self._member(item))
+                self.reads.append(Read(vars(value), name, item))
         fields = own_fields(value)
         shadow.__annotations__ = dict.fromkeys(fields, Any)
         return self._dataclass(value, shadow, fields) if is_dataclass else shadow
@@ -300,7 +328,9 @@ class ImportedModule:
         self.__dict__["_module"] = module
 
     def __getattr__(self, name: str) -> Any:
-        value = self._importer.bring(getattr(self._module, name))
+        original = getattr(self._module, name)
+        self._importer.reads.append(Read(vars(self._module), name, original))
+        value = self._importer.bring(original)
         self.__dict__[name] = value
         return value
 

@@ -13,18 +13,17 @@ from __future__ import annotations
 import ast
 import dis
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from nki.compiler import stacks, tree
+from nki.compiler.recorder import current
 from nki_isa.diagnostics import error
 from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import VirtualRegister
-
-from nki.compiler import stacks, tree
-from nki.compiler.recorder import current
 
 _WHILE = "__nki_while__"
 _ENCLOSING = "captured"
@@ -83,7 +82,9 @@ class Lowered:
 _lowered: dict[tuple[int, tuple[str, ...]], Lowered] = {}
 
 
-def lower(node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qualname: str, file: str) -> Lowered:
+def lower(
+    node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qualname: str, file: str
+) -> Lowered:
     """The host code of `node`, its positions those of the source text.
 
     Args:
@@ -101,9 +102,14 @@ def lower(node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qual
         definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
         outer = definition
         if owner is not None:
-            outer = _place(ast.ClassDef(name=owner, bases=[], keywords=[], body=[outer], decorator_list=[]), node)
+            outer = _place(
+                ast.ClassDef(name=owner, bases=[], keywords=[], body=[outer], decorator_list=[]), node
+            )
         if free:
-            outer = _place(ast.FunctionDef(name=_ENCLOSING, args=_parameters(free), body=[outer], decorator_list=[]), node)
+            outer = _place(
+                ast.FunctionDef(name=_ENCLOSING, args=_parameters(free), body=[outer], decorator_list=[]),
+                node,
+            )
         for made in (definition, outer, *getattr(outer, "body", ())):
             if "type_params" in made._fields:  # Python 3.12 and later
                 made.type_params = []
@@ -138,7 +144,7 @@ def _parameters(names: tuple[str, ...]) -> ast.arguments:
     return ast.arguments(posonlyargs=[], args=arguments, kwonlyargs=[], kw_defaults=[], defaults=[])
 
 
-def _place(made: Any, node: tree.Node) -> Any:
+def _place(made: Any, node: Any) -> Any:
     """`made` at the place of `node`."""
     if "lineno" in made._attributes:
         made.lineno, made.col_offset = node.lineno, node.col_offset

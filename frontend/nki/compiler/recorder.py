@@ -12,18 +12,16 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from nki_isa.diagnostics import Collector, Frame, NkiError, Severity, Span, error
+from nki.compiler.schedule import Edge, Schedule, apply_schedule
+from nki.compiler.stacks import stack_of
+from nki.compiler.validation import Memo
+from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
-
-from nki.compiler.schedule import Edge, Schedule, apply_schedule
-from nki.compiler.stacks import stack_of
-from nki.compiler.validation import Memo
 
 _current: Recorder | None = None
 
@@ -97,7 +95,9 @@ class Recorder:
         storages = self.program.storages
         index = len(storages)
         stack = stack_of(sys._getframe(1)) if kind == "local" else ()
-        storage = Storage(index, name or f"{region.value}{index}", region, shape, dtype, address, kind, stack, data)
+        storage = Storage(
+            index, name or f"{region.value}{index}", region, shape, dtype, address, kind, stack, data
+        )
         storages.append(storage)
         return NkiTensor.whole(storage)
 
@@ -116,7 +116,9 @@ class Recorder:
             self._memo.check(instruction)
             instruction.specialize(self)
         except NkiError as found:
-            self.report(found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack))
+            self.report(
+                found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack)
+            )
         self._body.append(instruction)
         if self._no_reorder:
             if self._before is not None:
@@ -194,7 +196,7 @@ class Recorder:
     def loop(
         self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, frozen: bool = True
     ) -> Iterator[VirtualRegister]:
-        """Record the body of a counted loop once; yields its induction variable, by default a read-only one."""
+        """Record the body of a counted loop once; yields its variable, by default a read-only one."""
         index = self.new_register(frozen)
         region = Loop(index, start, stop, step)
         self.open(region)

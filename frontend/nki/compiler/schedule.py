@@ -36,7 +36,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class NamedEdge:
-    """The instruction named `consumer` runs after those named `producers`; `place` is where that was asked for."""
+    """Instruction `consumer` runs after those named `producers`; `place` is where that was asked for."""
 
     consumer: str
     producers: tuple[str, ...]
@@ -64,7 +64,9 @@ def read_schedule(edges: Any, place: Span | None) -> Schedule:
             raise _malformed(f"{edge!r} is not a pair (consumer, producers)", place)
         consumer, producers = edge
         producers = (producers,) if isinstance(producers, str) else producers
-        if not isinstance(producers, (list, tuple)) or not all(isinstance(n, str) for n in (consumer, *producers)):
+        if not isinstance(producers, (list, tuple)) or not all(
+            isinstance(n, str) for n in (consumer, *producers)
+        ):
             raise _malformed(f"{edge!r} does not consist of names of instructions", place)
         found.append(NamedEdge(consumer, tuple(producers), place))
     return tuple(found)
@@ -120,7 +122,9 @@ def _resolve(program: Program, schedule: Schedule, problems: list[NkiError]) -> 
             count = len(named.get(name, ()))
             if count != 1 and name not in told:
                 told.add(name)
-                problems.append(_unknown(name, named, row.place) if count == 0 else _ambiguous(name, named[name], row))
+                problems.append(
+                    _unknown(name, named, row.place) if count == 0 else _ambiguous(name, named[name], row)
+                )
         if not any(name in told for name in wanted):
             consumer, *producers = (named[name][0] for name in wanted)
             stack = (Frame("with_schedule", row.place),) if row.place is not None else ()
@@ -136,7 +140,9 @@ def _unknown(name: str, named: dict[str, list[Instruction]], place: Span | None)
         remedy = f"the names are {', '.join(map(repr, sorted(named)))}"
     else:
         remedy = f"give the instruction a name: nisa.tensor_copy(dst, src, name={name!r})"
-    return error("NKI-L040", f"the schedule names {name!r}, which no instruction is called", span=place, help=remedy)
+    return error(
+        "NKI-L040", f"the schedule names {name!r}, which no instruction is called", span=place, help=remedy
+    )
 
 
 def _ambiguous(name: str, instructions: list[Instruction], row: NamedEdge) -> NkiError:
@@ -147,7 +153,9 @@ def _ambiguous(name: str, instructions: list[Instruction], row: NamedEdge) -> Nk
                 f"the schedule names {name!r}, which {len(instructions)} instructions are called",
                 span=row.place,
                 help='make names unique, in a loop for example with name=f"load{i}"',
-                labels=tuple(Label(i.stack[-1].span, f"called {name!r}") for i in instructions[:2] if i.stack),
+                labels=tuple(
+                    Label(i.stack[-1].span, f"called {name!r}") for i in instructions[:2] if i.stack
+                ),
             )
         ]
     )
@@ -277,7 +285,8 @@ def _data_dependencies(body: list[Node]) -> list[set[int]]:
     readers: dict[Any, list[int]] = {}
     found: list[set[int]] = []
     for k, node in enumerate(body):
-        reads, writes = set(), set()
+        reads: set[Any] = set()
+        writes: set[Any] = set()
         for thing, is_write in _touched(node):
             (writes if is_write else reads).add(thing)
         before: set[int] = set()

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from nki_isa.diagnostics import NkiError, Span, error
-
 from nki.compiler import tree
 from nki.compiler.parse import parse
+from nki_isa.diagnostics import NkiError, Span, error
 
 _texts: dict[str, str] = {}
 _decorated: dict[int, CodeType] = {}  # by id; held, so that ids stay their own
@@ -77,7 +76,7 @@ def text_of(filename: str, module: str | None = None, code: CodeType | None = No
         raise error(
             "NKI-L013",
             f"the source of {filename!r} cannot be found",
-            help="define the kernel in a file, a module or a notebook cell, not through exec or a typed-in line",
+            help="define the kernel in a file, a module or a notebook cell, not by exec or a typed-in line",
         )
     _texts[filename] = text
     return text

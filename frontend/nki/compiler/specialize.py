@@ -11,21 +11,23 @@ from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any
 
 import numpy as np
-from nki_isa.diagnostics import Diagnostic, NkiError, Span, error
-from nki_isa.dtypes import DType
-from nki_isa.operators import Operator
-from nki_isa.program import Program
-from nki_isa.target import Target
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 from nki import arrays
 from nki.compiler import tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
+from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
 from nki.compiler.source import definition_of, text_of
 from nki.compiler.stacks import is_kernel_code, outermost, stack_of_traceback, statement_at, steps
 from nki.kernel import Kernel, signature_of
+from nki.typing import check_shape, shapes_of
+from nki_isa.diagnostics import NkiError, Span, error
+from nki_isa.dtypes import DType
+from nki_isa.operators import Operator
+from nki_isa.program import Program
+from nki_isa.target import Target
+from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 _OWN_PACKAGES = ("nki", "nki_isa")
 _SHOWN_FRAMES = 6  # at either end of a call chain without end
@@ -45,12 +47,14 @@ class Specialized:
         result: what the kernel returned, with an index into ``program.outputs``
             (:class:`Output`) in the place of each tensor.
         diagnostics: warnings met on the way.
+        reads: what it took from modules, classes and closures.
     """
 
     program: Program
     inputs: list[Any]
     result: Any
     diagnostics: tuple[Any, ...] = ()
+    reads: tuple[Read, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,13 @@ def specialize_call(
     """
     warnings = require(kernel.function, profile)
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id)
-    call = _bind(kernel, args, kwargs)
+    call = bind(kernel, args, kwargs)
+    for name, shape in shapes_of(kernel.function).items():
+        check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
     arguments = _Arguments(recorder, Importer(Kernel))
     values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
     function = arguments.importer.bring(kernel.function)
-    bound = inspect.BoundArguments(call.signature, values)  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(call.signature, values)
     returned, cause = _evaluate(recorder, function, bound)
     if cause is None:
         recorder.finish(kernel.schedule)
@@ -91,11 +97,22 @@ def specialize_call(
         raise refused from cause
     result = _result(recorder, kernel, returned)
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
-    return Specialized(recorder.program, arguments.inputs, result, tuple(found))
+    reads = tuple(arguments.importer.reads)
+    return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
 
 
-def _bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-    signature = signature_of(kernel.function)
+@functools.lru_cache(256)
+def _signature(function: FunctionType) -> inspect.Signature:
+    return signature_of(function)
+
+
+def bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a call by parameter, defaults filled in.
+
+    Raises:
+        NkiError: NKI-L012 where they do not fit.
+    """
+    signature = _signature(kernel.function)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as problem:
@@ -122,7 +139,9 @@ class _Arguments:
         self.recorder = recorder
         self.importer = importer
         self.inputs: list[Any] = []
-        self._brought: dict[int, tuple[Any, Any]] = {}  # one object stays one; the original is held for its id
+        self._brought: dict[
+            int, tuple[Any, Any]
+        ] = {}  # one object stays one; the original is held for its id
 
     def bring(self, name: str, value: Any) -> Any:
         """The kernel-side value of the argument, or part of one, that `name` tells.
@@ -143,10 +162,14 @@ class _Arguments:
             items.extend(self.bring(f"{name}_{i}", item) for i, item in enumerate(value))
             return items
         if isinstance(value, tuple):
-            return self.importer.like(value, [self.bring(f"{name}_{i}", item) for i, item in enumerate(value)])
+            return self.importer.like(
+                value, [self.bring(f"{name}_{i}", item) for i, item in enumerate(value)]
+            )
         if isinstance(value, dict):
             table = self._keep(value, {})
-            table.update((self.importer.bring(k), self.bring(f"{name}_{k}", item)) for k, item in value.items())
+            table.update(
+                (self.importer.bring(k), self.bring(f"{name}_{k}", item)) for k, item in value.items()
+            )
             return table
         if isinstance(value, _CODE):
             return self.importer.bring(value)
@@ -170,7 +193,9 @@ class _Arguments:
 
 def is_host_object(value: Any) -> bool:
     """True for values of nki's own that are no tensors, such as regions and ``nl.ds``."""
-    return type(value).__module__.partition(".")[0] in _OWN_PACKAGES and not isinstance(value, (NkiTensor, Kernel))
+    return type(value).__module__.partition(".")[0] in _OWN_PACKAGES and not isinstance(
+        value, (NkiTensor, Kernel)
+    )
 
 
 def _unsupported(name: str, value: Any) -> NkiError:
@@ -178,7 +203,9 @@ def _unsupported(name: str, value: Any) -> NkiError:
     if isinstance(value, NkiTensor):
         what = f"{value!r}, a tensor of another kernel call"
     else:
-        what = f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
+        what = (
+            f"a {kind.__name__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__name__}"
+        )
     return error(
         "NKI-L024",
         f"argument {name!r} is {what}, which is no array or plain value",
@@ -189,7 +216,9 @@ def _unsupported(name: str, value: Any) -> NkiError:
 # --- evaluation
 
 
-def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) -> tuple[Any, BaseException | None]:
+def _evaluate(
+    recorder: Recorder, function: Any, bound: inspect.BoundArguments
+) -> tuple[Any, BaseException | None]:
     """What the kernel returned, and what ended it if it did not return; its errors are in the recorder."""
     try:
         with recording(recorder):
@@ -201,9 +230,13 @@ def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) 
         return None, found
     except RecursionError as failed:
         message = "the kernel's functions call each other without end"
-        recorder.report(_placed(error("NKI-L021", message, help="give the recursion a case that ends it"), failed))
+        recorder.report(
+            _placed(error("NKI-L021", message, help="give the recursion a case that ends it"), failed)
+        )
         return None, failed
-    except Exception as failed:  # whatever the user's meta-code raises is the user's error, told at their line
+    except (
+        Exception
+    ) as failed:  # whatever the user's meta-code raises is the user's error, told at their line
         inside = _own_function(failed.__traceback__)
         if inside is not None:
             raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
@@ -215,7 +248,7 @@ def _evaluate(recorder: Recorder, function: Any, bound: inspect.BoundArguments) 
 
 
 def _placed(found: NkiError, raised: BaseException, span: Span | None = None) -> NkiError:
-    """`found` at the user's line that `raised` came from, or at `span` in it, with the calls that led there."""
+    """`found` at the user's line that `raised` came from, or at `span` in it, with the calls to it."""
     stack = stack_of_traceback(raised.__traceback__)
     if not stack:
         return found
@@ -254,7 +287,7 @@ def _internal(message: str, function: str, raised: BaseException) -> NkiError:
 
 
 def _failed_assertion(failed: AssertionError) -> NkiError:
-    """NKI-L020 at the condition of the ``assert``, with the user's text; without one, the condition itself."""
+    """NKI-L020 at the condition of the ``assert``, with the user's text or else the condition."""
     for step in steps(failed.__traceback__):
         code, line = step.tb_frame.f_code, step.tb_lineno
     statement = statement_at(code, line) if is_kernel_code(code) else None

@@ -12,9 +12,8 @@ from itertools import islice
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from nki_isa.diagnostics import Frame, Span
-
 from nki.compiler import tree
+from nki_isa.diagnostics import Frame, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,9 @@ def stack_of(frame: FrameType | None) -> tuple[Frame, ...]:
 
 def stack_of_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
     """The user's calls through which an exception came, outermost first."""
-    return tuple(_frame(t.tb_frame.f_code, t.tb_lasti) for t in steps(traceback) if is_kernel_code(t.tb_frame.f_code))
+    return tuple(
+        _frame(t.tb_frame.f_code, t.tb_lasti) for t in steps(traceback) if is_kernel_code(t.tb_frame.f_code)
+    )
 
 
 def steps(traceback: TracebackType | None) -> Iterator[TracebackType]:
@@ -135,7 +136,9 @@ def statement_at(code: CodeType, line: int) -> tree.stmt | None:
     """The innermost statement that `line` of kernel source lies in; of several on one line, the first."""
     found = None
     for statement in _statements(_KERNEL_CODES[id(code)].definition.body):
-        if statement.lineno <= line <= statement.end_lineno and (found is None or statement.lineno > found.lineno):
+        if statement.lineno <= line <= statement.end_lineno and (
+            found is None or statement.lineno > found.lineno
+        ):
             found = statement  # inner ones come after those around them
     return found
 

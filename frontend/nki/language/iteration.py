@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
+
 from nki.compiler.recorder import current
 from nki_isa.diagnostics import error
 from nki_isa.instruction import REGISTRY
@@ -27,7 +28,9 @@ def _static(name: str) -> Callable[..., builtins.range]:
                 )
             if not isinstance(bound, (int, np.integer, NoneType)) or (bound is None and bound is not stop):
                 raise error(
-                    "NKI-V124", f"a bound of {name} is {bound!r}, not an int", help="divide with // so that it stays an int"
+                    "NKI-V124",
+                    f"a bound of {name} is {bound!r}, not an int",
+                    help="divide with // so that it stays an int",
                 )
         if step == 0:
             raise error("NKI-V124", f"the step of {name} is 0", help="give a step other than 0")

@@ -33,7 +33,7 @@ class device_print(Instruction):
     """Prints a prefix, the dtype and shape of a tensor in SBUF or HBM, and its values, each time it runs.
 
     Values print with as many digits as tell them apart; of a tensor with more than 256 elements the first
-    and last 3 of each dimension. It takes no time and no engine: the timeline is that of the kernel without it.
+    and last 3 of each dimension. It takes no time and no engine: timelines leave it out.
 
     Source: SDK page ``nki.language.device_print``; the format is ours.
     """
@@ -60,7 +60,10 @@ class device_print(Instruction):
     def compute(self, state: Any, tensor: NDArray[Any]) -> tuple[()]:
         """Print `tensor`; gives nothing."""
         dtype = self.__dict__["tensor"].dtype
-        print(f"{self.__dict__['print_prefix']} {dtype}{list(tensor.shape)}\n{_shown(tensor, dtype)}", flush=True)
+        print(
+            f"{self.__dict__['print_prefix']} {dtype}{list(tensor.shape)}\n{_shown(tensor, dtype)}",
+            flush=True,
+        )
         return ()
 
     def cost(self, target: Target) -> Cost:
@@ -72,6 +75,13 @@ def _shown(values: NDArray[Any], dtype: DType) -> str:
     """The values as text that no setting of numpy changes."""
     plain = values if dtype.kind in ("int", "uint", "bool") else to_float32(values, dtype)
     with np.printoptions(
-        threshold=_WHOLE, edgeitems=_EDGE, linewidth=_LINE, suppress=False, sign="-", nanstr="nan", infstr="inf", legacy=False
+        threshold=_WHOLE,
+        edgeitems=_EDGE,
+        linewidth=_LINE,
+        suppress=False,
+        sign="-",
+        nanstr="nan",
+        infstr="inf",
+        legacy=False,
     ):
         return np.array2string(plain, floatmode="unique", separator=" ")
