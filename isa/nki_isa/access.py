@@ -5,6 +5,7 @@ Source: the SDK's architecture guides ("Accessing SBUF/PSUM tensors using comput
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nki_isa.instruction import Constraint
@@ -23,13 +24,16 @@ from nki_isa.tensor import NkiTensor
 
 
 def fits_partition(*names: str, source: str = STUB) -> Constraint:
-    """Each of `names` has no more elements per partition than a partition of its memory holds (NKI-V104)."""
+    """Each of `names` has no more elements per partition than a partition of its memory holds (NKI-V104).
+
+    A dimension of stride 0 reads the same elements again and counts once.
+    """
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         region = tensor.storage.region
-        got = elements_per_partition(tensor)
-        if got <= 2048:  # fits any memory at any width
+        if elements_per_partition(tensor) <= 2048:  # fits any memory at any width
             return None
+        got = math.prod(n for n, stride in zip(tensor.shape[1:], tensor.strides[1:]) if stride)
         capacity = target.psum_partition_bytes if region is PSUM else target.sbuf_partition_bytes
         most = capacity // tensor.dtype.itemsize
         if region.on_chip and got > most:

@@ -131,6 +131,13 @@ def test_six_dimensions_are_fine_if_they_merge():
     assert not broken_by("tensor_copy", {"dst": tile, "src": tensor(2, 32)}, TRN2)
 
 
+def test_elements_read_again_count_once():
+    """A mean of each row in PSUM is subtracted from rows longer than PSUM: its free dimension has stride 0."""
+    mean = view(tensor(64, 160, region=PSUM), (64, 160, 48), (160, 1, 0))
+    rows = tensor(64, 160, 48)
+    assert not broken_by("tensor_tensor", {"dst": rows, "data1": rows, "data2": mean}, TRN2)
+
+
 def test_a_partition_cannot_be_broadcast():
     row = view(tensor(1, 16), (64, 16), (0, 1))
     found = broken_by("tensor_copy", {"src": row}, TRN2)
