@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
 from nki_isa.target import Target, as_target, default_target
+from nki_sim.sanitize import CHECKS, check_classes
 
 
 class Profile(str, enum.Enum):
@@ -57,6 +59,39 @@ NoDataOption = Annotated[
         show_default=False,
     ),
 ]
+CheckOption = Annotated[
+    str | None,
+    typer.Option(
+        "--check",
+        metavar="all|none|CLASS,...",
+        help=f"What to check while kernels run: {', '.join(CHECKS)}. Default: $NKI_SIM_CHECK, or all.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Treat every warning and note of the checks as an error.")
+]
+
+
+class FillMode(str, enum.Enum):
+    """What memory holds before it is written."""
+
+    zeros = "zeros"
+    sentinels = "sentinels"
+
+
+FillOption = Annotated[
+    FillMode,
+    typer.Option("--fill", help="Unwritten memory: zeros, or NaN and 4 as in the vendor's simulator."),
+]
+
+
+def read_checks(text: str | None, screen: Screen) -> frozenset[str]:
+    """The classes an option names, else the environment's; an unknown one ends the command with status 2."""
+    try:
+        return check_classes(os.environ.get("NKI_SIM_CHECK", "all") if text is None else text)
+    except NkiError as found:
+        screen.fail(found.diagnostics)
 
 
 def read_target(name: str | None, screen: Screen) -> Target:

@@ -85,6 +85,9 @@ def run_script(
     profile: str = "library",
     data: bool = True,
     timing: bool = False,
+    check: frozenset[str] = frozenset(),
+    strict: bool = False,
+    fill: runtime.Fill = "zeros",
     prints: Prints = Prints.out,
     whole_traceback: bool = False,
 ) -> Outcome:
@@ -96,6 +99,7 @@ def run_script(
 
     Args:
         arguments: what the script finds in ``sys.argv[1:]``.
+        target, profile, data, timing, check, strict, fill: see :class:`nki.runtime.Options`.
         prints: where the script's own output goes.
         whole_traceback: True shows tracebacks from the command's start, not the script's.
     """
@@ -104,7 +108,15 @@ def run_script(
     with (
         _as_main(path, arguments, target, prints),
         _arithmetic_warnings(data),
-        runtime.session(target=target, profile=profile, data=data, timing=timing) as session,
+        runtime.session(
+            target=target,
+            profile=profile,
+            data=data,
+            timing=timing,
+            check=check,
+            strict=strict,
+            fill=fill,
+        ) as session,
     ):
         try:
             _execute(path, asserts=data)

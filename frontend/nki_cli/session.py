@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from nki.runtime import CoreRun, Launch
+from nki.runtime import CoreRun, Fill, Launch
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
@@ -31,12 +31,15 @@ def launches_of(
     profile: str = "library",
     data: bool = True,
     timing: bool = False,
+    check: frozenset[str] = frozenset(),
+    strict: bool = False,
+    fill: Fill = "zeros",
     whole_traceback: bool = False,
 ) -> Outcome:
     """Run `file`; a file that cannot run, or that calls no kernel, ends the command (NKI-L026, NKI-L027).
 
     What the script prints shows where its numbers are real: with data, on standard output beside text,
-    on standard error beside the other formats.
+    on standard error beside the other formats. Its kernels run unchecked unless `check` says otherwise.
     """
     readable(screen, file)
     prints = Prints.nowhere if not data else Prints.out if screen.is_text else Prints.err
@@ -47,6 +50,9 @@ def launches_of(
         profile=profile,
         data=data,
         timing=timing,
+        check=check,
+        strict=strict,
+        fill=fill,
         prints=prints,
         whole_traceback=whole_traceback,
     )

@@ -14,8 +14,9 @@ from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.program import Program
 from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
-from nki_sim.memory import ZEROS, Array, Placement
+from nki_sim.memory import Array, Placement
 from nki_sim.sanitize.aliasing import Aliasing
+from nki_sim.sanitize.fill import Sentinels, Watchers
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.influence import Influence
 from nki_sim.sanitize.numbers import Numbers
@@ -77,14 +78,16 @@ def execute_checked(
     strict: bool = False,
     observers: Sequence[Iterable[Observer]] = (),
     meetings: Iterable[Meeting] = (),
-    fill: int = ZEROS,
+    sentinels: bool = False,
 ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
     """Run `programs`, one for each core, and check them.
 
     Args:
-        programs, placements, inputs, observers, meetings, fill: as for :func:`nki_sim.device.execute_all`.
+        programs, placements, inputs, observers, meetings: as for :func:`nki_sim.device.execute_all`.
         checks: classes of :data:`CHECKS`.
         strict: True makes every finding an error.
+        sentinels: True fills new tensors with NaN, or 4 for integers, as the vendor's simulator does;
+            otherwise memory starts as zeros.
 
     Returns:
         The results, and what was found below an error: warnings, then notes.
@@ -95,7 +98,9 @@ def execute_checked(
     run = _Run(programs, placements, checks)
 
     def execute(watcher: Watcher, **observed: Any) -> ExecutionResult:
-        return execute_all(programs, placements, inputs, watcher=watcher, fill=fill, **observed)
+        if sentinels:
+            watcher = Watchers(Sentinels(run.surveys), watcher)
+        return execute_all(programs, placements, inputs, watcher=watcher, **observed)
 
     try:
         result = execute(run, observers=observers, meetings=meetings)
@@ -115,7 +120,7 @@ class _Run:
     def __init__(self, programs: Sequence[Program], placements: Sequence[Placement], checks: frozenset[str]):
         self.findings = Findings()
         self._checks, self._placements = checks, placements
-        self._surveys = [Survey(program) for program in programs]
+        self.surveys = [Survey(program) for program in programs]
         self._reads = Reads(self.findings, checks)
         self._watches: list[Watch] = []
         self._numbers: list[Numbers] = []
@@ -124,7 +129,7 @@ class _Run:
         """What follows the written bytes of each core; the cores share those of shared HBM."""
         made = [
             Watch(survey, addresses, self._reads.missing)
-            for survey, addresses in zip(self._surveys, self._placements, strict=True)
+            for survey, addresses in zip(self.surveys, self._placements, strict=True)
         ]
         for other in made[1:]:
             other.shadow.share(made[0].shadow)
@@ -136,7 +141,7 @@ class _Run:
         if checks & {"uninitialized", "overlap", "outputs"}:
             self._watches = self.watches()
         for core, machine in enumerate(machines):
-            survey, addresses = self._surveys[core], self._placements[core]
+            survey, addresses = self.surveys[core], self._placements[core]
             if "aliasing" in checks:
                 Aliasing(survey, addresses, findings)
             if "psum" in checks:
@@ -157,12 +162,12 @@ class _Run:
         for numbers in self._numbers:
             numbers.finish()
         self.findings.drop_turns()
-        first = self._surveys[0]
+        first = self.surveys[0]
         if "outputs" in self._checks:
-            check_outputs(self._surveys, self._watches[0].shadow, self.findings)
+            check_outputs(self.surveys, self._watches[0].shadow, self.findings)
         if "unused" in self._checks:
-            for survey in self._surveys:
-                check_unused(survey, self.findings, alone=len(self._surveys) == 1)
+            for survey in self.surveys:
+                check_unused(survey, self.findings, alone=len(self.surveys) == 1)
         if "inputs" in self._checks:
             check_inputs(first, self.findings)
 

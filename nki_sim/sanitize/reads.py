@@ -174,7 +174,7 @@ class Reads:
             notes = [f"{len(parts)} rows; of the first one: {regions(elements)}"]
         if taken is None:
             message = f"{reader}: {count} of {_total(tensor)} bytes were never written to {storage.name}"
-            help = f"write all of it first, for example nisa.memset({storage.name}, value=0), or read less"
+            help = "write all of it first, for example with nisa.memset, or read only what is written"
             if state.last is not None:
                 what = f"{state.last.opcode} wrote to it last, other bytes"
                 labels = (*labels, *done_by(state.last, what))

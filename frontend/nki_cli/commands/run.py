@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from nki_cli.options import (
+    CheckOption,
     ColorOption,
     FileArgument,
+    FillMode,
+    FillOption,
     FormatOption,
     Profile,
+    StrictOption,
     TargetOption,
     TracebackOption,
+    read_checks,
     read_target,
 )
 from nki_cli.screen import Format, Screen
@@ -30,6 +35,9 @@ def run(
     profile: Annotated[
         Profile, typer.Option("--profile", help="Which Python kernels may use.")
     ] = Profile.library,
+    check: CheckOption = None,
+    strict: StrictOption = False,
+    fill: FillOption = FillMode.zeros,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -45,6 +53,9 @@ def run(
         target=chosen,
         profile=profile.value,
         timing=time,
+        check=read_checks(check, screen),
+        strict=strict,
+        fill=fill.value,
         whole_traceback=traceback,
     )
     if screen.format is Format.json:
