@@ -21,6 +21,7 @@ from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, cast
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.operators import Operator
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
@@ -48,11 +49,13 @@ class EngineState:
         target: the generation that runs.
         accumulators: the accumulator registers of an engine, one float32 per partition.
         rng: states of the random number generators, by engine; the instructions define them.
+        arguments: is told the arguments of every activation function that has a valid range.
     """
 
     target: Target
     accumulators: dict[Engine, Array] = field(default_factory=dict)
     rng: dict[Engine, Any] = field(default_factory=dict)
+    arguments: Callable[[Instruction, Operator, Array], None] | None = None
 
     def __post_init__(self) -> None:
         for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):

@@ -164,6 +164,7 @@ _ROWS = (
     # --- numerics
     Code("NKI-N001", "transpose by something else", "The moving operand of a transpose is a permutation of the identity."),
     Code("NKI-N002", "NaN or infinity appears", "Finite inputs give finite results."),
+    Code("NKI-N003", "argument out of range", "Arguments of an activation function are in its valid range."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
     Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),

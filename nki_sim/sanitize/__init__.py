@@ -16,6 +16,7 @@ from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import Array, Placement
 from nki_sim.sanitize.aliasing import Aliasing
+from nki_sim.sanitize.domains import Domains
 from nki_sim.sanitize.fill import Sentinels, Watchers
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.influence import Influence
@@ -40,6 +41,7 @@ CHECKS: dict[str, str] = {
     "unused": "results nobody reads (NKI-H010)",
     "inputs": "arguments that are overwritten and not returned (NKI-H011)",
     "scatter": "rows that a scatter writes twice (NKI-H012)",
+    "numeric": "arguments outside the valid range of an activation function (NKI-N003)",
     "nan": "the first NaN or infinity; not part of all (NKI-N002)",
 }
 """The classes of checks, with what each finds."""
@@ -124,6 +126,7 @@ class _Run:
         self._reads = Reads(self.findings, checks)
         self._watches: list[Watch] = []
         self._numbers: list[Numbers] = []
+        self._domains = Domains(self.findings)
 
     def watches(self) -> list[Watch]:
         """What follows the written bytes of each core; the cores share those of shared HBM."""
@@ -153,6 +156,8 @@ class _Run:
                 machine.watch(Ordering(survey, pairs, findings))
             if "scatter" in checks and survey.scatters:
                 machine.watch(Scatters(survey, machine.memory, findings))
+            if "numeric" in checks:
+                machine.state.arguments = self._domains
             if "nan" in checks:
                 self._numbers.append(Numbers(survey, machine.memory, findings))
                 machine.watch(self._numbers[-1])
@@ -162,6 +167,7 @@ class _Run:
         for numbers in self._numbers:
             numbers.finish()
         self.findings.drop_turns()
+        self._domains.finish()
         first = self.surveys[0]
         if "outputs" in self._checks:
             check_outputs(self.surveys, self._watches[0].shadow, self.findings)

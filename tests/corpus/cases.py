@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-MODULES = ("uninitialized", "overlap", "order", "aliasing", "psum", "results", "indices", "nan")
+MODULES = ("uninitialized", "overlap", "order", "aliasing", "psum", "results", "indices", "numeric", "nan")
 """The files of kernels, in the order of the documentation page."""
 
 

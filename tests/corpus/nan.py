@@ -13,7 +13,7 @@ def defect_log_of_negative(x):
     nisa.dma_copy(dst=tile, src=x)
     logs = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)  # with
     nisa.activation(dst=logs, op=nl.log, data=tile)  # finds NKI-N002 warning
-    nisa.tensor_scalar(dst=logs, data=logs, op0=nl.add, operand0=1.0)
+    nisa.tensor_scalar(dst=logs, data=logs, op0=nl.add, operand0=1.0)  # also NKI-N003
     nisa.dma_copy(dst=result, src=logs)
     return result
 

@@ -92,6 +92,14 @@ _COMMON = (
 )
 
 
+def _applied(instruction: Any, state: Any, value: Array) -> Array:
+    """The function of `value`; whoever watches arguments is told those of a function with a valid range."""
+    op: Operator = instruction.op
+    if op.domain and state.arguments is not None:
+        state.arguments(instruction, op, value)
+    return op.apply(value)
+
+
 class _Activation(Accumulating):
     """op(data * scale + bias), with an optional sum over the free dimension."""
 
@@ -108,7 +116,7 @@ class _Activation(Accumulating):
             value = value * scalar_operand(scale, self.scale, data.shape)
             if bias is not None:
                 value = value + scalar_operand(bias, self.bias, data.shape)
-        result = self.op.apply(value)
+        result = _applied(self, state, value)
         return result, self.accumulate(state, _ADD, rows(result))
 
     def cost(self, target: Target) -> Cost:
@@ -272,7 +280,7 @@ class activate2(Accumulating):
         if self.op.name == "prelu":
             result = self.op.apply(value, scalar_operand(relu_param, self.relu_param))
         else:
-            result = self.op.apply(value)
+            result = _applied(self, state, value)
         return result, self.accumulate(state, self.reduce_op or _ADD, result)
 
     def cost(self, target: Target) -> Cost:

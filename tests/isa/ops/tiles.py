@@ -47,6 +47,7 @@ class State:
         self.target = TRN2
         self.accumulators = {e: np.zeros(128, np.float32) for e in Engine}
         self.rng = {}
+        self.arguments = None
 
 
 def run(instruction, state=None, registers=None, check=TRN2):
