@@ -8,6 +8,7 @@ from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.ir import ir
 from nki_cli.commands.isa import isa
+from nki_cli.commands.lsp import lsp
 from nki_cli.commands.profile import profile
 from nki_cli.commands.run import run
 from nki_cli.commands.sbuf import sbuf
@@ -22,5 +23,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, profile, check, ir, sbuf, isa, explain, targets):
+for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):
     app.command()(command)

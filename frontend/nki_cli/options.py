@@ -38,7 +38,10 @@ TargetOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="text to read, json for programs, lines (file:line:column) for editors."),
+    typer.Option(
+        "--format",
+        help="text to read, json for programs, lines (file:line:column) for editors, github for annotations.",
+    ),
 ]
 ColorOption = Annotated[
     bool, typer.Option("--no-color", help="No colour; so does the variable NO_COLOR.", show_default=False)

@@ -1,11 +1,13 @@
-"""Diagnostics for people, programs and editors: coloured text, JSON, ``file:line:column`` lines."""
+"""Diagnostics for people, programs and editors: coloured text, ``file:line:column`` lines, annotations."""
 
 from __future__ import annotations
 
 from rich.text import Text
 
 from nki.rendering import layout
-from nki_isa.diagnostics import Diagnostic
+from nki_isa.codes import CODES
+from nki_isa.diagnostics import Diagnostic, Severity
+from nki_sim.report import words
 
 _STYLES = {
     "error": "bold red",
@@ -36,3 +38,33 @@ def editor_line(diagnostic: Diagnostic) -> str:
     place = f"{diagnostic.span}: " if diagnostic.span else ""
     message = " ".join(diagnostic.message.split())
     return f"{place}{diagnostic.severity.value}[{diagnostic.code}]: {message}"
+
+
+_ANNOTATIONS = {Severity.error: "error", Severity.warning: "warning", Severity.note: "notice"}
+
+
+def github_line(diagnostic: Diagnostic) -> str:
+    """One workflow command of GitHub Actions, which shows it at the line of a pull request."""
+    span = diagnostic.span
+    fields = {"title": f"{diagnostic.code} {CODES[diagnostic.code].title}"}
+    if span is not None:
+        fields = {
+            "file": words.path(span.file),
+            "line": str(span.line),
+            "endLine": str(span.end_line),
+            "col": str(span.column),
+            "endColumn": str(span.end_column),
+            **fields,
+        }
+    message = diagnostic.message
+    if diagnostic.help:
+        message += f"\nhelp: {diagnostic.help}"
+    shown = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in fields.items())
+    return f"::{_ANNOTATIONS[diagnostic.severity]} {shown}::{_escaped(message)}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    """`text` with the characters that end a part of a workflow command as ``%XX``."""
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

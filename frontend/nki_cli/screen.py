@@ -28,6 +28,10 @@ class Format(str, enum.Enum):
     text = "text"
     json = "json"
     lines = "lines"
+    github = "github"
+
+
+_LINE_FORMS = {Format.lines: render.editor_line, Format.github: render.github_line}
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ class Screen:
 
         In JSON they are part of the one object a command writes.
         """
-        if self.format is Format.lines:
+        if self.format in _LINE_FORMS:
             for diagnostic in found:
-                self.out.file.write(render.editor_line(diagnostic) + "\n")
+                self.out.file.write(_LINE_FORMS[self.format](diagnostic) + "\n")
         elif self.is_text:
             console = self.out if result else self.err
             for diagnostic in found:

@@ -83,11 +83,19 @@ _ROWS = (
     Code("NKI-L043", "dependency across a device loop", "A producer runs in no device loop that is not around its consumer."),
     Code("NKI-L044", "device loop in a no_reorder block", "A no_reorder block holds straight-line instructions."),
     Code("NKI-L045", "malformed schedule", "A schedule is a list of pairs (consumer, producers) of instruction names."),
+    # --- language: levels of the API, annotations, kept programs
+    Code("NKI-L050", "name of another API level", "A kernel uses the names and parameters of the API level in force."),
+    Code("NKI-L051", "no such API level", "The API levels are 0.2 to 0.6."),
+    Code("NKI-L052", "bad shape annotation", "nt.tensor[...] takes sizes of at least 1."),
+    Code("NKI-L053", "shape differs from its annotation", "An argument has the shape its parameter is annotated with."),
+    Code("NKI-L054", "global changed after a call", "Kernels are pure: what a kernel read from its module stays as it was."),
+    Code("NKI-L055", "read-only argument written", "An argument that a kernel writes is an array that can change in place."),
     # --- language: the command
     Code("NKI-L030", "script stopped by zeros", "Where arithmetic is left out, kernels return zeros."),
     Code("NKI-L031", "Python error in the script", "A script given to nki-sim runs without an error of its own."),
     Code("NKI-L032", "nothing of this name", "A name asked for stands in the table that is asked."),
     Code("NKI-L033", "cannot write a file", "A report goes to a place that can be written."),
+    Code("NKI-L034", "missing package", "What a command needs beyond the base is installed with an extra."),
     # --- validation: making tensors
     Code("NKI-V120", "bad shape", "A tensor has sizes of at least 1, and a partition and a free dimension on chip."),
     Code("NKI-V121", "not a dtype", "A tensor has one of the NeuronCore's data types."),
@@ -142,6 +150,7 @@ _ROWS = (
     Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),
     # --- validation: functions of nki.language
     Code("NKI-V140", "no instruction for a function", "A function of nki.language compiles to instructions the hardware has."),
+    Code("NKI-V142", "bad replica group", "A ReplicaGroup is a list of lists of ranks, each rank in one of them."),
     Code("NKI-V141", "dimensions not reducible", "Reductions take the last dimensions, without the partitions."),
     Code("NKI-V131", "part of an accumulation", "One matmul overwrites, or accumulates onto, all of its destination."),
     # --- hazards while running
@@ -167,6 +176,8 @@ _ROWS = (
     Code("NKI-N003", "argument out of range", "Arguments of an activation function are in its valid range."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
+    Code("NKI-U012", "more than one rank", "A launch runs on the cores of one logical core, as one rank."),
+    Code("NKI-U013", "not possible in high-precision mode", "With NKI_PRECISE_FP=0, bytes of a low-precision tensor have no other reading."),
     Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),
     # --- mistakes of this project
     Code("NKI-I001", "inconsistent placement", "Every on-chip storage has a place inside its memory."),

@@ -132,3 +132,11 @@ def test_what_there_is_no_example_of(nki_sim):
 def test_malformed_pages_are_refused(text):
     with pytest.raises(MalformedPage):
         list(parse(text))
+
+
+def test_the_map_of_the_documentation_names_every_page():
+    text = (ROOT / "docs" / "index.md").read_text()
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([^)]+)\)", text))
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / "docs" / target).exists(), target

@@ -437,8 +437,15 @@ class Walker:
             hint = problem.help
             if "dst" in problem.missing:
                 hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
-            fix = f"{problem.near}={self.text(problem.node.value)}" if problem.near else None
+            fix = self._renamed_keyword(problem)
             self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix)
+
+    def _renamed_keyword(self, problem: calls.Misfit) -> str | None:
+        """The text of an unknown keyword under the name it is likely to stand for, if it is on one line."""
+        node = problem.node
+        if problem.near is None or not isinstance(node, tree.keyword) or node.lineno != node.end_lineno:
+            return None
+        return f"{problem.near}={self.text(node.value)}"
 
     def report_result(self, node: tree.Call, parent: Node, callee: str) -> None:
         """The value of an instruction is used as if it were its result."""

@@ -1,0 +1,28 @@
+"""``nki-sim lsp``: the language server, on standard input and output."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nki_cli.options import Profile, TargetOption, read_target
+from nki_cli.screen import Screen
+from nki_isa.diagnostics import Diagnostic
+
+
+def lsp(
+    profile: Annotated[
+        Profile, typer.Option("--profile", help="Which Python kernels may use.")
+    ] = Profile.library,
+    target: TargetOption = None,
+) -> None:
+    """Serve an editor: errors while typing, pages over names and errors, fixes. See docs/editors.md."""
+    screen = Screen.open()
+    chosen = read_target(target, screen)
+    try:
+        from nki_cli.language_server import server
+    except ModuleNotFoundError as missing:
+        message = f"the language server needs {missing.name}, which is not installed"
+        screen.fail([Diagnostic("NKI-L034", message, help="pip install 'nki-sim[lsp]'")])
+    server(profile.value, chosen).start_io()
