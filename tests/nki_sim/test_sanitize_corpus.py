@@ -11,13 +11,14 @@ from nki_isa.diagnostics import NkiError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
 import cases as corpus
+import page
 
 CASES = corpus.cases()
 DEFECTS = [c for c in CASES if c.finds is not None]
 GOOD = [c for c in CASES if c.finds is None]
 
 
-def run(case, check="all,nan", **options):
+def run(case, check, **options):
     """The diagnostics of a run, and the arguments after it."""
     arguments = case.arguments()
     with runtime.session(check=check, **options) as session:
@@ -26,11 +27,6 @@ def run(case, check="all,nan", **options):
         except NkiError as refused:
             return list(refused.diagnostics), arguments
     return list(session.launches[0].diagnostics), arguments
-
-
-def checks_of(case):
-    """Classes the case is run with; the class nan says where NaN appears, which defects may cause."""
-    return "all,nan" if case.module == "nan" else "all"
 
 
 def test_corpus_is_large_enough():
@@ -44,7 +40,7 @@ def test_corpus_is_large_enough():
 @pytest.mark.parametrize("case", DEFECTS, ids=lambda c: f"{c.module}-{c.name}")
 def test_defect_is_found(case):
     """The finding has the code, severity and lines marked in the kernel; only `also` comes with it."""
-    found, _ = run(case, checks_of(case))
+    found, _ = run(case, case.check)
     line, code, severity = case.finds
     mine = [d for d in found if d.code == code]
     assert len(mine) == 1, [str(d) for d in found]
@@ -56,7 +52,7 @@ def test_defect_is_found(case):
 @pytest.mark.parametrize("case", GOOD, ids=lambda c: f"{c.module}-{c.name}")
 def test_look_alike_passes(case):
     """No error and no warning; a note only where the kernel says so."""
-    found, _ = run(case, checks_of(case))
+    found, _ = run(case, case.check)
     assert all(d.severity.value == "note" for d in found), [str(d) for d in found]
     assert {(d.span.line, d.code) for d in found} == case.notes
 
@@ -71,7 +67,7 @@ def test_defect_passes_unchecked(case):
 @pytest.mark.parametrize("case", DEFECTS, ids=lambda c: f"{c.module}-{c.name}")
 def test_arguments_stay_on_error(case):
     """Where an error is found the caller's arrays are as they were."""
-    found, arguments = run(case, checks_of(case))
+    found, arguments = run(case, case.check)
     if any(d.severity.value == "error" for d in found):
         for before, after in zip(case.arguments(), arguments, strict=True):
             np.testing.assert_array_equal(before, after)
@@ -80,5 +76,10 @@ def test_arguments_stay_on_error(case):
 @pytest.mark.parametrize("case", [c for c in GOOD if c.notes], ids=lambda c: c.name)
 def test_strict_makes_notes_errors(case):
     """With strict, lanes that are read and never stored are errors."""
-    found, _ = run(case, checks_of(case), strict=True)
+    found, _ = run(case, case.check, strict=True)
     assert {(d.span.line, d.code, d.severity.value) for d in found} == {(*n, "error") for n in case.notes}
+
+
+def test_page_shows_the_corpus():
+    """docs/memory-checks.md is what tests/corpus/page.py writes."""
+    assert page.PAGE.read_text(encoding="utf-8") == page.write()

@@ -1,0 +1,124 @@
+"""Writes docs/memory-checks.md from the corpus: ``python tests/corpus/page.py``."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import cases as corpus
+
+from nki import runtime
+from nki_isa.diagnostics import Diagnostic, NkiError
+from nki_sim.sanitize import CHECKS
+
+PAGE = Path(__file__).parents[2] / "docs" / "memory-checks.md"
+
+INTRODUCTION = """# What is checked while a kernel runs
+
+`nki-sim run` checks every kernel it runs, and so does a plain `python script.py`. A simulator that only
+computes lets pass what fails on the card: bytes nobody wrote, tensors that share an address, PSUM used in
+ways the tensor engine does not have. Everything found in a run is reported at once, with the line where it
+happens and the lines that have to do with it. With an error no array of the caller changes.
+
+    nki-sim run kernel.py                       all checks
+    nki-sim run kernel.py --check=none          none of them
+    nki-sim run kernel.py --check=overlap,psum  some of them
+    nki-sim run kernel.py --check=all,nan       also where the first NaN or infinity comes from
+    nki-sim run kernel.py --strict              warnings and notes count as errors
+    nki-sim run kernel.py --fill=sentinels      unwritten memory is NaN, or 4, as in the vendor's simulator
+    NKI_SIM_CHECK=none python script.py         the same choice for scripts run by themselves
+
+| class | finds |
+|---|---|
+"""
+
+RULES = """
+An **error** is a defect. A **warning** is what the card may do otherwise than the text says, or work that
+goes nowhere. A **note** is worth knowing.
+
+## How it is decided
+
+**Written bytes.** Every tensor starts with nothing written, exact to the byte, whatever held its memory
+before: a tile that gets the bytes of another one does not get its values. A read of unwritten bytes is an
+error only if a result depends on it. That is not guessed from the instructions: the kernel runs again with
+other bytes in those places, and what comes out is compared. Lanes that are computed on but masked,
+overwritten or never stored give the same results, and a note. Such a second run happens only where
+unwritten bytes were read, so a kernel without such reads does not pay for it. Data decide: a lane that a
+mask leaves out for these arguments may come in with others; `--strict` reports it regardless.
+
+**Addresses.** Tensors placed by the compiler never share bytes while both are needed. Tensors with
+`address=` are where they were put. Bytes of one that are overwritten through another and then read are an
+error (`overlap`). If they only take turns, values are right in the order of the text; but the compiler
+orders instructions by the tensors they name, and may move what depends on nothing. Where neither an
+engine's own order, nor a chain of results, nor `depends_on`, `with_schedule` or `no_reorder` puts one
+access before the other, there is a warning (`order`). Tensors whose times of use do not interleave are over
+before the next begins, as with a stack or a ring of buffers, and nothing is said.
+
+**Source and destination.** Engines read element by element in the order of the access pattern and write
+behind it, so a destination may be a source, or lie over elements already read. It may not lie over elements
+still to be read. DMA descriptors run in any order. Here every source is read before anything is written, so
+the results of a run do not show the difference.
+
+**PSUM.** A matmul overwrites, or adds to what a matmul has written; on NeuronCore-v2 and v3 adding to
+anything else is undefined. Reading a sum and then adding to it is legal, and rarely meant: a warning. So
+are two accumulations that take turns in one bank: the documentation has one accumulation under way per
+bank.
+
+**Results.** Every element of a returned tensor is written, else there is an error; where a scatter or a
+skipped index writes it, which rows come out is data, and it is a warning. A tensor that is written and
+neither read nor returned is a warning, unless the instruction has another result that is used.
+
+Not checked: reads of engine accumulators before they are reset, registers before they are set, and what
+other programs do to the same HBM. Accesses between the cores of a launch are checked for races (NKI-H021).
+
+## The corpus
+
+These kernels are the test suite of the checks. `# finds` marks the line a finding points at, `# with`
+further lines it names. Nothing but an expected note may be said about the kernels without a defect.
+"""
+
+
+def write() -> str:
+    """The page."""
+    parts = [INTRODUCTION.rstrip()]
+    parts += [f"| `{name}` | {what} |" for name, what in CHECKS.items()]
+    text = "\n".join(parts) + "\n" + RULES
+    cases = corpus.cases()
+    for module in corpus.MODULES:
+        text += f"\n### {inspect.getdoc(corpus.load(module))}\n"
+        for case in cases:
+            if case.module == module:
+                text += _section(case)
+    return text
+
+
+def _section(case: corpus.Case) -> str:
+    verdict = "Defect" if case.finds else "Correct"
+    lines, first = case.source
+    body = "".join(lines).rstrip()
+    text = f"\n**{verdict}: {case.text}**\n\n```python\n{body}\n```\n"
+    told = [_told(d, first) for d in _found(case)]
+    return text + ("\n" + "\n\n".join(told) + "\n" if told else "")
+
+
+def _found(case: corpus.Case) -> list[Diagnostic]:
+    with runtime.session(check=case.check) as session:
+        try:
+            case.kernel(*case.arguments())
+        except NkiError as refused:
+            return list(refused.diagnostics)
+    return list(session.launches[0].diagnostics)
+
+
+def _told(diagnostic: Diagnostic, first: int) -> str:
+    where = f", line {diagnostic.span.line - first + 1}" if diagnostic.span else ""
+    text = f"> {diagnostic.severity.value} {diagnostic.code}{where}: {diagnostic.message}"
+    for label in diagnostic.labels:
+        text += f"  \n> line {label.span.line - first + 1}: {label.message}"
+    for note in diagnostic.notes:
+        text += f"  \n> note: {note}"
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(write(), encoding="utf-8")
