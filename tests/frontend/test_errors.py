@@ -133,7 +133,7 @@ EXPECTED = {
     "slice": ("NKI-V010 ", "return tile[0:5, :]"),
     "language": ("NKI-V120 ", "return nl.ndarray((0, 4), nl.float32)"),
     "operator": ("NKI-V030 ", "return x + tile"),
-    "contents": ("NKI-V031 ", "return 1 if x else 2"),
+    "contents": ("NKI-V031 ", "return 1 if int(x) else 2"),
     "unpack": ("NKI-L021 ValueError: too many values to unpack (expected 2", "a, b = (1, 2, 3)"),
     "unhashable": ("NKI-L021 TypeError: unhashable type: 'list'", 'return {"a": 1}[[1]]'),
     "sorting": (
@@ -284,6 +284,34 @@ def test_callbacks_of_nki_functions_are_in_the_chain() -> None:
 
 def bad_body(i):
     return {"a": 1}["missing"]
+
+
+def too_many_fields():
+    return Holder2(1, 2, 3)
+
+
+class Holder2(nl.NKIObject):
+    x: int
+
+
+def no_such_name():
+    return getattr(nl, "nothing_of_this_name")  # noqa: B009
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (too_many_fields, "TypeError: Holder2 has 1 fields but got 3 values"),
+        (no_such_name, "AttributeError: module 'nki.language' has no attribute 'nothing_of_this_name'"),
+    ],
+)
+def test_what_nki_says_of_the_users_code_is_the_users(use: Any, message: str) -> None:
+    def kernel(x, use):
+        use()
+
+    (found,) = refused(kernel, A, use)
+    assert (found.code, found.message) == ("NKI-L021", message)
 
 
 # --- ours

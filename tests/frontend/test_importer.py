@@ -377,6 +377,26 @@ def test_annotations_are_never_evaluated(write: Any) -> None:
     assert repr(module.kernel).startswith("<nki kernel kernel(")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    return " + " + ".join(["x"] * 900),
+        "    if x == 0:\n        y = 0\n"
+        + "".join(f"    elif x == {i}:\n        y = {i}\n" for i in range(1, 400))
+        + "    return 900 * y",
+    ],
+    ids=["sum", "elif"],
+)
+def test_long_expressions_and_chains(write: Any, body: str) -> None:
+    module = write(f"long_{len(body)}", f"{HEAD}@nki.jit\ndef kernel(x):\n{body}\n")
+    assert run(module.kernel, 1) == 900
+
+
+def test_an_expression_too_deep_to_go_through(write: Any) -> None:
+    module = write("too_long", f"{HEAD}@nki.jit\ndef kernel(x):\n    return {' + '.join(['x'] * 2000)}\n")
+    assert refused(module.kernel, 1).code == "NKI-L004"
+
+
 def test_a_class_inside_a_class_and_class_attributes() -> None:
     import metacode
 

@@ -91,6 +91,19 @@ def test_several_producers() -> None:
     assert edges(program) == [("sum", ["plus1", "exp"])]
 
 
+def test_a_schedule_belongs_to_a_launch() -> None:
+    scheduled = two_paths.with_schedule([("plus1", "exp")])
+
+    def kernel(x):
+        return scheduled(x)
+
+    (found,) = refused(kernel, A)
+    assert (found.code, found.message) == (
+        "NKI-L045",
+        "two_paths with a schedule is called by another kernel",
+    )
+
+
 # --- mistakes of a schedule
 
 

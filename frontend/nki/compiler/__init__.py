@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from nki_isa.program import Program
-from nki_isa.target import Target, as_target, default_target
-
 from nki.compiler.check import check
 from nki.compiler.specialize import specialize_call
 from nki.kernel import jit
+from nki_isa.program import Program
+from nki_isa.target import Target, as_target, default_target
 
 
-def specialize(kernel: Any, *args: Any, profile: str = "library", target: Target | str | None = None, **kwargs: Any) -> Program:
+def specialize(
+    kernel: Any, *args: Any, profile: str = "library", target: Target | str | None = None, **kwargs: Any
+) -> Program:
     """The Program of `kernel` for these arguments.
 
     Args:

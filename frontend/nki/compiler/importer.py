@@ -109,7 +109,14 @@ class Importer:
             if isinstance(value, kind):
                 return bring(self, value)
         if self._kernel_type is not None and isinstance(value, self._kernel_type):
-            return self.bring(value.function)  # type: ignore[attr-defined]
+            kernel: Any = value
+            if kernel.schedule:
+                raise error(
+                    "NKI-L045",
+                    f"{kernel.function.__name__} with a schedule is called by another kernel",
+                    help="a schedule belongs to a launch: give it to the kernel that is launched",
+                )
+            return self.bring(kernel.function)
         if isinstance(value, functools.partial):
             keywords = {name: self.bring(item) for name, item in value.keywords.items()}
             return self._keep(
@@ -257,7 +264,7 @@ class Importer:
                 "__"
             ):
                 type.__setattr__(shadow, name, self._member(item))
-                self.reads.append(Read(vars(value), name, item))
+                self.reads.append(Read(value, name, item))
         fields = own_fields(value)
         shadow.__annotations__ = dict.fromkeys(fields, Any)
         return self._dataclass(value, shadow, fields) if is_dataclass else shadow

@@ -105,7 +105,7 @@ class _Parse:
     def result(self) -> ParseResult:
         """Parse to the end."""
         module: Any = None
-        with _deep_recursion():
+        with deep_recursion():
             try:
                 module, _ = self.run(_START, 0)
             except RecursionError:
@@ -153,8 +153,8 @@ class _Parse:
 
 
 @contextmanager
-def _deep_recursion() -> Iterator[None]:
-    """Room for the nested calls of a predictive parser: some twenty for each pair of brackets."""
+def deep_recursion() -> Iterator[None]:
+    """Room for nested calls: some twenty for each pair of brackets, a few for each step of a tree."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _RECURSION))
     try:

@@ -19,6 +19,7 @@ from nki.compiler.validation import Memo
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Instruction
+from nki_isa.opaque import deciding_truth
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
@@ -48,7 +49,8 @@ def recording(recorder: Recorder) -> Iterator[None]:
     global _current
     before, _current = _current, recorder
     try:
-        yield
+        with deciding_truth(recorder.truth):
+            yield
     finally:
         _current = before
 
@@ -61,11 +63,15 @@ class Recorder:
         target: the generation it is specialized for.
         grid: number of SPMD programs the kernel is launched with.
         program_id: which of them this is.
+        strict: refuse what published kernels do and the documentation does not allow.
         collector: constraint errors found so far.
     """
 
-    def __init__(self, name: str, target: Target, grid: int = 1, program_id: int = 0):
+    def __init__(
+        self, name: str, target: Target, grid: int = 1, program_id: int = 0, *, strict: bool = False
+    ):
         self.program = Program(name, target.name)
+        self.strict = strict
         self.target = target
         self.grid = grid
         self.program_id = program_id
@@ -140,6 +146,17 @@ class Recorder:
         span = stack[-1].span if stack else None
         for diagnostic in found.at(span, stack).diagnostics:
             self.collector.add(replace(diagnostic, severity=Severity.warning))
+
+    def truth(self, refused: NkiError) -> bool:
+        """The truth value of a tensor where the kernel asks for one: it is there, so it is true.
+
+        Raises:
+            NkiError: `refused`, in the strict profile.
+        """
+        if self.strict:
+            raise refused
+        self.warn(refused)
+        return True
 
     # --- scheduling
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bdb
+import contextlib
 import enum
 import functools
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any
@@ -16,6 +18,7 @@ from nki import arrays
 from nki.compiler import tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
+from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
 from nki.compiler.source import definition_of, text_of
@@ -30,6 +33,7 @@ from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 _OWN_PACKAGES = ("nki", "nki_isa")
+_SPEAKING = ("nki.language.objects",)  # raises what Python would for a class of the user's
 _SHOWN_FRAMES = 6  # at either end of a call chain without end
 
 # Arguments that come in as they are, or as the importer brings code in.
@@ -79,14 +83,17 @@ def specialize_call(
         NkiError: carrying every diagnostic found: syntax and names first, for the
             kernel and all it reaches; then those of specialization.
     """
-    warnings = require(kernel.function, profile)
-    recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id)
+    with _deep(kernel):
+        warnings = require(kernel.function, profile)
+    strict = profile == "strict"
+    recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
     call = bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
     arguments = _Arguments(recorder, Importer(Kernel))
     values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
-    function = arguments.importer.bring(kernel.function)
+    with _deep(kernel):
+        function = arguments.importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
     returned, cause = _evaluate(recorder, function, bound)
     if cause is None:
@@ -99,6 +106,20 @@ def specialize_call(
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
     reads = tuple(arguments.importer.reads)
     return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
+
+
+@contextlib.contextmanager
+def _deep(kernel: Kernel) -> Iterator[None]:
+    """Room for going through long expressions and chains; NKI-L004 where it is not enough."""
+    with deep_recursion():
+        try:
+            yield
+        except RecursionError as failed:
+            raise error(
+                "NKI-L004",
+                f"{kernel.function.__name__}, or a function it reaches, is nested too deeply to go through",
+                help="name inner parts of a long expression, or look a long if-elif chain up in a dict",
+            ) from failed
 
 
 @functools.lru_cache(256)
@@ -139,9 +160,7 @@ class _Arguments:
         self.recorder = recorder
         self.importer = importer
         self.inputs: list[Any] = []
-        self._brought: dict[
-            int, tuple[Any, Any]
-        ] = {}  # one object stays one; the original is held for its id
+        self._brought: dict[int, tuple[Any, Any]] = {}  # one object stays one; held, for its id
 
     def bring(self, name: str, value: Any) -> Any:
         """The kernel-side value of the argument, or part of one, that `name` tells.
@@ -234,9 +253,7 @@ def _evaluate(
             _placed(error("NKI-L021", message, help="give the recursion a case that ends it"), failed)
         )
         return None, failed
-    except (
-        Exception
-    ) as failed:  # whatever the user's meta-code raises is the user's error, told at their line
+    except Exception as failed:  # whatever the user's meta-code raises is told at the user's line
         inside = _own_function(failed.__traceback__)
         if inside is not None:
             raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
@@ -262,13 +279,13 @@ def _placed(found: NkiError, raised: BaseException, span: Span | None = None) ->
 
 
 def _own_function(traceback: TracebackType | None) -> str | None:
-    """The function of this project that the exception was raised in, unless the user's code raised it."""
+    """The function of this project that the exception was raised in; None if it speaks of the user's code."""
     last = None
     called = ""
     for step in steps(traceback):
         code = step.tb_frame.f_code
         module = str(step.tb_frame.f_globals.get("__name__", ""))
-        if is_kernel_code(code):
+        if is_kernel_code(code) or module in _SPEAKING or code.co_name == "__getattr__":
             last, called = None, ""
         elif module.partition(".")[0] in _OWN_PACKAGES and code is not outermost.__code__:
             called = called or code.co_name
