@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nki import runtime
+from nki.compiler import names
+from nki.compiler.check import check_text
 from nki_cli import explain_docs
 from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
 from nki_cli.main import app
@@ -46,7 +49,7 @@ def codes_of(snippet: Snippet) -> tuple[set[str], set[str]]:
 @pytest.mark.parametrize("code, snippet", SNIPPETS)
 def test_snippet(code, snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NEURON_PLATFORM_TARGET_OVERRIDE", raising=False)
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
     told, errors = codes_of(snippet)
     if snippet.kind is Kind.wrong:
         assert code in told and errors <= {code}
@@ -140,3 +143,23 @@ def test_the_map_of_the_documentation_names_every_page():
     assert pages <= set(re.findall(r"\]\(([^)]+)\)", text))
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (ROOT / "docs" / target).exists(), target
+
+
+def test_a_published_name_that_is_not_modelled(monkeypatch):
+    """NKI-U011, which no kernel meets as long as every published name is modelled."""
+    monkeypatch.setitem(names.PUBLIC, "nki.language", names.PUBLIC["nki.language"] | {"new_name"})
+    text = "import nki\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n    return nl.new_name(x)\n"
+    assert [found.code for found in check_text(text, "kernel.py")] == ["NKI-U011"]
+
+
+def test_a_mistake_of_ours_is_reported_as_one(nki_sim, monkeypatch, tmp_path):
+    """NKI-I004."""
+
+    def fails(*arguments, **options):
+        raise ValueError("ours")
+
+    file = tmp_path / FILE
+    file.write_text(PLAIN)
+    monkeypatch.setattr(runtime, "specialize_call", fails)
+    shown = nki_sim("run", str(file), "--format", "json")
+    assert [found["code"] for found in shown.json["diagnostics"]] == ["NKI-I004"]

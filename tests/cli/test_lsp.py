@@ -281,7 +281,8 @@ def test_annotations_for_pull_requests(nki_sim):
     assert shown.status == 1
     first, *others = shown.out.splitlines()
     assert first == (
-        "::error file=wrong_shapes.py,line=22,endLine=22,col=5,endColumn=35,title=NKI-V103 operand sizes differ"
+        "::error file=wrong_shapes.py,line=22,endLine=22,col=5,endColumn=35,"
+        "title=NKI-V103 operand sizes differ"
         "::dma_copy: src [128, 128] has 16384 elements, dst [64, 128] has 8192: they must be equal"
         "%0Ahelp: slice the larger one"
     )
