@@ -78,6 +78,8 @@ def inner(x, what):
         return helper(1)
     if what == "operator":
         return x + tile
+    if what == "contents":
+        return 1 if int(x) else 2
     if what == "unpack":
         a, b = (1, 2, 3)
         return a + b
