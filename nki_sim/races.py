@@ -9,9 +9,10 @@ For each shared tensor a shadow keeps, per byte, the last write and the last rea
 by each core; an access is compared with the shadow through its own strides, so what
 is reported is exact, and an access costs no more than copying its elements.
 
-A write that leaves a byte as it was is no race: kernels that do not look at
-``nl.program_id`` run whole on every core of a launch, and all cores write the same
-results to the same place. Each may then read what both wrote.
+Kernels that do not look at ``nl.program_id`` run whole on every core of a launch, and
+all cores write the same results to the same place. So unordered writes of a byte race
+only if the cores' last ones differ: whoever comes last, the byte is the same. A byte
+that only ever got one value in between may be read by each of them, too.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class _Layout:
         whole: _Array = np.ndarray(self.shape, octets.dtype, buffer, self.offset * width, strides)
         return whole if self.rows is None else whole[self.rows]
 
-    def fill(self, octets: _Array, value: Any) -> None:
+    def put(self, octets: _Array, value: Any) -> None:
         """Set the elements for these bytes."""
         whole = _Layout(self.shape, self.strides, self.offset, None).of(octets)
         whole[... if self.rows is None else self.rows] = value
@@ -70,15 +71,32 @@ class _Write:
     """A write under way over bytes that another core used unordered: what they held, and who used them.
 
     Attributes:
+        identity: the id of `access`.
         before: the bytes it may change.
         conflicts: for each kind of earlier access (True for writes), its ids, 0 where there is none.
     """
 
     access: _Access
+    identity: int
     number: int
     layout: _Layout
     before: _Array
     conflicts: list[tuple[bool, _Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Overwritten:
+    """Of each byte of a shared tensor: what one core left there and another wrote over, unordered.
+
+    Attributes:
+        values: the byte as the first core left it.
+        left: the id of the access that left it, 0 for bytes nobody wrote over.
+        later: the id of the last access that wrote over it.
+    """
+
+    values: _Array
+    left: _Array
+    later: _Array
 
 
 class RaceDetector:
@@ -98,6 +116,7 @@ class RaceDetector:
         self._number = [{s: k for k, s in enumerate(storages)} for storages in shared]
         self._shadows: dict[tuple[int, int, bool], _Array] = {}
         self._agreed: dict[int, _Array] = {}  # bytes to which cores wrote the same, unordered
+        self._overwritten: dict[int, _Overwritten] = {}
         self._writing: list[list[_Write]] = [[] for _ in cores]
         self._found: dict[tuple[Span | None, Span | None], Diagnostic] = {}
 
@@ -118,8 +137,8 @@ class RaceDetector:
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
         """The cores of `group` hear of all that the others of it did before."""
         cores = [core for core, _ in group]
-        for core in cores:
-            self._settle(core)
+        if len(cores) == len(self._memories):
+            self._settle_all()
         joined = [max(self._clocks[core][k] for core in cores) for k in range(len(self._clocks))]
         for core in cores:
             self._clocks[core] = list(joined)
@@ -127,8 +146,7 @@ class RaceDetector:
 
     def finish(self) -> None:
         """Raise every race found: NKI-H021, with both lines."""
-        for core in range(len(self._memories)):
-            self._settle(core)
+        self._settle_all()
         if self._found:
             raise NkiError(self._found.values())
 
@@ -147,7 +165,7 @@ class RaceDetector:
         shadow = self._shadows.get((number, core, writes))
         if shadow is None:
             shadow = self._shadows[number, core, writes] = np.zeros(tensor.storage.row_bytes, np.int32)
-        layout.fill(shadow, len(self._accesses))
+        layout.put(shadow, len(self._accesses))
 
     def _compare(self, access: _Access, number: int, layout: _Layout, other: int, *, writes: bool) -> None:
         """Find the accesses of core `other` that touch the same bytes and that `access` has not heard of."""
@@ -164,9 +182,9 @@ class RaceDetector:
         elif conflicts:
             octets = self._memories[access.core].buffer(access.tensor.storage)
             before = np.array(layout.of(octets))
-            self._writing[access.core].append(_Write(access, number, layout, before, conflicts))
+            self._writing[access.core].append(_Write(access, len(self._accesses) + 1, number, layout, before, conflicts))
         elif number in self._agreed:
-            layout.fill(self._agreed[number], False)
+            layout.put(self._agreed[number], False)
 
     def _unheard(
         self, access: _Access, number: int, layout: _Layout, other: int, earlier_writes: bool
@@ -185,15 +203,43 @@ class RaceDetector:
         return np.where(ids > max(ordered, default=0), ids, 0)
 
     def _settle(self, core: int) -> None:
-        """The last instruction of `core` has run: report what it changed of bytes others used unordered."""
+        """The last instruction of `core` has run: see what it changed of bytes others used unordered."""
         for write in self._writing[core]:
             octets = self._memories[core].buffer(write.access.tensor.storage)
             changed = write.layout.of(octets) != write.before
             agreed = self._agreed.setdefault(write.number, np.zeros(octets.size, np.bool_))
-            write.layout.fill(agreed, ~changed)
+            write.layout.put(agreed, ~changed)
             for kind, ids in write.conflicts:
-                self._report_all(write.access, np.where(changed, ids, 0), earlier_writes=kind, writes=True)
+                ids = np.where(changed, ids, 0)
+                if kind:
+                    self._keep_overwritten(write, ids, octets.size)
+                else:
+                    self._report_all(write.access, ids, earlier_writes=False, writes=True)
         self._writing[core].clear()
+
+    def _keep_overwritten(self, write: _Write, ids: _Array, size: int) -> None:
+        """`write` changed what the accesses `ids` had written: to compare when both cores are done."""
+        kept = self._overwritten.get(write.number)
+        if kept is None:
+            arrays = (np.zeros(size, np.uint8), np.zeros(size, np.int32), np.zeros(size, np.int32))
+            kept = self._overwritten[write.number] = _Overwritten(*arrays)
+        layout, left = write.layout, write.layout.of(kept.left)
+        new = (ids > 0) & (left == 0)
+        layout.put(kept.values, np.where(new, write.before, layout.of(kept.values)))
+        layout.put(kept.left, np.where(new, ids, left))
+        layout.put(kept.later, np.where(ids > 0, write.identity, layout.of(kept.later)))
+
+    def _settle_all(self) -> None:
+        """All cores meet or have ended: report bytes that they left different."""
+        for core in range(len(self._memories)):
+            self._settle(core)
+        for number, kept in self._overwritten.items():
+            storage = next(storage for storage, k in self._number[0].items() if k == number)
+            differs = (kept.left > 0) & (self._memories[0].buffer(storage) != kept.values)
+            pairs = np.unique(np.stack([kept.left[differs], kept.later[differs]]), axis=1)
+            for left, later in pairs.T.tolist():
+                self._report(self._accesses[left - 1], self._accesses[later - 1], True, True)
+        self._overwritten.clear()
 
     def _layout(self, core: int, tensor: NkiTensor) -> _Layout:
         """The bytes of `tensor` of `core`, one element each: views may read them as elements of any width."""

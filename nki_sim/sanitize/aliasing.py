@@ -1,8 +1,8 @@
 """Instructions that would read their own output: a destination over a source that is still to be read.
 
 Engines stream: element i of every operand of each partition is read before
-element i of the destination is written, so writing over elements already read
-is safe, and in place is. The DMA engines move descriptors in any order, so
+element i of the destination is written, in whatever partition, so writing over
+elements already read is safe, and in place is (which nc_stream_shuffle documents). The DMA engines move descriptors in any order, so
 there only the very same view is safe.
 
 Source of the order: SDK architecture guide (engines process one element per
@@ -45,7 +45,6 @@ _ORDERS = {
     "sequence_bounds": Order.first,
     "nonzero_with_count": Order.first,
     "nc_transpose": Order.any,
-    "nc_stream_shuffle": Order.any,
     "nc_n_gather": Order.shuffled,
     "local_gather": Order.shuffled,
     "dma_transpose": Order.shuffled,

@@ -362,3 +362,34 @@ def test_agreed_bytes_that_one_core_then_changes_race():
     with pytest.raises(NkiError) as caught:
         kernel[2](halves())
     assert {d.code for d in caught.value.diagnostics} == {"NKI-H021"}
+
+
+def cleared_then_written(reads):
+    """A kernel whose cores both clear a shared tensor and then write it, and perhaps read it back."""
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        zeros = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.memset(zeros, 0.0)
+        nisa.dma_copy(dst=tile, src=x[0])
+        nisa.dma_copy(dst=out, src=zeros)
+        nisa.dma_copy(dst=out, src=tile)
+        if reads:
+            nisa.dma_copy(dst=tile, src=out)
+        return out
+
+    return kernel
+
+
+def test_cores_that_write_the_same_bytes_in_the_end_do_not_race():
+    """Whoever comes last, each core's own last write comes after its own clearing."""
+    x = halves()
+    np.testing.assert_array_equal(cleared_then_written(False)[2](x), x[0])
+
+
+def test_reading_bytes_that_the_other_core_may_be_clearing_races():
+    with pytest.raises(NkiError) as caught:
+        cleared_then_written(True)[2](halves())
+    assert "NKI-H021" in {d.code for d in caught.value.diagnostics}
