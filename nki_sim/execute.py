@@ -58,6 +58,11 @@ class EngineState:
     arguments: Callable[[Instruction, Operator, Array], None] | None = None
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the state before the first instruction."""
+        self.rng.clear()
         for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):
             self.accumulators[engine] = np.zeros(self.target.partitions, np.float32)
 
@@ -76,6 +81,12 @@ class ExecutionResult:
     outputs: list[Array]
     updated_inputs: list[tuple[int, Array]]
     instructions: int
+
+
+def written_inputs(program: Program) -> tuple[int, ...]:
+    """The positions of the inputs that `program` writes."""
+    written = {tensor.storage.index for i in program.walk() for tensor in i.writes}
+    return tuple(i for i, tensor in enumerate(program.inputs) if tensor.storage.index in written)
 
 
 @dataclass(slots=True)
@@ -105,14 +116,22 @@ class Machine:
     """
 
     def __init__(
-        self, program: Program, placement: Placement, *, observers: Iterable[Observer] = (), fill: int = ZEROS
+        self,
+        program: Program,
+        placement: Placement,
+        *,
+        observers: Iterable[Observer] = (),
+        fill: int = ZEROS,
+        target: Target | None = None,
     ):
-        target = as_target(program.target)
+        target = target or as_target(program.target)
         self.program = program
         self.memory = Memory(target, program, placement, fill=fill)
         self.state = EngineState(target)
         self.executed = 0
         self._observers = tuple(observers)
+        self._plans: list[_Plan] | None = None  # made by the first run
+        self._written: tuple[int, ...] | None = None  # by the first result
 
     def load(self, inputs: Sequence[Array]) -> None:
         """Copy `inputs` into the input storages, byte by byte.
@@ -137,20 +156,20 @@ class Machine:
     def watch(self, observer: Observer) -> None:
         """Call `observer` too, from the next :meth:`run` on."""
         self._observers = (*self._observers, observer)
+        self._plans = None
 
     def run(self) -> Iterator[Instruction]:
         """Run the Program; yields each instruction that waits for other cores, for the device to carry out."""
-        yield from self._run(self._plan(self.program.body))
+        if self._plans is None:
+            self._plans = self._plan(self.program.body)
+        yield from self._run(self._plans)
 
     def result(self) -> ExecutionResult:
         """Outputs and updated inputs, copied out."""
-        written = {tensor.storage.index for i in self.program.walk() for tensor in i.writes}
+        if self._written is None:
+            self._written = written_inputs(self.program)
         outputs = [np.array(self.memory.bind(t)) for t in self.program.outputs]
-        updated = [
-            (position, np.array(self.memory.bind(t)))
-            for position, t in enumerate(self.program.inputs)
-            if t.storage.index in written
-        ]
+        updated = [(i, np.array(self.memory.bind(self.program.inputs[i]))) for i in self._written]
         return ExecutionResult(outputs, updated, self.executed)
 
     # --- running

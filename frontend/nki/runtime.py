@@ -220,14 +220,18 @@ def _execute(
             timelines += simulate_all(prepared.programs, prepared.placements)
         return execute_widened(prepared.programs, placed, inputs, target)
     checks = options.checks()
-    if prepared.static and not options.timing and checks in prepared.passed:
+    kept = prepared.static and not options.timing and options.fill == "zeros"
+    if kept and checks in prepared.passed:
         with prepared.lock:
             if prepared.replay is None:
                 prepared.replay = Replay(prepared.programs[0], placed[0])
-            return prepared.replay(inputs)
+            result, told = prepared.replay(inputs, checks=checks, strict=options.strict)
+        found += told
+        return result
     times = CoreTimes(target, prepared.placements) if options.timing else None
     cores = len(placed)
-    run = partial(_checked, found, checks, options.strict) if checks else execute_all
+    sentinels = options.fill == "sentinels"
+    run = partial(_checked, found, options, checks) if checks or sentinels else execute_all
     result = run(
         prepared.programs,
         placed,

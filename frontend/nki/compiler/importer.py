@@ -35,7 +35,7 @@ from nki.compiler.lower import HELPERS, lower
 from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
-from nki.language.objects import own_fields
+from nki.language.objects import NKIObject, own_fields
 from nki_isa.diagnostics import error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
@@ -289,10 +289,31 @@ class Importer:
             else:  # a field without a default is None where it is not given (language guide)
                 new.default = None if old.default is dataclasses.MISSING else self.bring(old.default)
             type.__setattr__(shadow, name, new)
+        for name, item in self._loose(value, fields):
+            shadow.__annotations__[name] = Any
+            type.__setattr__(shadow, name, dataclasses.field(default=self.bring(item), kw_only=True))
         params = value.__dataclass_params__
         names = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
         made: type = dataclasses.dataclass(**{name: getattr(params, name) for name in names})(shadow)
         return made
+
+    def _loose(self, value: type, fields: tuple[str, ...]) -> list[tuple[str, Any]]:
+        """Class-level values of an NKIObject without an annotation.
+
+        Python's dataclasses leave them out; NKI compiles a class with and without ``@dataclass``
+        alike (language guide), so they are fields too, given by name.
+        """
+        if not issubclass(value, NKIObject):
+            return []
+        return [
+            (name, item)
+            for name, item in vars(value).items()
+            if name not in fields
+            and not name.startswith("__")
+            and not callable(item)
+            and not hasattr(type(item), "__get__")
+            and getattr(type(item), "__hash__", None) is not None
+        ]
 
     def _member(self, item: Any) -> Any:
         if isinstance(item, (staticmethod, classmethod)):

@@ -81,7 +81,7 @@ class Snapshot:
         return error(
             "NKI-L054",
             f"{kernel} read {self._read.name!r} when it was {self._shown}; now it {after}",
-            help=f"make {self._read.name} an argument of the kernel, so that each value has a Program of its own",
+            help=f"make {self._read.name} an argument of the kernel: each value has a Program of its own",
         )
 
 

@@ -25,7 +25,7 @@ from nki.compiler.source import definition_of, text_of
 from nki.compiler.stacks import is_kernel_code, outermost, stack_of_traceback, statement_at, steps
 from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
-from nki_isa.diagnostics import NkiError, Span, error
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.operators import Operator
 from nki_isa.program import Program
@@ -84,7 +84,7 @@ def specialize_call(
             kernel and all it reaches; then those of specialization.
     """
     with _deep(kernel):
-        warnings = require(kernel.function, profile)
+        checked = require(kernel.function, profile)
     strict = profile == "strict"
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
     call = bind(kernel, args, kwargs)
@@ -99,13 +99,20 @@ def specialize_call(
     if cause is None:
         recorder.finish(kernel.schedule)
     try:
+        if isinstance(cause, (NameError, AttributeError)) and any(map(_is_error, checked)):
+            raise NkiError(checked)  # one of the names that do not exist was reached
         recorder.collector.raise_errors()
     except NkiError as refused:
         raise refused from cause
     result = _result(recorder, kernel, returned)
+    warnings = [replace(d, severity=Severity.warning) if _is_error(d) else d for d in checked]
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
     reads = tuple(arguments.importer.reads)
     return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
+
+
+def _is_error(diagnostic: Diagnostic) -> bool:
+    return diagnostic.severity is Severity.error
 
 
 @contextlib.contextmanager

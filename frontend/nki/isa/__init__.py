@@ -97,7 +97,7 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     emit.__doc__ = cls.__doc__
     emit.__module__ = __name__
     emit.__signature__ = cls.signature  # type: ignore[attr-defined]
-    del emit.__wrapped__  # type: ignore[attr-defined]
+    del emit.__wrapped__
     return emit
 
 

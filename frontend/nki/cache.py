@@ -1,0 +1,173 @@
+"""Specialized and placed Programs, kept for calls that differ in their arrays' values only.
+
+A call's key is what specialization depends on: the function, the launch grid, the target, the language
+profile, the API level, shapes and dtypes of arrays, and the values of everything else.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from nki import arrays
+from nki.compiler.purity import Read, Snapshot
+from nki.compiler.specialize import Specialized
+from nki.kernel import Kernel
+from nki_isa.dtypes import DType
+from nki_isa.operators import Operator
+from nki_isa.program import Program
+from nki_sim.execute import written_inputs
+from nki_sim.place import Placement
+from nki_sim.replay import Replay, can_replay, is_static
+
+_PLAIN = (type(None), bool, int, float, str, enum.Enum, DType, Operator, type, np.dtype)
+_LIMIT = 64  # Programs kept
+
+#: The function, then everything else that specialization depends on.
+Key = tuple[FunctionType, Hashable]
+
+
+class NotKept(Exception):
+    """An argument whose meaning for the Program is not known."""
+
+
+def call_key(arguments: Iterable[Any]) -> tuple[Hashable, list[Any]]:
+    """What a Program depends on in the arguments of a call, and the arrays among them in order.
+
+    Raises:
+        NotKept: an argument is of a kind that has no key.
+    """
+    parts: list[Any] = []
+    inputs: list[Any] = []
+    seen: dict[int, int] = {}
+    for value in arguments:
+        _add(value, parts, inputs, seen)
+    return tuple(parts), inputs
+
+
+def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) -> None:
+    kind = type(value)
+    if kind is np.ndarray:
+        parts += (kind, value.shape, value.dtype)
+        inputs.append(value)
+    elif isinstance(value, np.generic):
+        parts += (kind, value.item())
+    elif isinstance(value, _PLAIN):
+        parts += (kind, str(value) if kind is float else value)  # 0.0 and -0.0 are equal, nan is not
+    elif isinstance(value, (FunctionType, BuiltinFunctionType)):
+        parts.append(value)
+    elif isinstance(value, Kernel):
+        parts.append(value.function)
+    elif arrays.is_array(value):
+        parts += (kind, tuple(value.shape), str(value.dtype), str(getattr(value, "device", "")))
+        inputs.append(value)
+    elif kind in (list, tuple, dict):
+        _container(value, kind, parts, inputs, seen)
+    else:
+        raise NotKept
+
+
+def _container(
+    value: Any, kind: type, parts: list[Any], inputs: list[Any], seen: dict[int, int]
+) -> None:
+    if kind is not tuple:  # the kernel sees that one list or dict is passed in two places
+        if id(value) in seen:
+            parts += (kind, "again", seen[id(value)])
+            return
+        seen[id(value)] = len(seen)
+    parts += (kind, len(value))
+    for key, item in value.items() if kind is dict else enumerate(value):
+        if kind is dict:
+            _add(key, parts, inputs, seen)
+        _add(item, parts, inputs, seen)
+
+
+@dataclass
+class Prepared:
+    """A kernel specialized and placed for one form of call.
+
+    Attributes:
+        specialized: for each core, what specialization gave.
+        placements: where each core's tensors are.
+        written: positions of the arrays that the kernel writes.
+        static: True if every run does the same accesses on one core, so that checks of them find the same.
+        passed: the sets of checks that a run of a static Program passed without a finding.
+        replay: the loaded machine of a Program that is run again.
+        lock: held while `replay` runs.
+    """
+
+    specialized: list[Specialized]
+    placements: list[Placement]
+    written: tuple[int, ...] = ()
+    static: bool = False
+    passed: set[frozenset[str]] = field(default_factory=set)
+    replay: Replay | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        program = self.programs[0]
+        self.written = written_inputs(program)
+        self.static = len(self.specialized) == 1 and is_static(program) and can_replay(program)
+
+    @property
+    def programs(self) -> list[Program]:
+        """The Program of each core."""
+        return [one.program for one in self.specialized]
+
+
+class Cache:
+    """Prepared calls by key, the least recently used dropped first."""
+
+    def __init__(self, limit: int = _LIMIT):
+        self._limit = limit
+        self._kept: OrderedDict[Key, Prepared] = OrderedDict()
+        self._read: dict[FunctionType, list[Snapshot]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Key) -> Prepared | None:
+        """What is kept under `key`, if its function still reaches the code it reached then.
+
+        Raises:
+            NkiError: NKI-L054, a value that the kernel read from outside has changed.
+        """
+        function = key[0]
+        for snapshot in self._read.get(function, ()):
+            if not snapshot.same():
+                if not snapshot.is_code:
+                    raise snapshot.changed(function.__name__)
+                self.forget(function)
+                return None
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: Key, prepared: Prepared) -> None:
+        """Keep `prepared` under `key`."""
+        self._kept[key] = prepared
+        self._remember(key[0], prepared.specialized[0].reads)
+        if len(self._kept) > self._limit:
+            oldest = next(iter(self._kept))[0]
+            self._kept.popitem(last=False)
+            if not any(other[0] is oldest for other in self._kept):
+                self._read.pop(oldest, None)
+
+    def _remember(self, function: FunctionType, reads: Iterable[Read]) -> None:
+        known = self._read.setdefault(function, [])
+        have = {snapshot.place for snapshot in known}
+        known += [made for made in map(Snapshot, reads) if made.place not in have]
+
+    def forget(self, function: FunctionType) -> None:
+        """Drop all that is kept of `function`."""
+        self._read.pop(function, None)
+        for key in [key for key in self._kept if key[0] is function]:
+            del self._kept[key]

@@ -1,0 +1,151 @@
+"""High-precision mode: tensors of low-precision dtypes stored as float32 (``NKI_PRECISE_FP=0``).
+
+A kernel's own rounding to bfloat16 and float8 goes away, so that what is left of a difference to a
+reference is the algorithm's. Times, capacities and checks stay those of the real dtypes.
+
+Source: SDK page "NKI CPU Simulator", precise floating-point mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nki_isa.diagnostics import NkiError, error
+from nki_isa.dtypes import DTYPES, to_float32
+from nki_isa.instruction import Instruction
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.target import Target
+from nki_isa.tensor import NkiTensor, Storage
+from nki_sim.device import execute_all
+from nki_sim.execute import ExecutionResult
+from nki_sim.memory import Array
+
+LOW_PRECISION = frozenset(
+    DTYPES[name] for name in ("bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")
+)
+_FLOAT32 = DTYPES["float32"]
+_GROWTH = 4  # a float32 takes up to four times the bytes
+
+
+def high_precision() -> bool:
+    """True where the environment asks for it: ``NKI_PRECISE_FP=0``."""
+    return os.environ.get("NKI_PRECISE_FP", "1").strip() == "0"
+
+
+def execute_widened(
+    programs: Sequence[Program],
+    placements: Sequence[Mapping[int, tuple[int, int]]],
+    inputs: Sequence[Array],
+    target: Target,
+) -> ExecutionResult:
+    """As :func:`nki_sim.device.execute_all`, low-precision tensors stored and given back as float32.
+
+    Raises:
+        NkiError: NKI-U013, a Program reads the bytes of such a tensor as another dtype.
+    """
+    wide = [widened(program) for program in programs]
+    given = [
+        to_float32(np.asarray(array), old.dtype) if new.dtype != old.dtype else array
+        for array, old, new in zip(inputs, programs[0].inputs, wide[0].inputs, strict=True)
+    ]
+    places = [widened_placement(placement) for placement in placements]
+    return execute_all(wide, places, given, target=widened_target(target))
+
+
+def widened_target(target: Target) -> Target:
+    """`target` with on-chip memories that hold every tensor as float32."""
+    return replace(
+        target,
+        sbuf_partition_bytes=target.sbuf_partition_bytes * _GROWTH,
+        psum_partition_bytes=target.psum_partition_bytes * _GROWTH,
+    )
+
+
+def widened_placement(placement: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """The places of the tensors of a widened Program in the memories of :func:`widened_target`."""
+    return {index: (partition, byte * _GROWTH) for index, (partition, byte) in placement.items()}
+
+
+def widened(program: Program) -> Program:
+    """`program` with its tensors of low-precision dtypes stored as float32; for execution only.
+
+    Raises:
+        NkiError: NKI-U013, the Program reads the bytes of such a tensor as another dtype.
+    """
+    return _Widening(program).program
+
+
+class _Widening:
+    def __init__(self, program: Program):
+        self._storages = [_storage(storage) for storage in program.storages]
+        self._where: Instruction | None = None
+        self.program = replace(
+            program,
+            storages=self._storages,
+            inputs=[self._tensor(t) for t in program.inputs],
+            outputs=[self._tensor(t) for t in program.outputs],
+            body=self._body(program.body),
+        )
+
+    def _body(self, body: list[Node]) -> list[Node]:
+        return [self._node(node) for node in body]
+
+    def _node(self, node: Node) -> Node:
+        if isinstance(node, (Loop, While)):
+            return replace(node, body=self._body(node.body))
+        made = copy.copy(node)
+        self._where = node
+        made.__dict__.update({name: self._value(node.__dict__[name]) for name in node.fields})
+        return made
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, NkiTensor):
+            return self._tensor(value)
+        if isinstance(value, list) and any(isinstance(item, NkiTensor) for item in value):
+            return [self._value(item) for item in value]
+        return value
+
+    def _tensor(self, tensor: NkiTensor) -> NkiTensor:
+        old, new = tensor.storage, self._storages[tensor.storage.index]
+        dynamic = tensor.dynamic
+        if dynamic is not None and isinstance(dynamic.index, NkiTensor):
+            dynamic = replace(dynamic, index=self._tensor(dynamic.index))
+        if new is not old and tensor.dtype != old.dtype:
+            raise self._reinterpreted(tensor)
+        dtype = tensor.dtype if new.dtype == old.dtype else _FLOAT32
+        return NkiTensor(tensor.shape, tensor.strides, tensor.offset, dtype, new, dynamic)
+
+    def _reinterpreted(self, tensor: NkiTensor) -> NkiError:
+        found = error(
+            "NKI-U013",
+            f"{tensor.storage.name} of {tensor.storage.dtype} is read as {tensor.dtype}; "
+            "with NKI_PRECISE_FP=0 it is stored as float32",
+            help="run this kernel with NKI_PRECISE_FP=1, the default",
+        )
+        stack = self._where.stack if self._where is not None else ()
+        return found.at(stack[-1].span, stack) if stack else found
+
+
+def _storage(storage: Storage) -> Storage:
+    if storage.dtype not in LOW_PRECISION:
+        return storage
+    data = storage.data
+    if data is not None:
+        data = to_float32(np.frombuffer(data, storage.dtype.numpy), storage.dtype).tobytes()
+    return replace(storage, dtype=_FLOAT32, data=data)
+
+
+__all__ = [
+    "LOW_PRECISION",
+    "execute_widened",
+    "high_precision",
+    "widened",
+    "widened_placement",
+    "widened_target",
+]

@@ -1,0 +1,128 @@
+"""Runs one placed Program again and again without building its machine anew.
+
+A machine is kept with its plan. Before each run it is made what a new machine would be, as far as the
+Program can tell: registers and engine states are reset, and so are the bytes of every tensor that is not
+wholly written before anything else touches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity
+from nki_isa.instruction import Instruction
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
+from nki_sim.execute import ExecutionResult, Machine
+from nki_sim.memory import ZEROS, Array, Placement
+from nki_sim.sanitize.domains import Domains
+from nki_sim.sanitize.findings import Findings
+
+
+def is_static(program: Program) -> bool:
+    """True if every run of `program` does the same accesses: no run-time index or condition decides."""
+    return all(_is_static(node) for node in program.body)
+
+
+def _is_static(node: Node) -> bool:
+    if isinstance(node, While):
+        return False
+    if isinstance(node, Loop):
+        bounds = (node.start, node.stop)
+        return not any(isinstance(b, VirtualRegister) for b in bounds) and all(map(_is_static, node.body))
+    return not node.synchronises and not _is_dynamic(node)
+
+
+def _is_dynamic(instruction: Instruction) -> bool:
+    return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))
+
+
+class Replay:
+    """A Program of one core, loaded to be run repeatedly.
+
+    Args:
+        program: one that waits for no other core (see :func:`can_replay`).
+        placement: (partition, byte) of each on-chip storage by its index.
+        fill: the byte of memory nothing has written.
+    """
+
+    def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
+        self._machine = Machine(program, placement, fill=fill)
+        self._fill = fill
+        self._stale = [self._bytes(storage) for storage in stale_storages(program)]
+
+    def _bytes(self, storage: Storage) -> Array:
+        return self._machine.memory.view(NkiTensor.whole(storage)).view(np.uint8)
+
+    def __call__(
+        self, inputs: Sequence[Array], *, checks: frozenset[str] = frozenset(), strict: bool = False
+    ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
+        """One run; as :func:`nki_sim.sanitize.execute_checked` after a run that found nothing.
+
+        Of `checks` only "numeric" is made: what the others find is the same in every run of a static
+        Program (and "nan", which is not, keeps a Program from being replayed).
+        """
+        machine = self._machine
+        machine.executed = 0
+        machine.state.reset()
+        findings = Findings()
+        domains = Domains(findings)
+        machine.state.arguments = domains if "numeric" in checks else None
+        registers = machine.memory.registers
+        registers[:] = [0] * len(registers)
+        for octets in self._stale:
+            octets.fill(self._fill)
+        machine.load(inputs)
+        list(machine.run())  # yields nothing: no other core takes part
+        domains.finish()
+        found = findings.diagnostics(strict=strict)
+        if any(d.severity is Severity.error for d in found):
+            raise NkiError(found)
+        return machine.result(), found
+
+
+def can_replay(program: Program) -> bool:
+    """True unless `program` meets other cores or writes one of its constants."""
+    return not any(
+        i.synchronises or any(t.storage.data is not None for t in i.writes) for i in program.walk()
+    )
+
+
+def stale_storages(program: Program) -> list[Storage]:
+    """The storages whose first access in `program` may leave some of their bytes unwritten."""
+    settled: set[int] = {tensor.storage.index for tensor in program.inputs}
+    settled |= {storage.index for storage in program.storages if storage.data is not None}
+    stale: dict[int, Storage] = {}
+    for node in program.body:
+        straight = isinstance(node, Instruction)
+        for instruction in (node,) if isinstance(node, Instruction) else _inside(node):
+            read = {tensor.storage.index for tensor in instruction.reads}
+            whole = straight and not _is_dynamic(instruction)
+            for tensor in (*instruction.reads, *instruction.writes):
+                storage = tensor.storage
+                if storage.index in settled or storage.index in stale:
+                    continue
+                if whole and storage.index not in read and _covers(tensor):
+                    settled.add(storage.index)
+                else:
+                    stale[storage.index] = storage
+    for tensor in program.outputs:
+        if tensor.storage.index not in settled:
+            stale.setdefault(tensor.storage.index, tensor.storage)
+    return list(stale.values())
+
+
+def _inside(region: Loop | While) -> list[Instruction]:
+    found: list[Instruction] = []
+    for node in region.body:
+        found += [node] if isinstance(node, Instruction) else _inside(node)
+    return found
+
+
+def _covers(tensor: NkiTensor) -> bool:
+    """True if `tensor` is all of its storage, each element once."""
+    return tensor.size * tensor.dtype.itemsize == tensor.storage.partitions * tensor.storage.row_bytes and (
+        tensor.is_contiguous() and tensor.offset == 0
+    )
