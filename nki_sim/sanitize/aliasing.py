@@ -2,8 +2,9 @@
 
 Engines stream: element i of every operand of each partition is read before
 element i of the destination is written, in whatever partition, so writing over
-elements already read is safe, and in place is (which nc_stream_shuffle documents). The DMA engines move descriptors in any order, so
-there only the very same view is safe.
+elements already read is safe, and in place is (which nc_stream_shuffle
+documents). The DMA engines move descriptors in any order, so there only the
+very same view is safe.
 
 Source of the order: SDK architecture guide (engines process one element per
 partition and cycle in order of the access pattern); no page states the rule.

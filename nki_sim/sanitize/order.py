@@ -28,7 +28,7 @@ from nki_sim.sanitize.survey import NEVER, Survey
 
 Clock = dict[Hashable, int]
 
-_MOST_ACCESSES = 256  # of one tensor that are remembered
+_MOST_ACCESSES = 64  # of one tensor that are remembered, the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,13 @@ class Ordering:
         self._engines: dict[Engine, Clock] = {}
         self._written: dict[Hashable, Clock] = {}
         self._used: dict[Hashable, Clock] = {}
-        self._done: dict[Instruction, Clock] = {}
+        self._done: dict[Instruction, Clock | None] = {
+            producer: None for instruction in survey.touches for producer in instruction.after
+        }
         self._accesses: dict[int, list[_Access]] = {index: [] for index in pairs}
         self._places = {w.storage.index: w for rivals in pairs.values() for w in rivals}
         self._events = 0
+        self._forgotten: set[Hashable] = set()
 
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
         """The observer: `instruction` is about to run."""
@@ -92,15 +95,17 @@ class Ordering:
             _join(clock, self._written.get(thing))
         for thing in written:
             _join(clock, self._used.get(thing))
-        for producer in instruction.__dict__.get("after", ()):
+        for producer in instruction.after:
             _join(clock, self._done.get(producer))
-        component: Hashable = ("dma", self._events) if is_dma else instruction.on
+        for component in self._forgotten.intersection(clock):
+            del clock[component]
+        own_component: Hashable = ("dma", self._events) if is_dma else instruction.on
         own = [(t, False) for t in reads] + [(t, True) for t in writes]
         own = [(t, w) for t, w in own if t.storage.index in self._pairs]
         if not is_dma or own:
-            clock[component] = self._events
+            clock[own_component] = self._events
         for tensor, is_write in own:
-            access = _Access(instruction, tensor, is_write, component, self._events)
+            access = _Access(instruction, tensor, is_write, own_component, self._events)
             self._check(access, clock)
         if not is_dma:
             self._engines[instruction.on] = clock
@@ -108,20 +113,26 @@ class Ordering:
             _join(self._used.setdefault(thing, {}), clock)
         for thing in written:
             self._written[thing] = dict(clock)
-        self._done[instruction] = clock
+            self._used.pop(thing, None)
+        if instruction in self._done:
+            self._done[instruction] = clock
 
     def _check(self, access: _Access, clock: Clock) -> None:
         index = access.tensor.storage.index
-        for rival in self._pairs[index]:
+        for rival in list(self._pairs[index]):
             for before in reversed(self._accesses[rival.storage.index]):
                 unordered = clock.get(before.component, 0) < before.time
                 conflict = unordered and (before.is_write or access.is_write)
                 if conflict and self._meet(access.tensor, before.tensor):
                     self._report(access, before)
+                    self._pairs[index].remove(rival)  # one finding says it all
                     break
         log = self._accesses[index]
         log.append(access)
-        del log[:-_MOST_ACCESSES]
+        if len(log) > _MOST_ACCESSES:
+            gone = log.pop(0)
+            if gone.component != gone.instruction.on:  # nobody asks about this DMA any more
+                self._forgotten.add(gone.component)
 
     def _meet(self, one: NkiTensor, other: NkiTensor) -> bool:
         a, b = self._places[one.storage.index], self._places[other.storage.index]

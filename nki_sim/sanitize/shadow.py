@@ -106,8 +106,8 @@ class Written:
         lost = lost & (mask == 1)
         if lost.any():
             self.takers.append((taker, storage))
-            self.taken[rectangle][lost] = len(self.takers)
-            mask[lost] = 0
+            np.copyto(self.taken[rectangle], len(self.takers), where=lost)
+            np.copyto(mask, 0, where=lost)
             self._count = int(np.count_nonzero(self.mask))
 
     def taker(self, tensor: NkiTensor) -> tuple[Instruction, Storage] | None:
