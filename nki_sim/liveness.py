@@ -147,7 +147,7 @@ class _Walker:
                 if not scope.surely_runs:
                     break
             if instruction.on is Engine.tensor and storage.region is MemoryRegion.psum:
-                self._accumulate(tensor, any(tensor is t for t in reads))
+                self._accumulate(tensor, any(t.storage is storage for t in reads))
 
     def _touch(self, index: int) -> None:
         if self.first[index] == NEVER:

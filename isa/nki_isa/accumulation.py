@@ -1,10 +1,12 @@
 """Which matmuls overwrite PSUM and which accumulate onto it.
 
 The compiler decides at specialization: the first matmul that writes a PSUM
-location overwrites it, later ones accumulate. Writes of other instructions do
-not count, because accumulating onto them is undefined before NeuronCore-v4.
+location overwrites it, later ones accumulate. Where the destinations of matmuls
+overlap in part (a convolution), a matmul accumulates onto the part that was
+written and overwrites the rest. Writes of other instructions do not count,
+because accumulating onto them is undefined before NeuronCore-v4.
 
-Source: SDK ``nki.isa.nc_matmul``, accumulation mode.
+Sources: SDK ``nki.isa.nc_matmul``, accumulation mode; overlaps: NKI 0.6.0 release notes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,12 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import error
 from nki_isa.tensor import NkiTensor
 
+Box = tuple[tuple[int, int], ...]
+"""A rectangle of elements: (start, stop) of each dimension."""
+
+Accumulate = bool | tuple[Box, ...]
+"""Onto all of a destination, onto none of it, or onto these parts; the rest is overwritten."""
+
 _Key = tuple[int, tuple[int, ...], tuple[int, ...], str]
 _Extent = tuple[int, int]  # first element in bytes, one past the last
 
@@ -30,26 +38,28 @@ class _Written:
     def __init__(self) -> None:
         self.views: dict[_Key, tuple[NkiTensor, _Extent]] = {}
 
-    def add(self, view: NkiTensor) -> tuple[bool, bool]:
-        """Note a write of `view`; whether some, and whether all, of its bytes had been written before."""
+    def add(self, view: NkiTensor) -> Accumulate:
+        """Note a write of `view`; whether all, none, or which boxes of it had been written before."""
         key = (view.offset, view.shape, view.strides, str(view.dtype))
         if key in self.views:
-            return True, True
+            return True
         extent = _extent(view)
         near = [v for v, (start, end) in self.views.values() if start < extent[1] and extent[0] < end]
         self.views[key] = view, extent
         if not near:
-            return False, False
+            return False
         before = np.isin(_octets(view), np.concatenate([_octets(v) for v in near]))
-        return bool(before.any()), bool(before.all())
+        if not before.any() or before.all():
+            return bool(before.all())
+        return tuple(_boxes(before.reshape(*view.shape, -1).any(axis=-1)))
 
 
 # By the recorder of a kernel, then by the index of a storage.
 _WRITTEN: WeakKeyDictionary[Any, dict[int, _Written]] = WeakKeyDictionary()
 
 
-def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> bool:
-    """Whether the next matmul of `recorder` accumulates onto `dst`, which counts as written from now on.
+def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulate:
+    """Whether, or onto which parts of it, the next matmul of `recorder` accumulates onto `dst`, which counts as written from now on.
 
     Args:
         recorder: what collects the Program; its ``target`` decides what is defined.
@@ -57,24 +67,36 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> bool:
 
     Raises:
         NkiValidationError: NKI-V130, it is to accumulate where no matmul has written (before NeuronCore-v4);
-            NKI-V131, a matmul has written a part of `dst` only, so neither answer is right.
+            NKI-V131, `dst` is addressed at run time in a tensor of which a matmul has written a part, so
+            that the answer is not known.
     """
     storages = _WRITTEN.setdefault(recorder, {})
     view = dst if dst.dynamic is None else NkiTensor.whole(dst.storage)
-    some, every = storages.setdefault(dst.storage.index, _Written()).add(view)
+    before = storages.setdefault(dst.storage.index, _Written()).add(view)
     if accumulate is None:
-        if some and not every:
+        if dst.dynamic is not None and isinstance(before, tuple):
             raise error(
                 "NKI-V131",
-                f"{dst.name}{list(dst.shape)} was written in part by an earlier matmul, so it can neither "
-                "be overwritten nor accumulated onto as a whole",
-                help="pass accumulate=False or accumulate=True, or write tiles that do not overlap",
+                f"{dst.name}{list(dst.shape)} is addressed at run time, and earlier matmuls wrote a part of "
+                f"its storage {list(dst.storage.shape)} only: whether to overwrite it is not known",
+                help="pass accumulate=False or accumulate=True",
             )
-        return every
-    if accumulate and not every and recorder.target.nc_version < 4:
+        if before is False and recorder.repeats(dst.storage):
+            recorder.warn(
+                error(
+                    "NKI-V132",
+                    f"accumulate is not given for {dst.name}{list(dst.shape)}, which is allocated outside of "
+                    "the loop that runs on the device: the one instruction overwrites it on every turn",
+                    help="to sum over the turns, overwrite with accumulate=False before the loop and pass "
+                    "accumulate=True in it; for a new product on every turn pass accumulate=False, or "
+                    "allocate the tensor in the loop",
+                )
+            )
+        return before
+    if accumulate and before is not True and recorder.target.nc_version < 4:
         raise error(
             "NKI-V130",
-            f"accumulate is True, and no matmul has overwritten {'all' if some else 'any'} of "
+            f"accumulate is True, and no matmul has overwritten {'all' if before else 'any'} of "
             f"{dst.name}{list(dst.shape)} before; on {recorder.target.name} the result is undefined, "
             "also after memset or tensor_copy",
             help="pass accumulate=False to the first matmul of the group (accumulate=(i > 0) in a loop), "
@@ -87,6 +109,19 @@ def _extent(view: NkiTensor) -> _Extent:
     item = view.dtype.itemsize
     last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
     return view.offset * item, (last + 1) * item
+
+
+def _boxes(mask: NDArray[np.bool_]) -> list[Box]:
+    """Disjoint boxes that cover the true elements: runs of equal slices, dimension by dimension."""
+    if mask.ndim == 0:
+        return [()]
+    edges = [k for k in range(1, len(mask)) if not np.array_equal(mask[k], mask[k - 1])]
+    return [
+        ((start, stop), *inner)
+        for start, stop in zip([0, *edges], [*edges, len(mask)], strict=True)
+        if mask[start].any()
+        for inner in _boxes(mask[start])
+    ]
 
 
 def _octets(view: NkiTensor) -> NDArray[np.int64]:

@@ -152,7 +152,8 @@ _ROWS = (
     Code("NKI-V140", "no instruction for a function", "A function of nki.language compiles to instructions the hardware has."),
     Code("NKI-V142", "bad replica group", "A ReplicaGroup is a list of lists of ranks, each rank in one of them."),
     Code("NKI-V141", "dimensions not reducible", "Reductions take the last dimensions, without the partitions."),
-    Code("NKI-V131", "part of an accumulation", "One matmul overwrites, or accumulates onto, all of its destination."),
+    Code("NKI-V131", "part of an accumulation", "What a matmul overwrites is known when it is compiled."),
+    Code("NKI-V132", "overwritten on every turn", "A matmul in a device loop overwrites, or accumulates, on every turn."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index stays inside the dimension it indexes."),
     Code("NKI-H002", "read of bytes nobody wrote", "What a result depends on was written to the tensor it is read from."),

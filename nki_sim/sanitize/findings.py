@@ -45,12 +45,15 @@ def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = F
     shape = ", ".join(map(str, tensor.shape))
     text = f"{tensor.name}[{shape}]"
     other = Role.read if written else Role.write
-    for operand, value in instruction.operands():
-        if operand.role is not other:
-            if value is tensor or (isinstance(value, NkiTensor) and instruction.destination(value) == tensor):
-                return f"{operand.name}={text}"
-            if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
-                return f"{operand.name} {text}"
+    operands = [(o.name, value) for o, value in instruction.operands() if o.role is not other]
+    for name, value in operands:
+        if value is tensor:
+            return f"{name}={text}"
+        if isinstance(value, (list, tuple)) and any(v is tensor for v in value):
+            return f"{name} {text}"
+    for name, value in operands:  # a part of an operand, or its bytes as another data type
+        if isinstance(value, NkiTensor) and value.storage is tensor.storage:
+            return f"{name}={text}"
     return f"the index {text}"
 
 

@@ -64,7 +64,8 @@ class Accumulations:
         for tensor in writes:
             if tensor.storage.region is MemoryRegion.psum and tensor.dynamic is None:
                 if _is_product(instruction):
-                    self._product(instruction, tensor, any(t is tensor for t in reads))
+                    added = [t for t in reads if t.storage is tensor.storage]
+                    self._product(instruction, tensor, added)
                 else:
                     self._overwritten(instruction, tensor)
         for index in self._survey.ends.get(instruction, ()):
@@ -87,19 +88,26 @@ class Accumulations:
         if state is not None:
             state.view(tensor)[...] = 0
 
-    def _product(self, instruction: Instruction, tensor: NkiTensor, adds: bool) -> None:
+    def _product(self, instruction: Instruction, tensor: NkiTensor, added: list[NkiTensor]) -> None:
+        """A matmul writes `tensor` and accumulates onto the parts `added` of it."""
         storage = tensor.storage
         state = self._products.get(storage.index)
         if state is None:
             state = self._products[storage.index] = Written(storage, None, False)
-        if adds and not state.full and self._target.nc_version < 4:
-            self._check_start(instruction, tensor, state)
+        if not state.full and self._target.nc_version < 4:
+            for part in added:
+                self._check_start(instruction, part, state)
         state.write(tensor)
         groups = self._groups.setdefault(storage.index, {})
         key = (tensor.offset, tensor.shape, tensor.strides)
-        group = groups.get(key)
-        if group is None or not adds:
-            partition, count, start, end = box(tensor)
+        partition, count, start, end = box(tensor)
+        group = groups.get(key) if added else None
+        if added and group is None:  # it goes on with the accumulations that it overlaps
+            group = next((g for g in groups.values() if g.bytes[0] < end and start < g.bytes[1]), None)
+            if group is not None:
+                groups[key] = group
+                group.bytes = min(start, group.bytes[0]), max(end, group.bytes[1])
+        if group is None:
             group = groups[key] = _Group(storage, (start, end), instruction)
             self._begin(group, partition, count)
             return

@@ -201,8 +201,8 @@ def site_key(code: str, instruction: Instruction, state: Written) -> Hashable:
 
 
 def accumulates(instruction: Instruction, tensor: NkiTensor) -> bool:
-    """True if `tensor` is what a matmul adds to."""
-    return instruction.on is Engine.tensor and tensor is instruction.__dict__.get("dst")
+    """True if `tensor` is what a matmul adds to: its destination, or a part of it."""
+    return instruction.on is Engine.tensor and tensor.storage is instruction.__dict__["dst"].storage
 
 
 def _total(tensor: NkiTensor) -> int:

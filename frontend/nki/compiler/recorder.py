@@ -78,6 +78,7 @@ class Recorder:
         self.collector = Collector()
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
+        self._outside: list[int] = []  # for each open region, how many storages there were before it
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
         self._memo = Memo(target)
@@ -193,12 +194,14 @@ class Recorder:
             )
         self._body.append(region)
         self._open.append(region)
+        self._outside.append(len(self.program.storages))
         self._body = region.body
 
     def close(self, region: Loop | While) -> None:
         """End the body of `region`; regions inside that are still open were left early."""
         while self._open:
             last = self._open.pop()
+            self._outside.pop()
             self._body = self._open[-1].body if self._open else self.program.body
             if last is region:
                 return
@@ -223,6 +226,10 @@ class Recorder:
             self.abandon(region)
             raise
         self.close(region)
+
+    def repeats(self, storage: Storage) -> bool:
+        """True if what is emitted now runs in a device loop that `storage` is allocated outside of."""
+        return bool(self._outside) and storage.index < self._outside[-1]
 
     @property
     def in_device_loop(self) -> bool:

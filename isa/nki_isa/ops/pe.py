@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import accumulation, cost
+from nki_isa.accumulation import Accumulate, Box
 from nki_isa.constraints import (
     PSUM,
     SBUF,
     access,
+    attribute_rule,
     dtypes,
     elements_multiple,
     elements_per_partition,
@@ -34,6 +36,7 @@ from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
+from nki_isa.operands import kind_of
 from nki_isa.systolic import (
     ARRAY,
     ONE_BANK,
@@ -68,21 +71,24 @@ class _Matmul(Instruction):
     dst: NkiTensor
     stationary: NkiTensor
     moving: NkiTensor
-    accumulate: bool | None
+    accumulate: Accumulate | None
     tile_position: tuple[int, ...]
     tile_size: tuple[int, ...]
 
     engines = (Engine.tensor,)
 
     def normalise(self) -> None:
-        """Tiles as tuples, empty where not given."""
+        """Tiles as tuples, empty where not given; numbers and numpy's truth values as Python's."""
+        if isinstance(self.accumulate, (int, np.bool_)):
+            self.accumulate = bool(self.accumulate)
         self.tile_position = _pair(self.tile_position)
         self.tile_size = _pair(self.tile_size)
 
     def specialize(self, recorder: Any) -> None:
         """Settle `accumulate` by what earlier matmuls have written."""
-        if isinstance(self.dst, NkiTensor):
-            self.accumulate = accumulation.resolve(recorder, self.dst, self.accumulate)
+        asked = self.accumulate
+        if isinstance(self.dst, NkiTensor) and (asked is None or isinstance(asked, bool)):
+            self.accumulate = accumulation.resolve(recorder, self.dst, asked)
 
     @property
     def accumulates(self) -> bool:
@@ -91,9 +97,13 @@ class _Matmul(Instruction):
 
     @property
     def reads(self) -> list[NkiTensor]:
-        """Every tensor it reads; `dst` only if it accumulates."""
+        """Every tensor it reads; of `dst` only what it accumulates onto."""
         found = super().reads
-        return found if self.accumulates else [t for t in found if t is not self.dst]
+        if self.accumulate is True:
+            return found
+        parts = self.accumulate if isinstance(self.accumulate, tuple) else ()
+        added = [self.dst[_index(box)] for box in parts]
+        return [*added, *(t for t in found if t is not self.dst)]
 
     @property
     def rows(self) -> int:
@@ -108,9 +118,29 @@ class _Matmul(Instruction):
     def _product(self, dst: Array, stationary: Fp32, moving: Fp32) -> Fp32:
         """stationary.T @ moving of two matrices in the shape of `dst`, added to it if it accumulates."""
         product: Fp32 = np.matmul(stationary.T, moving).reshape(self.dst.shape)
-        if self.accumulates:
+        if isinstance(self.accumulate, tuple):
+            for box in self.accumulate:
+                product[_index(box)] += to_float32(dst[_index(box)], self.dst.dtype)
+        elif self.accumulates:
             product += to_float32(dst, self.dst.dtype)
         return product
+
+
+def _index(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def _accumulate_value(i: Any, target: Target) -> str | None:
+    value = i.accumulate
+    return None if value is None or isinstance(value, bool) else f"accumulate is {kind_of(value)}"
+
+
+ACCUMULATE = attribute_rule(
+    "accumulate is True, False or None.",
+    _accumulate_value,
+    "pass a value known at compile time, such as accumulate=(i > 0) with i of a Python loop",
+    source="nki/api/nki/isa (nc_matmul)",
+)
 
 
 def _pair(value: Any) -> Any:
@@ -209,7 +239,8 @@ class nc_matmul(_Matmul):
     contract. Products are summed in float32.
 
     `accumulate` says whether the product is added to `dst`; None leaves it to the rule that
-    the first matmul onto a PSUM location overwrites and later ones accumulate.
+    the first matmul onto a PSUM location overwrites and later ones accumulate. Where only parts
+    of `dst` were written before, the IR lists them: a (start, stop) for each dimension.
     `tile_position` and `tile_size` use a part of the array, as (row, column). The `onezero`
     hints shorten float32 products of operands that hold only zeros and ones.
 
@@ -228,7 +259,7 @@ class nc_matmul(_Matmul):
     is_stationary_onezero: bool = attribute(bool, False)
     is_moving_onezero: bool = attribute(bool, False)
     is_transpose: bool = attribute(bool, False)
-    accumulate: bool | None = attribute(bool, None)
+    accumulate: Accumulate | None = attribute(bool, None)
     tile_position: tuple[int, ...] = attribute(tuple, ())
     tile_size: tuple[int, ...] = attribute(tuple, ())
     perf_mode: matmul_perf_mode = attribute(matmul_perf_mode, matmul_perf_mode.none)
@@ -254,6 +285,7 @@ class nc_matmul(_Matmul):
         access("dst", "stationary", "moving"),
         *widths(_columns, _MATMUL),
         ONE_BANK,
+        ACCUMULATE,
         Constraint(
             "NKI-V108",
             "Double row exists since NeuronCore-v3.",
@@ -441,7 +473,7 @@ class nc_matmul_mx(_Matmul):
     moving_scale: NkiTensor = read()
     tile_position: tuple[int, ...] = attribute(tuple, None)
     tile_size: tuple[int, ...] = attribute(tuple, None)
-    accumulate: bool | None = attribute(bool, None)
+    accumulate: Accumulate | None = attribute(bool, None)
 
     since = 4
     source = _MX
@@ -466,6 +498,7 @@ class nc_matmul_mx(_Matmul):
         access("dst", "stationary", "moving"),
         elements_multiple("stationary", 2, "columns are loaded in pairs", source=_MX),
         *widths(_mx_columns, _MX),
+        ACCUMULATE,
         Constraint(
             "NKI-V103",
             "A scale tile has a column for each column of its data, and the partitions of its quadrants.",

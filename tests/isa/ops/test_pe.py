@@ -14,7 +14,7 @@ from nki_isa.enums import matmul_perf_mode
 from nki_isa.instruction import Engine
 from nki_isa.ops.pe import nc_matmul, nc_matmul_mx, scale_rows
 from nki_isa.target import TRN1, TRN2, TRN3
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import NkiTensor, VirtualRegister
 
 NARROW = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
 ROW = matmul_perf_mode.double_row
@@ -195,8 +195,14 @@ def test_scale_rows_stay_in_their_quadrant():
 class Recorder:
     """What :func:`resolve` asks of a recorder."""
 
-    def __init__(self, target=TRN2):
-        self.target = target
+    def __init__(self, target=TRN2, repeating=False):
+        self.target, self.repeating, self.warned = target, repeating, []
+
+    def repeats(self, storage):
+        return self.repeating
+
+    def warn(self, found):
+        self.warned += [d.code for d in found.diagnostics]
 
 
 def test_first_matmul_overwrites_and_later_ones_accumulate():
@@ -215,11 +221,60 @@ def test_interleaved_tiles_do_not_overlap():
     assert [resolve(recorder, d, None) for d in (even, odd, even)] == [False, False, True]
 
 
-def test_overlap_in_part_is_refused():
+def test_an_overlap_in_part_accumulates_where_it_was_written():
     recorder, dst = Recorder(), psum(128, 512)
-    resolve(recorder, view(dst, (128, 256), (512, 1)), None)
+    resolve(recorder, dst[:, :256], None)
+    assert resolve(recorder, dst[:, 128:384], None) == (((0, 128), (0, 128)),)
+    assert resolve(recorder, dst[0:64, 256:512], None) == (((0, 64), (0, 128)),)
+    recorder, grid = Recorder(), psum(4, 8, 8)
+    resolve(recorder, grid[0:2, 0:4, 0:4], None)
+    assert resolve(recorder, grid[:, 2:6, 1:6], None) == (((0, 2), (0, 2), (0, 3)),)
+
+
+def test_a_run_time_destination_of_a_tensor_written_in_part_is_refused():
+    recorder, dst = Recorder(), psum(128, 512)
+    resolve(recorder, dst[:, :256], None)
+    moving_part = dst.ap([[512, 128], [1, 128]], scalar_offset=VirtualRegister(0), indirect_dim=1)
     with pytest.raises(NkiValidationError, match="NKI-V131"):
-        resolve(recorder, view(dst, (128, 256), (512, 1), 128), None)
+        resolve(recorder, moving_part, None)
+    assert resolve(recorder, moving_part, False) is False
+
+
+def test_a_product_overwritten_on_every_turn_of_a_device_loop_is_warned_of():
+    recorder, dst = Recorder(repeating=True), psum(128, 512)
+    assert resolve(recorder, dst, None) is False and recorder.warned == ["NKI-V132"]
+    assert resolve(recorder, dst, None) is True and len(recorder.warned) == 1
+    assert resolve(recorder, psum(128, 512), False) is False and len(recorder.warned) == 1
+
+
+@given(st.data(), st.integers(1, 9), st.integers(0, 99))
+def test_overlapping_products_are_the_sum_of_all(data, rows, seed):
+    """A convolution by shifted destinations: each element is the sum of the products that cover it."""
+    rng, width = np.random.default_rng(seed), 24
+    recorder, dst = Recorder(), psum(rows, width, contents=np.full((rows, width), np.nan, np.float32))
+    expected = np.full((rows, width), np.nan)
+    for _ in range(4):
+        start = data.draw(st.integers(0, width - 1))
+        n = data.draw(st.integers(1, width - start))
+        m = data.draw(st.integers(1, rows))
+        a, b = (rng.standard_normal((8, size)).astype(np.float32) for size in (m, n))
+        part = dst[0:m, start : start + n]
+        matmul = nc_matmul(part, tensor(8, m, contents=a), tensor(8, n, contents=b))
+        matmul.specialize(recorder)
+        got = run(matmul, check=None)
+        old = expected[0:m, start : start + n]
+        expected[0:m, start : start + n] = np.where(np.isnan(old), 0, old) + a.T.astype(np.float64) @ b
+        np.testing.assert_allclose(got, expected[0:m, start : start + n], rtol=1e-5, atol=1e-5)
+        stored = plain(dst)
+        stored[0:m, start : start + n] = got
+        dst.storage.data = stored.tobytes()
+
+
+def test_accumulate_is_a_truth_value():
+    a, b = operand(8, 8), operand(8, 8)
+    refused(nc_matmul(psum(8, 8), a, b, accumulate="yes"), TRN2, "NKI-V111")
+    assert nc_matmul(psum(8, 8), a, b, accumulate=np.bool_(True)).accumulate is True
+    assert nc_matmul(psum(8, 8), a, b, accumulate=0).accumulate is False
 
 
 def test_accumulation_needs_a_start():
