@@ -50,6 +50,7 @@ def codes_of(snippet: Snippet) -> tuple[set[str], set[str]]:
 def test_snippet(code, snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
+    monkeypatch.setenv("NKI_PRECISE_FP", "1")  # restored after what an example sets
     told, errors = codes_of(snippet)
     if snippet.kind is Kind.wrong:
         assert code in told and errors <= {code}
