@@ -60,7 +60,8 @@ class Accumulating(ComputeInstruction):
     def accumulate(self, state: Any, op: Operator, values: Array, initial: Any = None) -> Array:
         """Apply ``reduce_cmd`` to the registers; returns them, one row per partition.
 
-        The register of lane p serves the operand's p-th partition, wherever the operand starts.
+        The register of lane p serves the operand's p-th partition, wherever the operand starts: the
+        first lanes work, and reach every quadrant (architecture guide, cross-partition connectivity).
 
         Args:
             op: the reduction.

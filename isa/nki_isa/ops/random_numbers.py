@@ -5,7 +5,8 @@ gpsimd, 24 on the vector engine, taken here as four generators that give element
 turn. It publishes neither the order of the words, nor how a seed of one word or no
 seed fills them, nor the generator behind `rng` before NeuronCore-v4: runs repeat
 here, but the numbers are not those of the card. Lane p serves the p-th partition of
-an operand, wherever the operand starts.
+an operand, wherever the operand starts (architecture guide, cross-partition
+connectivity).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiles import FLOATS, State, dst_of, fp32, run, same, shapes, tensor, tiles
+from tiles import FLOATS, State, dst_of, fp32, plain, run, same, shapes, tensor, tiles
 
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.enums import reduce_cmd
@@ -175,3 +175,17 @@ def test_costs():
     fast = exponential(wide, wide).cost(TRN3)
     assert fast.busy == pytest.approx(128 / 1.2 + TRN3.vector_interval)
     assert activate2(wide, "gelu", wide, 1.0, 0.0, "multiply", "add").cost(TRN3).table == "gelu"
+
+
+@pytest.mark.parametrize(("start", "count"), [(32, 32), (64, 64), (96, 32), (64, 5)])
+def test_the_first_lanes_serve_tiles_wherever_they_start(start, count):
+    """The register of lane p goes with the p-th partition of a tile, in every quadrant."""
+    state, data = State(), tensor(128, 4, contents=np.arange(512, dtype=np.float32).reshape(128, 4))
+    there, here = data[start : start + count], data[:count]
+    reduction = {"op0": "add", "operand0": 0.0, "reduce_op": "add"}
+    run(tensor_scalar_reduce(dst_of((count, 4)), there, **reduction), state)
+    total = dst_of((count, 1))
+    going_on = tensor_scalar_reduce(
+        dst_of((count, 4)), here, reduce_res=total, reduce_cmd=reduce_cmd.reduce, **reduction
+    )
+    same(run(going_on, state)[1], (plain(there) + plain(here)).sum(axis=1, keepdims=True))

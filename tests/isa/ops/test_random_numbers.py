@@ -93,3 +93,9 @@ def test_costs():
     wide = tensor(128, 512)
     assert rand2(wide, 0.0, 1.0).cost(TRN3).busy == pytest.approx(128 / 1.2 + TRN3.vector_interval)
     assert dropout(wide, wide, 0.5).cost(TRN3).busy == pytest.approx(512 / 1.2 + TRN3.vector_interval)
+
+
+def test_the_first_lanes_serve_tiles_wherever_they_start():
+    whole = tensor(128, 8, dtype="uint32")
+    first, second = State(), State()
+    assert np.array_equal(run(rng(whole[0:32]), first), run(rng(whole[96:128]), second))
