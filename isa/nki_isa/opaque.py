@@ -1,11 +1,16 @@
-"""Refusals of what would need a tensor's elements at compile time, each with the instruction to use."""
+"""Refusals of what would need a tensor's elements at compile time, each with the instruction to use.
+
+The truth value of a tensor is refused too, unless whoever specializes a kernel decides about it:
+published kernels write ``if bias:`` where they mean ``if bias is not None:``, and are compiled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import NkiError, error
 
 _T = TypeVar("_T", bound=type)
 
@@ -36,15 +41,30 @@ _COMPARISONS_AND_UNARY = {
     "invert": ("~", _UNARY.format("nl.invert")),
     "abs": ("abs()", _UNARY.format("nl.abs")),
 }
+_TRUTH = (
+    "write `is not None` to ask whether it was given; to choose by its elements, use nisa.select_reduce, "
+    "or loop on a register"
+)
 _CONTENTS = {
-    "bool": ("the truth value", "compare shapes or scalars, select elements with nisa.select_reduce, or loop "
-             "on a register"),
     "int": ("an integer", "load one element into a register with nisa.register_load"),
     "float": ("a number", "pass the tensor itself as the scalar operand of an instruction"),
     "index": ("an index", "use t.select(dim, index), nl.ds(start, size) or a register"),
     "iter": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
     "len": ("the length", "use t.shape[0]"),
 }  # fmt: skip
+
+
+_on_truth: list[Callable[[NkiError], bool]] = []
+
+
+@contextlib.contextmanager
+def deciding_truth(decide: Callable[[NkiError], bool]) -> Iterator[None]:
+    """Inside the block, `decide` is given the refusal of a tensor's truth value and may return one."""
+    _on_truth.append(decide)
+    try:
+        yield
+    finally:
+        _on_truth.pop()
 
 
 def opaque(cls: _T) -> _T:
@@ -56,11 +76,24 @@ def opaque(cls: _T) -> _T:
         setattr(cls, f"__{name}__", _refusal("NKI-V030", f"`{symbol}` on", remedy))
     for name, (what, remedy) in _CONTENTS.items():
         setattr(cls, f"__{name}__", _refusal("NKI-V031", f"{what} of", remedy))
+    setattr(cls, "__bool__", _truth)  # noqa: B010 (mypy knows no __bool__ of a TypeVar)
     return cls
 
 
 def _refusal(code: str, what: str, remedy: str) -> Callable[..., NoReturn]:
     def refuse(self: object, *others: object) -> NoReturn:
-        raise error(code, f"{what} {self}: the elements of a tensor are unknown at compile time", help=remedy)
+        raise _refused(code, what, self, remedy)
 
     return refuse
+
+
+def _refused(code: str, what: str, tensor: object, remedy: str) -> NkiError:
+    message = f"{what} {tensor}: the elements of a tensor are unknown at compile time"
+    return error(code, message, help=remedy)
+
+
+def _truth(self: object) -> bool:
+    refused = _refused("NKI-V031", "the truth value of", self, _TRUTH)
+    if not _on_truth:
+        raise refused
+    return _on_truth[-1](refused)

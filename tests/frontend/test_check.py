@@ -406,6 +406,9 @@ def test_a_running_program_gets_the_same_findings_as_its_text(name: str, tmp_pat
     path = Path(str(module.__file__))
     live, text = check(module.kernel), check_file(str(path))
     assert shown(live, path) == shown(text, path)
+    if {d.code for d in live} == {"NKI-L010"}:  # an error where it is reached
+        assert require(module.kernel) == live
+        return
     with pytest.raises(NkiError) as caught:
         require(module.kernel)
     assert list(caught.value.diagnostics) == live
