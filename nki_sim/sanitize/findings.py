@@ -27,6 +27,9 @@ def allocated(storage: Storage) -> tuple[Label, ...]:
     """The line a tensor comes from."""
     span = line_of(storage.stack)
     origin = "is a kernel argument" if storage.kind == "input" else "is allocated here"
+    callers = [f.span for f in storage.stack if span is not None and f.span.file != span.file]
+    if callers:  # an allocator's line says little without who asked it
+        origin += f", for {callers[-1]}"
     return (Label(span, f"{described(storage)} {origin}"),) if span else ()
 
 
