@@ -10,10 +10,13 @@ import time
 import pytest
 from lsprotocol import types
 from pygls.lsp.client import LanguageClient
+from pygls.workspace import Workspace
 
 from nki.compiler.check import check_text
+from nki_cli import language_server
 from nki_cli.render import github_line
 from nki_isa.diagnostics import Diagnostic, Severity, Span
+from nki_isa.target import TRN2
 
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n\n"
 KERNEL = (
@@ -295,3 +298,21 @@ def test_what_would_end_a_workflow_command_is_escaped():
         "::notice file=a%2Cb%3Ac.py,line=1,endLine=1,col=1,endColumn=2,title=NKI-L010 unknown name"
         "::100 %25%0Aof it"
     )
+
+
+def test_a_mistake_of_ours_does_not_end_the_server(monkeypatch):
+    def fails(*arguments):
+        raise ValueError("ours")
+
+    logged = []
+    server = language_server.server("library", TRN2)
+    monkeypatch.setattr(language_server, "check_text", fails)
+    monkeypatch.setattr(server, "window_log_message", logged.append)
+    monkeypatch.setattr(server, "text_document_publish_diagnostics", logged.append)
+    server.protocol._workspace = Workspace(None)
+    item = types.TextDocumentItem("file:///kernel.py", "python", 1, KERNEL)
+    server.workspace.put_text_document(item)
+    server.refresh(item.uri)
+    log, published = logged
+    assert "ValueError: ours" in log.message
+    assert [found.code for found in published.diagnostics] == ["NKI-I004"]
