@@ -11,11 +11,11 @@ from __future__ import annotations
 import difflib
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from nki_isa.diagnostics import Diagnostic, Frame, NkiValidationError, error
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Instruction:
         since: oldest generation that has it (2, 3 or 4: nc_version).
         constraints: its documented rules, checked in order, all reported.
         source: the page that defines it.
+        assumed: what its cost assumes where none is published; empty elsewhere.
         stateful: True if `compute` takes the engine state as first argument.
         is_free: True if it takes no time and no engine, so that timelines leave it out.
         namespace: the module of the API that has it as a function.
@@ -158,6 +159,7 @@ class Instruction:
     since: ClassVar[int] = 2
     constraints: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""
+    assumed: ClassVar[str] = ""
     stateful: ClassVar[bool] = False
     is_free: ClassVar[bool] = False
     namespace: ClassVar[str] = "nki.isa"
@@ -221,6 +223,13 @@ class Instruction:
     def check(self, target: Target) -> None:
         """Raise NkiValidationError with every constraint this instruction breaks on `target`."""
         broken: list[Diagnostic] = []
+        for tensor in self._views():
+            try:
+                tensor.check_inside()
+            except NkiError as outside:
+                broken += outside.diagnostics
+        if any(d.code == "NKI-V013" for d in broken):  # constraints are of views with elements
+            raise NkiValidationError(broken)
         for constraint in self.constraints:
             message = constraint.broken(self, target)
             if message is not None:
@@ -236,6 +245,12 @@ class Instruction:
             raise NkiValidationError(broken)
 
     # --- what it touches
+
+    def _views(self) -> Iterator[NkiTensor]:
+        for _, value in self.operands():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, NkiTensor):
+                    yield item
 
     def operands(self) -> Iterable[tuple[Field, Any]]:
         """The fields with a role other than attribute, with their values, None left out."""

@@ -53,8 +53,8 @@ class DynamicSlice:
     def __init__(self, start: int | VirtualRegister | NkiTensor, size: int):
         self.start = start if isinstance(start, VirtualRegister | NkiTensor) else integer(start)
         self.size = integer(size)
-        if self.size < 1:
-            raise error("NKI-V013", f"nl.ds takes {self.size} elements", help="a size is at least 1")
+        if self.size < 0:
+            raise error("NKI-V013", f"nl.ds takes {self.size} elements", help="a size is at least 0")
 
     def __repr__(self) -> str:
         return f"ds({self.start!r}, {self.size})"
@@ -65,7 +65,8 @@ def ds(start: int | VirtualRegister | NkiTensor, size: int) -> DynamicSlice:
 
     Raises:
         NKI-V012: `start` or `size` is not an integer (or, for `start`, a register or tensor).
-        NKI-V013: `size` is below 1.
+        NKI-V013: `size` is negative. One of 0 makes a view that no instruction takes, for a share of
+            the work that is empty.
     """
     return DynamicSlice(start, size)
 
@@ -349,7 +350,8 @@ class NkiTensor(StridedView):
 
         Raises:
             NKI-V014: no such `indirect_dim`. NKI-V020: bytes do not divide. NKI-V021: malformed pattern.
-            NKI-V022: wrong partition stride. NKI-V023: outside the storage. NKI-V024: already indirect.
+            NKI-V022: wrong partition stride. NKI-V024: already indirect. A pattern outside the storage is
+            refused by the instruction that is given it (:meth:`check_inside`).
             NKI-V026, V027: a runtime index that cannot be. NKI-V032: not a data type.
             NKI-V033: too few dimensions.
         """
@@ -378,9 +380,7 @@ class NkiTensor(StridedView):
                         help=f"write [[{row}, {shape[0]}], ...]: the access is the same in every partition",
                     )
                 strides = (row, *strides[1:])
-        view = NkiTensor(shape, strides, offset, new, self.storage, dynamic)
-        view._check_inside(row)
-        return view
+        return NkiTensor(shape, strides, offset, new, self.storage, dynamic)
 
     # --- identity
 
@@ -479,10 +479,24 @@ class NkiTensor(StridedView):
             )
         return dynamic
 
-    def _check_inside(self, row: int) -> None:
-        """Refuse a pattern that leaves the storage, or on chip the partitions it starts in."""
+    def check_inside(self) -> None:
+        """Refuse a pattern that leaves the storage, or on chip the partitions it starts in.
+
+        Only :meth:`ap` makes such views. Kernels may make one they do not use, in the last turn of a
+        loop for example, so instructions ask, not ``ap``.
+
+        Raises:
+            NKI-V013: it has no elements. NKI-V023: an element lies outside.
+        """
         shape, strides, offset = self.shape, self.strides, self.offset
+        if 0 in shape:
+            raise error(
+                "NKI-V013",
+                f"{self} has no elements",
+                help="leave the instruction out where there is nothing to do, or take at least one element",
+            )
         storage = self.storage
+        row = storage.row_bytes // self.dtype.itemsize
         last = offset + sum([stride * (size - 1) for stride, size in zip(strides, shape, strict=True)])
         total = row * storage.partitions
         if offset < 0 or last >= total:

@@ -201,7 +201,8 @@ def test_ds():
     assert repr(ds(2, 8)) == "ds(2, 8)"
     refused("NKI-V012", lambda: ds(1.5, 8))
     refused("NKI-V012", lambda: ds(0, REG))
-    refused("NKI-V013", lambda: ds(0, 0))
+    refused("NKI-V013", lambda: ds(0, -1))
+    refused("NKI-V013", lambda: make((4, 6))[:, ds(6, 0)].check_inside())
 
 
 @pytest.mark.parametrize("start", [REG, indices()])
@@ -669,15 +670,15 @@ def test_ap_reinterprets():
     ],
 )
 def test_bad_patterns_on_chip(code, pattern, offset):
-    refused(f"NKI-{code}", lambda: make((4, 16)).ap(pattern, offset))
+    refused(f"NKI-{code}", lambda: make((4, 16)).ap(pattern, offset).check_inside())
 
 
 def test_bad_patterns_in_hbm():
     h = make((4, 16), HBM)
     assert h.ap([[1, 64]]).shape == (64,)
     assert h.ap([[32, 2], [0, 4], [1, 32]]).shape == (2, 4, 32)
-    refused("NKI-V023", lambda: h.ap([[1, 65]]))
-    refused("NKI-V023", lambda: h.ap([[1, 64]], 1))
+    refused("NKI-V023", lambda: h.ap([[1, 65]]).check_inside())
+    refused("NKI-V023", lambda: h.ap([[1, 64]], 1).check_inside())
     refused("NKI-V021", lambda: h.ap([[-1, 4]], 8))
 
 
@@ -704,7 +705,7 @@ def test_ap_at_run_time():
     )
 
     refused("NKI-V014", lambda: h.ap([[1, 1]], scalar_offset=REG, indirect_dim=2))
-    refused("NKI-V023", lambda: h.ap([[512, 64], [1, 513]], 512 * 511, vector_offset=rows))
+    refused("NKI-V023", lambda: h.ap([[512, 64], [1, 513]], 512 * 511, vector_offset=rows).check_inside())
     refused("NKI-V024", lambda: view.ap([[1, 1]], scalar_offset=REG))
     refused("NKI-V026", lambda: h.ap([[512, 65], [1, 8]], vector_offset=rows))
     refused("NKI-V026", lambda: h.ap([[512, 64], [1, 8]], scalar_offset=3))
