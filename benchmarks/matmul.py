@@ -17,13 +17,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from nki_isa.target import as_target
-from nki_sim.device import execute
-from nki_sim.place import place
-from nki_sim.core_times import simulate
-from nki_sim.timing import Scoreboard
 
 from nki.compiler.specialize import specialize_call
+from nki_isa.target import as_target
+from nki_sim.core_times import simulate
+from nki_sim.device import execute
+from nki_sim.place import place
+from nki_sim.timing import Scoreboard
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import matmul
@@ -71,7 +71,10 @@ def main() -> None:
     for name, seconds in steps.items():
         print(f"  {name:18}{seconds:8.3f} s")
     allowed = 3 * numpy_time + 1
-    print(f"  {'sum':18}{total:8.3f} s   numpy {numpy_time:.3f} s   allowed {allowed:.3f} s   {total / allowed:.0%}")
+    print(
+        f"  {'sum':18}{total:8.3f} s   numpy {numpy_time:.3f} s   "
+        f"allowed {allowed:.3f} s   {total / allowed:.0%}"
+    )
 
     steps = launch(
         target,

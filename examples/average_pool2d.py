@@ -16,7 +16,9 @@ import nki.language as nl
 def average_pool2d(image, pool):
     """Mean of each `pool` by `pool` window of [channels, height, width]; channels at most 128."""
     channels, height, width = image.shape
-    assert height % pool == 0 and width % pool == 0, f"{height}x{width} does not divide into {pool}x{pool} windows"
+    assert height % pool == 0 and width % pool == 0, (
+        f"{height}x{width} does not divide into {pool}x{pool} windows"
+    )
     down, across = height // pool, width // pool
     result = nl.ndarray((channels, down, across), dtype=image.dtype, buffer=nl.shared_hbm)
 

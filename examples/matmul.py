@@ -142,7 +142,7 @@ def matmul_blocked(lhsT, rhs, tiles_m=16, tiles_n=2, tiles_k=8):
     for n in nl.affine_range(N // block_n):
         columns = nl.ds(n * block_n, block_n)
         sums = []
-        for m in nl.affine_range(M // TILE_M):
+        for _ in nl.affine_range(M // TILE_M):
             sums.append(nl.ndarray((TILE_M, block_n), dtype=nl.float32, buffer=nl.sbuf))
         for k in nl.sequential_range(K // block_k):
             moving = []

@@ -78,7 +78,9 @@ def main():
     u = rng.standard_normal((channels, time), np.float32)
     a = -rng.uniform(0.5, 2.0, (channels, states)).astype(np.float32)
     b, c = (rng.standard_normal((states, time), np.float32) for _ in range(2))
-    np.testing.assert_allclose(selective_scan(delta, u, a, b, c), reference(delta, u, a, b, c), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        selective_scan(delta, u, a, b, c), reference(delta, u, a, b, c), rtol=1e-4, atol=1e-4
+    )
     print("selective_scan: equal to numpy within fp32 rounding")
 
 

@@ -1,4 +1,4 @@
-"""Times the cores of one launch together: each has a scoreboard, and they wait for each other where they meet."""
+"""Times the cores of one launch together: a scoreboard each, waiting for each other where they meet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import VirtualRegister
-
 from nki_sim.timing import Placed, Registers, Scoreboard, Timeline
 
 
@@ -67,7 +66,9 @@ def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None
     try:
         walks = [_walk(p.body, {}, board) for p, board in zip(programs, times.boards, strict=True)]
         waiting = {core: next(walk, None) for core, walk in enumerate(walks)}
-        while group := [(core, instruction) for core, instruction in waiting.items() if instruction is not None]:
+        while group := [
+            (core, instruction) for core, instruction in waiting.items() if instruction is not None
+        ]:
             times.meet(group)
             for core, _ in group:
                 waiting[core] = next(walks[core], None)

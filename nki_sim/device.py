@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, Storage
-from numpy.typing import NDArray
-
 from nki_sim import blas
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import ZEROS, Placement
@@ -107,7 +107,9 @@ def execute_all(
     """
     machines = [
         Machine(program, placement, observers=watch, fill=fill, target=target)
-        for program, placement, watch in zip(programs, placements, observers or [()] * len(programs), strict=True)
+        for program, placement, watch in zip(
+            programs, placements, observers or [()] * len(programs), strict=True
+        )
     ]
     share_hbm(machines)
     machines[0].load(inputs)
@@ -160,7 +162,7 @@ def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> Nki
                 "NKI-H022",
                 f"shared tensor {k} is {said(a)} on core 0 and {said(b)} on core {number}",
                 span=places[0] if places else None,
-                help="allocate nl.shared_hbm tensors in the same order on every core, whatever nl.program_id is",
+                help="allocate the same nl.shared_hbm tensors on every core, whatever nl.program_id is",
                 labels=tuple(Label(place, "the other core's allocation") for place in places[1:]),
             )
         ]

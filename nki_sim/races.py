@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
-from numpy.typing import NDArray
-
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
 
@@ -182,7 +182,9 @@ class RaceDetector:
         elif conflicts:
             octets = self._memories[access.core].buffer(access.tensor.storage)
             before = np.array(layout.of(octets))
-            self._writing[access.core].append(_Write(access, len(self._accesses) + 1, number, layout, before, conflicts))
+            self._writing[access.core].append(
+                _Write(access, len(self._accesses) + 1, number, layout, before, conflicts)
+            )
         elif number in self._agreed:
             layout.put(self._agreed[number], False)
 

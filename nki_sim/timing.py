@@ -12,9 +12,9 @@ transfer; a queue triggers in order, and the DMA engines share their bandwidth
 among the transfers in flight.
 
 Not modelled: reordering by the compiler, when exactly two cores contend for HBM
-(each gets its share throughout), instruction fetch, Pool cycles spent on software descriptors that the compiler
-schedules (a trigger the kernel puts on an engine does hold it), and the time of
-branches of device loops.
+(each gets its share throughout), instruction fetch, Pool cycles spent on software
+descriptors that the compiler schedules (a trigger the kernel puts on an engine does
+hold it), and the time of branches of device loops.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Scoreboard:
         plan = self._plans.get(instruction)
         if plan is None:
             plan = self._plans[instruction] = _plan(instruction, self.target)
-        lane, cost = plan.lane, plan.cost
+        lane = plan.lane
         boxes: list[_Touch] = []
         self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, Wait.none, 0.0
 
@@ -436,7 +436,7 @@ class Scoreboard:
 
 
 def _hbm_slowdown(target: Target, cores: int) -> float:
-    """Factor on HBM transfers where `cores` of a launch move data at once: each gets its share of the stack."""
+    """Factor on HBM transfers of a launch on `cores`: each gets its share of the stack."""
     if cores == 1:
         return 1.0
     share = target.hbm_bytes_per_ns / min(cores, target.hbm_cores)

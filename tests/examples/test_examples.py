@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+
 from nki_isa.diagnostics import NkiError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
 from nki_isa.diagnostics import NkiError
 from nkilib.core.cumsum.cumsum import cumsum
 from nkilib.core.cumsum.cumsum_reference import cumsum_reference

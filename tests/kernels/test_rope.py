@@ -1,11 +1,12 @@
 """nkilib.core.embeddings.rope against its numpy reference."""
 
 import ml_dtypes
+import numpy as np
+import pytest
+
 import nki
 import nki.isa as nisa
 import nki.language as nl
-import numpy as np
-import pytest
 from nki_isa.diagnostics import NkiError
 from nkilib.core.embeddings.rope import RoPE, RoPE_sbuf
 from nkilib.core.embeddings.rope_reference import rope_reference

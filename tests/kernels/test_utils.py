@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nkilib.core.utils.kernel_assert import assert_shape, kernel_assert
 from nkilib.core.utils.kernel_helpers import (
     div_ceil,
@@ -35,7 +36,12 @@ def test_tiles_cover_the_range_once(size, tile):
 
 @given(positive, positive, positive)
 def test_a_tile_can_be_tiled(size, outer, inner):
-    covered = [i for t in TiledRange(size, outer) for u in TiledRange(t, inner) for i in range(u.start_offset, u.end_offset)]
+    covered = [
+        i
+        for t in TiledRange(size, outer)
+        for u in TiledRange(t, inner)
+        for i in range(u.start_offset, u.end_offset)
+    ]
     assert covered == list(range(size))
 
 

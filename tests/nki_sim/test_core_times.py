@@ -1,14 +1,14 @@
 """The times of two cores: they wait for each other where they meet, and share HBM's bandwidth."""
 
+import numpy as np
+import pytest
+
 import nki
 import nki.isa as nisa
 import nki.language as nl
-import numpy as np
-import pytest
+from nki import runtime
 from nki_isa.target import TARGETS
 from nki_sim.timing import Scoreboard, Wait
-
-from nki import runtime
 
 
 @nki.jit

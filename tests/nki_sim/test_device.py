@@ -1,13 +1,15 @@
 """Two cores of a logical core: what they share, where they meet, and what goes wrong between them."""
 
+from pathlib import Path
+
+import numpy as np
+import pytest
+
 import nki
 import nki.isa as nisa
 import nki.language as nl
-import numpy as np
-import pytest
-from nki_isa.diagnostics import NkiError
-
 from nki import runtime
+from nki_isa.diagnostics import NkiError
 
 
 def halves(dtype=np.float32, columns=64):
@@ -35,7 +37,9 @@ def swap(x, engine):
     mine = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
     other = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=mine, src=x[me])
-    nisa.sendrecv(src=mine, dst=other, send_to_rank=1 - me, recv_from_rank=1 - me, pipe_id=3, dma_engine=engine)
+    nisa.sendrecv(
+        src=mine, dst=other, send_to_rank=1 - me, recv_from_rank=1 - me, pipe_id=3, dma_engine=engine
+    )
     nisa.dma_copy(dst=out[me], src=other)
     return out
 
@@ -88,7 +92,7 @@ def test_without_a_barrier_it_is_a_race_with_both_lines():
     assert {d.code for d in caught.value.diagnostics} == {"NKI-H021", "NKI-H002"}
     found = next(d for d in caught.value.diagnostics if d.code == "NKI-H021")
     lines = sorted([found.span.line, found.labels[0].span.line])
-    source = open(__file__).read().splitlines()
+    source = Path(__file__).read_text().splitlines()
     assert "dst=shared" in source[lines[0] - 1] and "src=shared" in source[lines[1] - 1]
     np.testing.assert_array_equal(x, before)
 
@@ -197,7 +201,9 @@ def test_different_shared_tensors_are_refused():
         nisa.dma_copy(dst=out, src=tile)
         return out
 
-    with pytest.raises(NkiError, match=r"float32\[128, 64\] on core 0 and float32\[128, 65\] on core 1") as caught:
+    with pytest.raises(
+        NkiError, match=r"float32\[128, 64\] on core 0 and float32\[128, 65\] on core 1"
+    ) as caught:
         kernel[2](halves())
     assert caught.value.diagnostics[0].code == "NKI-H022"
 
@@ -263,14 +269,24 @@ def check(kernel, code):
     assert {d.code for d in caught.value.diagnostics} == {code}
 
 
-def sendrecv_of(columns, dtype=nl.float32, dst_columns=None, dst_dtype=None, rank=None, engine=nisa.dma_engine.dma, buffer=nl.sbuf):
+def sendrecv_of(
+    columns,
+    dtype=nl.float32,
+    dst_columns=None,
+    dst_dtype=None,
+    rank=None,
+    engine=nisa.dma_engine.dma,
+    buffer=nl.sbuf,
+):
     @nki.jit
     def kernel(x):
         src = nl.ndarray((128, columns), dtype=dtype, buffer=buffer)
         dst = nl.ndarray((128, dst_columns or columns), dtype=dst_dtype or dtype, buffer=nl.sbuf)
         nisa.memset(dst=src, value=0.0)
         other = 1 - nl.program_id(0) if rank is None else rank
-        nisa.sendrecv(src=src, dst=dst, send_to_rank=other, recv_from_rank=other, pipe_id=0, dma_engine=engine)
+        nisa.sendrecv(
+            src=src, dst=dst, send_to_rank=other, recv_from_rank=other, pipe_id=0, dma_engine=engine
+        )
         return x
 
     return kernel[2]

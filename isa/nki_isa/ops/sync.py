@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from nki_isa import cost, enums
 from nki_isa.constraints import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
 from nki_isa.cost import Cost
-from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write, write
+from nki_isa.instruction import (
+    Constraint,
+    Engine,
+    Instruction,
+    attribute,
+    instruction,
+    read,
+    read_write,
+    write,
+)
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
@@ -92,7 +101,8 @@ class core_barrier(Instruction):
     def normalise(self) -> None:
         """A bare core number and a list become a tuple."""
         cores = self.cores
-        self.cores = (cores,) if isinstance(cores, int) else tuple(cores) if isinstance(cores, list) else cores
+        if isinstance(cores, (int, list)):
+            self.cores = (cores,) if isinstance(cores, int) else tuple(cores)
 
     def cost(self, target: Target) -> Cost:
         return Cost(target.barrier_ns, target.barrier_ns, "barrier_ns")
@@ -125,7 +135,7 @@ class sendrecv(Instruction):
         memory("dst", SBUF, source=_SENDRECV),
         *same_shape("dst", "src", source=_SENDRECV),
         same_dtype("src", "dst", source=_SENDRECV),
-        attribute_rule("Ranks are 0 or 1.", _ranks, "use 1 - nl.program_id(0) for the other core", source=_SENDRECV),
+        attribute_rule("Ranks are 0 or 1.", _ranks, "write 1 - nl.program_id(0)", source=_SENDRECV),
         value_in("dma_engine", tuple(enums.dma_engine), source=_SENDRECV),
         attribute_rule(
             "The gpsimd engine's DMA moves at most 1024, 512 or 256 bytes per partition.",

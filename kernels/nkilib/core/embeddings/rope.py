@@ -64,7 +64,9 @@ def RoPE(x_in, cos, sin, lnc_shard=False, contiguous_layout=True, relayout_in_sb
         source = x_in[:, b : b + 1, :, positions]
         target = x_out[:, b : b + 1, :, positions]
         _copy_layout(x_sb, source, half, strided, to_hbm=False)
-        RoPE_sbuf(x_sb, cos_sb, sin_sb, out_sb, convert_from_interleaved=not contiguous_layout and relayout_in_sbuf)
+        RoPE_sbuf(
+            x_sb, cos_sb, sin_sb, out_sb, convert_from_interleaved=not contiguous_layout and relayout_in_sbuf
+        )
         _copy_layout(out_sb, target, half, strided, to_hbm=True)
     return x_out
 
@@ -115,13 +117,16 @@ def RoPE_sbuf(x_in_sb, cos_sb, sin_sb, x_out_sb, convert_from_interleaved=False)
     d_head, batch, heads, sequence = x_in_sb.shape
     half = d_head // 2
     kernel_assert(
-        x_in_sb.dtype == x_out_sb.dtype, f"x_in_sb is {x_in_sb.dtype} but x_out_sb is {x_out_sb.dtype}; they are equal"
+        x_in_sb.dtype == x_out_sb.dtype,
+        f"x_in_sb is {x_in_sb.dtype} but x_out_sb is {x_out_sb.dtype}; they are equal",
     )
     apart, together = x_in_sb, x_out_sb
     if convert_from_interleaved:
         columns = batch * heads * sequence
         limit = nl.tile_size.gemm_moving_fmax
-        kernel_assert(columns <= limit, f"relayout in SBUF takes B * n_heads * S up to {limit}, got {columns}")
+        kernel_assert(
+            columns <= limit, f"relayout in SBUF takes B * n_heads * S up to {limit}, got {columns}"
+        )
         apart = nl.ndarray(x_in_sb.shape, dtype=x_in_sb.dtype, buffer=nl.sbuf)
         together = nl.ndarray(x_in_sb.shape, dtype=x_in_sb.dtype, buffer=nl.sbuf)
         permutation = _halves_from_pairs(d_head, x_in_sb.dtype)

@@ -15,7 +15,9 @@ def rope_reference(
         contiguous_layout: False if the even and odd elements of d_head alternate.
     """
     half = x_in.shape[0] // 2
-    even, odd = (slice(0, half), slice(half, None)) if contiguous_layout else (slice(0, None, 2), slice(1, None, 2))
+    even, odd = (
+        (slice(0, half), slice(half, None)) if contiguous_layout else (slice(0, None, 2), slice(1, None, 2))
+    )
     x = x_in.astype(np.float32)
     cosines, sines = (angle.astype(np.float32)[:, :, None, :] for angle in (cos, sin))
     out = np.empty_like(x)

@@ -57,6 +57,10 @@ def get_verified_program_sharding_info(kernel_name: str = "", grid_ndim_range=(0
         max_programs: the largest number of programs it takes.
     """
     ndim, count, index = get_program_sharding_info()
-    kernel_assert(ndim in grid_ndim_range, f"{kernel_name} takes grids of {grid_ndim_range} dimensions, got {ndim}")
-    kernel_assert(count <= max_programs, f"{kernel_name} runs on at most {max_programs} programs, got {count}")
+    kernel_assert(
+        ndim in grid_ndim_range, f"{kernel_name} takes grids of {grid_ndim_range} dimensions, got {ndim}"
+    )
+    kernel_assert(
+        count <= max_programs, f"{kernel_name} runs on at most {max_programs} programs, got {count}"
+    )
     return ndim, count, index
