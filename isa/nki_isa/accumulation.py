@@ -51,7 +51,7 @@ class _Written:
         before = np.isin(_octets(view), np.concatenate([_octets(v) for v in near]))
         if not before.any() or before.all():
             return bool(before.all())
-        return tuple(_boxes(before.reshape(*view.shape, -1).any(axis=-1)))
+        return tuple(_boxes(before.reshape(*view.shape, -1)[..., 0]))
 
 
 # By the recorder of a kernel, then by the index of a storage.
@@ -59,7 +59,9 @@ _WRITTEN: WeakKeyDictionary[Any, dict[int, _Written]] = WeakKeyDictionary()
 
 
 def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulate:
-    """Whether, or onto which parts of it, the next matmul of `recorder` accumulates onto `dst`, which counts as written from now on.
+    """Whether the next matmul of `recorder` accumulates onto `dst`, or onto which parts of it.
+
+    `dst` counts as written from now on.
 
     Args:
         recorder: what collects the Program; its ``target`` decides what is defined.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nki_isa.instruction import Constraint, Engine
-from nki_isa.operands import STUB, in_psum, listed, start_of
+from nki_isa.operands import STUB, in_psum, listed, start_of, tensors_of
 from nki_isa.tensor import NkiTensor
 
 
@@ -43,7 +43,9 @@ def indirection(
 
     def allowed(instruction: Any, target: Any) -> str | None:
         for name, value in instruction.__dict__.items():
-            if type(value) is NkiTensor and value.dynamic is not None and value.dynamic.kind == "indirect":
+            if type(value) is list:
+                value = next((v for v in tensors_of(value) if _is_indirect(v)), None)
+            if _is_indirect(value):
                 if name not in names:
                     return f"{name} is an indirect view, which is possible for {takers}"
                 if target.nc_version < 4:
@@ -55,7 +57,9 @@ def indirection(
 
     first = Constraint(
         "NKI-V108",
-        f"Tensor indirection exists since NeuronCore-v4, for {takers}.",
+        f"Tensor indirection exists since NeuronCore-v4, for {takers}."
+        if names
+        else "No operand is an indirect view.",
         allowed,
         "gather or scatter with nisa.dma_copy, nc_n_gather or local_gather",
         source,

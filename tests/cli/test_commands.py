@@ -403,6 +403,7 @@ def test_isa_of_every_instruction(nki_sim, name):
     assert len(found["constraints"]) == len(REGISTRY[name].constraints)
     assert all(c["source"] for c in found["constraints"])
     assert all(f["source"] for f in found["figures"])
+    assert all(c["source"] and c["evidence"] for c in found["costs"])
     text = nki_sim("isa", f"nisa.{name}").out
     assert f"nki.isa.{name}(" in text
 
@@ -416,6 +417,12 @@ def test_isa_coverage_counts(nki_sim):
     assert found["instructions"] == len(REGISTRY)
     assert found["with_numerics"] <= found["instructions"]
     assert sum(found["by_engine"].values()) >= found["instructions"]
+    assert found["constraints_with_a_source"] == found["constraints"] > 700
+    for target, known in found["costs"].items():
+        has = sum(cls.since <= TARGETS[target].nc_version and not cls.is_free for cls in REGISTRY.values())
+        assert sum(known.values()) == has
+    assert found["costs"]["trn2"]["measured"] >= 20
+    assert "measured" in nki_sim("isa", "--coverage").out
 
 
 def test_isa_of_an_unknown_name_suggests(nki_sim):

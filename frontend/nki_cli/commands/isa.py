@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import enum
 import inspect
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +15,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_cli.commands.targets import unit
 from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
-from nki_isa.target import Target
+from nki_isa.samples import sample
+from nki_isa.target import TARGETS, Evidence, Target
 
 # The figures of `Target` that an engine's instructions are timed with.
 _FIGURES = {
@@ -92,8 +93,35 @@ def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
         "constraints": [
             {"code": c.code, "rule": c.rule, "help": c.help, "source": c.source} for c in cls.constraints
         ],
+        "costs": costs_of(cls),
         "figures": _figures(cls, target),
     }
+
+
+def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
+    """The time of a typical call on every generation that has it, and how that is known."""
+    if cls.is_free:
+        return []
+    call = sample(cls.opcode)
+    found = []
+    for target in TARGETS.values():
+        if target.nc_version < cls.since:
+            continue
+        cost = call.cost(target)
+        source = target.source(cost.source)
+        evidence = Evidence.assumed if cls.assumed else source.evidence
+        found.append(
+            {
+                "target": target.name,
+                "engine": call.on.name,
+                "busy_ns": round(cost.busy, 1),
+                "latency_ns": round(cost.latency, 1),
+                "figure": cost.source,
+                "evidence": evidence.value,
+                "source": f"not published; assumed: {cls.assumed}" if cls.assumed else source.reference,
+            }
+        )
+    return found
 
 
 def signature_of(cls: type[Instruction]) -> str:
@@ -107,7 +135,7 @@ def signature_of(cls: type[Instruction]) -> str:
 def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:
     """What its default engine's time is made of, on `target`."""
     found = []
-    for figure in _FIGURES.get(cls.engines[0], ()) if cls.engines else ():
+    for figure in _FIGURES.get(cls.engines[0], ()):
         source = target.source(figure)
         found.append(
             {
@@ -139,13 +167,17 @@ def _show_one(screen: Screen, cls: type[Instruction], target: Target) -> None:
     screen.show(
         Text(facts["signature"], "bold"),
         Padding(Text(facts["description"]), (1, 2)),
-        f"engines: {engines or 'none'}   since: {facts['since']}   source: {facts['source']}",
+        f"engines: {engines}   since: {facts['since']}   source: {facts['source']}",
         "",
     )
+    costs = _table("target", "busy ns", "latency ns", "known", "source")
+    for c in facts["costs"]:
+        costs.add_row(c["target"], f"{c['busy_ns']}", f"{c['latency_ns']}", c["evidence"], c["source"])
     sections: list[tuple[str, RenderableType]] = [
         ("Parameters", parameters),
         (f"Rules ({len(facts['constraints'])})", rules),
-        (f"Time on the {cls.engines[0].name} engine of {target.name}" if cls.engines else "Time", figures),
+        ("Time of a typical call, on tiles of 128 by 128", costs),
+        (f"Figures of the {cls.engines[0].name} engine of {target.name}", figures),
     ]
     for title, table in sections:
         screen.show(Text(title, "bold"), table, "")
@@ -169,15 +201,27 @@ def _show_coverage(screen: Screen) -> None:
         "with numerics": sum(cls.compute is not Instruction.compute for cls in classes),
         "with a cost": sum(cls.cost is not Instruction.cost for cls in classes),
         "constraints": sum(len(cls.constraints) for cls in classes),
+        "constraints with a source": sum(bool(c.source) for cls in classes for c in cls.constraints),
     }
     engines = {e.name: sum(e in cls.engines for cls in classes) for e in Engine}
+    known = {t: _evidence(classes, t) for t in TARGETS}
     if screen.format is Format.json:
-        screen.json({**{k.replace(" ", "_"): n for k, n in counts.items()}, "by_engine": engines})
+        plain = {k.replace(" ", "_"): n for k, n in counts.items()}
+        screen.json({**plain, "by_engine": engines, "costs": known})
         return
     table = _table("what", "count")
     for what, count in [*counts.items(), *((f"on the {e} engine", n) for e, n in engines.items() if n)]:
         table.add_row(what, str(count))
-    screen.show(table)
+    costs = _table("costs of instructions on", *(e.value for e in Evidence))
+    for name, found in known.items():
+        costs.add_row(name, *(str(found[e.value]) for e in Evidence))
+    screen.show(table, "", costs)
+
+
+def _evidence(classes: list[type[Instruction]], target: str) -> dict[str, int]:
+    """How many instructions have a published, a measured and an assumed cost on a generation."""
+    found = Counter(c["evidence"] for cls in classes for c in costs_of(cls) if c["target"] == target)
+    return {e.value: found[e.value] for e in Evidence}
 
 
 def _table(*columns: str) -> Table:

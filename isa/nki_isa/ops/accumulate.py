@@ -161,6 +161,7 @@ class tensor_scalar_cumulative(Accumulating):
 
     engines = (VECTOR_ENGINE,)
     source = f"{STUB} (tensor_scalar_cumulative)"
+    assumed = "one element per cycle"
     dst: NkiTensor = write()
     src: NkiTensor = read()
     op0: Operator = attribute(Operator)

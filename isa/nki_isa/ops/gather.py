@@ -185,6 +185,7 @@ class nc_n_gather(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (nc_n_gather)"
+    assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     data: NkiTensor = read()
     indices: NkiTensor = read()

@@ -114,6 +114,7 @@ class rng(_Random):
 
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
     source = f"{STUB} (rng)"
+    assumed = "one element per cycle"
     dst: NkiTensor = write()
     engine: Engine = attribute(Engine, VECTOR_ENGINE)
     constraints = rules(
@@ -198,6 +199,7 @@ class rand_set_state(_Random):
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
     since = 3
     source = f"{STUB} (rand_set_state)"
+    assumed = "one word per cycle"
     src_seeds: NkiTensor = read()
     engine: Engine = attribute(Engine, GPSIMD_ENGINE)
     constraints = rules(
@@ -231,6 +233,7 @@ class rand_get_state(_Random):
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
     since = 3
     source = f"{STUB} (rand_get_state)"
+    assumed = "one word per cycle"
     dst: NkiTensor = write()
     engine: Engine = attribute(Engine, GPSIMD_ENGINE)
     constraints = rules(
@@ -261,6 +264,7 @@ class set_rng_seed(_Random):
 
     engines = (VECTOR_ENGINE,)
     source = f"{STUB} (set_rng_seed)"
+    assumed = "the time of one element"
     src_seeds: NkiTensor = read()
     constraints = rules(
         *tile("src_seeds"),

@@ -158,6 +158,7 @@ class tensor_partition_reduce(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (tensor_partition_reduce)"
+    assumed = "the time of other gpsimd instructions"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()

@@ -236,6 +236,7 @@ class activate2(Accumulating):
     engines = (SCALAR_ENGINE,)
     since = 4
     source = f"{STUB} (activate2)"
+    assumed = "the time of activation"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()

@@ -239,6 +239,7 @@ class nonzero_with_count(ComputeInstruction):
     engines = (GPSIMD_ENGINE,)
     since = 3
     source = f"{STUB} (nonzero_with_count)"
+    assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     src: NkiTensor = read()
     index_offset: int = attribute(int, 0)
@@ -295,6 +296,7 @@ class sequence_bounds(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (sequence_bounds)"
+    assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     segment_ids: NkiTensor = read()
     constraints = rules(

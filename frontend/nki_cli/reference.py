@@ -1,0 +1,102 @@
+"""Prints the reference page of all instructions, from their classes.
+
+Write it anew with ``python -m nki_cli.reference docs``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from nki_cli.commands.isa import as_dict
+from nki_isa.instruction import REGISTRY, Engine, Instruction
+from nki_isa.target import default_target
+
+_HEAD = """\
+# Instructions
+
+<!-- Printed by `python -m nki_cli.reference docs` from the classes in nki_isa/ops. -->
+
+Every instruction of `nki.isa`: what it computes, what it refuses and what it costs, with the sources.
+`nki-sim isa NAME` prints the same for one instruction, `nki-sim isa --coverage` counts them.
+
+*Role* says what the hardware does with a parameter: it reads or writes it; a *scalar* is a number, a tile of
+one column or a register; an *attribute* is known at compile time. Rules are checked where the kernel is
+compiled; each has a page under [errors](errors.md). *Busy* is how long an engine is held before its next
+instruction starts, *latency* how long until the result is visible, both for a typical call on tiles of 128
+partitions by 128 elements, and *known* says whether that was published, measured on public profiles, or
+assumed.
+"""
+
+#: The sections, by the engine an instruction runs on where the kernel does not say.
+_SECTIONS = {
+    Engine.tensor: "Tensor engine",
+    Engine.vector: "Vector engine",
+    Engine.scalar: "Scalar engine",
+    Engine.gpsimd: "GpSimd engine",
+    Engine.dma: "DMA",
+    Engine.sync: "Registers and debugging",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for engine, title in _SECTIONS.items():
+        classes = [REGISTRY[name] for name in sorted(REGISTRY) if REGISTRY[name].engines[0] is engine]
+        parts.append(f"## {title}\n\n" + " · ".join(f"[{c.opcode}](#{c.opcode})" for c in classes) + "\n")
+        parts += [_entry(cls) for cls in classes]
+    return "\n".join(parts)
+
+
+def _entry(cls: type[Instruction]) -> str:
+    facts = as_dict(cls, default_target())
+    engines = ", ".join(facts["engines"])
+    text = [
+        f"### {cls.opcode}",
+        f"```python\n{facts['signature']}\n```",
+        _described(facts["description"]),
+        f"Engines: {engines}. Since: {facts['since']}. Source: `{facts['source']}`.",
+        _table(
+            ("parameter", "role", "kind", "default"),
+            [
+                (f"`{p['name']}`", p["role"], p["kind"], "required" if p["required"] else f"`{p['default']}`")
+                for p in facts["parameters"]
+            ],
+        ),
+        _table(
+            ("code", "rule", "source"), [(c["code"], c["rule"], c["source"]) for c in facts["constraints"]]
+        ),
+    ]
+    if facts["costs"]:
+        rows = [
+            (c["target"], f"{c['busy_ns']:.1f}", f"{c['latency_ns']:.1f}", c["evidence"], c["source"])
+            for c in facts["costs"]
+        ]
+        text.append(_table(("target", "busy ns", "latency ns", "known", "source"), rows))
+    return "\n\n".join(text) + "\n"
+
+
+def _described(docstring: str) -> str:
+    """A docstring as Markdown: references to classes and double backquotes become code."""
+    text = re.sub(r":\w+:`~?\.?([\w.]+)`", r"`\1`", inspect.cleandoc(docstring))
+    return text.replace("``", "`").replace("*", r"\*")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join(
+        [*lines, *(f"| {' | '.join(str(x).replace('|', chr(92) + '|') for x in row)} |" for row in rows)]
+    )
+
+
+def main() -> None:
+    """Write the page into the folder given."""
+    Path(sys.argv[1], "isa.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

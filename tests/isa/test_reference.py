@@ -1,0 +1,62 @@
+"""The reference page is the classes: complete, a source for every rule and cost, and up to date."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from nki_cli.commands.isa import as_dict, costs_of
+from nki_cli.reference import page
+from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.samples import sample
+from nki_isa.target import TARGETS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_page_is_up_to_date():
+    """If not: python -m nki_cli.reference docs"""
+    assert (DOCS / "isa.md").read_text(encoding="utf-8") == page()
+
+
+def test_page_names_every_instruction_once():
+    lines = page().splitlines()
+    assert all(lines.count(f"### {name}") == 1 for name in REGISTRY)
+
+
+@pytest.mark.parametrize("opcode", sorted(REGISTRY))
+def test_an_instruction_states_everything(opcode):
+    cls = REGISTRY[opcode]
+    assert cls.source.startswith("nki/") and cls.engines and cls.since in (2, 3, 4)
+    assert len((inspect.getdoc(cls) or "").splitlines()[0]) > 20
+    assert cls.cost is not Instruction.cost
+    assert cls.synchronises or cls.compute is not Instruction.compute
+    for rule in cls.constraints:
+        assert rule.rule.endswith(".") and rule.help and rule.source.startswith("nki/"), rule.rule
+
+
+@pytest.mark.parametrize("opcode", sorted(REGISTRY))
+def test_an_instruction_has_a_cost_with_a_source_on_each_generation(opcode):
+    cls = REGISTRY[opcode]
+    costs = {c["target"]: c for c in costs_of(cls)}
+    if cls.is_free:
+        assert not costs
+        return
+    assert set(costs) == {t.name for t in TARGETS.values() if t.nc_version >= cls.since}
+    for found in costs.values():
+        assert 0 <= found["busy_ns"] <= found["latency_ns"] and found["latency_ns"] > 0 and found["source"]
+        assert found["evidence"] == "assumed" or not cls.assumed
+
+
+@pytest.mark.parametrize("opcode", sorted(REGISTRY))
+def test_docstrings_say_what_is_assumed(opcode):
+    text = " ".join((inspect.getdoc(REGISTRY[opcode]) or "").split())
+    assert ("No cost is published" in text) == bool(REGISTRY[opcode].assumed)
+
+
+def test_facts_are_plain_values():
+    facts = as_dict(REGISTRY["nc_matmul"], TARGETS["trn2"])
+    assert facts["parameters"][0] == {
+        "name": "dst", "role": "read_write", "kind": "tensor", "default": None, "required": True,
+    }  # fmt: skip
+    assert sample("nc_matmul").fields.keys() == {p["name"] for p in facts["parameters"]}
