@@ -31,7 +31,7 @@ class OutOfTime(BaseException):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    defects.set_missing_attributes()
+    defects.repair_utilities()
     return (yield)
 
 

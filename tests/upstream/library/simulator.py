@@ -21,7 +21,7 @@ class Simulation:
     def __getitem__(self, cores: int) -> Callable[..., list[np.ndarray]]:
         def launch(**arguments: Any) -> list[np.ndarray]:
             """The outputs in order, those that are None left out; the caller's arrays stay as they are."""
-            copied = {name: _copy(value) for name, value in arguments.items()}
+            copied = {name: copy_argument(value) for name, value in arguments.items()}
             with runtime.session() as ran:
                 returned = self._kernel[cores](**copied)
             dtypes = [tensor.dtype for tensor in ran.launches[-1].program.outputs]
@@ -41,7 +41,7 @@ class PackedArgument:
         return self._words
 
 
-def _copy(value: Any) -> Any:
+def copy_argument(value: Any) -> Any:
     """Kernels write their inputs in place; hardware runs on copies read from files."""
     if not isinstance(value, np.ndarray):
         return value

@@ -21,7 +21,7 @@ import nki.language
 import nki.tensor
 import nki.typing
 
-from tests.upstream.library import neuron_dtypes, packed_dtypes
+from tests.upstream.library import neuron_dtypes, packed_dtypes, tracing
 from tests.upstream.library.simulator import Simulation
 
 #: Names of the simulator the library asks for, and our module of the same content.
@@ -36,6 +36,7 @@ _SIMULATOR = {
     "nki_cpu_simulator.nki.language.dtypes": nki.dtype,
     "nki_cpu_simulator.nki.tensor": nki.tensor,
     "nki_cpu_simulator.nki.typing": nki.typing,
+    "nki.compiler.frontend": tracing.module(),
     "neuronxcc.nki": nki,
     "neuronxcc.nki.typing": nki.typing,
     "neuronxcc.starfish.support.dtype": neuron_dtypes,
