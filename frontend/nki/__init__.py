@@ -5,7 +5,9 @@
 chosen generation, executed on real bytes and timed.
 """
 
-from nki import builtin, collectives, compiler, dtype, isa, language, tensor, typing
+import os
+
+from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import install
 
@@ -18,10 +20,12 @@ __all__ = [
     "isa",
     "jit",
     "language",
+    "levels",
     "simulate",
     "tensor",
     "typing",
 ]
 __version__ = "0.1.0"
 
+levels.use(os.environ.get("NKI_SIM_API") or levels.NEWEST)
 install()  # a refused kernel shows its errors, not our traceback

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nki import levels
 from nki.language.objects import NKIObject
 from nki_isa.diagnostics import error
 
@@ -102,7 +103,10 @@ def _operation(name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
     return refuse
 
 
-OPERATIONS = {name: _operation(name, parameters) for name, parameters in _OPERATIONS.items()}
+OPERATIONS = {
+    name: levels.leveled(__name__, name, _operation(name, parameters))
+    for name, parameters in _OPERATIONS.items()
+}
 globals().update(OPERATIONS)
 
 __all__ = ["ReplicaGroup", *OPERATIONS]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, overload
 
+from nki import levels
 from nki.compiler import recorder, source, stacks
 from nki.compiler.schedule import Schedule, read_schedule
 from nki_isa.diagnostics import Span, error
@@ -104,6 +105,12 @@ def jit(function: Any = None, **options: Any) -> Any:
     Raises:
         NkiError: NKI-L023 for what is not a function.
     """
+    if "platform_target" in options and not levels.before("0.3"):
+        raise error(
+            "NKI-L050",
+            f"nki.jit has the parameter 'platform_target' up to 0.2; the API level is {levels.current()}",
+            help="set the environment variable NEURON_PLATFORM_TARGET_OVERRIDE, or run nki-sim --target",
+        )
     if function is None:
         return functools.partial(jit, **options)
     if isinstance(function, Kernel):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nki import arrays
+from nki import arrays, levels
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
@@ -188,7 +188,7 @@ def _prepare(
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
-        key = kernel.function, (kernel.grid, kernel.schedule, target, profile, parts)
+        key = kernel.function, (kernel.grid, kernel.schedule, target, profile, levels.current(), parts)
         kept = _cache.get(key)
         if kept is not None:
             return kept, inputs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from nki import levels
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.ir import ir
@@ -13,6 +16,7 @@ from nki_cli.commands.profile import profile
 from nki_cli.commands.run import run
 from nki_cli.commands.sbuf import sbuf
 from nki_cli.commands.targets import targets
+from nki_isa.diagnostics import NkiError
 
 app = typer.Typer(
     name="nki-sim",
@@ -22,6 +26,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+
+@app.callback()
+def common(
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api",
+            metavar="0.2|0.3|0.4|0.5|0.6",
+            help="The level of the NKI API that kernels use. Default: $NKI_SIM_API, or the newest.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Options before the command."""
+    if api is not None:
+        try:
+            levels.use(api)
+        except NkiError as found:
+            raise typer.BadParameter(found.diagnostics[0].message, param_hint="--api") from None
+
 
 for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):
     app.command()(command)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from nki import levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.profile import PROFILES
@@ -117,7 +118,7 @@ class _Passed:
 #: Errors of what a kernel may hold in a branch it does not take.
 _WHERE_REACHED = frozenset({"NKI-L010"})
 
-_passed: dict[tuple[CodeType, str], _Passed] = {}
+_passed: dict[tuple[CodeType, str, str], _Passed] = {}
 
 
 def require(function: Any, profile: str = "library") -> list[Diagnostic]:
@@ -137,15 +138,14 @@ def require(function: Any, profile: str = "library") -> list[Diagnostic]:
         NkiError: carrying every diagnostic, if one of them is any other error.
     """
     function = _function_of(function)
-    key = (function.__code__, profile)
+    key = (function.__code__, profile, levels.current())
     kept = _passed.get(key)
     if kept is not None and kept.holds(function):
         return kept.warnings
     run = _check_function(function, profile)
     refused = [d for d in run.diagnostics if d.severity is Severity.error]
-    if profile == "strict" or any(d.code not in _WHERE_REACHED for d in refused):
-        if refused:
-            raise NkiError(run.diagnostics)
+    if refused and (profile == "strict" or any(d.code not in _WHERE_REACHED for d in refused)):
+        raise NkiError(run.diagnostics)
     _passed[key] = _Passed(function.__globals__, _captured(function), run.dependencies, run.diagnostics)
     return run.diagnostics
 

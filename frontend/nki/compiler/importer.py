@@ -96,6 +96,7 @@ class Importer:
         self._globals: dict[int, dict[str, Any]] = {}
         self.reads: list[Read] = []
         self._builtins = {name: getattr(builtins, name) for name in HOST_BUILTINS}
+        self._builtins["__import__"] = builtins.__import__  # breakpoint() loads the debugger with it
 
     def bring(self, value: Any) -> Any:
         """The kernel-side counterpart of `value`."""

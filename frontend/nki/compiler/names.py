@@ -13,7 +13,6 @@ REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migrat
 
 _SLICE = "write slices, t[0:128, 0:512], or an access pattern, t.ap(pattern=[[stride, count], ...])"
 _GRID = "launch the kernel with kernel[2](...) and read nl.program_id(0)"
-_DYNAMIC = "call nisa.tensor_copy(dst, src), one of them a view t.ap(pattern=..., scalar_offset=register)"
 _ADDRESS = "give nl.ndarray the argument address=(partition, byte)"
 _LEAVE = "leave it out"
 
@@ -21,10 +20,6 @@ _LEAVE = "leave it out"
 REMOVED: dict[tuple[str, str], str] = {
     ("nki.language", "arange"): _SLICE,
     ("nki.language", "mgrid"): _SLICE,
-    ("nki.language", "par_dim"): (
-        "leave it out: dimension 0 of an SBUF or PSUM tensor is the partitions; "
-        "keep blocks in a list of tensors or in a free dimension"
-    ),
     ("nki.language", "atomic_rmw"): "call nisa.dma_compute(dst, srcs, reduce_op=nl.add)",
     ("nki.language", "loop_reduce"): (
         "accumulate in a for loop with nisa.tensor_tensor(dst=acc, data1=acc, data2=x, op=nl.add)"
@@ -35,8 +30,6 @@ REMOVED: dict[tuple[str, str], str] = {
     ("nki.language", "fp32"): "write the number: float32 reaches from -3.4028235e38 to 3.4028235e38",
     ("nki.language", "spmd_dim"): _GRID,
     ("nki.language", "nc"): _GRID,
-    ("nki.isa", "tensor_copy_dynamic_src"): _DYNAMIC,
-    ("nki.isa", "tensor_copy_dynamic_dst"): _DYNAMIC,
     ("nki.isa", "fp32"): "write the number: float32 reaches from -3.4028235e38 to 3.4028235e38",
     ("nki.compiler", "sbuf"): _ADDRESS,
     ("nki.compiler", "psum"): _ADDRESS,
@@ -60,11 +53,6 @@ REMOVED_KEYWORDS: dict[tuple[str, str], str] = {
     ("memset", "shape"): "allocate with nl.ndarray(shape, dtype, buffer) and call nisa.memset(dst, value)",
     ("iota", "expr"): "write nisa.iota(dst, pattern=[[step, count]], offset=..., channel_multiplier=...)",
     ("affine_select", "pred"): "write pattern=, channel_multiplier=, offset= and cmp_op=",
-    ("dma_copy", "dst_rmw_op"): "call nisa.dma_compute(dst, srcs, reduce_op=...)",
-    ("dma_copy", "unique_indices"): "call nisa.dma_compute(dst, srcs, reduce_op=..., unique_indices=...)",
-    ("sendrecv", "use_gpsimd_dma"): "write dma_engine=nisa.dma_engine.gpsimd_dma or nisa.dma_engine.dma",
-    ("register_move", "imm"): "write src=",
-    ("collective_permute_implicit_current_processing_rank_id", "num_channels"): _LEAVE,
 }
 
 _WRAPPER = "write the nki.isa instructions it stands for, with tensors made by nl.ndarray"

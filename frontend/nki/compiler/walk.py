@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nki import levels
 from nki.compiler import calls, flow, names, scope, tree
 from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict
 from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, TextScope, Unresolved, Value
@@ -339,6 +340,10 @@ class Walker:
         if module and not scope.is_nki(module):
             self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, hint, fix=fix)
             return
+        told = levels.refusal(module, name)
+        if told is not None:
+            self.report(told.code, told.message, node, told.help or hint)
+            return
         removed = names.REMOVED.get((module, name))
         missing = names.not_modelled(module, name)
         if removed is not None:
@@ -424,14 +429,22 @@ class Walker:
         if isinstance(found, Definition):
             label = (Label(found.heading, f"{signature} is defined here"),)
         for problem in problems:
+            told = levels.keyword_refusal(module, signature.callee.rpartition(".")[2], problem.keyword)
+            if told is not None:
+                self.report(told.code, told.message, problem.node, told.help or problem.help)
+                continue
             removed = _removed_keyword(module, signature.callee, problem.keyword)
             if removed is not None:
+                severity: Severity | None = Severity.error
+                if opcode is not None and problem.keyword == "dtype":  # taken if it is that of dst
+                    severity = self.findings.severities[Verdict.undocumented]
                 self.report(
                     "NKI-L015",
                     f"{signature.callee}: the argument {problem.keyword}= was removed from the NKI API",
                     problem.node,
                     removed,
                     notes=(f"source: {names.REMOVED_SOURCE}",),
+                    severity=severity or Severity.error,
                 )
                 continue
             hint = problem.help

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki import levels
 from nki.compiler.recorder import current, is_recording
 from nki_isa.diagnostics import NkiValidationError, error
+from nki_isa.dtypes import as_dtype
 from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.instruction import Engine as engine
@@ -46,7 +48,7 @@ class NkiInstruction:
                 NKI-L043, one into or out of a device loop, are found when the kernel is complete.
         """
         for producer in producers:
-            if not isinstance(producer, NkiInstruction):
+            if not isinstance(producer, _Handle):
                 raise error(
                     "NKI-V100",
                     f"depends_on got {producer!r}, which is no instruction",
@@ -54,6 +56,9 @@ class NkiInstruction:
                 )
         current().depends_on(self.instruction, tuple(p.instruction for p in producers))
         return self
+
+
+_Handle = NkiInstruction  # older API levels take the public name out of the module
 
 
 def get_nc_version() -> nc_version:
@@ -88,16 +93,34 @@ def register_alloc(x: int | NkiTensor | None = None) -> VirtualRegister:
     return register
 
 
+def _check_dtype(opcode: str, dtype: Any, dst: Any) -> None:
+    """Take the ``dtype=`` of older releases where it says what `dst` says; published kernels pass it."""
+    if isinstance(dst, NkiTensor) and dtype is not None and as_dtype(dtype) is not dst.dtype:
+        raise error(
+            "NKI-V105",
+            f"{opcode}: dtype={dtype} differs from dst, which is {dst.dtype}; the argument was removed",
+            help="leave dtype= out: the data type of dst decides",
+        )
+
+
 def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+    name = cls.opcode
+
     @functools.wraps(cls.compute)
     def emit(*args: Any, **kwargs: Any) -> NkiInstruction:
-        return NkiInstruction(current().emit(cls(*args, **kwargs)))
+        if levels.current() == levels.NEWEST:
+            return _Handle(current().emit(cls(*args, **kwargs)))
+        opcode, args, kwargs = levels.translated(__name__, name, args, kwargs)
+        if levels.before("0.3"):
+            kwargs = levels.with_members(opcode, kwargs)
+        return _Handle(current().emit(REGISTRY[opcode](*args, **kwargs)))
 
     emit.__name__ = emit.__qualname__ = cls.opcode
     emit.__doc__ = cls.__doc__
     emit.__module__ = __name__
     emit.__signature__ = cls.signature  # type: ignore[attr-defined]
     del emit.__wrapped__
+    levels.enter(__name__, name, emit)
     return emit
 
 

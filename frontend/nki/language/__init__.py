@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nki import levels
 from nki.language.composed import (
     ceil,
     cos,
@@ -71,10 +72,17 @@ bool_ = DTYPES["bool"]
 globals().update(DTYPES)
 globals().update(FUNCTIONS)
 range = static_range
+globals().update({name: levels.leveled(__name__, name, globals()[name]) for name in levels.changed(__name__)})
+
+
+def par_dim(size: int) -> int:
+    """`size`: at API level 0.2 kernels mark the partition dimension of a shape with it."""
+    return size
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"module 'nki.language' has no attribute {name!r}")
+    told = levels.refusal(__name__, name)
+    raise AttributeError(str(told) if told else f"module 'nki.language' has no attribute {name!r}")
 
 
 __all__ = [

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from nki import levels
+from nki.compiler.recorder import current
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, DType, as_dtype
 from nki_isa.dtypes import cast as cast_values
 from nki_isa.instruction import REGISTRY
 from nki_isa.tensor import MemoryRegion, NkiTensor
-
-from nki.compiler.recorder import current
 
 
 def ndarray(
@@ -54,7 +55,13 @@ def _region(buffer: Any) -> MemoryRegion:
         return buffer
     names = {region.value: region for region in MemoryRegion} | {"hbm": MemoryRegion.private_hbm}
     if isinstance(buffer, str) and buffer in names:
-        return names[buffer]
+        if levels.before("0.3"):
+            return names[buffer]
+        raise error(
+            "NKI-V122",
+            f"the buffer is {buffer!r}, a text; memories go by their names from API level 0.3 on",
+            help=f"write nl.{buffer}",
+        )
     raise error(
         "NKI-V122",
         f"{buffer!r} is not a memory region",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from nki import levels
 from nki.language.emitting import emit, no_instruction, require_tile, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.operators import OPERATORS, Operator
@@ -37,6 +38,8 @@ class BinaryFunction(Operator):
     """
 
     def __call__(self, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+        if dtype is None and self.name in _COMPARISONS and levels.before("0.3"):
+            dtype = "bool"
         if isinstance(x, NkiTensor) and isinstance(y, NkiTensor):
             return self._tiles(x, y, dtype)
         tile, number, reverse = (x, y, False) if isinstance(x, NkiTensor) else (y, x, True)
@@ -107,6 +110,8 @@ _UNARY: dict[str, Callable[[Operator, NkiTensor, NkiTensor], None]] = {
 
 #: Functions whose page shows a second argument with one value per partition.
 _BY_PARTITION = ("abs_max", "abs_min")
+
+_COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
 #: Operators that are values only: ``op=nl.bypass``.
 _VALUES = ("average", "bypass", "prelu")

@@ -1,0 +1,472 @@
+"""The table of API levels: the names, parameters and rules that NKI 0.2 to 0.6 do not share.
+
+:mod:`nki.levels` puts a level in force; docs/migration.md is written from the table
+(``python -m nki.migration > docs/migration.md``).
+
+Sources: API stubs of Neuron 2.28 to 2.32; SDK "NKI Migration Guides"; release notes of NKI 0.3.0 to 0.6.0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nki_isa.dtypes import DTYPES
+from nki_isa.enums import dma_engine
+from nki_isa.instruction import Engine
+from nki_isa.operators import OPERATORS
+
+#: The levels, oldest first, with the SDK release that brought each.
+LEVELS: dict[str, str] = {"0.2": "2.28", "0.3": "2.29", "0.4": "2.30", "0.5": "2.31", "0.6": "2.32"}
+NEWEST = "0.6"
+
+#: The place of each level in time.
+ORDER = {level: i for i, level in enumerate(LEVELS)}
+_LANGUAGE, _ISA, _COLLECTIVES = "nki.language", "nki.isa", "nki.collectives"
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name that some levels lack.
+
+    Attributes:
+        module: where it is.
+        name: the name.
+        since: the first level that has it.
+        until: the last level that has it; None if the newest does.
+        instead: what to write at levels without it.
+    """
+
+    module: str
+    name: str
+    since: str = "0.2"
+    until: str | None = None
+    instead: str = ""
+
+    def at(self, level: str) -> bool:
+        """True if `level` has it."""
+        return ORDER[self.since] <= ORDER[level] <= ORDER[self.until or NEWEST]
+
+    @property
+    def levels(self) -> str:
+        """At which levels it exists, in words."""
+        if self.until is None:
+            return f"from {self.since} on"
+        return f"at {self.until}" if self.since == self.until else f"from {self.since} to {self.until}"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The parameters of a function up to a level, where they differ from the newest.
+
+    Attributes:
+        module: where the function is.
+        name: the function.
+        until: the last level with these parameters.
+        parameters: in order, those with a default as name=default.
+        change: what the next level did.
+        instead: keyword of this form -> what to write instead at later levels.
+        translate: makes (name, keywords) of the newest form from this form's arguments by name.
+    """
+
+    module: str
+    name: str
+    until: str
+    parameters: str
+    change: str
+    instead: dict[str, str]
+    translate: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """`parameters` as a signature."""
+        return _signature(self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A change without a name or a parameter: a deprecation, or a rule that some levels lack.
+
+    Attributes:
+        what: what it is about.
+        level: the level that brought it.
+        change: the change.
+        instead: what to write.
+    """
+
+    what: str
+    level: str
+    change: str
+    instead: str
+
+
+# --- names
+
+
+def _named(module: str, since: str, names: str, instead: str) -> list[Name]:
+    return [Name(module, name, since, instead=instead) for name in names.split()]
+
+
+_WRAPPERS = """
+    all arctan broadcast_to ceil copy cos dropout empty_like erf erf_dx exp expand_dims floor fmod
+    full gather_flattened gelu gelu_apprx_tanh gelu_dx load load_transpose2d log matmul max mean min
+    mish mod negative ones prod rand random_seed relu rms_norm sigmoid sign silu silu_dx sin softmax
+    softplus sqrt square store sum tan tanh transpose trunc var where zeros_like
+"""
+#: Those of them that name operators: instructions take them at every level.
+_OPERATORS_TOO = frozenset(_WRAPPERS.split()) & (OPERATORS.keys() | {"max", "min"})
+
+_DYNAMIC = "write nisa.tensor_copy with a view t.ap(pattern=..., scalar_offset=register)"
+
+NAMES: tuple[Name, ...] = (
+    *_named(
+        _LANGUAGE,
+        "0.3",
+        " ".join(sorted(set(_WRAPPERS.split()) - _OPERATORS_TOO)),
+        "write the nki.isa instructions it stands for, with tensors made by nl.ndarray",
+    ),
+    *_named(_LANGUAGE, "0.3", "is_hbm is_on_chip is_psum is_sbuf", "compare: t.buffer == nl.sbuf"),
+    *_named(_LANGUAGE, "0.3", "MemoryRegion NkiTensor", "leave the annotation out"),
+    *_named(_LANGUAGE, "0.3", "no_reorder", "leave it out: instructions keep their order here"),
+    *_named(_LANGUAGE, "0.4", "abs_max abs_min", "write nl.abs and nl.maximum or nl.minimum"),
+    *_named(_LANGUAGE, "0.4", "prelu bypass", "write nisa.tensor_scalar, then nisa.activation"),
+    *_named(_LANGUAGE, "0.5", "average", "reduce with nl.add and multiply by 1/n"),
+    *_named(_LANGUAGE, "0.5", "float8_e8m0fnu", "write nl.uint8 for the scales of MX tensors"),
+    *_named(_LANGUAGE, "0.6", "fori_loop", "write for i in nl.dynamic_range(lower, upper)"),
+    *_named(_LANGUAGE, "0.6", "while_loop", "write while register:"),
+    *_named(_LANGUAGE, "0.6", "DType", "write str"),
+    Name(_LANGUAGE, "par_dim", until="0.2", instead="write the size alone: dimension 0 is the partitions"),
+    *_named(_ISA, "0.3", "NkiValidationError VirtualRegister", "leave the annotation out"),
+    *_named(_ISA, "0.4", "activate2", "write nisa.tensor_scalar, then nisa.activation"),
+    *_named(_ISA, "0.5", "get_nc_sub_version", "write nisa.get_nc_version()"),
+    *_named(_ISA, "0.6", "topk", "write nisa.max8 and nisa.nc_match_replace8 in a loop"),
+    *_named(_ISA, "0.6", "NkiInstruction", "leave the annotation out"),
+    Name(_ISA, "tensor_copy_dynamic_src", until="0.3", instead=_DYNAMIC),
+    Name(_ISA, "tensor_copy_dynamic_dst", until="0.3", instead=_DYNAMIC),
+    *_named(_COLLECTIVES, "0.3", "all_to_all_v", "pad to equal counts and write all_to_all"),
+    *_named(_COLLECTIVES, "0.6", "all_gather_v", "pad to equal sizes and write all_gather"),
+    Name("nki.tensor", "identity", until="0.2", instead="write nl.shared_identity_matrix(n, dtype)"),
+)
+
+
+# --- parameters
+
+
+def _same(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name, given
+
+
+def _dma_copy(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    operator, unique = given.pop("dst_rmw_op"), given.pop("unique_indices")
+    if operator is None:
+        return name, given
+    dst, src = given["dst"], given["src"]
+    summed = {"srcs": [dst, src], "reduce_op": operator, "unique_indices": unique}
+    return "dma_compute", {"dst": dst, **summed, "oob_mode": given["oob_mode"], "name": given["name"]}
+
+
+def _register_move(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name, {"dst": given["dst"], "src": given["imm"]}
+
+
+def _sendrecv(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    by_gpsimd = given.pop("use_gpsimd_dma")
+    return name, {**given, "dma_engine": dma_engine.gpsimd_dma if by_gpsimd else dma_engine.dma}
+
+
+def _without_channels(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    given.pop("num_channels")
+    return name, given
+
+
+def _default_buffer(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if given["buffer"] is None:
+        del given["buffer"]
+    return name, given
+
+
+def _default_engine(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if given["engine"] is Engine.unknown:
+        del given["engine"]
+    return name, given
+
+
+def _default_axes(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return name, {key: 0 if value is None else value for key, value in given.items()}
+
+
+def _form(
+    name: str,
+    until: str,
+    parameters: str,
+    change: str,
+    translate: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]] = _same,
+    module: str = _ISA,
+    **instead: str,
+) -> Form:
+    return Form(module, name, until, parameters, change, instead, translate)
+
+
+_MATMUL = "dst stationary moving is_stationary_onezero=False is_moving_onezero=False is_transpose=False"
+_MX = "dst stationary moving stationary_scale moving_scale tile_position=None tile_size=None name=None"
+_REDUCE = "dst data op0 operand0 reduce_op reduce_res reverse0=False"
+_PRIORITY = "priority= was added"
+_NAME = "name= was added"
+_PERMUTE = "collective_permute_implicit_current_processing_rank_id"
+_COMPARISONS = "equal not_equal less less_equal greater greater_equal"
+
+FORMS: tuple[Form, ...] = (
+    _form(
+        "affine_select",
+        "0.2",
+        "dst pattern offset channel_multiplier on_true_tile on_false_value cmp_op=op:equal name=None",
+        "offset, the third argument, became a keyword after cmp_op with the default 0",
+    ),
+    _form(
+        "core_barrier",
+        "0.2",
+        "data cores engine=engine:unknown name=None",
+        "the default engine is gpsimd",
+        _default_engine,
+    ),
+    _form(
+        "dma_compute",
+        "0.2",
+        "dst srcs scales reduce_op name=None",
+        "scales and reduce_op changed places; scales may be left out; unique_indices= was added",
+    ),
+    _form(
+        "dma_compute",
+        "0.3",
+        "dst srcs reduce_op scales=None unique_indices=True name=None",
+        "oob_mode= was added",
+    ),
+    _form(
+        "dma_copy",
+        "0.2",
+        "dst src dst_rmw_op=None oob_mode=oob_mode:error dge_mode=dge_mode:unknown unique_indices=True "
+        "name=None",
+        "dst_rmw_op= and unique_indices= were removed; engine= was added",
+        _dma_copy,
+        dst_rmw_op="call nisa.dma_compute(dst, [dst, src], reduce_op=...)",
+        unique_indices="call nisa.dma_compute(dst, srcs, reduce_op=..., unique_indices=...)",
+    ),
+    _form(
+        "dma_copy",
+        "0.3",
+        "dst src oob_mode=oob_mode:error dge_mode=dge_mode:unknown engine=engine:unknown name=None",
+        f"{_PRIORITY} after src",
+    ),
+    _form(
+        "dma_transpose",
+        "0.3",
+        "dst src axes=None dge_mode=dge_mode:unknown oob_mode=oob_mode:error name=None",
+        f"{_PRIORITY} after axes",
+    ),
+    _form(
+        "exponential",
+        "0.2",
+        "dst src max_value=0.0 reduce_res=None reduce_cmd=reduce_cmd:idle reduce_init=0.0",
+        _NAME,
+    ),
+    _form("iota", "0.2", "dst pattern offset channel_multiplier=0 name=None", "offset has the default 0"),
+    _form(
+        "nc_matmul",
+        "0.2",
+        f"{_MATMUL} tile_position=() tile_size=() perf_mode=matmul_perf_mode:none name=None",
+        "accumulate= was added after is_transpose",
+    ),
+    _form("nc_matmul_mx", "0.2", _MX, "accumulate= was added before name"),
+    _form("nonzero_with_count", "0.2", "dst src index_offset=0 padding_val=-1", _NAME),
+    _form(
+        "rand_get_state",
+        "0.4",
+        "dst engine=engine:unknown name=None",
+        "the default engine is gpsimd",
+        _default_engine,
+    ),
+    _form(
+        "rand_set_state",
+        "0.4",
+        "src_seeds engine=engine:unknown name=None",
+        "the default engine is gpsimd",
+        _default_engine,
+    ),
+    _form(
+        "register_move",
+        "0.2",
+        "dst imm",
+        "imm became src, which may be a register",
+        _register_move,
+        imm="write src=",
+    ),
+    _form(
+        "rng", "0.4", "dst engine=engine:unknown name=None", "the default engine is vector", _default_engine
+    ),
+    _form(
+        "sendrecv",
+        "0.2",
+        "src dst send_to_rank recv_from_rank pipe_id use_gpsimd_dma=False name=None",
+        "use_gpsimd_dma= became dma_engine=",
+        _sendrecv,
+        use_gpsimd_dma="write dma_engine=nisa.dma_engine.gpsimd_dma or nisa.dma_engine.dma",
+    ),
+    _form(
+        "tensor_scalar_cumulative",
+        "0.2",
+        "dst src op0 op1 imm0 imm1=None reduce_cmd=reduce_cmd:reset_reduce",
+        _NAME,
+    ),
+    _form("tensor_scalar_reduce", "0.3", f"{_REDUCE} name=None", "reduce_cmd= and reduce_init= were added"),
+    _form(
+        "tensor_scalar_reduce",
+        "0.5",
+        f"{_REDUCE} reduce_cmd=reduce_cmd:reset_reduce reduce_init=None name=None",
+        "reduce_res may be left out; reduce_res_negate= was added",
+    ),
+    _form(
+        "ndarray",
+        "0.2",
+        "shape dtype buffer=None name='' address=None",
+        "the default buffer is nl.sbuf",
+        _default_buffer,
+        _LANGUAGE,
+    ),
+    _form(
+        "zeros",
+        "0.2",
+        "shape dtype buffer=None name=''",
+        "the default buffer is nl.sbuf",
+        _default_buffer,
+        _LANGUAGE,
+    ),
+    _form("num_programs", "0.2", "axes=None", "the default is axis 0", _default_axes, _LANGUAGE),
+    _form("program_id", "0.2", "axis", "axis has the default 0", _same, _LANGUAGE),
+    _form(
+        "shared_constant",
+        "0.2",
+        "constant dtype=None",
+        "dtype= was removed",
+        _same,
+        _LANGUAGE,
+        dtype="convert the array first: constant.astype(...)",
+    ),
+    _form("shared_identity_matrix", "0.2", "n dtype=dtype:uint8", "dst= was added", _same, _LANGUAGE),
+    _form(
+        _PERMUTE,
+        "0.2",
+        "iteration_id replica_group channel_id=0 num_channels=1",
+        "num_channels= was removed",
+        _without_channels,
+        _COLLECTIVES,
+        num_channels="leave it out, and pass channel_ids= to the permutation",
+    ),
+    *(
+        _form(name, "0.3", parameters, _PRIORITY, _same, _COLLECTIVES)
+        for name, parameters in (
+            ("all_reduce", "srcs dsts replica_group op"),
+            ("all_gather", "srcs dsts replica_group collective_dim"),
+            ("reduce_scatter", "srcs dsts replica_group collective_dim op"),
+            ("all_to_all", "srcs dsts replica_group collective_dim"),
+            ("collective_permute", "srcs dsts source_target_pairs"),
+        )
+    ),
+)
+
+#: What changed without a name or a parameter; not enforced unless it says so.
+NOTICES: tuple[Notice, ...] = (
+    Notice(
+        "names of memories as text",
+        "0.3",
+        "nl.ndarray(buffer='sbuf') is refused (enforced)",
+        "buffer=nl.sbuf",
+    ),
+    Notice(
+        "numbers for enumerations", "0.3", "dge_mode=2 is refused (enforced)", "dge_mode=nisa.dge_mode.hwdge"
+    ),
+    Notice(
+        f"comparisons: {_COMPARISONS}",
+        "0.3",
+        "the result has the dtype of the first tile, before nl.bool_ (enforced)",
+        "dtype=nl.uint8",
+    ),
+    Notice(
+        "nki.jit(platform_target=)", "0.3", "is refused (enforced)", "NEURON_PLATFORM_TARGET_OVERRIDE=trn2"
+    ),
+    Notice("nki.jit(mode=)", "0.3", "is ignored", "leave it out"),
+    Notice(
+        "nisa.dma_copy from PSUM", "0.3", "is refused, at every level here", "nisa.tensor_copy to SBUF first"
+    ),
+    Notice(
+        "nisa.tensor_reduce(axis=)", "0.3", "counts the tensor's dimensions", "axis=2 for the last of three"
+    ),
+    Notice("kernel results", "0.3", "live in shared HBM", "buffer=nl.shared_hbm"),
+    Notice("lists as kernel arguments", "0.3", "tuples instead", "stride=(1, 1)"),
+    Notice(
+        "keyword-only parameters, is, is not", "0.3", "left the language", "== and !=, and no * in signatures"
+    ),
+    Notice("nl.tile_size.psum_fmax", "0.4", "is deprecated", "nl.tile_size.psum_bank_fmax"),
+    Notice("nl.tile_size.total_available_sbuf_size", "0.4", "is deprecated", "nl.tile_size.sbuf_fmax_bytes"),
+    Notice(
+        "nl.tile_size: sbuf_size_bytes sbuf_fmax sbuf_fmax_bytes psum_bank_fmax psum_bank_fmax_bytes",
+        "0.4",
+        "were added",
+        "sizes as numbers",
+    ),
+    Notice(
+        "nisa.dma_transpose",
+        "0.4",
+        "dst has exactly the transposed shape of src, at every level here",
+        "dst of the rank of src",
+    ),
+    Notice("NKI_PRECISE_FP", "0.4", "1 is the default", "NKI_PRECISE_FP=0 for the old behaviour"),
+    Notice(
+        "methods of NkiTensor: slice select permute broadcast expand_dim squeeze_dim reshape_dim "
+        "flatten_dims rearrange vector_select indirect is_contiguous is_indirect",
+        "0.5",
+        "were added",
+        "t.ap(pattern=...)",
+    ),
+    Notice("NkiTensor.reshape(new_shape=)", "0.5", "became shape=", "t.reshape((128, 64))"),
+    Notice(
+        "nl.rsqrt of a PSUM tile", "0.5", "is refused, at every level here", "nisa.activation(op=nl.rsqrt)"
+    ),
+    Notice("nl.tile_size.psum_num_banks", "0.5", "was added", "8"),
+    Notice("TensorView.sizes of the kernel library", "0.5", "follows the library's release", "view.shape"),
+    Notice("nl.affine_range, nl.sequential_range, nl.static_range", "0.6", "are deprecated", "range"),
+    Notice("nl.dynamic_range", "0.6", "is deprecated", "nl.fori_loop"),
+    Notice("while register:", "0.6", "is deprecated", "nl.while_loop"),
+)
+
+
+# --- reading the table
+
+_CLASSES: dict[str, Callable[[str], Any]] = {
+    "op": lambda name: OPERATORS[name],
+    "dtype": lambda name: DTYPES[name],
+    "engine": lambda name: Engine[name],
+}
+_WORDS: dict[str, Any] = {"None": None, "True": True, "False": False, "()": (), "''": ""}
+
+
+def _signature(parameters: str) -> inspect.Signature:
+    made = []
+    for part in parameters.split():
+        name, has_default, text = part.partition("=")
+        default = _default(text) if has_default else inspect.Parameter.empty
+        made.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
+    return inspect.Signature(made)
+
+
+def _default(text: str) -> Any:
+    kind, is_member, name = text.partition(":")
+    if is_member:
+        import nki_isa.enums
+
+        reader = _CLASSES.get(kind)
+        return reader(name) if reader else getattr(nki_isa.enums, kind)[name]
+    if text in _WORDS:
+        return _WORDS[text]
+    return float(text) if "." in text else int(text)

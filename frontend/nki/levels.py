@@ -1,0 +1,202 @@
+"""API levels: NKI 0.2 to 0.6, of which one is in force; :mod:`nki.level_table` says how they differ.
+
+A level is chosen with :func:`use`, the environment variable ``NKI_SIM_API`` or ``nki-sim --api``; the
+default is the newest. The modules then hold the names of that level, and their functions take its
+parameters, in its order; calls are translated to the newest form, which is what is modelled.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from nki.level_table import FORMS, LEVELS, NAMES, NEWEST, NOTICES, ORDER, Form, Name, Notice
+from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.instruction import REGISTRY
+
+# --- the level in force
+
+_level = NEWEST
+_hidden: dict[tuple[str, str], Any] = {}
+_entries: dict[tuple[str, str], Any] = {}
+
+
+def current() -> str:
+    """The API level in force."""
+    return _level
+
+
+def before(level: str) -> bool:
+    """True if the level in force is older than `level`."""
+    return ORDER[_level] < ORDER[level]
+
+
+def read_level(text: str) -> str:
+    """A level from what a user writes: ``"0.3"``, ``"0.3.0"``, or an SDK release such as ``"2.29"``.
+
+    Raises:
+        NkiError: NKI-L051.
+    """
+    parts = text.strip().split(".")
+    short = ".".join(parts[:2])
+    by_release = {release: level for level, release in LEVELS.items()}
+    level = short if short in LEVELS else by_release.get(short)
+    if level is None:
+        known = ", ".join(f"{level} (Neuron {release})" for level, release in LEVELS.items())
+        raise error("NKI-L051", f"there is no API level {text!r}", help=f"the levels are {known}")
+    return level
+
+
+def use(level: str) -> str:
+    """Make `level` the one in force and give the modules its names; returns the one before.
+
+    Choose it before names are imported from the modules: an imported name stays.
+
+    Raises:
+        NkiError: NKI-L051.
+    """
+    global _level
+    previous, _level = _level, read_level(level)
+    for row in NAMES:
+        namespace, key = vars(sys.modules[row.module]), (row.module, row.name)
+        if not row.at(_level) and row.name in namespace:
+            _hidden[key] = namespace.pop(row.name)
+        elif row.at(_level) and key in _hidden:
+            namespace[row.name] = _hidden.pop(key)
+    for (module, name), entry in _entries.items():
+        form = form_of(module, name)
+        entry.__signature__ = entry.newest if form is None else form.signature
+    return previous
+
+
+@functools.lru_cache(1024)
+def _form_at(module: str, name: str, level: str) -> Form | None:
+    rows = [f for f in FORMS if (f.module, f.name) == (module, name) and ORDER[level] <= ORDER[f.until]]
+    return min(rows, key=lambda f: ORDER[f.until], default=None)
+
+
+def form_of(module: str, name: str) -> Form | None:
+    """The older form of a function that is in force; None for the newest."""
+    return _form_at(module, name, _level)
+
+
+def translated(module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any, Any]:
+    """A call at the level in force as one at the newest: the function's name, its arguments, its keywords.
+
+    Raises:
+        NkiError: NKI-L012 for arguments the level's form does not take; NKI-L050 for a name it lacks.
+    """
+    form = form_of(module, name)
+    if form is None:
+        missing = refusal(module, name)
+        if missing is not None:
+            raise NkiError([missing])
+        return name, args, kwargs
+    try:
+        bound = form.signature.bind(*args, **kwargs)
+    except TypeError as problem:
+        text = f"its signature at API level {_level} is {name}{form.signature}"
+        raise error("NKI-L012", f"{name}: {problem}", help=text) from None
+    bound.apply_defaults()
+    new, given = form.translate(name, dict(bound.arguments))
+    return new, (), given
+
+
+def with_members(opcode: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """`kwargs` with numbers as members of their enumerations, as NKI 0.2 took them."""
+    fields = REGISTRY[opcode].fields
+    made = dict(kwargs)
+    for name, value in kwargs.items():
+        kind = fields[name].kind if name in fields else None
+        if isinstance(kind, type) and issubclass(kind, enum.Enum) and type(value) is int:
+            made[name] = kind(value)
+    return made
+
+
+def enter(module: str, name: str, entry: Any) -> None:
+    """Let the signature of `entry` follow the level; it calls :func:`translated` itself."""
+    entry.newest = inspect.signature(entry)
+    _entries[module, name] = entry
+
+
+def leveled(module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with the parameters of the level in force."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _, new_args, new_kwargs = translated(module, name, args, kwargs)
+        return function(*new_args, **new_kwargs)
+
+    del call.__wrapped__
+    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    enter(module, name, call)
+    return call
+
+
+def changed(module: str) -> list[str]:
+    """The functions of `module` whose parameters changed."""
+    return sorted({form.name for form in FORMS if form.module == module})
+
+
+# --- what to say
+
+
+def refusal(module: str, name: str) -> Diagnostic | None:
+    """NKI-L050 for a name that other levels have and the one in force lacks; None for any other name."""
+    row = next((row for row in NAMES if (row.module, row.name) == (module, name)), None)
+    if row is None or row.at(_level):
+        return None
+    written = f"{module}.{name}"
+    return Diagnostic(
+        "NKI-L050", f"{written} exists {row.levels}; the API level is {_level}", help=row.instead
+    )
+
+
+def keyword_refusal(module: str, name: str, keyword: str) -> Diagnostic | None:
+    """NKI-L050 for a parameter that other levels have; None for any other keyword."""
+    place = next(((m, n) for m, n in _PLACES if n == name and m.startswith(module)), None)
+    if place is None:
+        return None
+    older = next(
+        (f for f in FORMS if (f.module, f.name) == place and keyword in f.signature.parameters), None
+    )
+    if older is not None and ORDER[older.until] < ORDER[_level]:
+        when, instead = f"up to {older.until}", older.instead.get(keyword, older.change)
+    else:
+        form, entry = form_of(*place), _entries.get(place)
+        if form is None or entry is None or keyword not in entry.newest.parameters:
+            return None
+        when, instead = f"after {form.until}", f"leave {keyword}= out"
+    text = f"{name} has the parameter {keyword!r} {when}; the API level is {_level}"
+    return Diagnostic("NKI-L050", text, help=instead)
+
+
+_PLACES = sorted({(form.module, form.name) for form in FORMS})
+
+
+__all__ = [
+    "FORMS",
+    "LEVELS",
+    "NAMES",
+    "NEWEST",
+    "NOTICES",
+    "Form",
+    "Name",
+    "Notice",
+    "before",
+    "changed",
+    "current",
+    "enter",
+    "form_of",
+    "keyword_refusal",
+    "leveled",
+    "read_level",
+    "refusal",
+    "translated",
+    "use",
+    "with_members",
+]

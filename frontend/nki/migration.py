@@ -1,0 +1,79 @@
+"""Prints the page ``docs/migration.md`` from the table of API levels (:mod:`nki.level_table`).
+
+Write it anew with ``python -m nki.migration > docs/migration.md``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from nki import levels
+from nki.levels import FORMS, LEVELS, NAMES, NOTICES, Form, Name
+
+_HEAD = """\
+# API levels and migration
+
+<!-- Printed by `python -m nki.migration` from nki/level_table.py. -->
+
+A kernel is written for a level of the NKI API. The newest, {newest}, is the default; choose another with
+
+- `nki-sim --api 0.3 run kernel.py`,
+- the environment variable `NKI_SIM_API=0.3`, or
+- `nki.levels.use("0.3")`, before names are imported from the modules.
+
+The modules then have the names of that level, and functions take its parameters in its order. A name or a
+parameter of another level is refused (NKI-L050) with the levels that have it and what to write instead.
+
+Sources: API stubs of Neuron 2.28 to 2.32, the NKI migration guides, and the release notes of NKI.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    parts = [_HEAD.format(newest=levels.NEWEST), _table(["level", "Neuron SDK"], LEVELS.items())]
+    known = list(LEVELS)
+    for old, new in itertools.pairwise(known):
+        parts.append(f"## From {old} to {new}\n")
+        parts += _section(old, new)
+    return "\n".join(parts)
+
+
+def _section(old: str, new: str) -> Iterator[str]:
+    added = [row for row in NAMES if row.since == new]
+    gone = [row for row in NAMES if row.until == old]
+    forms = [form for form in FORMS if form.until == old]
+    notices = [row for row in NOTICES if row.level == new]
+    if added:
+        yield _table(["new name", f"at {old} instead"], _grouped(added))
+    if gone:
+        yield _table(["name that left", "instead"], _grouped(gone))
+    if forms:
+        rows = ((f"`{form.module}.{form.name}`", _written(form), form.change) for form in forms)
+        yield _table(["function", f"parameters at {old}", "change"], rows)
+    if notices:
+        yield _table(["what", "change", "write"], ((n.what, n.change, f"`{n.instead}`") for n in notices))
+
+
+def _grouped(rows: list[Name]) -> Iterator[tuple[str, str]]:
+    """Names with the same advice, in one row."""
+    by_advice: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        by_advice.setdefault((row.module, row.instead), []).append(row.name)
+    for (module, instead), names in by_advice.items():
+        yield f"{module}: " + ", ".join(f"`{name}`" for name in names), instead
+
+
+def _written(form: Form) -> str:
+    return ", ".join(f"`{part.replace('op:', '').replace(':', '.')}`" for part in form.parameters.split())
+
+
+def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    print(page(), end="")
