@@ -95,6 +95,13 @@ def _packed_as_is(i: Any, target: Target) -> str | None:
     return None
 
 
+@tensors_only("dst", "src")
+def _hardware_conversion(i: Any, target: Target) -> str | None:
+    if i.dge_mode is dge_mode.hwdge and i.src.dtype != i.dst.dtype:
+        return f"dge_mode is hwdge, src is {i.src.dtype} and dst is {i.dst.dtype}: they must be equal"
+    return None
+
+
 @instruction
 class dma_copy(DmaInstruction):
     """dst = src between HBM and SBUF, on the DMA engines.
@@ -135,6 +142,13 @@ class dma_copy(DmaInstruction):
             _packed_as_is,
             "allocate dst with the data type of src, or view both as bytes",
             _COPY,
+        ),
+        Constraint(
+            "NKI-V105",
+            "Hardware DGE converts no data types.",
+            _hardware_conversion,
+            "view the tensors as one data type, or leave dge_mode unset",
+            "nki/release-notes (0.3.0, breaking changes)",
         ),
         PRIORITY,
         HARDWARE_DGE,
@@ -185,7 +199,7 @@ def _transposed_shape(i: Any, target: Target) -> str | None:
     if axes is None:
         return None
     wanted = [i.src.shape[a] for a in axes]
-    if [n for n in i.dst.shape if n != 1] != [n for n in wanted if n != 1]:
+    if list(i.dst.shape) != wanted:
         return f"dst is {shape_of(i.dst)}, the transpose of src {shape_of(i.src)} is {wanted}"
     return None
 
@@ -276,10 +290,10 @@ class dma_transpose(DmaInstruction):
         ),
         Constraint(
             "NKI-V103",
-            "dst has the sizes of src in the order of axes.",
+            "dst has the dimensions of src in the order of axes.",
             _transposed_shape,
-            "allocate dst in the shape of the transpose",
-            _TRANSPOSE,
+            "allocate dst in the shape of the transpose, sizes of 1 included, or expand_dim it",
+            "nki/release-notes (0.4.0, breaking changes)",
         ),
         PRIORITY,
         HARDWARE_DGE,

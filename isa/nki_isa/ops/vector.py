@@ -98,6 +98,9 @@ class tensor_copy(ComputeInstruction):
         return cost.elementwise(target, self.on, n, rate=rate)
 
 
+_FLOATS = (float, np.floating)
+
+
 def _is_number(instruction: Any, target: Any) -> str | None:
     value = instruction.__dict__["value"]
     if isinstance(value, (int, float, np.integer, np.floating)):
@@ -112,11 +115,18 @@ def _packed_zero(instruction: Any, target: Any) -> str | None:
     return None
 
 
+def _integer_value(instruction: Any, target: Any) -> str | None:
+    dst, value = instruction.__dict__["dst"], instruction.__dict__["value"]
+    if isinstance(dst, NkiTensor) and dst.dtype.kind in ("int", "uint") and isinstance(value, _FLOATS):
+        return f"value is {value!r} and dst is {dst.dtype}, it must be an int"
+    return None
+
+
 @instruction
 class memset(ComputeInstruction):
     """Fill `dst` with a compile-time number, converted to its data type.
 
-    Packed data types take 0 only.
+    Integer data types take an int, packed ones 0 only.
     Errors: NKI-V101, V102, V104, V106, V110, V111, V112, V115.
     Source: SDK page nki.isa.memset.
     """
@@ -130,6 +140,12 @@ class memset(ComputeInstruction):
         *tile("dst", packed=True),
         attribute_rule("value is a number.", _is_number, "pass a Python number"),
         attribute_rule(
+            "An integer data type is set to an int.",
+            _integer_value,
+            "write the number without a point, such as value=2",
+            source="nki/release-notes (0.3.0, breaking changes)",
+        ),
+        attribute_rule(
             "A packed data type is set to 0 only.", _packed_zero, "fill an unpacked view of the bytes instead"
         ),
         no_indirection(),
@@ -139,7 +155,7 @@ class memset(ComputeInstruction):
         dtype = self.dst.dtype
         if dtype.lanes > 1:
             stored = np.zeros(1, dtype.numpy)
-        elif dtype.kind in ("int", "uint") and float(self.value).is_integer():  # exact beyond 2**24
+        elif dtype.kind in ("int", "uint"):  # exact beyond 2**24
             stored = cast(np.array([np.clip(int(self.value), -(2**62), 2**62)]), dtype)
         else:
             stored = cast(np.array([self.value], np.float32), dtype)

@@ -172,6 +172,7 @@ CASES = {
     ),
     "memset": (
         Case("NKI-V111", "value is 'a'", {"value": "a"}),
+        Case("NKI-V111", "value is 1.5 and dst is int32, it must be an int", {"dst": t(dtype="int32")}),
         Case("NKI-V111", "packed data types can only be set to 0", {"dst": t(dtype="float8_e5m2_x4")}),
     ),
     "tensor_tensor": (

@@ -107,6 +107,7 @@ CASES = {
         ({"dst": t(region=PSUM)}, TRN2),
         ({"dst": t((128, 64))}, TRN2),
         ({"dst": t(dtype="float8_e5m2_x4")}, TRN2),
+        ({"dst": t(dtype="float16"), "dge_mode": dge_mode.hwdge}, TRN2),
         ({"priority": 4}, TRN3),
         ({"dge_mode": dge_mode.hwdge}, TRN1),
         ({"src": gathered(t(region=HBM))}, TRN1),
