@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nki_isa.program import Program
 from nki_isa.tensor import NkiTensor
-from nki_sim.place import Placement
+from nki_sim.place import Placement, Utilisation
 from nki_sim.profile import Profile
 from nki_sim.report import words
+from nki_sim.report.usage import Saving
 
 
 def signature(program: Program) -> str:
@@ -45,6 +48,39 @@ def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]
         slow = words.time(profile.timeline.throttled)
         found.append(("throttled", slow, "of tensor engine streaming at its slow clock"))
     return found
+
+
+def capacities(placement: Placement) -> list[tuple[str, str, str]]:
+    """(figure, value, remark) of both memories."""
+    found = []
+    for used in (placement.sbuf, placement.psum):
+        name, share = used.region.value.upper(), words.percent(used.peak / used.capacity)
+        remark = f"{share} of {words.size(used.capacity)} per partition, at instruction {used.peak_at}"
+        found.append((f"{name} peak", words.size(used.peak), remark if used.peak else ""))
+        pieces = [size for _, size in used.free_pieces(used.peak_at)]
+        cut = f"in {words.counted(len(pieces), 'piece')}, the largest {words.size(max(pieces, default=0))}"
+        found.append((f"{name} free then", words.size(sum(pieces)), cut))
+        if used.bank:
+            most = int(used.bank_usage().max(initial=0))
+            found.append((f"{name} banks", str(most), f"of {used.capacity // used.bank} at most at once"))
+    return found
+
+
+def savings(used: Utilisation, found: Sequence[Saving]) -> list[tuple[str, str, str, str, str]]:
+    """(tensors, what they hold, the peak without them, the peak if halved, what to do)."""
+    rows = []
+    for saving in found:
+        name, more = saving.holders[0].storage.name, len(saving.holders) - 1
+        rows.append(
+            (
+                f"{name} and {more} more" if more else name,
+                words.size(saving.together),
+                words.size(used.peak - saving.without),
+                words.size(used.peak - saving.halved),
+                saving.advice,
+            )
+        )
+    return rows
 
 
 def _utilisation(profile: Profile) -> tuple[str, str, str]:

@@ -1,24 +1,54 @@
-"""A launch as one HTML file that needs nothing else: figures, a timeline to zoom, maps of SBUF and PSUM.
+"""Launches as one HTML file that needs nothing else: figures, a timeline to zoom, maps of SBUF and PSUM.
 
-The drawing is ``page.html`` beside this file; what is drawn is JSON put into it.
+The page is put together from the files in ``page/``; what it draws is JSON put into it, long lists as
+:mod:`nki_sim.report.columns`. A page with a million events or tensors stays usable: the drawing code
+looks at what is in view and merges what falls on one pixel.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
-from nki_sim.place import Utilisation
+import numpy as np
+
+from nki_isa.instruction import Instruction
+from nki_isa.program import Program
+from nki_sim.place import Holder, Placement, Utilisation
 from nki_sim.profile import Profile
 from nki_sim.report import facts, words
+from nki_sim.report.columns import column, texts
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import rows_of
-from nki_sim.report.trace import Launches, Traced, described, reason
+from nki_sim.report.trace import described, reason
+from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
+from nki_sim.timing import Timeline
+from nki_sim.utilisation import by_line
 
 _LINES = 12  # of source listed
-_DATA = "/*DATA*/"
+_DETAILED = 50_000  # instructions up to which each is shown with its operands
+_HOLDERS, _PAIRS = 40, 20  # rows listed
+
+_STYLE, _SCRIPT, _DATA = "/*STYLE*/", "/*SCRIPT*/", "/*DATA*/"
+_SCRIPTS = ("picture.js", "timeline.js", "memory.js", "page.js")
+
+
+class Core(Protocol):
+    """What one core of a launch ran, where its tensors were, and when, if it was timed."""
+
+    @property
+    def program(self) -> Program: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def timeline(self) -> Timeline | None: ...
+
+
+Launches = Iterable[Sequence[Core]]
+"""Kernel launches in order, each as its cores in order."""
 
 
 def write_html(path: str | os.PathLike[str], launches: Launches) -> None:
@@ -35,71 +65,181 @@ def page(launches: Launches) -> str:
     """The page as text; the same launches always give the same page."""
     shown = [_core(traced, core, len(cores)) for cores in launches for core, traced in enumerate(cores)]
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False)
-    template = resources.files("nki_sim.report").joinpath("page.html").read_text(encoding="utf-8")
-    return template.replace(_DATA, data.replace("<", "\\u003c"))  # no text of a kernel can end the script
+    found = _file("page.html").replace(_STYLE, _file("page.css"))
+    found = found.replace(_SCRIPT, "\n".join(map(_file, _SCRIPTS)))
+    return found.replace(_DATA, data.replace("<", "\\u003c"))  # no text of a kernel can end the script
 
 
-def _core(traced: Traced, core: int, cores: int) -> dict[str, Any]:
-    profile = Profile.of(traced.timeline)
-    program = traced.program
+def _file(name: str) -> str:
+    return (resources.files("nki_sim.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def _core(core: Core, number: int, cores: int) -> dict[str, Any]:
+    program, placement, timeline = core.program, core.placement, core.timeline
+    profile = Profile.of(timeline) if timeline else None
+    uses = Uses(program)
     return {
-        "title": f"{program.name}{facts.signature(program)} on {program.target}{facts.which(core, cores)}",
-        "duration": round(traced.timeline.duration, 3),
-        "totals": facts.totals(profile, traced.placement),
-        "engines": facts.engines(profile),
-        "lines": facts.lines(profile, _LINES),
-        "notes": list(traced.timeline.notes),
-        "timeline": _timeline(traced),
-        "memories": [
-            _memory(used)
-            for used in (traced.placement.sbuf, traced.placement.psum)
-            if any(holder.first >= 0 for holder in used.holders)
-        ],
+        "kernel": program.name,
+        "title": f"{program.name}{facts.signature(program)} on {program.target}{facts.which(number, cores)}",
+        "totals": facts.totals(profile, placement) if profile else facts.capacities(placement),
+        "engines": facts.engines(profile) if profile else [],
+        "lines": facts.lines(profile, _LINES) if profile else [],
+        "notes": list(timeline.notes) if timeline else [],
+        "timeline": _timeline(timeline) if timeline else None,
+        "memories": [_memory(used, uses) for used in (placement.sbuf, placement.psum) if used.live],
     }
 
 
-def _timeline(traced: Traced) -> dict[str, Any]:
-    """Events as columns; what events of one instruction share stands once, in `texts`."""
-    timeline = traced.timeline
+# --- the timeline
+
+
+class _Numbers:
+    """Numbers for distinct values, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._known: dict[Any, int] = {}
+
+    def of(self, key: Any, value: Any) -> int:
+        number = self._known.setdefault(key, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
+
+
+def _timeline(timeline: Timeline) -> dict[str, Any]:
+    """Events as columns, row by row in order of start; what several events share stands once."""
     rows = rows_of(timeline)
-    numbers: dict[int, int] = {}
-    texts: list[dict[str, Any]] = []
-    text: list[int] = []
-    for instruction in timeline.instructions:
-        number = numbers.setdefault(id(instruction), len(texts))
-        if number == len(texts):
-            found = described(instruction)
-            texts.append({"opcode": instruction.opcode, **{k: found[k] for k in ("instruction", "calls")}})
-        text.append(number)
+    row = np.array(rows.row, np.int64)
+    order = np.lexsort((timeline.start, row))
+    offsets = np.searchsorted(row[order], np.arange(len(rows.labels) + 1))
+    instructions = {id(i): i for i in timeline.instructions}
+    is_detailed = len(instructions) <= _DETAILED
+    said, why, known = _Numbers(), _Numbers(), dict[int, int]()
+    for key, instruction in instructions.items():
+        about = {
+            "opcode": instruction.opcode,
+            **(_at_length(instruction) if is_detailed else _in_short(instruction)),
+        }
+        known[key] = said.of(tuple(map(str, about.values())), about)
+    text = np.array([known[id(i)] for i in timeline.instructions], np.int32)
+    reasons = np.full(len(timeline), -1, np.int32)
+    for event in np.flatnonzero(timeline.waited > 0).tolist():
+        because = reason(timeline, event)
+        because = because if is_detailed else because.partition(":")[0]
+        reasons[event] = why.of(because, because)
+    start, end = timeline.start[order], np.array(rows.end)[order]
     return {
-        "rows": rows.labels,
-        "row": rows.row,
-        "start": [round(t, 1) for t in timeline.start.tolist()],
-        "end": [round(t, 1) for t in rows.end],
-        "visible": [round(t, 1) for t in timeline.end.tolist()],
-        "waited": [round(t, 1) for t in timeline.waited.tolist()],
-        "reason": [reason(timeline, k) if w > 0 else "" for k, w in enumerate(timeline.waited.tolist())],
-        "text": text,
-        "texts": texts,
+        "labels": rows.labels,
+        "duration": round(timeline.duration, 3),
+        "offsets": column(offsets, "int32"),
+        "event": column(order, "int32"),
+        "start": column(start, "float64"),
+        "length": column(end - start, "float32"),
+        "visible": column(timeline.end[order] - start, "float32"),
+        "waited": column(timeline.waited[order], "float32"),
+        "reason": column(reasons[order], "int32"),
+        "text": column(text[order], "int32"),
+        "texts": said.values,
+        "reasons": texts(why.values),
+        "detailed": is_detailed,
     }
 
 
-def _memory(used: Utilisation) -> dict[str, Any]:
-    """The tensors of a memory as boxes: positions in program order across, bytes upward."""
+def _at_length(instruction: Instruction) -> dict[str, Any]:
+    found = described(instruction)
+    return {"instruction": found["instruction"], "calls": found["calls"]}
+
+
+def _in_short(instruction: Instruction) -> dict[str, Any]:
+    place = words.place(instruction.stack)
+    return {"instruction": instruction.opcode, "calls": [place] if place else []}
+
+
+# --- a memory
+
+
+def _memory(used: Utilisation, uses: Uses) -> dict[str, Any]:
+    """The live tensors of a memory as columns, in order of first use, with who uses them."""
+    holders = sorted(used.live, key=lambda h: (h.first, h.storage.index))
+    groups = _Numbers()
+    group = [groups.of(_group_key(h), h) for h in holders]
+    indices = np.array([h.storage.index for h in holders], np.int64)
+    starts, ends = np.searchsorted(uses.storages, indices), np.searchsorted(uses.storages, indices + 1)
+    by_name, by_call = scopes_by_name(used.live), scopes_by_call(used.live)
+    entries = np.concatenate([np.arange(a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
     return {
-        "title": f"{used.region.value.upper()}: bytes of a partition over program order, "
-        f"{words.size(used.high_water)} of {words.size(used.capacity)}",
-        "top": used.high_water,
+        "name": used.region.value.upper(),
+        "capacity": used.capacity,
         "bank": used.bank,
-        "positions": len(used.usage),
-        "tensors": [
-            {
-                "name": f"{h.storage.name} {h.storage.dtype}{list(h.storage.shape)}",
-                "place": words.place(h.storage.stack),
-                "size": words.size(h.storage.row_bytes),
-                "box": [h.first, h.last, h.offset, h.end],
-            }
-            for h in used.holders
-            if h.first >= 0
+        "peak": used.peak,
+        "peak_at": used.peak_at,
+        "top": used.high_water,
+        "usage": column(used.usage, "int32"),
+        "banks": column(used.bank_usage(), "int8") if used.bank else None,
+        "first": column([h.first for h in holders], "int32"),
+        "last": column([h.last for h in holders], "int32"),
+        "low": column([h.offset for h in holders], "int32"),
+        "high": column([h.end for h in holders], "int32"),
+        "partition": column([h.partition for h in holders], "int32"),
+        "given": column([h.storage.address is not None for h in holders], "int8"),
+        "group": column(group, "int32"),
+        "names": texts([h.storage.name for h in holders]),
+        "groups": [_group(h) for h in groups.values],
+        "uses": {
+            "offsets": column(np.concatenate([[0], np.cumsum(ends - starts)]), "int32"),
+            "role": column(uses.roles[entries], "int32"),
+            "count": column(uses.counts[entries], "int32"),
+            "first": column(uses.firsts[entries], "int32"),
+            "sites": [list(site) for site in uses.sites],
+        },
+        "held": [_held(group) for group in by_line(used.held_at(used.peak_at))[:_HOLDERS]],
+        "savings": [list(row) for row in facts.savings(used, savings(used, uses))],
+        "scopes": [
+            {"title": title, "inside": [_scope(s, used) for s in tree.inside.values()]}
+            for title, tree in (("By name", by_name), ("By call", by_call))
+            if tree and tree.inside
         ],
+        "shared": [[words.tensor(h) for h in pair] for pair, _ in zip(used.shared(), range(_PAIRS))],
+    }
+
+
+def _group_key(holder: Holder) -> Any:
+    storage = holder.storage
+    return (words.place(storage.stack) or storage.name, storage.shape, storage.dtype)
+
+
+def _group(holder: Holder) -> dict[str, Any]:
+    storage = holder.storage
+    return {
+        "name": storage.name,
+        "place": words.place(storage.stack),
+        "typed": words.typed(storage),
+        "partitions": storage.partitions,
+        "calls": [f"{frame.function} at {words.place((frame,))}" for frame in reversed(storage.stack)],
+    }
+
+
+def _held(group: Sequence[Holder]) -> list[str]:
+    storage = group[0].storage
+    return [
+        storage.name,
+        words.typed(storage),
+        words.size(storage.row_bytes),
+        str(len(group)),
+        words.size(sum(h.storage.row_bytes for h in group)),
+        f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}",
+        f"{min(h.first for h in group)} to {max(h.last for h in group)}",
+        words.place(storage.stack),
+    ]
+
+
+def _scope(scope: Scope, used: Utilisation) -> dict[str, Any]:
+    at_peak, own_peak = scope.held(used)
+    return {
+        "label": scope.label,
+        "tensors": len(scope.holders),
+        "at": at_peak,
+        "own": own_peak,
+        "inside": [_scope(inner, used) for inner in scope.inside.values()],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import islice
 
 from rich import box
 from rich.console import RenderableType
@@ -13,9 +13,13 @@ from nki_isa.program import Program
 from nki_sim.place import Placement, Utilisation
 from nki_sim.profile import Profile
 from nki_sim.report import facts, words
+from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
+from nki_sim.utilisation import by_line
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
+_SAVINGS, _SCOPES, _PAIRS = 4, 24, 6  # rows listed
+_BARS, _CELLS = " ▁▂▃▄▅▆▇█", 72  # of the curve
 
 
 def launch_line(program: Program, elapsed: float | None = None, remark: str = "") -> Text:
@@ -53,17 +57,24 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
 # --- memory
 
 
-def memory_tables(placement: Placement) -> list[RenderableType]:
-    """SBUF and PSUM at their peak, and who holds them there."""
+def memory_tables(program: Program, placement: Placement) -> list[RenderableType]:
+    """SBUF and PSUM over program order and at their peak: who holds them, and what to shrink first."""
     found: list[RenderableType] = [_capacity_table(placement)]
+    uses = Uses(program)
     for used in (placement.sbuf, placement.psum):
         if used.peak:
-            found += ["", _holders_table(used)]
+            found += ["", _curve(used), "", _holders_table(used), "", _savings_table(used, uses)]
+            found += [
+                part for table in (_scopes_table(used), _shared_table(used)) if table for part in ("", table)
+            ]
     return found
 
 
 def _capacity_table(placement: Placement) -> Table:
-    table = _table("per partition", "peak", "of", "", "banks", "at instruction", numbers=(1, 2, 3, 4, 5))
+    table = _table(
+        "per partition", "peak", "of", "", "banks", "at instruction", "highest byte", "free at the peak",
+        numbers=(1, 2, 3, 4, 5, 6),
+    )  # fmt: skip
     for used in (placement.sbuf, placement.psum):
         banks = f"{used.banks_at(used.peak_at)} of {used.capacity // used.bank}" if used.bank else "-"
         table.add_row(
@@ -73,40 +84,99 @@ def _capacity_table(placement: Placement) -> Table:
             Text(words.percent(used.peak / used.capacity), _load_style(used.peak / used.capacity)),
             banks,
             str(used.peak_at) if used.peak else "-",
+            words.size(used.high_water),
+            _free(used),
         )
     return table
+
+
+def _free(used: Utilisation) -> str:
+    """Free bytes at the peak, and how they are cut."""
+    pieces = [size for _, size in used.free_pieces(used.peak_at)]
+    if len(pieces) < 2:
+        return words.size(sum(pieces))
+    return f"{words.size(sum(pieces))} in {len(pieces)} pieces, the largest {words.size(max(pieces))}"
 
 
 def _load_style(fraction: float) -> str:
     return "red" if fraction > 0.95 else "yellow" if fraction > 0.8 else "green"
 
 
+def _curve(used: Utilisation) -> Text:
+    """Bytes held over program order in one line: each cell is the fullest moment of its stretch."""
+    cells = "".join(_BARS[-(-held * (len(_BARS) - 1) // used.peak)] for _, held in used.samples(_CELLS))
+    line = Text.assemble((f"{used.region.value.upper()} ", "bold"), (cells, "cyan"))
+    line.append(
+        f"  {words.counted(len(used.usage), 'instruction')}, full height {words.size(used.peak)}", "dim"
+    )
+    return line
+
+
 def _holders_table(used: Utilisation) -> Table:
     """The tensors held at the peak, those of one source line, shape and dtype together."""
-    groups: dict[Any, list[Any]] = {}
-    for holder in used.held_at(used.peak_at):
-        storage = holder.storage
-        key = (words.place(storage.stack) or storage.name, storage.shape, str(storage.dtype))
-        groups.setdefault(key, []).append(holder)
-    ranked = sorted(groups.values(), key=lambda g: (-sum(h.storage.row_bytes for h in g), g[0].storage.index))
+    ranked = by_line(used.held_at(used.peak_at))
     table = _table(
-        f"in {used.region.value.upper()} at the peak", "shape", "each", "count", "together", "allocated at",
-        numbers=(2, 3, 4),
+        f"in {used.region.value.upper()} at the peak", "shape", "each", "count", "together", "at byte",
+        "live", "allocated at", numbers=(2, 3, 4, 5),
     )  # fmt: skip
     for group in ranked[:_HOLDERS]:
         storage = group[0].storage
         table.add_row(
             storage.name,
-            f"{storage.dtype}[{', '.join(map(str, storage.shape))}]",
+            words.typed(storage),
             words.size(storage.row_bytes),
             str(len(group)),
             words.size(sum(h.storage.row_bytes for h in group)),
+            f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}",
+            f"{min(h.first for h in group)} to {max(h.last for h in group)}",
             words.place(storage.stack),
         )
     rest = [h for group in ranked[_HOLDERS:] for h in group]
     if rest:
         total = words.size(sum(h.storage.row_bytes for h in rest))
-        table.add_row("others", "", "", str(len(rest)), total, "")
+        table.add_row("others", "", "", str(len(rest)), total, "", "", "")
+    return table
+
+
+def _savings_table(used: Utilisation, uses: Uses) -> Table:
+    table = _table("shrink first", "hold", "peak without", "halved", "how", numbers=(1, 2, 3))
+    for row in facts.savings(used, savings(used, uses)[:_SAVINGS]):
+        table.add_row(*row)
+    return table
+
+
+def _scopes_table(used: Utilisation) -> Table | None:
+    """The scopes of names where there are any, and the calls that allocated where there are several."""
+    lines: list[tuple[str, Scope]] = []
+    names, calls = scopes_by_name(used.live), scopes_by_call(used.live)
+    for tree in (names, calls if _functions(calls) > 1 else None):
+        if tree:
+            lines += [(f"{'  ' * depth}{scope.label}", scope) for depth, scope in tree.walk()]
+    if not lines:
+        return None
+    table = _table("scope", "tensors", "at the peak", "own peak", numbers=(1, 2, 3))
+    for label, scope in lines[:_SCOPES]:
+        at, own = scope.held(used)
+        table.add_row(Text(label), str(len(scope.holders)), words.size(at), words.size(own))
+    if len(lines) > _SCOPES:
+        table.add_row(f"and {len(lines) - _SCOPES} more", "", "", "")
+    return table
+
+
+def _functions(calls: Scope) -> int:
+    return len({frame.function for holder in calls.holders for frame in holder.storage.stack})
+
+
+def _shared_table(used: Utilisation) -> Table | None:
+    """Tensors with addresses that share bytes while both are live, with both lines."""
+    pairs = list(islice(used.shared(), _PAIRS + 1))
+    if not pairs:
+        return None
+    table = _table("share bytes while both are live", "with")
+    for pair in pairs[:_PAIRS]:
+        table.add_row(*map(words.tensor, pair))
+    if len(pairs) > _PAIRS:
+        table.add_row("and more", "")
     return table
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from nki_isa.diagnostics import Frame
 from nki_isa.instruction import Instruction
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import NkiTensor, Storage
+from nki_sim.utilisation import Holder
 
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -41,6 +42,17 @@ def percent(fraction: float) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 bank``, ``2 banks``."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def typed(storage: Storage) -> str:
+    """``float32[128, 512]``."""
+    return f"{storage.dtype}[{', '.join(map(str, storage.shape))}]"
+
+
+def tensor(holder: Holder) -> str:
+    """A tensor with its life and line: ``tile, live 3 to 9 (kernel.py:12)``."""
+    where = place(holder.storage.stack)
+    return f"{holder.storage.name}, live {holder.first} to {holder.last}{f' ({where})' if where else ''}"
 
 
 def place(stack: Sequence[Frame]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -17,14 +16,15 @@ from nki_cli.options import (
     TracebackOption,
     read_target,
 )
+from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
-from nki_isa.diagnostics import Diagnostic
 from nki_sim.profile import Profile
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
 from nki_sim.report.terminal import launch_line, profile_tables
-from nki_sim.report.trace import Launches, Traced, write_trace
+from nki_sim.report.trace import Traced, write_trace
+from nki_sim.report.usage import memory_report
 
 
 def profile(
@@ -39,15 +39,7 @@ def profile(
             show_default=False,
         ),
     ] = None,
-    html: Annotated[
-        str | None,
-        typer.Option(
-            "--html",
-            metavar="OUT.html",
-            help="Write figures, timeline and memory maps as one page.",
-            show_default=False,
-        ),
-    ] = None,
+    html: HtmlOption = None,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -64,9 +56,11 @@ def profile(
         for launch in outcome.launches
     ]
     if trace and timed:
-        _write(screen, trace, write_trace, timed, "open it in https://ui.perfetto.dev")
+        write_report(
+            screen, trace, lambda path: write_trace(path, timed), "open it in https://ui.perfetto.dev"
+        )
     if html and timed:
-        _write(screen, html, write_html, timed, "open it in a browser")
+        write_report(screen, html, lambda path: write_html(path, timed), "open it in a browser")
     if screen.format is Format.json:
         screen.json(as_json("profile", file, chosen, outcome, _facts))
     elif screen.is_text:
@@ -79,15 +73,4 @@ def profile(
 
 def _facts(core: CoreRun) -> dict[str, Any]:
     profile = Profile.of(core.timeline).as_dict() if core.timeline else None
-    return {"profile": profile, "memory": core.placement.report()}
-
-
-def _write(
-    screen: Screen, path: str, write: Callable[[str, Launches], None], launches: Launches, advice: str
-) -> None:
-    try:
-        write(path, launches)
-    except OSError as problem:
-        message = f"{path} cannot be written: {problem.strerror}"
-        screen.fail([Diagnostic("NKI-L033", message, help="name a file in a folder that can be written")])
-    screen.remark(f"{path} written: {advice}")
+    return {"profile": profile, "memory": memory_report(core.program, core.placement)}

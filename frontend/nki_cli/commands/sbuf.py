@@ -1,4 +1,4 @@
-"""``nki-sim sbuf FILE``: how full SBUF and PSUM get, and who holds them."""
+"""``nki-sim sbuf FILE``: will it fit, and who holds SBUF and PSUM when."""
 
 from __future__ import annotations
 
@@ -10,28 +10,46 @@ from nki_cli.options import (
     TracebackOption,
     read_target,
 )
+from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
 from nki_sim.report.facts import which
+from nki_sim.report.html import write_html
 from nki_sim.report.terminal import launch_line, memory_tables
+from nki_sim.report.usage import memory_report
 
 
 def sbuf(
     file: FileArgument,
+    html: HtmlOption = None,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
     traceback: TracebackOption = False,
 ) -> None:
-    """Show the use of SBUF and PSUM at its peak: who holds what, allocated where; no arithmetic is done."""
+    """Show SBUF and PSUM over program order: the peak, who holds it, what to shrink first.
+
+    No arithmetic is done.
+    """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
     outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
+    if html and outcome.launches:
+        cores = [launch.cores for launch in outcome.launches]
+        write_report(screen, html, lambda path: write_html(path, cores), "open it in a browser")
     if screen.format is Format.json:
-        screen.json(as_json("sbuf", file, chosen, outcome, lambda core: {"memory": core.placement.report()}))
+        screen.json(
+            as_json(
+                "sbuf",
+                file,
+                chosen,
+                outcome,
+                lambda core: {"memory": memory_report(core.program, core.placement)},
+            )
+        )
     elif screen.is_text:
         for launch in outcome.launches:
             for number, core in enumerate(launch.cores):
                 heading = launch_line(core.program, None, which(number, len(launch.cores)))
-                screen.show(heading, "", *memory_tables(core.placement), "")
+                screen.show(heading, "", *memory_tables(core.program, core.placement), "")
     finish(screen, outcome)

@@ -1,5 +1,6 @@
 """The page: one file, nothing fetched, every event and tensor in it."""
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -11,8 +12,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_sim.report.columns import unpacked
 from nki_sim.report.html import page, write_html
-from nki_sim.report.trace import Traced
 
 
 @nki.jit
@@ -35,8 +36,8 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        self.attributes += [name for name, _ in attributes]
-        if tag not in ("meta",):
+        self.attributes += attributes
+        if tag not in ("meta", "link"):
             self.open.append(tag)
         if tag == "script":
             self.scripts.append("")
@@ -54,31 +55,71 @@ def launches():
     with runtime.session(timing=True, data=False) as session:
         scaled(np.ones((128, 64), np.float32))
         scaled(np.ones((64, 32), np.float32))
-    return [[Traced(c.program, c.timeline, c.placement) for c in x.cores] for x in session.launches]
+    return [x.cores for x in session.launches]
+
+
+def shown(launches):
+    """The data of a page, columns unpacked."""
+    return [values(core) for core in json.loads(Page(page(launches)).scripts[0])]
+
+
+def values(found):
+    if isinstance(found, dict):
+        return unpacked(found) if "packed" in found else {key: values(item) for key, item in found.items()}
+    return [values(item) for item in found] if isinstance(found, list) else found
 
 
 def test_tags_close_and_nothing_is_fetched(launches):
     found = Page(page(launches))
     assert found.open == []
     assert len(found.scripts) == 2
-    assert not {"src", "href"} & set(found.attributes)
+    assert dict.fromkeys(value for name, value in found.attributes if name in ("src", "href")) == {
+        "data:,": None
+    }
     assert not re.search(r"https?://|@import|url\(|fetch\(", page(launches))
 
 
-def test_every_event_and_tensor_is_in_it(launches):
-    data = json.loads(Page(page(launches)).scripts[0])
-    assert len(data) == 2
-    for shown, (launch,) in zip(data, launches, strict=True):
-        timeline = shown["timeline"]
-        columns = [timeline[k] for k in ("row", "start", "end", "visible", "waited", "reason", "text")]
-        assert {len(column) for column in columns} == {len(launch.timeline)}
+def test_every_event_is_in_it(launches):
+    for core, (launch,) in zip(shown(launches), launches, strict=True):
+        timeline, run = core["timeline"], launch.timeline
+        columns = [timeline[k] for k in ("start", "length", "visible", "waited", "reason", "text", "event")]
+        assert {len(column) for column in columns} == {len(run)}
+        assert sorted(timeline["event"]) == list(range(len(run)))
         opcodes = [timeline["texts"][k]["opcode"] for k in timeline["text"]]
-        assert opcodes == [i.opcode for i in launch.timeline.instructions]
-        assert set(timeline["row"]) == set(range(len(timeline["rows"])))
-        (sbuf,) = shown["memories"]
-        assert [t["name"].partition(" ")[0] for t in sbuf["tensors"]] == ["</script><b>"]
-        assert sbuf["tensors"][0]["box"][3] <= sbuf["top"]
-        assert shown["title"].startswith("scaled(a float32[")
+        assert opcodes == [run.instructions[k].opcode for k in timeline["event"]]
+        np.testing.assert_allclose(timeline["start"], run.start[timeline["event"]])
+        assert timeline["offsets"][0] == 0 and timeline["offsets"][-1] == len(run)
+        for low, high in itertools.pairwise(timeline["offsets"]):
+            starts, lengths = timeline["start"][low:high], timeline["length"][low:high]
+            assert (starts[1:] >= (starts + lengths)[:-1] - 1e-3).all()
+        assert core["title"].startswith("scaled(a float32[")
+
+
+def test_every_tensor_is_in_it_with_its_readers_and_writers(launches):
+    for core, (launch,) in zip(shown(launches), launches, strict=True):
+        (sbuf,) = core["memories"]
+        (holder,) = launch.placement.sbuf.holders
+        assert sbuf["names"] == ["</script><b>"]
+        box = [int(sbuf[k][0]) for k in ("first", "last", "low", "high")]
+        assert box == [holder.first, holder.last, holder.offset, holder.end]
+        assert sbuf["usage"].tolist() == launch.placement.sbuf.usage.tolist()
+        uses = sbuf["uses"]
+        roles = [("writes" if r % 2 else "reads", uses["sites"][r // 2][0]) for r in uses["role"].tolist()]
+        assert list(zip(roles, uses["count"].tolist(), uses["first"].tolist(), strict=True)) == [
+            (("writes", "dma_copy"), 1, 0),
+            (("reads", "tensor_scalar"), 3, 1),
+            (("writes", "tensor_scalar"), 3, 1),
+            (("reads", "dma_copy"), 1, 4),
+        ]
+
+
+def test_a_launch_that_was_not_timed_shows_its_memories(launches):
+    with runtime.session(data=False) as session:
+        scaled(np.ones((128, 64), np.float32))
+    (core,) = shown([x.cores for x in session.launches])
+    assert core["timeline"] is None and core["engines"] == []
+    assert [one["name"] for one in core["memories"]] == ["SBUF"]
+    assert core["totals"][0][:2] == ["SBUF peak", "256 B"]
 
 
 def test_the_same_each_time_and_in_one_piece(launches, tmp_path):

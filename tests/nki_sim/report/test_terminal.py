@@ -76,15 +76,29 @@ def test_a_launch_in_one_line():
 
 
 def test_memory_lists_the_heaviest_lines_first():
-    shown = text(*memory_tables(launched(many_tiles, np.ones((128, 4), np.float32)).placement))
+    launch = launched(many_tiles, np.ones((128, 4), np.float32))
+    shown = text(*memory_tables(launch.program, launch.placement))
     rows = [line.split() for line in shown.splitlines() if "test_terminal.py" in line or "others" in line]
     assert [row[1:3] for row in rows[:2]] == [["float32[128,", "2560]"], ["float32[128,", "2432]"]]
     assert len(rows) == 13
     assert rows[-1][:2] == ["others", "8"]
 
 
+def test_the_curve_of_a_memory_has_its_shape():
+    """Tiles are filled one after the other, then used one after the other: up, then down."""
+    launch = launched(many_tiles, np.ones((128, 4), np.float32))
+    shown = text(*memory_tables(launch.program, launch.placement))
+    (curve,) = [line.split()[1] for line in shown.splitlines() if "full height" in line]
+    assert len(curve) == 40
+    heights = [" ▁▂▃▄▅▆▇█".index(cell) for cell in curve]
+    top = heights.index(8)
+    assert heights[: top + 1] == sorted(heights[: top + 1])
+    assert heights[top:] == sorted(heights[top:], reverse=True)
+
+
 def test_memory_of_a_kernel_without_tiles_is_one_table():
-    tables = memory_tables(launched(empty, np.ones((128, 4), np.float32)).placement)
+    launch = launched(empty, np.ones((128, 4), np.float32))
+    tables = memory_tables(launch.program, launch.placement)
     assert len(tables) == 1
     assert "0 B" in text(*tables)
 
