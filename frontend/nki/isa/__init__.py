@@ -108,6 +108,8 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
 
     @functools.wraps(cls.compute)
     def emit(*args: Any, **kwargs: Any) -> NkiInstruction:
+        if "dtype" in kwargs and "dtype" not in cls.fields:
+            _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         if levels.current() == levels.NEWEST:
             return _Handle(current().emit(cls(*args, **kwargs)))
         opcode, args, kwargs = levels.translated(__name__, name, args, kwargs)

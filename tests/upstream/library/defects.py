@@ -28,16 +28,20 @@ class Defect:
     """What is wrong with a tree, whether a checkout has it, and what makes up for it."""
 
     text: str
-    present: Callable[[Path], bool]
+    found: Callable[[Path], bool]
     repair: Callable[[Path], None]
 
 
-def repair(checkout: Path) -> list[str]:
-    """Repair every defect that `checkout` has; says which."""
-    found = [defect for defect in DEFECTS if defect.present(checkout)]
-    for defect in found:
-        defect.repair(checkout)
-    return [defect.text for defect in found]
+def present(checkout: Path) -> list[str]:
+    """What is wrong with `checkout`."""
+    return [defect.text for defect in DEFECTS if defect.found(checkout)]
+
+
+def repair(checkout: Path) -> None:
+    """Repair every defect that `checkout` has."""
+    for defect in DEFECTS:
+        if defect.found(checkout):
+            defect.repair(checkout)
 
 
 # --- a docstring that goes on after its end
@@ -48,7 +52,7 @@ _MLP = f"{_PACKAGE}/core/mlp/mlp.py"
 def _without_repetition(source: str) -> str | None:
     """`source` with what stands between the docstring's end and the end of its repetition taken out."""
     lines = source.splitlines(keepends=True)
-    ends = [k for k, line in enumerate(lines) if line.strip() == '\"\"\"']
+    ends = [k for k, line in enumerate(lines) if line.strip() == '"""']
     for k, end in enumerate(ends[:-1]):
         shorter = "".join(["\n" if end < i <= ends[k + 1] else line for i, line in enumerate(lines)])
         if _compiles(shorter):
@@ -77,7 +81,9 @@ class _Repaired(importlib.abc.MetaPathFinder):
             return None
         lines = self._source.splitlines(keepends=True)
         linecache.cache[self._path] = (len(self._source), None, lines, self._path)
-        return importlib.util.spec_from_file_location(name, self._path, loader=_Loader(name, self._path, self._source))
+        return importlib.util.spec_from_file_location(
+            name, self._path, loader=_Loader(name, self._path, self._source)
+        )
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -202,8 +208,10 @@ DEFECTS = (
     ),
     Defect(
         "test_topk_reduce.py imports from experimental/subkernels, its kernel is in experimental/collectives; found there",
-        lambda root: (root / _TOPK_TEST).exists()
-        and not (root / _PACKAGE / "experimental/subkernels/topk_reduce.py").exists(),
+        lambda root: (
+            (root / _TOPK_TEST).exists()
+            and not (root / _PACKAGE / "experimental/subkernels/topk_reduce.py").exists()
+        ),
         _move_topk_reduce,
     ),
     Defect(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
 from nki_isa.dtypes import DTYPES, DType
 
 _BYTES = {d: [(f"byte{k}", "u1") for k in range(d.itemsize)] for d in DTYPES.values() if d.lanes > 1}

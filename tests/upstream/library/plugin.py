@@ -70,14 +70,24 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             reason = next((text for name, text in report.sections if name == "reason"), "")
             if report.skipped and isinstance(report.longrepr, tuple):
                 reason = str(report.longrepr[2])
-            row = {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "reason": reason}
+            row = {
+                "test": report.nodeid,
+                "outcome": report.outcome,
+                "seconds": report.duration,
+                "reason": reason,
+            }
             with open(RESULTS, "a") as file:
                 file.write(json.dumps(row) + "\n")
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     if RESULTS and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        row = {"test": report.nodeid, "outcome": "uncollected", "seconds": 0.0, "reason": _last(str(report.longrepr))}
+        row = {
+            "test": report.nodeid,
+            "outcome": "uncollected",
+            "seconds": 0.0,
+            "reason": _last(str(report.longrepr)),
+        }
         with open(RESULTS, "a") as file:
             file.write(json.dumps(row) + "\n")
 

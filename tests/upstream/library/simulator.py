@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import nki
 import numpy as np
-from nki import runtime
 
+import nki
+from nki import runtime
 from tests.upstream.library.packed_dtypes import pack, unpack
 
 

@@ -20,7 +20,6 @@ import nki.isa.constants
 import nki.language
 import nki.tensor
 import nki.typing
-
 from tests.upstream.library import neuron_dtypes, packed_dtypes, tracing
 from tests.upstream.library.simulator import Simulation
 
@@ -44,7 +43,16 @@ _SIMULATOR = {
 }
 
 #: Packages of the library's test infrastructure that a simulation never calls.
-_UNUSED = ("aws_embedded_metrics", "boto3", "botocore", "fabric2", "filelock", "paramiko", "plotext", "pytest_html")
+_UNUSED = (
+    "aws_embedded_metrics",
+    "boto3",
+    "botocore",
+    "fabric2",
+    "filelock",
+    "paramiko",
+    "plotext",
+    "pytest_html",
+)
 
 
 def install() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import nki
 from nki.compiler.specialize import specialize_call
 from nki_isa.target import as_target
-
 from tests.upstream.library.simulator import copy_argument
 
 
