@@ -156,8 +156,20 @@ class _SkipAsserts(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(ast.If(name, [node], []), node))
 
 
+def _package_of(path: str) -> tuple[str, Path]:
+    """The package `path` is a module of (empty for a plain script), and the folder it is imported from."""
+    folder = Path(path).resolve().parent
+    names: list[str] = []
+    while (folder / "__init__.py").exists():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(names), folder
+
+
 def _execute(path: str, *, asserts: bool) -> None:
     """Run a file as ``__main__``, with or without its ``assert`` statements; kernels keep theirs.
+
+    A module of a package runs as ``python -m`` runs it, so that its relative imports work.
 
     (Kernels are compiled from their text, not from the code object made here.)
     """
@@ -166,6 +178,7 @@ def _execute(path: str, *, asserts: bool) -> None:
     code = compile(parsed if asserts else _SkipAsserts().visit(parsed), path, "exec", dont_inherit=True)
     module = ModuleType("__main__")
     module.__file__ = path
+    module.__package__ = _package_of(path)[0] or None
     module.__dict__[_ASSERTS] = asserts
     before = sys.modules.get("__main__")
     sys.modules["__main__"] = module
@@ -181,7 +194,7 @@ def _as_main(path: str, arguments: Sequence[str], target: Target, prints: Prints
     """The process as ``python path arguments...`` has it, with the target in the environment."""
     argv, paths, variable = sys.argv, list(sys.path), os.environ.get(_VARIABLE)
     sys.argv = [path, *arguments]
-    sys.path.insert(0, str(Path(path).resolve().parent))
+    sys.path.insert(0, str(_package_of(path)[1]))
     os.environ[_VARIABLE] = target.name
     try:
         with open(os.devnull, "w") as nowhere:

@@ -468,3 +468,22 @@ def test_json_objects_of_diagnostics_are_those_of_the_error(nki_sim):
         "code", "severity", "category", "title", "message", "span", "help", "notes", "labels", "stack", "fix",
     ]  # fmt: skip
     json.dumps(found)
+
+
+def test_a_module_of_a_package_keeps_its_relative_imports(nki_sim, tmp_path):
+    """As under ``python -m``: what is checked is the kernel, not the way it was started."""
+    package = tmp_path / "outer" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package.parent / "sizes.py").write_text("ROWS = 128\n")
+    (package / "kernel.py").write_text(
+        "import nki\nimport nki.language as nl\nimport nki.isa as nisa\nimport numpy as np\n"
+        "from ..sizes import ROWS\n\n\n@nki.jit\ndef kernel(x):\n"
+        "    tile = nl.ndarray((ROWS, 4), dtype=x.dtype, buffer=nl.sbuf)\n"
+        "    nisa.dma_copy(dst=tile, src=x)\n    nisa.dma_copy(dst=x, src=tile)\n    return x\n\n\n"
+        "kernel(np.zeros((128, 4), np.float32))\n"
+    )
+    shown = nki_sim("check", str(package / "kernel.py"))
+    assert shown.status == 0, shown.err
+    assert "1 kernel call checked" in shown.out

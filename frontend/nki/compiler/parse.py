@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from nki.compiler import tree
+from nki.compiler import tree, tree_cache
 from nki.compiler.build import METHODS, Builder
 from nki.compiler.explain import Explainer
 from nki.compiler.generate import Mismatch, Parser, Run, generate
@@ -85,9 +86,23 @@ def parse(text: str, file: str) -> ParseResult:
     key = (text, file)
     result = _results.get(key)
     if result is None:
-        result = _results[key] = _Parse(text, file).result()
+        result = _results[key] = _kept(text, file)
         if len(_results) > _REMEMBERED:
             _results.popitem(last=False)
+    return result
+
+
+def _kept(text: str, file: str) -> ParseResult:
+    """The result of an earlier run where `file` has one and no mistakes, else of parsing now."""
+    if not os.path.isfile(file):
+        return _Parse(text, file).result()
+    with deep_recursion():
+        found = tree_cache.load(text)
+        if found is not None:
+            return ParseResult(found[0], (), found[1])
+        result = _Parse(text, file).result()
+        if result.tree is not None and not result.diagnostics:
+            tree_cache.keep(text, result.tree, result.tokens)
     return result
 
 

@@ -31,7 +31,7 @@ def check(
     ] = False,
     profile: Annotated[
         Profile, typer.Option("--profile", help="Which Python kernels may use.")
-    ] = Profile.library,
+    ] = Profile.strict,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,

@@ -14,7 +14,7 @@ from nki_isa.diagnostics import Diagnostic
 def lsp(
     profile: Annotated[
         Profile, typer.Option("--profile", help="Which Python kernels may use.")
-    ] = Profile.library,
+    ] = Profile.strict,
     target: TargetOption = None,
 ) -> None:
     """Serve an editor: errors while typing, pages over names and errors, fixes. See docs/editors.md."""
