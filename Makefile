@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-upstream lint update-golden clean
+.PHONY: demo test test-slow test-upstream test-library lint update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -18,6 +18,10 @@ test-slow: $(VENV)/dev
 # Needs NKI_SDK, a checkout of github.com/aws-neuron/aws-neuron-sdk.
 test-upstream: $(VENV)/dev
 	$(BIN)/pytest -m upstream -rs tests/upstream
+
+# Needs NKI_LIBRARY, a checkout of github.com/aws-neuron/nki-library, and torch, scipy and allpairspy.
+test-library: $(VENV)/dev
+	$(BIN)/python -m tests.upstream.library $(NKI_LIBRARY) $(LIBRARY_TESTS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

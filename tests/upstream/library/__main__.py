@@ -145,9 +145,8 @@ def _print(rows: list[Row]) -> None:
         count = collections.Counter(row.outcome for row in group)
         failed = len(group) - count["passed"] - count["skipped"]
         times = [row.seconds for row in group]
-        print(
-            f"{kernel:40} {count['passed']:7} {failed:7} {count['skipped']:8} {sum(times):9.1f} {max(times):9.1f}"
-        )
+        counts = f"{count['passed']:7} {failed:7} {count['skipped']:8}"
+        print(f"{kernel:40} {counts} {sum(times):9.1f} {max(times):9.1f}")
     failures = [row for row in ran if row.outcome != "passed"]
     for row in failures:
         print(f"\n{row.outcome}: {row.test}\n    {row.reason or 'the process ended'}")

@@ -207,7 +207,7 @@ DEFECTS = (
         lambda root: standins.provide("test.utils.scripts"),
     ),
     Defect(
-        "test_topk_reduce.py imports from experimental/subkernels, its kernel is in experimental/collectives; found there",
+        "test_topk_reduce.py imports from experimental/subkernels, its kernel is in collectives; found there",
         lambda root: (
             (root / _TOPK_TEST).exists()
             and not (root / _PACKAGE / "experimental/subkernels/topk_reduce.py").exists()
@@ -220,7 +220,7 @@ DEFECTS = (
         _name_platforms,
     ),
     Defect(
-        "test_orchestrator.py reads Orchestrator._compiled_kernel, which a simulation never sets; set to None",
+        "test_orchestrator.py reads Orchestrator._compiled_kernel, which no simulation sets; set to None",
         lambda root: "self._compiled_kernel" in (root / "test/utils/test_orchestrator.py").read_text(),
         _later,
     ),

@@ -1,4 +1,8 @@
-"""The pytest plugin of a run: stand-ins before anything is imported, a time limit for each test, results as JSON lines."""
+"""The pytest plugin of a run.
+
+It puts the stand-ins in place before anything is imported, gives each test a limit of
+time, and writes what came of each as JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -65,29 +69,22 @@ def _reason(text: str) -> str:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if RESULTS and not hasattr(report, "_x") and "PYTEST_XDIST_WORKER" not in os.environ:
-        if report.when == "call" or report.outcome != "passed":
-            reason = next((text for name, text in report.sections if name == "reason"), "")
-            if report.skipped and isinstance(report.longrepr, tuple):
-                reason = str(report.longrepr[2])
-            row = {
-                "test": report.nodeid,
-                "outcome": report.outcome,
-                "seconds": report.duration,
-                "reason": reason,
-            }
-            with open(RESULTS, "a") as file:
-                file.write(json.dumps(row) + "\n")
+    if report.when != "call" and report.outcome == "passed":
+        return
+    reason = next((text for name, text in report.sections if name == "reason"), "")
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+    _write(report.nodeid, report.outcome, report.duration, reason)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if RESULTS and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        row = {
-            "test": report.nodeid,
-            "outcome": "uncollected",
-            "seconds": 0.0,
-            "reason": _last(str(report.longrepr)),
-        }
+    if report.failed:
+        _write(report.nodeid, "uncollected", 0.0, _last(str(report.longrepr)))
+
+
+def _write(test: str, outcome: str, seconds: float, reason: str) -> None:
+    if RESULTS and "PYTEST_XDIST_WORKER" not in os.environ:  # the workers' reports come to the controller
+        row = {"test": test, "outcome": outcome, "seconds": seconds, "reason": reason}
         with open(RESULTS, "a") as file:
             file.write(json.dumps(row) + "\n")
 
