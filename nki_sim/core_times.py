@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -10,6 +9,7 @@ from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import VirtualRegister
+from nki_sim import host
 from nki_sim.timing import Placed, Registers, Scoreboard, Timeline
 
 
@@ -61,9 +61,7 @@ def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None
         placements: where each core's on-chip tensors live; None takes all of them to be apart.
     """
     times = CoreTimes(as_target(programs[0].target), placements)
-    collecting = gc.isenabled()
-    gc.disable()  # nearly all that is allocated stays, and looking through it again and again costs a quarter
-    try:
+    with host.no_collection():
         walks = [_walk(p.body, {}, board) for p, board in zip(programs, times.boards, strict=True)]
         waiting = {core: next(walk, None) for core, walk in enumerate(walks)}
         while group := [
@@ -72,9 +70,6 @@ def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None
             times.meet(group)
             for core, _ in group:
                 waiting[core] = next(walks[core], None)
-    finally:
-        if collecting:
-            gc.enable()
     return times.finish()
 
 

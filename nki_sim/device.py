@@ -25,7 +25,7 @@ from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, Storage
-from nki_sim import blas
+from nki_sim import host
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import ZEROS, Placement
 from nki_sim.races import RaceDetector
@@ -121,7 +121,7 @@ def execute_all(
         for number, machine in enumerate(machines):
             machine.watch(detector.observer(number))
         called += (detector.meet,)
-    with blas.one_thread():
+    with host.one_thread(), host.no_collection():
         _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
     if watcher is not None:
         watcher.finish()
