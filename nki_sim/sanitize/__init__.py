@@ -12,6 +12,7 @@ from typing import Any
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.program import Program
+from nki_isa.target import as_target
 from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.memory import Array, Placement
@@ -123,7 +124,7 @@ class _Run:
         self.findings = Findings()
         self._checks, self._placements = checks, placements
         self.surveys = [Survey(program) for program in programs]
-        self._reads = Reads(self.findings, checks)
+        self._reads = Reads(self.findings, checks, as_target(programs[0].target))
         self._watches: list[Watch] = []
         self._numbers: list[Numbers] = []
         self._domains = Domains(self.findings)

@@ -212,7 +212,7 @@ def _transpose_mode(i: Any, target: Target) -> str | None:
 
 def _skip_without_indices(i: Any, target: Target) -> str | None:
     if i.oob_mode is enums.oob_mode.skip and not any(v.dynamic is not None for v in i.views()):
-        return "oob_mode is skip and src has no run-time index"
+        return "oob_mode is skip and no operand has a run-time index"
     return None
 
 
@@ -434,6 +434,12 @@ class dma_compute(DmaInstruction):
             "Every scale is 1.0.", _scale_values, "leave scales unset and scale on an engine", source=_COMPUTE
         ),
         value_in("unique_indices", (True,), source=_COMPUTE),
+        excludes(
+            "oob_mode skip needs a run-time index.",
+            _skip_without_indices,
+            "leave oob_mode unset",
+            source="nki/release-notes (0.4.0)",
+        ),
         *GATHERS,
         excludes(
             "An update by indices has two sources, one of which is dst.",

@@ -138,6 +138,7 @@ CASES = {
         ({"dst": 3 + 1j}, TRN2),
         ({"dst": t(region=PSUM)}, TRN2),
         ({"srcs": [t()] * 17}, TRN2),
+        ({"oob_mode": oob_mode.skip}, TRN2),
         ({"srcs": [t((64, 128))]}, TRN2),
         ({"reduce_op": "multiply"}, TRN2),
         ({"scales": (2.0, 1.0)}, TRN2),

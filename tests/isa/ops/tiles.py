@@ -73,6 +73,8 @@ def run(instruction, state=None, registers=None, check=TRN2):
         if field.role is not Role.write:
             if isinstance(value, NkiTensor):
                 value = array_of(value, memory)
+            elif isinstance(value, list):
+                value = [array_of(v, memory) for v in value]
             elif isinstance(value, VirtualRegister):
                 value = registers[value.index]
             inputs.append(value)
