@@ -117,7 +117,9 @@ def execute_all(
         watcher.start(machines)
     called, detector = tuple(meetings), None
     if races and len(programs) > 1:
-        detector = RaceDetector([m.memory for m in machines], [_shared(program) for program in programs])
+        written = {tensor.storage for program in programs for i in program.walk() for tensor in i.writes}
+        shared = [_shared(program) for program in programs]
+        detector = RaceDetector([m.memory for m in machines], shared, written)
         for number, machine in enumerate(machines):
             machine.watch(detector.observer(number))
         called += (detector.meet,)

@@ -17,7 +17,7 @@ that only ever got one value in between may be read by each of them, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
 
@@ -105,15 +105,19 @@ class RaceDetector:
     Args:
         memories: the memory of each core.
         shared: the storages of each core that are the same bytes, in the same order.
+        written: those of all cores that an instruction writes; nobody races over the others.
     """
 
-    def __init__(self, memories: Sequence[Memory], shared: Sequence[Sequence[Storage]]):
+    def __init__(
+        self, memories: Sequence[Memory], shared: Sequence[Sequence[Storage]], written: Collection[Storage]
+    ):
         self._memories = memories
         cores = range(len(memories))
         # clocks[a][b]: the last period of core b that core a has heard the end of, its own the present one
         self._clocks = [[1 if a == b else 0 for b in cores] for a in cores]
         self._accesses: list[_Access] = []
-        self._number = [{s: k for k, s in enumerate(storages)} for storages in shared]
+        changing = {k for storages in shared for k, s in enumerate(storages) if s in written}
+        self._number = [{s: k for k, s in enumerate(storages) if k in changing} for storages in shared]
         self._shadows: dict[tuple[int, int, bool], _Array] = {}
         self._agreed: dict[int, _Array] = {}  # bytes to which cores wrote the same, unordered
         self._overwritten: dict[int, _Overwritten] = {}
@@ -153,9 +157,9 @@ class RaceDetector:
     # --- accesses
 
     def _touch(self, core: int, instruction: Instruction, tensor: NkiTensor, *, writes: bool) -> None:
-        if tensor.storage.region is not MemoryRegion.shared_hbm:
+        number = self._number[core].get(tensor.storage)
+        if number is None:
             return
-        number = self._number[core][tensor.storage]
         access = _Access(core, self._clocks[core][core], instruction, tensor)
         layout = self._layout(core, tensor)
         for other in range(len(self._memories)):
