@@ -1,0 +1,52 @@
+"""The placement benchmark, on its kernels that take no time: within 5 % of what is live at once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import placement  # noqa: I001  (a folder of scripts, on the path from here on)
+import timing_kernels
+from nki_isa.diagnostics import NkiMemoryError
+from nki_isa.target import TRN2
+from nki_sim.place import place
+
+EXAMPLES = sorted(path for path in placement.EXAMPLES.glob("*.py") if path.stem != "broken")
+
+
+def near(program):
+    live, fits = placement.smallest_sbuf(program)
+    banks, used = placement.smallest_psum(program)
+    return live <= fits <= placement.GOAL * live and used == banks
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_fit_in_little_more_than_what_is_live(path):
+    programs = placement.launched(path)
+    assert programs and all(map(near, programs))
+
+
+def test_the_kernel_library_fits_in_little_more_than_what_is_live():
+    assert all(near(program) for _, program in placement.library())
+
+
+def test_tiles_of_published_matmuls_are_counted_once():
+    """Bytes per partition by hand, fp32 [k, m].T x [k, n]: what a turn of the outer loops loads, and a result.
+
+    Two column blocks of 128 and two of 512 with all of k, and the tile on its way out; or, with k in blocks,
+    the sums of a column block, the block of the moving and that of the stationary matrix.
+    """
+    k, m, n, item = 1024, 2048, 2048, 4
+    free = place(timing_kernels.matmul("trn2", "float32", "blocked free", k, m, n), TRN2).sbuf
+    assert free.peak == k // 128 * (2 * 128 + 2 * 512) * item + 512 * item
+    blocked = place(timing_kernels.matmul("trn2", "float32", "blocked", k, m, n), TRN2).sbuf
+    assert blocked.peak == (m // 128 * 1024 + 8 * 1024 + 8 * 2048) * item
+
+
+@pytest.mark.parametrize(("version", "needed"), [("blocked free", "322 KiB"), ("blocked", "224 KiB")])
+def test_the_tutorials_fp32_matmuls_need_more_than_there_is(version, needed):
+    program = timing_kernels.matmul("trn2", "float32", version)
+    with pytest.raises(NkiMemoryError, match=f"{needed} per partition are live at once, 208 KiB"):
+        place(program, TRN2)
