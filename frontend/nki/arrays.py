@@ -37,6 +37,19 @@ def is_jax(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.Array)
 
 
+def traced_by(inputs: Sequence[Any]) -> str | None:
+    """``"torch"`` or ``"jax"`` if one of `inputs` stands for an array whose data is not there yet."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    for value in inputs:
+        if torch is not None and isinstance(value, torch.Tensor):
+            plain = type(value) is torch.Tensor or type(value) is torch.nn.Parameter
+            if not plain or value.device.type == "meta":
+                return "torch"
+        elif jax is not None and isinstance(value, jax.core.Tracer):
+            return "jax"
+    return None
+
+
 def is_array(value: Any) -> bool:
     """True for numpy arrays, torch tensors, JAX arrays, and other objects that become a numpy array."""
     return isinstance(value, np.ndarray) or (hasattr(value, "__array__") and hasattr(value, "shape"))

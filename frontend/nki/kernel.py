@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
+import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, overload
@@ -24,6 +26,11 @@ def signature_of(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
+#: Kernels by number: a graph of torch holds the number of a kernel it calls, not the kernel.
+KERNELS: weakref.WeakValueDictionary[int, Kernel] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
 class Kernel:
     """A function compiled for the NeuronCore when it is called with arrays.
 
@@ -35,6 +42,7 @@ class Kernel:
         function: the function as the user wrote it.
         grid: number of SPMD programs.
         schedule: dependencies between its named instructions.
+        number: its key in :data:`KERNELS`.
     """
 
     def __init__(self, function: FunctionType, grid: int = 1, schedule: Schedule = ()):
@@ -42,6 +50,8 @@ class Kernel:
         self.grid = grid
         self.schedule = schedule
         functools.update_wrapper(self, function)
+        self.number = next(_numbers)
+        KERNELS[self.number] = self
 
     def __getitem__(self, grid: Any) -> Kernel:
         """The same kernel launched with `grid` programs: an int, or a tuple of one."""
@@ -72,6 +82,11 @@ class Kernel:
         return Kernel(self.function, self.grid, read_schedule(edges, place))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.compiler.is_compiling():  # torch.compile reads this method
+            from nki.torch_op import call_in_graph
+
+            return call_in_graph(self.number, args, kwargs)
         from nki import runtime  # the machine is loaded when a kernel first runs
 
         if recorder.is_recording():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -159,9 +159,32 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             help=f"launch it with {kernel.function.__name__}[{target.logical_cores}](...)",
         )
     prepared, inputs = _prepare(kernel, args, kwargs, target)
-    first = prepared.specialized[0]
+    run = partial(_run, kernel.function.__name__, prepared, target)
+    traced = arrays.traced_by(inputs)
+    if traced == "torch":
+        from nki import torch_op
+
+        outputs = torch_op.launch(prepared, inputs, run)
+    elif traced == "jax":
+        from nki import jax_callback
+
+        _check_writable(kernel.function.__name__, prepared, inputs)
+        outputs = jax_callback.launch(prepared, inputs, run)
+    else:
+        outputs = run(inputs)
+    return _rebuild(prepared.specialized[0].result, outputs)
+
+
+def _check_writable(name: str, prepared: Prepared, inputs: list[Any]) -> None:
     for position in prepared.written:
-        arrays.check_writable(kernel.function.__name__, first.program.inputs[position].name, inputs[position])
+        arrays.check_writable(name, prepared.programs[0].inputs[position].name, inputs[position])
+
+
+def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> list[Any]:
+    """Run a prepared kernel on its arrays: what it returns, in the order of the Program's outputs."""
+    options = _session.options
+    first = prepared.specialized[0]
+    _check_writable(name, prepared, inputs)
     found: list[Diagnostic] = []
     timelines: list[Timeline] = []
     if options.data:
@@ -174,10 +197,10 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             timelines = simulate_all(prepared.programs, prepared.placements)
         outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in first.program.outputs]
     if _session.keep:
-        timed: list[Timeline | None] = [*timelines] or [None] * kernel.grid
+        timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
-        _session.launches.append(Launch(kernel.function.__name__, cores, (*first.diagnostics, *found)))
-    return _rebuild(first.result, arrays.like(inputs, outputs))
+        _session.launches.append(Launch(name, cores, (*first.diagnostics, *found)))
+    return arrays.like(inputs, outputs)
 
 
 def _prepare(
@@ -198,8 +221,9 @@ def _prepare(
         specialize_call(kernel, args, kwargs, target=target, profile=profile, program_id=core)
         for core in range(kernel.grid)
     ]
-    prepared = Prepared(specialized, [place(one.program, target) for one in specialized])
     found = specialized[0].inputs
+    placements = [place(one.program, target) for one in specialized]
+    prepared = Prepared([replace(one, inputs=[]) for one in specialized], placements)  # holds no arrays
     if key is not None and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
         _cache.put(key, prepared)
     return prepared, found
