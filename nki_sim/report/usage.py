@@ -103,13 +103,13 @@ class Uses:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Tensors of one line that hold bytes at the peak, and what the peak would be without them.
+    """Tensors of one line that hold bytes at the peak, and what the peak would be without that line's.
 
     Attributes:
-        holders: the tensors, live at the peak.
+        holders: the tensors live at the peak.
         together: bytes per partition they hold.
-        without: bytes the peak would drop by if they were gone.
-        halved: bytes it would drop by if each were half as large.
+        without: bytes the peak would drop by if the line allocated nothing.
+        halved: bytes it would drop by if each of its tensors were half as large.
         advice: what to do, in a sentence.
     """
 
@@ -122,18 +122,16 @@ class Saving:
 
 def savings(used: Utilisation, uses: Uses) -> list[Saving]:
     """The heaviest lines at the peak, those that lower it most first."""
-    at, positions = used.peak_at, len(used.usage)
-    live = used.live
+    at, live = used.peak_at, used.live
+    lines = {h.storage.index: group for group in by_line(live) for h in group}
     found = []
     for group in by_line(used.held_at(at))[:_CANDIDATES]:
-        mine = {h.storage.index for h in group}
-        rest = usage_of([h for h in live if h.storage.index not in mine], positions)
+        line = {h.storage.index for h in lines[group[0].storage.index]}  # those of other turns of a loop too
+        rest = usage_of([h for h in live if h.storage.index not in line], len(used.usage))
         without = used.peak - int(rest.max(initial=0))
         halved = used.peak - int(((used.usage + rest + 1) // 2).max(initial=0))
         together = sum(h.storage.row_bytes for h in group)
-        advice = (
-            _advice(group, used, uses) if without else "another moment is as full: this alone saves nothing"
-        )
+        advice = _advice(group, used, uses) if without else _NO_GAIN
         found.append(Saving(tuple(group), together, without, halved, advice))
     return sorted(found, key=lambda s: (-s.without, -s.together, s.holders[0].storage.index))
 

@@ -30,7 +30,8 @@ function memory(parent, data) {
     context.textAlign = "right";
     if (data.bank && view.high - view.low > 2 * data.bank) {
       for (let bank = Math.floor(view.low / data.bank); bank * data.bank < view.high; bank++) {
-        context.fillText("bank " + bank, view.left - 8, view.y((bank + 0.5) * data.bank));
+        const y = view.y((bank + 0.5) * data.bank);
+        if (y > view.top + 4 && y < bottom - 4) context.fillText("bank " + bank, view.left - 8, y);
         grid(context, view, bank * data.bank);
       }
     } else {
