@@ -136,6 +136,21 @@ def _gather_memory(i: Any, target: Target) -> str | None:
     return None
 
 
+def _columns(i: Any, target: Target) -> str | None:
+    for view in i.views():
+        index = view.dynamic.index if is_gathered(view) and view.dynamic is not None else None
+        if isinstance(index, NkiTensor) and index.size != index.shape[0]:
+            return f"the indices of {view.name} are {list(index.shape)}, they must be one column"
+    return None
+
+
+INDEX_COLUMN = Constraint(
+    "NKI-V103",
+    "Indices are one column: only a transpose takes several.",
+    _columns,
+    "gather with one DMA for each column of indices",
+    _COPY,
+)
 PRIORITY = attribute_rule(
     "priority is 0 to 3, from NeuronCore-v4 on.", _priority, "leave priority unset", source=_COPY
 )

@@ -202,6 +202,11 @@ class Collector:
         return [d for d in self.diagnostics if d.severity is Severity.error]
 
     def raise_errors(self) -> None:
-        """Raise one :class:`NkiError` with all diagnostics if any of them is an error."""
-        if self.errors:
-            raise NkiError(self.diagnostics)
+        """Raise all diagnostics at once if any of them is an error.
+
+        The exception is of the class the errors share, :class:`NkiValidationError` for one, else
+        :class:`NkiError`.
+        """
+        classes = {_CLASSES.get(d.category, NkiError) for d in self.errors}
+        if classes:
+            raise (classes.pop() if len(classes) == 1 else NkiError)(self.diagnostics)

@@ -74,8 +74,8 @@ _INDIRECTIONS = {
         "an index per position of dimension 0",
         0,
         False,
-        "SBUF integers of shape (P, 1)",
-        lambda tensor, index: index.size == index.shape[0],
+        "SBUF integers of shape (P, 1), or (128, N) for dma_transpose",
+        lambda tensor, index: index.size == index.shape[0] or index.ndim == 2,
         "gather from HBM, or use nisa.nc_n_gather or t.indirect on chip",
     ),
     "indirect": _Indirection(

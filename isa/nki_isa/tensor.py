@@ -255,6 +255,12 @@ class NkiTensor(StridedView):
         """
         self._check_dim(dim)
         dynamic = dynamic_offset(self, "vector", vector_offset, self.strides[0], self.shape[0])
+        if vector_offset.size != vector_offset.shape[0]:
+            raise error(
+                "NKI-V026",
+                f"vector_select of {self} gets {vector_offset}, which has more than one column",
+                help="pass SBUF integers of shape (P, 1)",
+            )
         if dim != 0 or max(self.strides) > self.strides[0]:
             raise error(
                 "NKI-V027",
@@ -343,7 +349,8 @@ class NkiTensor(StridedView):
             offset: elements of `dtype` from the start of the storage; this view's own by default. (The
                 Language Guide and the deep dive say so; the API page says added to the view's offset.)
             scalar_offset: one runtime index: a register, or an SBUF tensor of one integer.
-            vector_offset: an index per position of dimension 0: SBUF integers of shape ``(P, 1)``. The
+            vector_offset: an index per position of dimension 0: SBUF integers of shape ``(P, 1)``, for
+                dma_transpose also ``(128, N)``, which it takes column by column. The
                 stride of the first pair is then not used.
             indirect_dim: the dimension of this view that the index counts in.
             dtype: how to read the bytes; as this view by default.
@@ -473,9 +480,9 @@ class NkiTensor(StridedView):
                 help="reshape the tensor so that the indexed dimension comes first, and use indirect_dim=0",
             )
         dynamic = dynamic_offset(self, "vector", vector, stride, limit)
-        if vector.shape[0] < count:
+        if vector.size < count:
             raise error(
-                "NKI-V026", f"{vector!r} holds {vector.shape[0]} indices; the pattern takes {count} of them"
+                "NKI-V026", f"{vector!r} holds {vector.size} indices; the pattern takes {count} of them"
             )
         return dynamic
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nki.language.creation import constant_of
 from nki.language.emitting import activation, emit, require_tile, tensor_scalar, tensor_tensor, tile_like
 from nki.language.movement import broadcast_to, retyped
 from nki.language.reductions import reduce_tile, reduced_size
@@ -105,7 +106,10 @@ def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     kind = as_dtype(typed.dtype if dtype is None else dtype)
     predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8")
     result = tile_like(condition, kind)
-    emit("tensor_copy" if isinstance(y, NkiTensor) else "memset", result, y)
+    if isinstance(y, NkiTensor):
+        emit("tensor_copy", result, y)
+    else:
+        emit("memset", result, constant_of(y, kind))
     emit("tensor_copy_predicated", result, retyped(x, kind) if isinstance(x, NkiTensor) else x, predicate)
     return result
 

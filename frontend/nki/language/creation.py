@@ -111,11 +111,17 @@ def _address(address: Any, region: MemoryRegion) -> tuple[int, int] | None:
     return pair[0], pair[1]
 
 
+def constant_of(value: float, dtype: DType) -> float:
+    """`value` as a memset takes it: an int for an integer data type, where it is one."""
+    whole = dtype.kind in ("int", "uint") and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
+
+
 def full(shape: Sequence[int], fill_value: float, dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
     """A new tensor with every element set to `fill_value` (a memset for on-chip tensors)."""
     tensor = ndarray(shape, dtype, buffer, name)
     if tensor.buffer.on_chip:
-        current().emit(REGISTRY["memset"](tensor, fill_value))
+        current().emit(REGISTRY["memset"](tensor, constant_of(fill_value, tensor.dtype)))
         return tensor
     constant = cast_values(np.full(tensor.shape, fill_value, np.float32), tensor.dtype)
     current().emit(REGISTRY["dma_copy"](tensor, shared_constant(constant, tensor.dtype)))

@@ -34,6 +34,7 @@ from nki_isa.descriptors import (
     GATHERS,
     HARDWARE_DGE,
     HBM,
+    INDEX_COLUMN,
     PRIORITY,
     DmaInstruction,
     by_row,
@@ -153,6 +154,7 @@ class dma_copy(DmaInstruction):
         PRIORITY,
         HARDWARE_DGE,
         *GATHERS,
+        INDEX_COLUMN,
         GATHER_MODE,
         excludes(
             "engine says who triggers hardware DGE: sync or scalar.",
@@ -441,6 +443,7 @@ class dma_compute(DmaInstruction):
             source="nki/release-notes (0.4.0)",
         ),
         *GATHERS,
+        INDEX_COLUMN,
         excludes(
             "An update by indices has two sources, one of which is dst.",
             _read_modify_write,

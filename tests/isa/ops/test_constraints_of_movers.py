@@ -20,9 +20,9 @@ def t(shape=SQUARE, dtype="bfloat16", region=SBUF, address=None):
     return tensor(*shape, dtype=dtype, region=region, address=address)
 
 
-def gathered(of, count=128, dtype="uint32"):
+def gathered(of, count=128, dtype="uint32", columns=1):
     """Rows of `of` that run-time indices select."""
-    index = tensor(count, 1, dtype=dtype)
+    index = tensor(count // columns, columns, dtype=dtype)
     dynamic = DynamicOffset("vector", index, of.strides[0], 0, of.shape[0])
     return NkiTensor((count, *of.shape[1:]), (0, *of.strides[1:]), of.offset, of.dtype, of.storage, dynamic)
 
@@ -113,6 +113,7 @@ CASES = {
         ({"src": gathered(t(region=HBM))}, TRN1),
         ({"src": gathered(t())}, TRN2),
         ({"src": gathered(t(region=HBM)), "dge_mode": dge_mode.hwdge}, TRN2),
+        ({"src": gathered(t(region=HBM), columns=2)}, TRN2),
         ({"engine": Engine.sync}, TRN2),
         ({"src": indirect(t())}, TRN2),
     ],
@@ -145,6 +146,7 @@ CASES = {
         ({"unique_indices": False}, TRN2),
         ({"srcs": [gathered(t(region=HBM)), t()]}, TRN1),
         ({"srcs": [gathered(t()), t()]}, TRN2),
+        ({"srcs": [gathered(t(region=HBM), columns=2), t()]}, TRN2),
         ({"srcs": [gathered(t(region=HBM)), t()]}, TRN2),
         ({"srcs": [shifted(t(region=HBM)), t()]}, TRN2),
         ({"srcs": [indirect(t()), t()]}, TRN2),
