@@ -15,7 +15,7 @@ test: $(VENV)/dev lint
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m slow
 
-# Needs NKI_SDK, a checkout of github.com/aws-neuron/aws-neuron-sdk.
+# Needs NKI_SDK (a checkout of aws-neuron-sdk) and KLR (of leanprover/KLR); skips what has no checkout.
 test-upstream: $(VENV)/dev
 	$(BIN)/pytest -m upstream -rs tests/upstream
 

@@ -48,7 +48,13 @@ _FOOT = """\
 - **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
 - **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent
   value is None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here
-  they do.
+  they do. In Python views of a dict are no lists, and an empty dict is false.
+- **Reflected comparisons.** KLR calls `__req__` and its like; Python has no such methods. Not called.
+- **Run-time offsets along partitions.** KLR takes `scalar_offset` on dimension 0 of an SBUF tensor; the API
+  page excludes it for on-chip tensors. Refused.
+
+Run on KLR's own test kernels the strict profile agrees with 95 of 109; the others are the points above and
+two kernels that pytest takes for tests. `tests/upstream/test_formal_front_end.py` lists them one by one.
 """
 
 
