@@ -58,7 +58,11 @@ def capacities(placement: Placement) -> list[tuple[str, str, str]]:
         remark = f"{share} of {words.size(used.capacity)} per partition, at instruction {used.peak_at}"
         found.append((f"{name} peak", words.size(used.peak), remark if used.peak else ""))
         pieces = [size for _, size in used.free_pieces(used.peak_at)]
-        cut = f"in {words.counted(len(pieces), 'piece')}, the largest {words.size(max(pieces, default=0))}"
+        cut = (
+            f"in {len(pieces)} pieces, the largest {words.size(max(pieces))}"
+            if len(pieces) > 1
+            else "in one piece"
+        )
         found.append((f"{name} free then", words.size(sum(pieces)), cut))
         if used.bank:
             most = int(used.bank_usage().max(initial=0))

@@ -80,6 +80,7 @@ def _core(core: Core, number: int, cores: int) -> dict[str, Any]:
     uses = Uses(program)
     return {
         "kernel": program.name,
+        "core": facts.which(number, cores),
         "title": f"{program.name}{facts.signature(program)} on {program.target}{facts.which(number, cores)}",
         "totals": facts.totals(profile, placement) if profile else facts.capacities(placement),
         "engines": facts.engines(profile) if profile else [],

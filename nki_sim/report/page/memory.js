@@ -25,7 +25,7 @@ function memory(parent, data) {
 
   function draw(context, view) {
     const bottom = view.top + view.height;
-    axisBelow(context, view, "instruction, in program order", number);
+    axisBelow(context, view, "instruction, in program order", number, true);
     context.fillStyle = css("--dim");
     context.textAlign = "right";
     if (data.bank && view.high - view.low > 2 * data.bank) {

@@ -61,7 +61,7 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 if (launches.length > 1) {
   launches.forEach((launch, k) => {
-    const button = add(nav, "button", `${k + 1}. ${launch.kernel}`);
+    const button = add(nav, "button", `${k + 1}. ${launch.kernel}${launch.core}`);
     button.type = "button";
     button.title = launch.title;
     button.addEventListener("click", () => show(k));

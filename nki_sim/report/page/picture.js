@@ -230,8 +230,9 @@ function picture(parent, options) {
 }
 
 /* Ticks and labels of the horizontal axis below the plot. */
-function axisBelow(context, view, name, spell) {
-  const found = ticks(view.from, view.to, view.width / 110);
+function axisBelow(context, view, name, spell, whole = false) {
+  const count = view.width / 110, most = whole ? Math.max(1, view.to - view.from) : Infinity;
+  const found = ticks(view.from, view.to, Math.min(count, most));
   context.textAlign = "center";
   for (const value of found.values) {
     const x = Math.round(view.x(value));
