@@ -77,7 +77,7 @@ def test_an_overflow_names_what_is_needed_and_available_and_why(target):
 
 
 def test_the_tensor_that_tipped_it_is_the_first_beyond_what_is_available():
-    """64 KiB of weights and tiles of 32 KiB: on trn1 (176 KiB) the fourth is too many, on trn2 (208) the fifth."""
+    """64 KiB of weights and tiles of 32 KiB: the fourth is too many for 176 KiB (trn1), the fifth for 208."""
     for target, name in ((TRN1, "tile3"), (TRN2, "tile4")):
         (note,) = [note for note in refused(keeps_everything, target).notes if "tipped it" in note]
         assert note.startswith(f"{name} float32[128, 8192]")
