@@ -145,6 +145,7 @@ class Instruction:
         is_free: True if it takes no time and no engine, so that timelines leave it out.
         namespace: the module of the API that has it as a function.
         synchronises: True if it waits for another core; the device runs it, not `compute`.
+        padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
 
     Methods a subclass gives:
         compute: numpy arrays in (one per operand that is read, in field order; a
@@ -164,6 +165,7 @@ class Instruction:
     is_free: ClassVar[bool] = False
     namespace: ClassVar[str] = "nki.isa"
     synchronises: ClassVar[bool] = False
+    padded: ClassVar[frozenset[str]] = frozenset()
     fields: ClassVar[dict[str, Field]] = {}
     opcode: ClassVar[str] = ""
     signature: ClassVar[inspect.Signature]

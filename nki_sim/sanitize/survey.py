@@ -49,8 +49,7 @@ class Survey:
                 self._walk(node.body, True)
                 continue
             position = self.order[node] = len(self.order)
-            touched: Touches = ([], []) if isinstance(node, core_barrier) else (node.reads, node.writes)
-            reads, writes = self.touches[node] = touched
+            reads, writes = self.touches[node] = _touched(node)
             for tensor in reads:
                 index = tensor.storage.index
                 self.readers[index] = node
@@ -66,3 +65,11 @@ class Survey:
             self.first[index] = position
         self.last[index] = position
         self._ending[index] = None if looping else node
+
+
+def _touched(instruction: Instruction) -> Touches:
+    """What an instruction reads and writes: a barrier nothing, and padding that a layout keeps is not read."""
+    if isinstance(instruction, core_barrier):
+        return [], []
+    kept = [instruction.__dict__[name] for name in instruction.padded]
+    return [t for t in instruction.reads if not any(t is k for k in kept)], instruction.writes

@@ -319,3 +319,25 @@ def test_out_of_bounds_comes_with_the_rest():
 
     assert sorted(d.code for d in found(kernel, X)) == ["NKI-H001", "NKI-H002"]
     assert all(d.severity is Severity.error for d in found(kernel, X))
+
+
+def test_padding_of_a_scale_tile_need_not_be_written(monkeypatch):
+    """quantize_mx writes four scales per quadrant; the other partitions are padding of the layout."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    @nki.jit
+    def scales_of(x):
+        source = nl.ndarray((32, 64), dtype=nl.bfloat16, buffer=nl.sbuf)
+        data = nl.ndarray((32, 16), dtype=nl.float8_e4m3fn_x4, buffer=nl.sbuf)
+        scales = nl.ndarray((32, 16), dtype=nl.uint8, buffer=nl.sbuf)
+        out = nl.ndarray((4, 16), dtype=nl.uint8, buffer=nl.shared_hbm)
+        packed = nl.ndarray((32, 16), dtype=nl.float8_e4m3fn_x4, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=source, src=x)
+        nisa.quantize_mx(dst=data, src=source, dst_scale=scales)
+        nisa.dma_copy(dst=out, src=scales[0:4, :])
+        nisa.dma_copy(dst=packed, src=data)
+        return out, packed
+
+    with runtime.session() as ran:
+        scales_of(np.ones((32, 64), np.float32).astype("bfloat16"))
+    assert not [d for d in ran.launches[0].diagnostics if d.code == "NKI-H002"]

@@ -97,6 +97,7 @@ class quantize_mx(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     since = 4
     source = f"{STUB} (quantize_mx)"
+    padded = frozenset({"dst_scale"})
     dst: NkiTensor = write()
     src: NkiTensor = read()
     dst_scale: NkiTensor = write()

@@ -9,7 +9,7 @@ import numpy as np
 
 import nki
 from nki import runtime
-from tests.upstream.library.packed_dtypes import pack, unpack
+from tests.upstream.library.packed_dtypes import PACKED, pack, unpack
 
 
 class Simulation:
@@ -30,15 +30,17 @@ class Simulation:
         return launch
 
 
-class PackedArgument:
-    """A packed array as a kernel's argument: its own shape and dtype, its bytes as unsigned words."""
+class _Words(np.ndarray):
+    """The unsigned words of a packed array, under the packed dtype's name."""
 
-    def __init__(self, array: np.ndarray):
-        self.shape, self.dtype = array.shape, str(array.dtype)
-        self._words = unpack(array)
+    name: str
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self._words
+    @property
+    def dtype(self) -> Any:
+        return self.name
+
+
+_PACKED = {name: type(name, (_Words,), {"name": name}) for name in PACKED}
 
 
 def copy_argument(value: Any) -> Any:
@@ -46,7 +48,7 @@ def copy_argument(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     copied = np.array(value, order="C")
-    return PackedArgument(copied) if copied.dtype.names else copied
+    return unpack(copied).view(_PACKED[str(copied.dtype)]) if copied.dtype.names else copied
 
 
 def _arrays(returned: Any) -> list[np.ndarray]:
