@@ -68,7 +68,7 @@ class Survey:
 
 
 def _touched(instruction: Instruction) -> Touches:
-    """What an instruction reads and writes: a barrier nothing, and padding that a layout keeps is not read."""
+    """What an instruction reads and writes; nothing for a barrier; kept padding of a layout is not read."""
     if isinstance(instruction, core_barrier):
         return [], []
     kept = [instruction.__dict__[name] for name in instruction.padded]

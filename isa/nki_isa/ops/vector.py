@@ -117,7 +117,9 @@ def _packed_zero(instruction: Any, target: Any) -> str | None:
 
 def _integer_value(instruction: Any, target: Any) -> str | None:
     dst, value = instruction.__dict__["dst"], instruction.__dict__["value"]
-    if isinstance(dst, NkiTensor) and dst.dtype.kind in ("int", "uint") and isinstance(value, _FLOATS):
+    if not isinstance(dst, NkiTensor) or dst.dtype.kind not in ("int", "uint"):
+        return None
+    if isinstance(value, _FLOATS) and not float(value).is_integer():
         return f"value is {value!r} and dst is {dst.dtype}, it must be an int"
     return None
 
@@ -126,7 +128,8 @@ def _integer_value(instruction: Any, target: Any) -> str | None:
 class memset(ComputeInstruction):
     """Fill `dst` with a compile-time number, converted to its data type.
 
-    Integer data types take an int, packed ones 0 only.
+    Integer data types take a whole number, packed ones 0 only. (The release notes of NKI 0.3.0 ask for an
+    int; the kernel library of that release sets uint32 tiles to 0.0.)
     Errors: NKI-V101, V102, V104, V106, V110, V111, V112, V115.
     Source: SDK page nki.isa.memset.
     """
@@ -140,9 +143,9 @@ class memset(ComputeInstruction):
         *tile("dst", packed=True),
         attribute_rule("value is a number.", _is_number, "pass a Python number"),
         attribute_rule(
-            "An integer data type is set to an int.",
+            "An integer data type is set to a whole number.",
             _integer_value,
-            "write the number without a point, such as value=2",
+            "write an int, such as value=2",
             source="nki/release-notes (0.3.0, breaking changes)",
         ),
         attribute_rule(

@@ -138,6 +138,10 @@ def test_elements_read_again_count_once():
     assert not broken_by("tensor_tensor", {"dst": rows, "data1": rows, "data2": mean}, TRN2)
 
 
+def test_an_integer_tile_is_set_to_a_whole_number():
+    assert not broken_by("memset", {"dst": t(dtype="uint32"), "value": 0.0}, TRN2)
+
+
 def test_a_partition_cannot_be_broadcast():
     row = view(tensor(1, 16), (64, 16), (0, 1))
     found = broken_by("tensor_copy", {"src": row}, TRN2)
