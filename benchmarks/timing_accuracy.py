@@ -27,9 +27,9 @@ from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.dtypes import as_dtype
 from nki_isa.program import Program
 from nki_isa.target import as_target
+from nki_sim.core_times import simulate
 from nki_sim.place import place
 from nki_sim.profile import Profile
-from nki_sim.core_times import simulate
 from nki_sim.timing import Timeline
 
 Emit = Callable[[Stream], None]

@@ -159,7 +159,7 @@ class Machine:
         self._plans = None
 
     def run(self) -> Iterator[Instruction]:
-        """Run the Program; yields each instruction that waits for other cores, for the device to carry out."""
+        """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
         yield from self._run(self._plans)

@@ -66,7 +66,8 @@ def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) 
     elif isinstance(value, Kernel):
         parts.append(value.function)
     elif arrays.is_array(value):
-        parts += (kind, tuple([int(n) for n in value.shape]), str(value.dtype), str(getattr(value, "device", "")))
+        shape = tuple([int(n) for n in value.shape])
+        parts += (kind, shape, str(value.dtype), str(getattr(value, "device", "")))
         inputs.append(value)
     elif kind in (list, tuple, dict):
         _container(value, kind, parts, inputs, seen)

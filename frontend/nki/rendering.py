@@ -183,7 +183,7 @@ def _remarks(diagnostic: Diagnostic, width: int) -> Iterator[Line]:
 
 
 def _is_said(fix: str, help: str) -> bool:
-    """True where the help is to write the fix, or its beginning: ``write nl.float32``, ``write operand0=``."""
+    """True where the help is to write the fix or its beginning: ``write nl.float32``, ``write operand0=``."""
     return help.startswith("write ") and fix.startswith(help.removeprefix("write "))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -276,9 +277,9 @@ class Instruction:
                 if value.dynamic is not None and isinstance(value.dynamic.index, NkiTensor):
                     found.append(value.dynamic.index)
         for tensor in list(found):
-            if tensor.dynamic is not None and isinstance(tensor.dynamic.index, NkiTensor):
-                if tensor.dynamic.index not in found:
-                    found.append(tensor.dynamic.index)
+            index = tensor.dynamic.index if tensor.dynamic is not None else None
+            if isinstance(index, NkiTensor) and index not in found:
+                found.append(index)
         return found
 
     def destination(self, tensor: NkiTensor) -> NkiTensor:
@@ -300,17 +301,19 @@ class Instruction:
         found: list[VirtualRegister] = []
         for field, value in self.operands():
             for v in value if field.role is Role.reads else (value,):
-                if isinstance(v, VirtualRegister) and field.role is not Role.register_write:
+                if isinstance(v, NkiTensor):
+                    v = v.dynamic.index if v.dynamic is not None else None
+                elif field.role is Role.register_write:
+                    continue
+                if isinstance(v, VirtualRegister):
                     found.append(v)
-                elif isinstance(v, NkiTensor) and v.dynamic is not None:
-                    if isinstance(v.dynamic.index, VirtualRegister):
-                        found.append(v.dynamic.index)
         return found
 
     @property
     def registers_written(self) -> list[VirtualRegister]:
         """Every register it writes."""
-        return [v for f, v in self.operands() if f.role is Role.register_write and isinstance(v, VirtualRegister)]
+        written = (value for field, value in self.operands() if field.role is Role.register_write)
+        return [value for value in written if isinstance(value, VirtualRegister)]
 
     # --- what a subclass gives
 
@@ -342,7 +345,7 @@ def instruction(cls: type[I]) -> type[I]:
         fields["name"] = Field(Role.attribute, None, str, "name")
     cls.fields = fields
     cls.opcode = cls.__name__
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    cls.signature = inspect.Signature([inspect.Parameter(n, kind, default=f.default) for n, f in fields.items()])
+    parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    cls.signature = inspect.Signature([parameter(n, default=f.default) for n, f in fields.items()])
     REGISTRY[cls.opcode] = cls
     return cls

@@ -188,7 +188,7 @@ class Scope:
     def held(self, used: Utilisation) -> tuple[int, int]:
         """Bytes per partition its tensors hold at the peak of the memory, and the most they hold at once."""
         usage = usage_of(self.holders, len(used.usage))
-        return int(usage[used.peak_at]), int(usage.max(initial=0))
+        return int(usage[used.peak_at]) if len(usage) else 0, int(usage.max(initial=0))
 
     def report(self, used: Utilisation) -> dict[str, Any]:
         """Plain values of the tree."""

@@ -21,8 +21,8 @@ pytestmark = [
     pytest.mark.skipif(not KLR, reason="set KLR to a checkout of leanprover/KLR"),
 ]
 
-_LISTS = "the guide says lists work as in Python; there they do not return a default or ignore what is missing"
-_DICTS = "the guide says dictionaries are like Python's; there views are no lists and a missing key is an error"
+_LISTS = "the guide says lists work as in Python; there they give no default and ignore nothing missing"
+_DICTS = "the guide says dicts are like Python's; there views are no lists and a missing key is an error"
 DISAGREEMENTS = {
     "test_class::test_succeed[overload2]": "__req__ and its like are no methods of Python",
     "test_dict::test_succeed[expr_dict]": "it asserts an empty dict, which is false in Python",
@@ -37,7 +37,7 @@ DISAGREEMENTS = {
     "test_list::test_succeed[expr_list]": "the suite calls it without its parameter",
     "test_dyn_ap::test_dynamic_ap": "a kernel that pytest collects as a test, and calls outside of one",
     "test_dyn_ap::test_dyn_ap_fail": "a kernel that pytest collects as a test, and calls outside of one",
-    "test_dyn_ap::test_succeed[test_dynamic_ap]": "it offsets the partitions at run time, which the API page excludes",
+    "test_dyn_ap::test_succeed[test_dynamic_ap]": "it offsets partitions at run time, against the API page",
 }
 
 

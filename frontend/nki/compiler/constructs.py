@@ -409,8 +409,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
         _is(True),
     ),
     Construct(
-        "is", "`is` between values", Verdict.used, f"nkilib; {_M23} refuses it", (tree.Compare,), "x = y is z",
-        _is(False), "identity of objects has no meaning in a compiled kernel", "write == or !=",
+        "is", "`is` between values", Verdict.used, f"nkilib; {_M23} refuses it", (tree.Compare,),
+        "x = y is z", _is(False), "identity of objects has no meaning in a compiled kernel", "write == or !=",
     ),
     Construct("attribute", "attribute", _D, _BOTH, (tree.Attribute,), "x = y.shape", _always),
     Construct("subscript", "index and slice", _D, _BOTH, (tree.Subscript,), "x = y[0:4, ::2]", _always),

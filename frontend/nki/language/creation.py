@@ -47,7 +47,8 @@ def _dtype(dtype: Any) -> DType:
     try:
         return as_dtype(dtype)
     except TypeError as problem:
-        raise error("NKI-V121", str(problem), help="use a dtype of nki.language, such as nl.bfloat16") from None
+        help = "use a dtype of nki.language, such as nl.bfloat16"
+        raise error("NKI-V121", str(problem), help=help) from None
 
 
 def _region(buffer: Any) -> MemoryRegion:
@@ -84,7 +85,8 @@ def _sizes(shape: Any, region: MemoryRegion) -> tuple[int, ...]:
     if region.on_chip and len(sizes) < 2:
         raise error(
             "NKI-V120",
-            f"shape {sizes} has {len(sizes)} dimension in {region.value}, which needs a partition and a free dimension",
+            f"shape {sizes} has {len(sizes)} dimension in {region.value}, "
+            "which needs a partition and a free dimension",
             help=f"write shape ({sizes[0] if sizes else 1}, 1)",
         )
     if region.on_chip and sizes[0] > 128:
@@ -117,7 +119,9 @@ def constant_of(value: float, dtype: DType) -> float:
     return int(value) if whole else value
 
 
-def full(shape: Sequence[int], fill_value: float, dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def full(
+    shape: Sequence[int], fill_value: float, dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = ""
+) -> NkiTensor:
     """A new tensor with every element set to `fill_value` (a memset for on-chip tensors)."""
     tensor = ndarray(shape, dtype, buffer, name)
     if tensor.buffer.on_chip:
@@ -156,7 +160,8 @@ def shared_constant(constant: Any, dtype: Any = None) -> NkiTensor:
     """
     if isinstance(constant, (str, os.PathLike)):
         if not os.path.exists(constant):
-            raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help="give the path of a .npy file that exists")
+            help = "give the path of a .npy file that exists"
+            raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help=help)
         constant = np.load(constant, allow_pickle=False)
     values = np.ascontiguousarray(constant)
     kind = _dtype(dtype if dtype is not None else values.dtype)

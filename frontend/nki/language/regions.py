@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from nki.compiler.recorder import current, is_recording
 from nki_isa.target import Target, default_target
 from nki_isa.tensor import MemoryRegion
-
-from nki.compiler.recorder import current, is_recording
 
 sbuf = MemoryRegion.sbuf
 psum = MemoryRegion.psum

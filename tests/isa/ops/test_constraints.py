@@ -132,7 +132,7 @@ def test_six_dimensions_are_fine_if_they_merge():
 
 
 def test_elements_read_again_count_once():
-    """A mean of each row in PSUM is subtracted from rows longer than PSUM: its free dimension has stride 0."""
+    """Each row's mean, in PSUM, is subtracted from rows longer than PSUM: its free dimension has stride 0."""
     mean = view(tensor(64, 160, region=PSUM), (64, 160, 48), (160, 1, 0))
     rows = tensor(64, 160, 48)
     assert not broken_by("tensor_tensor", {"dst": rows, "data1": rows, "data2": mean}, TRN2)
