@@ -29,7 +29,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 
 update-golden: $(VENV)/dev
-	$(BIN)/pytest --snapshot-update
+	$(BIN)/pytest -n0 --snapshot-update
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
