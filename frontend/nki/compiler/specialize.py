@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bdb
 import contextlib
+import difflib
 import enum
 import functools
 import inspect
@@ -267,8 +268,23 @@ def _evaluate(
         if isinstance(failed, AssertionError):
             recorder.report(_failed_assertion(failed))
         else:
-            recorder.report(_placed(error("NKI-L021", f"{type(failed).__name__}: {failed}"), failed))
+            message = f"{type(failed).__name__}: {failed}"
+            recorder.report(_placed(error("NKI-L021", message, help=_attribute_meant(failed)), failed))
         return None, failed
+
+
+def _attribute_meant(failed: Exception) -> str | None:
+    """The remedy for a misspelt attribute, and for a tensor's one of a plain value, such as ``[1, 2].shape``."""
+    if not isinstance(failed, AttributeError) or not failed.name:
+        return None
+    known = [name for name in dir(failed.obj) if not name.startswith("_")]
+    nearest = difflib.get_close_matches(failed.name, known, 1)
+    if nearest:
+        return f"write .{nearest[0]}"
+    if hasattr(NkiTensor, failed.name):
+        kind = type(failed.obj).__name__
+        return f"this is of type {kind}, and no tensor: hand the kernel an array, such as np.asarray(...)"
+    return None
 
 
 def _placed(found: NkiError, raised: BaseException, span: Span | None = None) -> NkiError:
