@@ -274,7 +274,7 @@ def _evaluate(
 
 
 def _attribute_meant(failed: Exception) -> str | None:
-    """The remedy for a misspelt attribute, and for a tensor's one of a plain value, such as ``[1, 2].shape``."""
+    """The remedy for a misspelt attribute, and for a tensor's of a plain value, such as ``[1].shape``."""
     if not isinstance(failed, AttributeError) or not failed.name:
         return None
     known = [name for name in dir(failed.obj) if not name.startswith("_")]
