@@ -60,12 +60,18 @@ def is_unsupported(value: Any) -> bool:
     return isinstance(value, (bytearray, memoryview, complex)) or hasattr(value, "__array_interface__")
 
 
+def place(value: Any) -> tuple[Any, ...]:
+    """Where and how the elements of a torch tensor are: what :func:`describe` refuses some of."""
+    return (value.device, value.layout) if is_torch(value) else ()
+
+
 def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
     """Shape and NKI dtype of an array; one without dimensions counts as of shape (1,).
 
     Raises:
-        NkiError: NKI-L024 for a dtype the NeuronCore lacks (such as float64), an empty array, or a tensor
-            on another device than the CPU.
+        NkiError: NKI-L024 for a dtype the NeuronCore lacks (such as float64, or a byte order other than
+            the host's), an empty array, a masked one, or a tensor that is sparse or on another device than
+            the CPU.
     """
     shape = tuple([int(n) for n in value.shape])
     spelled = str(value.dtype).rsplit(".", 1)[-1]
@@ -82,13 +88,31 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
         raise error(
             "NKI-L024", f"argument {name!r} is empty: shape {shape}", help="pass at least one element"
         )
-    if is_torch(value) and value.device.type not in ("cpu", "meta"):
+    if is_torch(value):
+        _check_dense(value, name)
+    elif isinstance(value, np.ma.MaskedArray):
+        raise error(
+            "NKI-L024",
+            f"argument {name!r} is a masked array; a kernel reads all elements and knows no mask",
+            help=f"pass {name}.filled(0.0), and the mask as an array of its own",
+        )
+    return shape or (1,), dtype
+
+
+def _check_dense(value: Any, name: str) -> None:
+    """Refuse a torch tensor whose elements are not in the memory of the CPU one after the other."""
+    if value.device.type not in ("cpu", "meta"):
         raise error(
             "NKI-L024",
             f"argument {name!r} is on {value.device}; the simulator reads the memory of the CPU",
             help=f"pass {name}.cpu()",
         )
-    return shape or (1,), dtype
+    if str(value.layout) != "torch.strided":
+        raise error(
+            "NKI-L024",
+            f"argument {name!r} is a sparse tensor, of layout {value.layout}",
+            help=f"pass {name}.to_dense()",
+        )
 
 
 def to_numpy(value: Any) -> np.ndarray[Any, Any]:
@@ -117,7 +141,7 @@ def check_writable(kernel: str, name: str, value: Any) -> None:
     """Refuse an argument that the kernel writes and that cannot change in place.
 
     Raises:
-        NkiError: NKI-L055 for JAX arrays, read-only arrays, and copies of something else.
+        NkiError: NKI-L055 for JAX arrays, read-only and expanded arrays, and copies of something else.
     """
     why = None
     if is_jax(value):
@@ -125,16 +149,27 @@ def check_writable(kernel: str, name: str, value: Any) -> None:
     elif is_torch(value):
         if value.requires_grad and value.is_leaf:
             why = "requires a gradient, which writing in place would lose"
+        elif _is_expanded(value.stride(), value.shape):
+            why = _EXPANDED
     elif not isinstance(value, np.ndarray):
         why = f"is a {type(value).__name__}, which only gives a copy of its data"
     elif not value.flags.writeable:
         why = "is read-only"
+    elif _is_expanded(value.strides, value.shape):
+        why = _EXPANDED
     if why is not None:
         raise error(
             "NKI-L055",
             f"{kernel} writes its argument {name!r}, which {why}",
             help="pass a writable numpy array or torch tensor, or return a new nl.shared_hbm tensor instead",
         )
+
+
+_EXPANDED = "is expanded: several of its elements share one place in memory"
+
+
+def _is_expanded(strides: Sequence[int], shape: Sequence[int]) -> bool:
+    return any(step == 0 and size > 1 for step, size in zip(strides, shape))
 
 
 def write_back(value: Any, new: np.ndarray[Any, Any]) -> None:

@@ -67,7 +67,7 @@ def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) 
         parts.append(value.function)
     elif arrays.is_array(value):
         shape = tuple([int(n) for n in value.shape])
-        parts += (kind, shape, str(value.dtype), str(getattr(value, "device", "")))
+        parts += (kind, shape, str(value.dtype), *arrays.place(value))
         inputs.append(value)
     elif kind in (list, tuple, dict):
         _container(value, kind, parts, inputs, seen)

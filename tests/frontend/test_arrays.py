@@ -59,10 +59,24 @@ def test_dtypes_are_kept(dtype):
     np.testing.assert_array_equal(result, x)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64, np.complex64, ">f4", "U3"])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64, np.complex64, ">f4", "U3", object])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(NkiError, match="NKI-L024.*'x'"):
         copied(np.zeros((2, 2), dtype))
+
+
+def test_the_advice_for_another_byte_order_holds():
+    x = sample(">f4")
+    with pytest.raises(NkiError, match=r">f4.*x\.astype\(np\.float32\)"):
+        copied(x)
+    np.testing.assert_array_equal(copied(x.astype(np.float32)), x)
+
+
+def test_masks_are_not_dropped_silently():
+    x = np.ma.masked_less(sample(np.float32), 1)
+    with pytest.raises(NkiError, match=r"NKI-L024.*masked.*x\.filled"):
+        copied(x)
+    np.testing.assert_array_equal(copied(x.filled(0.0)), x.filled(0.0))
 
 
 def test_layouts():
@@ -124,6 +138,21 @@ def test_a_kernel_that_stops_changes_nothing():
     with pytest.raises(NkiError, match="NKI-H001"):
         stopped(x, np.array([[99]], np.int32))
     assert (x == 1).all()
+
+
+def test_elements_that_share_memory_cannot_be_written():
+    shared = np.lib.stride_tricks.as_strided(np.zeros(6, np.float32), (4, 6), (0, 4))
+    np.testing.assert_array_equal(copied(shared), shared)
+    with pytest.raises(NkiError, match="NKI-L055.*'x'.*share one place"):
+        doubled_in_place(shared, np.ones((4, 6), np.float32))
+
+
+def test_results_are_arrays_of_their_own():
+    x = sample(np.float32)
+    first, second = copied(x), copied(x)
+    first += 1
+    np.testing.assert_array_equal(second, x)
+    assert not np.shares_memory(first, x)
 
 
 class Wrapped:
@@ -199,6 +228,24 @@ def test_torch_tensors_are_written_in_place(torch, name):
     assert base.sum() == 24
     with pytest.raises(NkiError, match="NKI-L055.*gradient"):
         doubled_in_place(torch.ones((4, 6), requires_grad=True), torch.ones((4, 6)))
+    with pytest.raises(NkiError, match="NKI-L055.*share one place"):
+        doubled_in_place(torch.ones((1, 6)).expand(4, 6), torch.ones((4, 6)))
+
+
+def test_torch_tensors_that_are_only_read_never_change(torch):
+    x, y = torch.ones((4, 6)), torch.full((4, 6), 2.0)
+    doubled_in_place(x, y)
+    assert (x == 3).all() and (y == 2).all()
+    result = copied(y)
+    result += 1
+    assert (y == 2).all()
+
+
+def test_sparse_torch_tensors_are_refused(torch):
+    x = torch.eye(4).to_sparse()
+    with pytest.raises(NkiError, match=r"NKI-L024.*torch\.sparse_coo.*x\.to_dense"):
+        copied(x)
+    assert torch.equal(copied(x.to_dense()), torch.eye(4))
 
 
 def test_mixed_torch_and_numpy_give_torch(torch):
