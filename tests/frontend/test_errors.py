@@ -565,7 +565,7 @@ def test_bad_return_values(kernel: Any, message: str, line: int) -> None:
 def test_places_without_columns_are_those_of_the_statement(monkeypatch: pytest.MonkeyPatch) -> None:
     from nki.compiler import stacks
 
-    monkeypatch.setattr(stacks, "_place_of", lambda code, offset: None)
+    monkeypatch.setattr(stacks, "place_of", lambda code, offset: None)
 
     def kernel(x):
         tile = nl.ndarray(
@@ -592,3 +592,26 @@ def test_places_without_columns_are_those_of_the_statement(monkeypatch: pytest.M
 
 def missing(x):
     return x.nothing
+
+
+@nki.jit
+def takes_an_array(x):
+    return nl.zeros(x.shape, nl.float32, buffer=nl.shared_hbm)
+
+
+@nki.jit
+def misspells(x):
+    return nl.zeros(x.shpe, nl.float32, buffer=nl.shared_hbm)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "argument", "help"),
+    [
+        (takes_an_array, [1, 2], "this is of type list, and no tensor"),
+        (takes_an_array, 3, "this is of type int, and no tensor"),
+        (misspells, A, "write .shape"),
+    ],
+)
+def test_remedy_of_an_attribute(kernel: Any, argument: Any, help: str) -> None:
+    (found,) = refused(kernel, argument)
+    assert found.code == "NKI-L021" and str(found.help).startswith(help)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import stack_of
 from nki.compiler.validation import Memo
+from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Instruction
@@ -82,6 +83,7 @@ class Recorder:
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
         self._memo = Memo(target)
+        self._named: dict[str, int] = {}  # how many tensors have been called after each variable
         self._edges: list[Edge] = []
         self._no_reorder = 0  # how many no_reorder blocks are open
         self._before: Instruction | None = None  # the last instruction of the open no_reorder block
@@ -97,16 +99,25 @@ class Recorder:
         address: tuple[int, int] | None = None,
         kind: str = "local",
         data: bytes | None = None,
+        part: str = "",
     ) -> NkiTensor:
-        """A new storage and the view of all of it."""
+        """A new storage and the view of all of it.
+
+        Args:
+            name: the user's name for it. Without one it is called after the variable it is assigned to,
+                with ``#2``, ``#3``, ... from the second tensor of that variable on, and where there is no
+                variable after its memory and number.
+            part: for a tensor that is only a step towards what the user assigns: what it holds.
+        """
         storages = self.program.storages
         index = len(storages)
         stack = stack_of(sys._getframe(1)) if kind == "local" else ()
-        storage = Storage(
-            index, name or f"{region.value}{index}", region, shape, dtype, address, kind, stack, data
-        )
-        storages.append(storage)
-        return NkiTensor.whole(storage)
+        if not name:
+            name = ":".join(filter(None, (variable_of(sys._getframe(1)), part))) or f"{region.value}{index}"
+            count = self._named[name] = self._named.get(name, 0) + 1
+            name = f"{name}#{count}" if count > 1 else name
+        storages.append(Storage(index, name, region, shape, dtype, address, kind, stack, data))
+        return NkiTensor.whole(storages[-1])
 
     def new_register(self, frozen: bool = False) -> VirtualRegister:
         """A new 32-bit register."""

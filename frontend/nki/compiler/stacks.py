@@ -99,13 +99,13 @@ def _frame(code: CodeType, offset: int) -> Frame:
     found = _FRAMES.get(key)
     if found is None:
         kernel = _KERNEL_CODES[id(code)]
-        line, column, end_line, end_column = _place_of(code, offset) or _place_of_line(code, offset)
+        line, column, end_line, end_column = place_of(code, offset) or _place_of_line(code, offset)
         span = Span(code.co_filename, line, column + 1, end_line, end_column + 1)
         found = _FRAMES[key] = Frame(kernel.function, span)
     return found
 
 
-def _place_of(code: CodeType, offset: int) -> Place | None:
+def place_of(code: CodeType, offset: int) -> Place | None:
     """The place of one bytecode, where Python keeps it."""
     positions = getattr(code, "co_positions", None)
     if positions is None:
@@ -118,18 +118,28 @@ def _place_of(code: CodeType, offset: int) -> Place | None:
 
 def _place_of_line(code: CodeType, offset: int) -> Place:
     """The place of the statement at the line of one bytecode; of a compound one, its first line."""
-    line = code.co_firstlineno
-    for start, end, at in code.co_lines():
-        if start <= offset < end and at is not None:
-            line = at
-    statement = statement_at(code, line)
+    statement = statement_of(code, offset)
     if statement is None:
+        line = _line_of(code, offset)
         return line, 0, line, 0
     last: tree.Located = statement
     if getattr(statement, "body", None):
         heads = [n for n in tree.children(statement) if isinstance(n, tree.expr)]
         last = heads[-1] if heads else statement
     return statement.lineno, statement.col_offset, last.end_lineno, last.end_col_offset
+
+
+def _line_of(code: CodeType, offset: int) -> int:
+    line = code.co_firstlineno
+    for start, end, at in code.co_lines():
+        if start <= offset < end and at is not None:
+            line = at
+    return line
+
+
+def statement_of(code: CodeType, offset: int) -> tree.stmt | None:
+    """The innermost statement that the line of one bytecode of kernel source lies in."""
+    return statement_at(code, _line_of(code, offset))
 
 
 def statement_at(code: CodeType, line: int) -> tree.stmt | None:
@@ -140,6 +150,15 @@ def statement_at(code: CodeType, line: int) -> tree.stmt | None:
             found is None or statement.lineno > found.lineno
         ):
             found = statement  # inner ones come after those around them
+    return found
+
+
+def function_around(code: CodeType, statement: tree.stmt) -> tree.FunctionDef:
+    """The innermost function of kernel source that `statement` stands in."""
+    found = _KERNEL_CODES[id(code)].definition
+    for inner in _statements(found.body):
+        if isinstance(inner, tree.FunctionDef) and inner.lineno <= statement.lineno <= inner.end_lineno:
+            found = inner
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nki.language.creation import constant_of
 from nki.language.emitting import activation, emit, require_tile, tensor_scalar, tensor_tensor, tile_like
-from nki.language.movement import broadcast_to, retyped
+from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
 from nki_isa.dtypes import DTYPES, as_dtype
 from nki_isa.operators import OPERATORS
@@ -37,19 +37,22 @@ def cos(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     One ``activation`` (sin), ``tensor_tensor`` and ``tensor_scalar``.
     """
     require_tile("cos", x)
-    half = activation("sin", x, _FLOAT32, scale=0.5)
-    square = tensor_tensor(half, "multiply", half)
-    return tensor_scalar(square, "multiply", -2.0, "add", 1.0, dtype=x.dtype if dtype is None else dtype)
+    return _cosine(x, x.dtype if dtype is None else dtype)
+
+
+def _cosine(x: NkiTensor, dtype: Any, part: str = "") -> NkiTensor:
+    half = activation("sin", x, _FLOAT32, scale=0.5, part="half")
+    square = tensor_tensor(half, "multiply", half, part="square")
+    return tensor_scalar(square, "multiply", -2.0, "add", 1.0, dtype=dtype, part=part)
 
 
 def tan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     """Tangent: sine by the ``reciprocal`` of cosine; `x` in [-pi, pi]."""
     require_tile("tan", x)
-    inverse = tile_like(x, _FLOAT32)
-    emit("reciprocal", inverse, cos(x, _FLOAT32))
-    return tensor_tensor(
-        activation("sin", x, _FLOAT32), "multiply", inverse, dtype=x.dtype if dtype is None else dtype
-    )
+    inverse = tile_like(x, _FLOAT32, part="inverse")
+    emit("reciprocal", inverse, _cosine(x, _FLOAT32, "cosine"))
+    sine = activation("sin", x, _FLOAT32, part="sine")
+    return tensor_tensor(sine, "multiply", inverse, dtype=x.dtype if dtype is None else dtype)
 
 
 def floor(x: NkiTensor, dtype: Any = None) -> NkiTensor:
@@ -65,33 +68,33 @@ def ceil(x: NkiTensor, dtype: Any = None) -> NkiTensor:
 def trunc(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     """The integer part of `x`: the floor of its size, with its sign."""
     require_tile("trunc", x)
-    size = _rounded("trunc", activation("abs", x, _FLOAT32), _FLOAT32, "greater", "subtract")
-    sign = activation("sign", x, _FLOAT32)
-    return tensor_tensor(size, "multiply", sign, dtype=x.dtype if dtype is None else dtype)
+    size = activation("abs", x, _FLOAT32, part="size")
+    whole = _rounded("trunc", size, _FLOAT32, "greater", "subtract", part="whole")
+    sign = activation("sign", x, _FLOAT32, part="sign")
+    return tensor_tensor(whole, "multiply", sign, dtype=x.dtype if dtype is None else dtype)
 
 
-def _rounded(function: str, x: NkiTensor, dtype: Any, missed: str, correct: str) -> NkiTensor:
+def _rounded(
+    function: str, x: NkiTensor, dtype: Any, missed: str, correct: str, part: str = ""
+) -> NkiTensor:
     """`x` cast to int32, which rounds to nearest, and corrected by 1 where that `missed`.
 
     Beyond 2**23, where int32 may saturate and every float32 is an integer, `x` stays as it is.
     """
     require_tile(function, x)
-    whole = tile_like(x, "int32")
+    kind = as_dtype(x.dtype if dtype is None else dtype)
+    whole = tile_like(x, "int32", part="int32")
     emit("tensor_copy", whole, x)
-    nearest = tile_like(x, _FLOAT32)
+    nearest = tile_like(x, _FLOAT32, part="nearest")
     emit("tensor_copy", nearest, whole)
-    off = tensor_tensor(nearest, missed, x)
-    corrected = tensor_tensor(nearest, correct, off)
-    result = tile_like(x, _FLOAT32)
+    off = tensor_tensor(nearest, missed, x, part="missed")
+    corrected = tensor_tensor(nearest, correct, off, part="corrected")
+    result = tile_like(x, _FLOAT32, part=part if kind == _FLOAT32 else "float32")
     emit("tensor_copy", result, x)
-    size = activation("abs", x, _FLOAT32)
-    emit(
-        "tensor_copy_predicated",
-        result,
-        corrected,
-        tensor_scalar(size, "less", _INTEGERS_ONLY, dtype="uint8"),
-    )
-    return retyped(result, x.dtype if dtype is None else dtype)
+    size = activation("abs", x, _FLOAT32, part="size")
+    small = tensor_scalar(size, "less", _INTEGERS_ONLY, dtype="uint8", part="predicate")
+    emit("tensor_copy_predicated", result, corrected, small)
+    return retyped(result, kind, part)
 
 
 def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
@@ -104,13 +107,14 @@ def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     require_tile("where", condition)
     typed = next((v for v in (x, y) if isinstance(v, NkiTensor)), condition)
     kind = as_dtype(typed.dtype if dtype is None else dtype)
-    predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8")
+    predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8", part="predicate")
     result = tile_like(condition, kind)
     if isinstance(y, NkiTensor):
         emit("tensor_copy", result, y)
     else:
         emit("memset", result, constant_of(y, kind))
-    emit("tensor_copy_predicated", result, retyped(x, kind) if isinstance(x, NkiTensor) else x, predicate)
+    chosen = retyped(x, kind, "chosen") if isinstance(x, NkiTensor) else x
+    emit("tensor_copy_predicated", result, chosen, predicate)
     return result
 
 
@@ -124,15 +128,15 @@ def softmax(x: NkiTensor, axis: Any = -1, dtype: Any = None) -> NkiTensor:
         NkiError: NKI-V141 for other dimensions.
     """
     require_tile("softmax", x)
-    largest = reduce_tile("softmax", "maximum", x, axis, _FLOAT32)
-    shifted = tile_like(x, _FLOAT32)
-    emit("tensor_tensor", shifted, x, broadcast_to(largest, x.shape), OPERATORS["subtract"])
-    powers = activation("exp", shifted)
-    total = reduce_tile("softmax", "add", powers, axis, _FLOAT32)
-    inverse = tile_like(total)
+    largest = reduce_tile("softmax", "maximum", x, axis, _FLOAT32, "maximum")
+    shifted = tile_like(x, _FLOAT32, part="shifted")
+    emit("tensor_tensor", shifted, x, repeated(largest, x.shape), OPERATORS["subtract"])
+    powers = activation("exp", shifted, part="exp")
+    total = reduce_tile("softmax", "add", powers, axis, _FLOAT32, "sum")
+    inverse = tile_like(total, part="inverse")
     emit("reciprocal", inverse, total)
     return tensor_tensor(
-        powers, "multiply", broadcast_to(inverse, x.shape), dtype=x.dtype if dtype is None else dtype
+        powers, "multiply", repeated(inverse, x.shape), dtype=x.dtype if dtype is None else dtype
     )
 
 
@@ -166,9 +170,11 @@ def rms_norm(
     require_tile("rms_norm", w)
     inner = _FLOAT32 if compute_dtype is None else compute_dtype
     reduced_size("rms_norm", x, axis)
-    total = reduce_tile("rms_norm", "add", activation("square", x, inner), axis, _FLOAT32)
-    mean = tensor_scalar(total, "multiply", 1.0 / n, "add", epsilon)
-    scaled = tensor_tensor(x, "multiply", broadcast_to(activation("rsqrt", mean), x.shape), inner)
+    squares = activation("square", x, inner, part="squares")
+    total = reduce_tile("rms_norm", "add", squares, axis, _FLOAT32, "sum")
+    mean = tensor_scalar(total, "multiply", 1.0 / n, "add", epsilon, part="mean")
+    root = activation("rsqrt", mean, part="rsqrt")
+    scaled = tensor_tensor(x, "multiply", repeated(root, x.shape), inner, "scaled")
     return tensor_tensor(
-        scaled, "multiply", broadcast_to(w, x.shape), dtype=x.dtype if dtype is None else dtype
+        scaled, "multiply", repeated(w, x.shape, part="weights"), dtype=x.dtype if dtype is None else dtype
     )

@@ -31,16 +31,30 @@ def ndarray(
             128) in SBUF and PSUM, where a tensor has at least two dimensions.
         dtype: an NKI dtype.
         buffer: ``nl.sbuf``, ``nl.psum``, ``nl.private_hbm`` (``nl.hbm``) or ``nl.shared_hbm``.
-        name: a label for reports.
+        name: a label for reports; by default the variable it is assigned to.
         address: ``(partition, byte)`` to place it at; None lets the placer decide.
 
     Raises:
         NkiError: NKI-V120 to NKI-V123 for a bad shape, dtype, buffer or address.
     """
+    return new_tensor(shape, dtype, buffer, name, address)
+
+
+def new_tensor(
+    shape: Sequence[int],
+    dtype: Any,
+    buffer: Any = MemoryRegion.sbuf,
+    name: str = "",
+    address: tuple[int, int] | None = None,
+    part: str = "",
+) -> NkiTensor:
+    """:func:`ndarray`; `part` says what a tensor holds that is only a step towards the user's."""
     recorder = current()
     region = _region(buffer)
     sizes = _sizes(shape, region)
-    return recorder.allocate(sizes, _dtype(dtype), region, name or "", _address(address, region))
+    return recorder.allocate(
+        sizes, _dtype(dtype), region, name or "", _address(address, region), part=part
+    )
 
 
 def _dtype(dtype: Any) -> DType:
@@ -128,7 +142,7 @@ def full(
         current().emit(REGISTRY["memset"](tensor, constant_of(fill_value, tensor.dtype)))
         return tensor
     constant = cast_values(np.full(tensor.shape, fill_value, np.float32), tensor.dtype)
-    current().emit(REGISTRY["dma_copy"](tensor, shared_constant(constant, tensor.dtype)))
+    current().emit(REGISTRY["dma_copy"](tensor, _constant(constant, tensor.dtype, "constant")))
     return tensor
 
 
@@ -163,10 +177,16 @@ def shared_constant(constant: Any, dtype: Any = None) -> NkiTensor:
             help = "give the path of a .npy file that exists"
             raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help=help)
         constant = np.load(constant, allow_pickle=False)
+    return _constant(constant, dtype)
+
+
+def _constant(constant: Any, dtype: Any, part: str = "") -> NkiTensor:
     values = np.ascontiguousarray(constant)
     kind = _dtype(dtype if dtype is not None else values.dtype)
     shape = values.shape or (1,)
-    return current().allocate(shape, kind, MemoryRegion.shared_hbm, kind="constant", data=values.tobytes())
+    return current().allocate(
+        shape, kind, MemoryRegion.shared_hbm, kind="constant", data=values.tobytes(), part=part
+    )
 
 
 def shared_identity_matrix(n: int, dtype: Any = DTYPES["uint8"], dst: NkiTensor | None = None) -> NkiTensor:
@@ -178,8 +198,8 @@ def shared_identity_matrix(n: int, dtype: Any = DTYPES["uint8"], dst: NkiTensor 
         dst: an SBUF tensor to write instead of a new one.
     """
     kind = _dtype(dtype)
-    tensor = dst if dst is not None else ndarray((n, n), kind, MemoryRegion.sbuf, "identity")
+    tensor = dst if dst is not None else ndarray((n, n), kind)
     identity = cast_values(np.eye(n, dtype=np.float32), kind)
-    current().emit(REGISTRY["dma_copy"](tensor, shared_constant(identity, kind)))
+    current().emit(REGISTRY["dma_copy"](tensor, _constant(identity, kind, "constant")))
     return tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nki.compiler.recorder import current
-from nki.language.creation import ndarray
+from nki.language.creation import new_tensor
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.instruction import REGISTRY
 from nki_isa.operators import OPERATORS
@@ -21,9 +21,14 @@ def emit(opcode: str, *operands: Any, **attributes: Any) -> None:
     current().emit(REGISTRY[opcode](*operands, **attributes))
 
 
-def tile_like(x: NkiTensor, dtype: Any = None, shape: Sequence[int] | None = None) -> NkiTensor:
-    """An unset SBUF tile of the shape of `x` (or `shape`) and of its dtype unless another is given."""
-    return ndarray(x.shape if shape is None else shape, x.dtype if dtype is None else dtype)
+def tile_like(
+    x: NkiTensor, dtype: Any = None, shape: Sequence[int] | None = None, part: str = ""
+) -> NkiTensor:
+    """An unset SBUF tile of the shape of `x` (or `shape`) and of its dtype unless another is given.
+
+    A tile that is only a step of a function is called by what `part` of its result it holds.
+    """
+    return new_tensor(x.shape if shape is None else shape, x.dtype if dtype is None else dtype, part=part)
 
 
 def require_tile(function: str, x: Any) -> None:
@@ -36,25 +41,29 @@ def require_tile(function: str, x: Any) -> None:
         )
 
 
-def tensor_scalar(x: NkiTensor, *steps: Any, dtype: Any = None) -> NkiTensor:
+def tensor_scalar(x: NkiTensor, *steps: Any, dtype: Any = None, part: str = "") -> NkiTensor:
     """``(x op0 operand0) op1 operand1`` in a new tile; `steps` are names of operators and their operands."""
-    result = tile_like(x, dtype)
+    result = tile_like(x, dtype, part=part)
     op0, operand0, *rest = steps
     more = {"op1": OPERATORS[rest[0]], "operand1": rest[1]} if rest else {}
     emit("tensor_scalar", result, x, OPERATORS[op0], operand0, **more)
     return result
 
 
-def tensor_tensor(x: NkiTensor, operator: str, y: NkiTensor, dtype: Any = None) -> NkiTensor:
+def tensor_tensor(
+    x: NkiTensor, operator: str, y: NkiTensor, dtype: Any = None, part: str = ""
+) -> NkiTensor:
     """``x op y`` in a new tile of the shape of `x`."""
-    result = tile_like(x, dtype)
+    result = tile_like(x, dtype, part=part)
     emit("tensor_tensor", result, x, y, OPERATORS[operator])
     return result
 
 
-def activation(operator: str, x: NkiTensor, dtype: Any = None, scale: float = 1.0) -> NkiTensor:
+def activation(
+    operator: str, x: NkiTensor, dtype: Any = None, scale: float = 1.0, part: str = ""
+) -> NkiTensor:
     """``op(x * scale)`` in a new tile, on the scalar engine."""
-    result = tile_like(x, dtype)
+    result = tile_like(x, dtype, part=part)
     emit("activation", result, OPERATORS[operator], x, scale=scale)
     return result
 

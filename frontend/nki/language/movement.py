@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki.language.creation import ndarray
+from nki.language.creation import ndarray, new_tensor
 from nki.language.emitting import emit, no_instruction, require_tile, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import as_dtype
@@ -14,13 +14,18 @@ from nki_isa.tensor import MemoryRegion, NkiTensor
 _LANES = 32  # partitions of a quadrant, the reach of nc_stream_shuffle
 
 
-def retyped(x: NkiTensor, dtype: Any) -> NkiTensor:
+def retyped(x: NkiTensor, dtype: Any, part: str = "") -> NkiTensor:
     """`x`, or a copy of it (``tensor_copy``) where `dtype` is given and another."""
     if dtype is None or as_dtype(dtype) == x.dtype:
         return x
-    result = tile_like(x, dtype)
+    result = tile_like(x, dtype, part=part)
     emit("tensor_copy", result, x)
     return result
+
+
+def unless_converted(x: NkiTensor, dtype: Any) -> str:
+    """What a tile of the dtype of `x` is called that :func:`retyped` makes the result of."""
+    return "" if dtype is None or as_dtype(dtype) == x.dtype else str(x.dtype)
 
 
 def load(src: NkiTensor, dtype: Any = None) -> NkiTensor:
@@ -70,7 +75,7 @@ def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
     """
     _require_hbm("load_transpose2d", src)
     _require_2d("load_transpose2d", src)
-    result = ndarray((src.shape[1], src.shape[0]), src.dtype)
+    result = new_tensor((src.shape[1], src.shape[0]), src.dtype, part=unless_converted(src, dtype))
     emit("dma_transpose", result, src)
     return retyped(result, dtype)
 
@@ -132,6 +137,11 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
         NkiError: NKI-V103 where a size is neither 1 nor the wanted one.
     """
     require_tile("broadcast_to", x)
+    return repeated(x, shape, dtype)
+
+
+def repeated(x: NkiTensor, shape: Sequence[int], dtype: Any = None, part: str = "") -> NkiTensor:
+    """:func:`broadcast_to`, with what the tile that copies of a partition go to is called."""
     wanted = tuple(shape)
     if len(wanted) != x.ndim or any(have not in (1, want) for have, want in zip(x.shape, wanted)):
         raise error(
@@ -144,11 +154,11 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
         if view.shape[dim] != wanted[dim]:
             view = view.broadcast(dim, wanted[dim])
     if x.shape[0] != wanted[0]:
-        repeated = tile_like(x, None, wanted)
+        copies = tile_like(x, None, wanted, unless_converted(x, dtype) or part)
         for first in range(0, wanted[0], _LANES):
-            emit("nc_stream_shuffle", repeated[first : min(first + _LANES, wanted[0])], view, [0] * _LANES)
-        view = repeated
-    return retyped(view, dtype)
+            emit("nc_stream_shuffle", copies[first : min(first + _LANES, wanted[0])], view, [0] * _LANES)
+        view = copies
+    return retyped(view, dtype, part)
 
 
 def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: Any = None) -> NkiTensor:
@@ -171,6 +181,6 @@ def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: 
             f"nl.gather_flattened got axis={axis!r}; what it does along other axes than 0 is not documented",
             help="leave axis out, and reorder the free dimensions of data with permute",
         )
-    result = tile_like(data, None, indices.shape)
+    result = tile_like(data, None, indices.shape, unless_converted(data, dtype))
     emit("nc_n_gather", result, data, indices)
     return retyped(result, dtype)

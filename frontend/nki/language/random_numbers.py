@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nki.compiler.recorder import current
-from nki.language.creation import ndarray
+from nki.language.creation import ndarray, new_tensor
 from nki.language.emitting import KNOWN_ISSUES, emit, require_tile, tensor_scalar, tile_like
-from nki.language.movement import retyped
+from nki.language.movement import retyped, unless_converted
 from nki_isa.diagnostics import error
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import MemoryRegion, NkiTensor
@@ -45,13 +45,13 @@ def rand(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name
     up to 1.
     """
     result = ndarray(shape, dtype, buffer, name)
-    tile = result if result.buffer.on_chip else ndarray(shape, dtype)
+    tile = result if result.buffer.on_chip else new_tensor(shape, dtype, part="tile")
     if current().target.nc_version >= _GEN4:
         emit("rand2", tile, 0.0, 1.0)
     else:
-        words = tile_like(tile, "uint32")
+        words = tile_like(tile, "uint32", part="words")
         emit("rng", words)
-        bits = tensor_scalar(words, "right_shift", _UNUSED_BITS)
+        bits = tensor_scalar(words, "right_shift", _UNUSED_BITS, part="bits")
         emit("tensor_scalar", tile, bits, OPERATORS["multiply"], 2.0 ** (_UNUSED_BITS - 32))
     if tile is not result:
         emit("dma_copy", result, tile)
@@ -67,6 +67,6 @@ def dropout(x: NkiTensor, rate: Any, dtype: Any = None) -> NkiTensor:
         dtype: of the result; that of `x` unless given.
     """
     require_tile("dropout", x)
-    result = tile_like(x)
+    result = tile_like(x, part=unless_converted(x, dtype))
     emit("dropout", result, x, rate)
     return retyped(result, dtype)

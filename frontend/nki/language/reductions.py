@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nki.language.creation import ndarray
+from nki.language.creation import new_tensor
 from nki.language.emitting import emit, require_tile, tensor_scalar, tile_like
 from nki.language.regions import tile_size
 from nki_isa.diagnostics import error
@@ -43,10 +43,12 @@ def reduced_size(function: str, x: NkiTensor, axis: Any) -> int:
     return math.prod(x.shape[a] for a in last_axes(function, x, axis))
 
 
-def reduce_tile(function: str, operator: str, x: NkiTensor, axis: Any, dtype: Any = None) -> NkiTensor:
+def reduce_tile(
+    function: str, operator: str, x: NkiTensor, axis: Any, dtype: Any = None, part: str = ""
+) -> NkiTensor:
     """`x` reduced, the reduced dimensions kept with size 1."""
     axes = last_axes(function, x, axis)
-    result = tile_like(x, dtype, [1 if dim in axes else size for dim, size in enumerate(x.shape)])
+    result = tile_like(x, dtype, [1 if dim in axes else size for dim, size in enumerate(x.shape)], part)
     emit("tensor_reduce", result, OPERATORS[operator], x, axes, keepdims=True)
     return result
 
@@ -104,7 +106,7 @@ def mean(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> 
     """
     require_tile("mean", x)
     kept = x.ndim - len(last_axes("mean", x, axis))
-    total = reduce_tile("mean", "add", x, axis, _FLOAT32)
+    total = reduce_tile("mean", "add", x, axis, _FLOAT32, "sum")
     result = tensor_scalar(
         total, "multiply", 1.0 / reduced_size("mean", x, axis), dtype=x.dtype if dtype is None else dtype
     )
@@ -128,11 +130,11 @@ def var(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> N
     chunk = tile_size.bn_stats_fmax
     for row in range(count):
         starts = range(0, width, chunk)
-        statistics = ndarray((x.shape[0], len(starts) * _TRIPLES), _FLOAT32)
+        statistics = new_tensor((x.shape[0], len(starts) * _TRIPLES), _FLOAT32, part="statistics")
         for i, start in enumerate(starts):
             end = start + chunk if start + chunk < width else width
             emit("bn_stats", statistics[:, i * _TRIPLES : (i + 1) * _TRIPLES], rows[:, row, start:end])
-        moments = ndarray((x.shape[0], 2), _FLOAT32)
+        moments = new_tensor((x.shape[0], 2), _FLOAT32, part="moments")
         emit("bn_aggr", moments, statistics)
         emit("tensor_copy", results[:, row : row + 1], moments[:, 1:2])
     return result
