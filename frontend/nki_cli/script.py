@@ -79,15 +79,9 @@ def unreadable(path: str) -> Diagnostic | None:
 
 def run_script(
     path: str,
+    options: runtime.Options,
     arguments: Sequence[str] = (),
     *,
-    target: Target,
-    profile: str = "library",
-    data: bool = True,
-    timing: bool = False,
-    check: frozenset[str] = frozenset(),
-    strict: bool = False,
-    fill: runtime.Fill = "zeros",
     prints: Prints = Prints.out,
     whole_traceback: bool = False,
 ) -> Outcome:
@@ -99,27 +93,18 @@ def run_script(
 
     Args:
         arguments: what the script finds in ``sys.argv[1:]``.
-        target, profile, data, timing, check, strict, fill: see :class:`nki.runtime.Options`.
         prints: where the script's own output goes.
         whole_traceback: True shows tracebacks from the command's start, not the script's.
     """
     status, error_text = 0, None
     diagnostics: list[Diagnostic] = []
     with (
-        _as_main(path, arguments, target, prints),
-        _arithmetic_warnings(data),
-        runtime.session(
-            target=target,
-            profile=profile,
-            data=data,
-            timing=timing,
-            check=check,
-            strict=strict,
-            fill=fill,
-        ) as session,
+        _as_main(path, arguments, options.target, prints),
+        _arithmetic_warnings(options.data),
+        runtime.session(**vars(options)) as session,
     ):
         try:
-            _execute(path, asserts=data)
+            _execute(path, asserts=options.data)
         except NkiError as found:
             diagnostics += uncaught.diagnostics_of(found, path)
             if uncaught.is_internal(found):
@@ -128,12 +113,12 @@ def run_script(
             status = asked.code if isinstance(asked.code, int) else 0 if asked.code is None else 1
             if isinstance(asked.code, str):
                 print(asked.code, file=sys.stderr)
-            if session.launches and not data:
+            if session.launches and not options.data:
                 status = 0
         except Exception as found:  # whatever the user's script raises is the user's to see
             if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
                 diagnostics.append(_syntax_error(found))
-            elif session.launches and not data and not uncaught.came_through_us(found, path):
+            elif session.launches and not options.data and not uncaught.came_through_us(found, path):
                 diagnostics.append(_stopped_on_zeros(found, path))
             else:
                 diagnostics.append(_script_error(found, path))
@@ -190,12 +175,15 @@ def _execute(path: str, *, asserts: bool) -> None:
 
 
 @contextlib.contextmanager
-def _as_main(path: str, arguments: Sequence[str], target: Target, prints: Prints) -> Iterator[None]:
+def _as_main(
+    path: str, arguments: Sequence[str], target: Target | None, prints: Prints
+) -> Iterator[None]:
     """The process as ``python path arguments...`` has it, with the target in the environment."""
     argv, paths, variable = sys.argv, list(sys.path), os.environ.get(_VARIABLE)
     sys.argv = [path, *arguments]
     sys.path.insert(0, str(_package_of(path)[1]))
-    os.environ[_VARIABLE] = target.name
+    if target is not None:
+        os.environ[_VARIABLE] = target.name
     try:
         with open(os.devnull, "w") as nowhere:
             stream = {Prints.out: sys.stdout, Prints.err: sys.stderr, Prints.nowhere: nowhere}[prints]

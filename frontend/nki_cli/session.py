@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from nki.runtime import CoreRun, Fill, Launch
+from nki.runtime import CoreRun, Launch, Options
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
@@ -25,37 +25,19 @@ def readable(screen: Screen, file: str) -> None:
 def launches_of(
     screen: Screen,
     file: str,
+    options: Options,
     arguments: Sequence[str] = (),
     *,
-    target: Target,
-    profile: str = "library",
-    data: bool = True,
-    timing: bool = False,
-    check: frozenset[str] = frozenset(),
-    strict: bool = False,
-    fill: Fill = "zeros",
     whole_traceback: bool = False,
 ) -> Outcome:
     """Run `file`; a file that cannot run, or that calls no kernel, ends the command (NKI-L026, NKI-L027).
 
     What the script prints shows where its numbers are real: with data, on standard output beside text,
-    on standard error beside the other formats. Its kernels run unchecked unless `check` says otherwise.
+    on standard error beside the other formats.
     """
     readable(screen, file)
-    prints = Prints.nowhere if not data else Prints.out if screen.is_text else Prints.err
-    outcome = run_script(
-        file,
-        arguments,
-        target=target,
-        profile=profile,
-        data=data,
-        timing=timing,
-        check=check,
-        strict=strict,
-        fill=fill,
-        prints=prints,
-        whole_traceback=whole_traceback,
-    )
+    prints = Prints.nowhere if not options.data else Prints.out if screen.is_text else Prints.err
+    outcome = run_script(file, options, arguments, prints=prints, whole_traceback=whole_traceback)
     if not outcome.launches and not outcome.errors and not outcome.status:
         screen.fail(
             [

@@ -8,6 +8,7 @@ import typer
 
 from nki.compiler.check import check_file
 from nki.rendering import summary
+from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -47,14 +48,8 @@ def check(
     found = list(check_file(file, profile.value))
     outcome = Outcome()
     if not static and not any(d.severity is Severity.error for d in found):
-        outcome = run_script(
-            file,
-            target=chosen,
-            profile=profile.value,
-            data=False,
-            prints=Prints.nowhere,
-            whole_traceback=traceback,
-        )
+        options = Options(target=chosen, profile=profile.value, data=False, check="none")
+        outcome = run_script(file, options, prints=Prints.nowhere, whole_traceback=traceback)
         found += [d for d in outcome.diagnostics if not _is_known(d, found)]
     errors = sum(d.severity is Severity.error for d in found)
     if screen.format is Format.json:

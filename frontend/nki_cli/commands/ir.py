@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -25,7 +26,8 @@ def ir(
     """Print the Program of each kernel call as IR text; no arithmetic is done."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
+    options = Options(target=chosen, data=False, check="none")
+    outcome = launches_of(screen, file, options, whole_traceback=traceback)
     if screen.format is Format.json:
         screen.json(as_json("ir", file, chosen, outcome, lambda core: {"ir": format_program(core.program)}))
     elif screen.is_text:

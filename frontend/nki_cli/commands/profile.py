@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nki.runtime import CoreRun
+from nki.runtime import CoreRun, Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -48,9 +48,8 @@ def profile(
     """Time each kernel call: engines, DMA, memory, and what instructions waited for."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    outcome = launches_of(
-        screen, file, target=chosen, data=not no_data, timing=True, whole_traceback=traceback
-    )
+    options = Options(target=chosen, data=not no_data, timing=True, check="none")
+    outcome = launches_of(screen, file, options, whole_traceback=traceback)
     timed = [
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
         for launch in outcome.launches

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nki.runtime import Options
 from nki_cli.options import (
     CheckOption,
     ColorOption,
@@ -46,18 +47,11 @@ def run(
     """Run a script; every kernel it calls is compiled, placed and executed on the simulated core."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    outcome = launches_of(
-        screen,
-        file,
-        arguments or (),
-        target=chosen,
-        profile=profile.value,
-        timing=time,
-        check=read_checks(check, screen),
-        strict=strict,
-        fill=fill.value,
-        whole_traceback=traceback,
+    checks = read_checks(check, screen)
+    options = Options(
+        target=chosen, profile=profile.value, timing=time, check=checks, strict=strict, fill=fill.value
     )
+    outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:
         screen.json(as_json("run", file, chosen, outcome))
     elif screen.is_text:

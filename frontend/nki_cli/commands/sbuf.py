@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -33,7 +34,8 @@ def sbuf(
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    outcome = launches_of(screen, file, target=chosen, data=False, whole_traceback=traceback)
+    options = Options(target=chosen, data=False, check="none")
+    outcome = launches_of(screen, file, options, whole_traceback=traceback)
     if html and outcome.launches:
         cores = [launch.cores for launch in outcome.launches]
         write_report(screen, html, lambda path: write_html(path, cores), "open it in a browser")
