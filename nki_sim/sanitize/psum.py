@@ -4,7 +4,9 @@ An accumulation begins with a matmul that overwrites and goes on with those that
 add to the same view. The tensor engine adds to what a matmul has put there; on
 NeuronCore-v2 and v3 the result of adding to anything else is undefined. A bank
 of 2 KiB per partition holds one accumulation at a time: the eight banks are the
-eight accumulations that can be under way.
+eight accumulations that can be under way. Parts of one tensor that take turns in
+a bank without sharing bytes are a warning only: the vendor's kernel library does
+so on Trainium 2 (nki-library, attention_bwd, step 5.2).
 
 Sources: SDK ``nki.isa.nc_matmul`` (accumulation mode); architecture guide of
 Trainium, section on PSUM; error "SCH713 Violation of accumulation group
@@ -13,29 +15,38 @@ interleaving" in the direct allocation guide of SDK 2.26.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Severity
+from nki_isa.dtypes import DType
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, box
 from nki_sim.memory import Placement
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
-from nki_sim.sanitize.shadow import Written, regions
+from nki_sim.sanitize.shadow import Written, bytes_of, covers, regions
 from nki_sim.sanitize.survey import Survey
 
-_View = tuple[int, tuple[int, ...], tuple[int, ...]]
+_View = tuple[DType, int, tuple[int, ...], tuple[int, ...]]
 _QUADRANT = 32  # partitions; accumulations in different quadrants of a bank are apart (column tiling)
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """An accumulation: its first matmul, and who read its bytes since the latest."""
+    """An accumulation: its first matmul, the views it went to, and who read its bytes since the latest."""
 
     storage: Storage
-    bytes: tuple[int, int]
     first: Instruction
+    views: dict[_View, NkiTensor] = field(default_factory=dict)
     reader: tuple[Instruction, NkiTensor] | None = None
+
+    def shares(self, tensor: NkiTensor) -> bool:
+        """True if `tensor`, of the same storage, has bytes of it."""
+        return any(_share(view, tensor) for view in self.views.values())
 
 
 class Accumulations:
@@ -51,7 +62,7 @@ class Accumulations:
     def __init__(self, survey: Survey, addresses: Placement, target: Target, findings: Findings):
         self._survey, self._addresses, self._target, self._findings = survey, addresses, target, findings
         self._products: dict[int, Written] = {}
-        self._groups: dict[int, dict[_View, _Group]] = {}
+        self._groups: dict[int, list[_Group]] = {}
         self._banks: dict[tuple[int, int], _Group] = {}
         self._others: dict[int, Instruction] = {}
 
@@ -73,12 +84,9 @@ class Accumulations:
             self._groups.pop(index, None)
 
     def _read(self, instruction: Instruction, tensor: NkiTensor) -> None:
-        groups = self._groups.get(tensor.storage.index)
-        if groups:
-            _, _, start, end = box(tensor)
-            for group in groups.values():
-                if group.bytes[0] < end and start < group.bytes[1]:
-                    group.reader = instruction, tensor
+        for group in self._groups.get(tensor.storage.index, ()):
+            if group.shares(tensor):
+                group.reader = instruction, tensor
 
     def _overwritten(self, instruction: Instruction, tensor: NkiTensor) -> None:
         """Something else than a product goes there."""
@@ -87,6 +95,17 @@ class Accumulations:
         state = self._products.get(index)
         if state is not None:
             state.view(tensor)[...] = 0
+        self._end(tensor)
+
+    def _end(self, tensor: NkiTensor) -> None:
+        """Accumulations whose bytes are all overwritten are over."""
+        groups = self._groups.get(tensor.storage.index)
+        for group in list(groups or ()):
+            for key, view in list(group.views.items()):
+                if _contains(tensor, view):
+                    del group.views[key]
+            if groups and not group.views:
+                groups.remove(group)
 
     def _product(self, instruction: Instruction, tensor: NkiTensor, added: list[NkiTensor]) -> None:
         """A matmul writes `tensor` and accumulates onto the parts `added` of it."""
@@ -98,19 +117,18 @@ class Accumulations:
             for part in added:
                 self._check_start(instruction, part, state)
         state.write(tensor)
-        groups = self._groups.setdefault(storage.index, {})
-        key = (tensor.offset, tensor.shape, tensor.strides)
-        partition, count, start, end = box(tensor)
-        group = groups.get(key) if added else None
-        if added and group is None:  # it goes on with the accumulations that it overlaps
-            group = next((g for g in groups.values() if g.bytes[0] < end and start < g.bytes[1]), None)
-            if group is not None:
-                groups[key] = group
-                group.bytes = min(start, group.bytes[0]), max(end, group.bytes[1])
+        groups, key = self._groups.setdefault(storage.index, []), _key(tensor)
+        group = next((g for g in groups if key in g.views), None) if added else None
+        if added and group is None:  # it goes on with an accumulation that it overlaps
+            group = next((g for g in groups if any(map(g.shares, added))), None)
         if group is None:
-            group = groups[key] = _Group(storage, (start, end), instruction)
-            self._begin(group, partition, count)
+            self._end(tensor)
+            group = _Group(storage, instruction, {key: tensor})
+            groups.append(group)
+            for place in self._places(tensor):
+                self._banks[place] = group
             return
+        group.views[key] = tensor
         if group.reader is not None:
             self._went_on(instruction, tensor, group)
             group.reader = None
@@ -166,38 +184,41 @@ class Accumulations:
             ),
             help="for a new sum pass accumulate=False to its first matmul, or allocate the PSUM tensor anew "
             "for each sum; for one sum read it after its last matmul",
-            severity=Severity.warning,
         )
 
-    def _places(self, group: _Group, partition: int, count: int) -> list[tuple[int, int]]:
-        base = self._addresses[group.storage.index]
+    def _places(self, tensor: NkiTensor) -> list[tuple[int, int]]:
+        """The (bank, quadrant of partitions) that `tensor` touches."""
+        base = self._addresses[tensor.storage.index]
+        partition, count, start, end = box(tensor)
         size = self._target.psum_bank_bytes
-        banks = range((base[1] + group.bytes[0]) // size, (base[1] + group.bytes[1] - 1) // size + 1)
+        banks = range((base[1] + start) // size, (base[1] + end - 1) // size + 1)
         low, high = base[0] + partition, base[0] + partition + count - 1
         return [(b, q) for b in banks for q in range(low // _QUADRANT, high // _QUADRANT + 1)]
 
-    def _begin(self, group: _Group, partition: int, count: int) -> None:
-        for place in self._places(group, partition, count):
-            self._banks[place] = group
-
     def _go_on(self, instruction: Instruction, tensor: NkiTensor, group: _Group) -> None:
-        partition, count, _, _ = box(tensor)
-        places = self._places(group, partition, count)
+        places = self._places(tensor)
         other = next((self._banks[p] for p in places if self._banks.get(p, group) is not group), None)
         for place in places:
             self._banks[place] = group
         if other is None:
             return
-        key = ("NKI-H008", site(instruction, group.storage))
+        apart = other.storage is group.storage and not any(map(group.shares, other.views.values()))
+        key = ("NKI-H008", site(instruction, group.storage), apart)
         if self._findings.known(key):
             return
-        bank = places[0][0]
+        whose = "another part of it" if other.storage is group.storage else described(other.storage)
+        severity, notes = Severity.error, []
+        if apart:
+            severity = Severity.warning
+            notes.append(
+                "the parts share no bytes; kernels of the vendor's library take such turns on Trainium 2, no "
+                "page of the SDK allows it"
+            )
         self._findings.add(
             key,
             "NKI-H008",
             f"{instruction.opcode} adds to {operand_of(instruction, tensor, written=True)} in PSUM bank "
-            f"{bank} after "
-            f"another accumulation, into {described(other.storage)}, began in that bank",
+            f"{places[0][0]} after another accumulation, into {whose}, began in that bank",
             stack=instruction.stack,
             labels=(
                 *done_by(other.first, "the other accumulation begins here"),
@@ -206,8 +227,40 @@ class Accumulations:
             ),
             help="finish one accumulation before the next begins, or give each a bank of its own (2 KiB per "
             "partition)",
-            severity=Severity.warning,
+            notes=notes,
+            severity=severity,
         )
+
+
+def _key(tensor: NkiTensor) -> _View:
+    return tensor.dtype, tensor.offset, tensor.shape, tensor.strides
+
+
+def _share(one: NkiTensor, other: NkiTensor) -> bool:
+    """True if two views of one storage have bytes in common; a run-time offset counts with all its values."""
+    partition, count, start, end = box(one)
+    partition2, count2, start2, end2 = box(other)
+    if partition >= partition2 + count2 or partition2 >= partition + count or start >= end2 or start2 >= end:
+        return False
+    if one.dynamic is not None or other.dynamic is not None or _key(one) == _key(other):
+        return True
+    room = np.empty(one.storage.partitions * one.storage.row_bytes, np.uint8)
+    return bool(np.shares_memory(_over(one, room), _over(other, room)))
+
+
+def _over(tensor: NkiTensor, room: NDArray[Any]) -> NDArray[Any]:
+    item = tensor.dtype.itemsize
+    strides = tuple(s * item for s in tensor.strides)
+    return np.ndarray(tensor.shape, f"V{item}", room, tensor.offset * item, strides)
+
+
+def _contains(outer: NkiTensor, inner: NkiTensor) -> bool:
+    """True if every byte of `inner` is one of `outer`, a view of the same storage."""
+    if _key(outer) == _key(inner) or covers(outer):
+        return True
+    return (
+        _share(outer, inner) and not (bytes_of(inner, inner.storage) & ~bytes_of(outer, outer.storage)).any()
+    )
 
 
 def _is_product(instruction: Instruction) -> bool:

@@ -20,7 +20,7 @@ def defect_cleared_between(x, w):
         nisa.nc_matmul(dst=total, stationary=stationary, moving=moving)  # finds NKI-H006
         nisa.tensor_copy(dst=out, src=total)
         nisa.dma_copy(dst=result[i], src=out)
-    return result  # also NKI-H007
+    return result
 
 
 @nki.jit
@@ -55,7 +55,7 @@ def defect_bias_added_in_psum(x, w):
     out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_copy(dst=out, src=total)
     nisa.dma_copy(dst=result, src=out)
-    return result  # also NKI-H007
+    return result
 
 
 @nki.jit
@@ -86,7 +86,7 @@ def defect_second_sum_on_top(x, w):
     product = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)  # with
     out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
     for i in range(2):
-        nisa.nc_matmul(dst=product, stationary=stationary, moving=moving)  # finds NKI-H007 warning
+        nisa.nc_matmul(dst=product, stationary=stationary, moving=moving)  # finds NKI-H007
         nisa.tensor_copy(dst=out, src=product)  # with
         nisa.dma_copy(dst=result[i], src=out)
     return result
@@ -110,8 +110,111 @@ def good_new_tensor_for_each_sum(x, w):
 
 
 @nki.jit
+def defect_read_before_the_last_product(x, w):
+    """The sum is read after two of its three products."""
+    result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=moving, src=x)
+    nisa.dma_copy(dst=stationary, src=w)
+    total = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)  # with
+    out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=False)  # with
+    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=True)
+    nisa.activation(dst=out, op=nl.exp, data=total[:, 0:512])  # with
+    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=True)  # finds NKI-H007
+    nisa.tensor_tensor(dst=out, data1=out, data2=total, op=nl.add)
+    nisa.dma_copy(dst=result, src=out)
+    return result
+
+
+@nki.jit
+def good_other_columns_read_between(x, w):
+    """What is read between two products of a sum are the columns of another, which is complete."""
+    result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=moving, src=x)
+    nisa.dma_copy(dst=stationary, src=w)
+    total = nl.ndarray((128, 256, 2), dtype=nl.float32, buffer=nl.psum)
+    out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.nc_matmul(dst=total[:, :, 0], stationary=stationary, moving=moving[:, 0:256], accumulate=False)
+    nisa.nc_matmul(dst=total[:, :, 0], stationary=stationary, moving=moving[:, 256:512], accumulate=True)
+    nisa.nc_matmul(dst=total[:, :, 1], stationary=stationary, moving=moving[:, 0:256], accumulate=False)
+    nisa.tensor_copy(dst=out[:, 0:256], src=total[:, :, 0])
+    nisa.nc_matmul(dst=total[:, :, 1], stationary=stationary, moving=moving[:, 256:512], accumulate=True)
+    nisa.tensor_copy(dst=out[:, 256:512], src=total[:, :, 1])
+    nisa.dma_copy(dst=result, src=out)
+    return result
+
+
+@nki.jit
+def good_part_added_to_a_new_sum(x, w):
+    """The second sum overwrites the whole tensor, then a part is added to it: the first was read in time."""
+    result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=moving, src=x)
+    nisa.dma_copy(dst=stationary, src=w)
+    total = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)
+    first = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.nc_matmul(dst=total[:, 0:256], stationary=stationary, moving=moving[:, 0:256], accumulate=False)
+    nisa.tensor_copy(dst=first, src=total[:, 0:256])
+    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=False)
+    nisa.nc_matmul(dst=total[:, 0:256], stationary=stationary, moving=first, accumulate=True)
+    out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=out, src=total)
+    nisa.dma_copy(dst=result, src=out)
+    return result
+
+
+@nki.jit
+def defect_sum_begun_on_half_of_another(x, w):
+    """A second sum begins on columns of the first, which then goes on."""
+    result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=moving, src=x)
+    nisa.dma_copy(dst=stationary, src=w)
+    total = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)  # with
+    left, right = total[:, 0:320], total[:, 192:512]
+    nisa.nc_matmul(dst=left, stationary=stationary, moving=moving[:, 0:320], accumulate=False)  # with
+    nisa.nc_matmul(dst=right, stationary=stationary, moving=moving[:, 192:512], accumulate=False)  # with
+    nisa.nc_matmul(  # finds NKI-H008
+        dst=left, stationary=stationary, moving=moving[:, 0:320], accumulate=True
+    )
+    out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=out, src=total)
+    nisa.dma_copy(dst=result, src=out)
+    return result
+
+
+@nki.jit
+def defect_two_tensors_in_one_bank(x, w):
+    """Two tensors are given the same bank, and their sums take turns there."""
+    result = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.shared_hbm)
+    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=moving, src=x)
+    nisa.dma_copy(dst=stationary, src=w)
+    first = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.psum, address=(0, 0))  # with
+    second = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.psum, address=(0, 0))
+    left, right = moving[:, 0:256], moving[:, 256:512]
+    nisa.nc_matmul(dst=first, stationary=stationary, moving=left, accumulate=False)  # with
+    nisa.nc_matmul(dst=second, stationary=stationary, moving=right, accumulate=False)  # with
+    nisa.nc_matmul(dst=first, stationary=stationary, moving=right, accumulate=True)  # finds NKI-H008
+    out = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.sbuf)
+    other = nl.ndarray((128, 256), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=out, src=first)
+    nisa.tensor_copy(dst=other, src=second)
+    nisa.tensor_tensor(dst=out, data1=out, data2=other, op=nl.add)
+    nisa.dma_copy(dst=result, src=out)
+    return result  # also NKI-H003
+
+
+@nki.jit
 def defect_halves_in_turns(x, w):
-    """Two accumulations share a bank and take turns."""
+    """Two accumulations share a bank, not its bytes, and take turns."""
     result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
     moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
     stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
