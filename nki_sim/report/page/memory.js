@@ -52,7 +52,7 @@ function memory(parent, data) {
       context.lineWidth = 1;
       context.setLineDash([4, 3]);
       context.beginPath();
-      context.moveTo(x, view.top - CURVE + 4);
+      context.moveTo(x, view.top - CURVE + 18);
       context.lineTo(x, bottom);
       context.stroke();
       context.setLineDash([]);
