@@ -131,7 +131,8 @@ class Machine:
         self.executed = 0
         self._observers = tuple(observers)
         self._plans: list[_Plan] | None = None  # made by the first run
-        self._written: tuple[int, ...] | None = None  # by the first result
+        self._inputs: list[Array] = []  # views, by the first load
+        self._results: tuple[list[Array], list[tuple[int, Array]]] | None = None  # by the first result
 
     def load(self, inputs: Sequence[Array]) -> None:
         """Copy `inputs` into the input storages, byte by byte.
@@ -142,8 +143,8 @@ class Machine:
         expected = self.program.inputs
         if len(inputs) != len(expected):
             raise error("NKI-I002", f"{self.program.name} takes {len(expected)} inputs, it got {len(inputs)}")
-        for tensor, array in zip(expected, inputs, strict=True):
-            view = self.memory.bind(tensor)
+        self._inputs = self._inputs or [self.memory.bind(tensor) for tensor in expected]
+        for tensor, view, array in zip(expected, self._inputs, inputs, strict=True):
             if array.nbytes != view.nbytes:
                 raise error(
                     "NKI-I002",
@@ -166,11 +167,14 @@ class Machine:
 
     def result(self) -> ExecutionResult:
         """Outputs and updated inputs, copied out."""
-        if self._written is None:
-            self._written = written_inputs(self.program)
-        outputs = [np.array(self.memory.bind(t)) for t in self.program.outputs]
-        updated = [(i, np.array(self.memory.bind(self.program.inputs[i]))) for i in self._written]
-        return ExecutionResult(outputs, updated, self.executed)
+        if self._results is None:
+            bind, program = self.memory.bind, self.program
+            updated = [(i, bind(program.inputs[i])) for i in written_inputs(program)]
+            self._results = [bind(tensor) for tensor in program.outputs], updated
+        outputs, updated = self._results
+        return ExecutionResult(
+            [view.copy() for view in outputs], [(i, view.copy()) for i, view in updated], self.executed
+        )
 
     # --- running
 

@@ -7,6 +7,7 @@ what the card may do otherwise than meant; notes are worth knowing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ DEFAULT: frozenset[str] = frozenset(CHECKS) - {"nan"}
 """What ``all`` stands for."""
 
 
+@functools.cache
 def check_classes(text: str) -> frozenset[str]:
     """The classes that a list such as ``"all"``, ``"none"`` or ``"overlap,nan"`` names.
 

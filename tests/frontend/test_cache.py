@@ -1,14 +1,18 @@
 """Programs kept between calls, and what makes a new one or a refusal."""
 
+import runpy
 import sys
 import types
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import nki
+import nki.isa as nisa
 import nki.language as nl
-from nki import runtime
+from nki import levels, runtime
 from nki.cache import NotKept, call_key
 from nki_isa.diagnostics import NkiError
 
@@ -122,6 +126,105 @@ def test_target_and_profile_are_part_of_the_form(monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
     (second,) = programs(lambda: scaled(X, 2))
     assert (first.target, second.target) == ("trn2", "trn3")
+
+
+def in_session(call, **options):
+    """The Program that `call` runs under these options."""
+    with runtime.session(**options) as session:
+        call()
+    return session.launches[0].program
+
+
+@nki.jit
+def two_steps(x):
+    tile = nl.load(x)
+    a, b = nl.ndarray(x.shape, x.dtype), nl.ndarray(x.shape, x.dtype)
+    nisa.tensor_copy(dst=a, src=tile, name="first")
+    nisa.tensor_copy(dst=b, src=tile, name="second")
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.add(a, b))
+    return out
+
+
+def test_the_schedule_is_part_of_the_form():
+    scheduled = two_steps.with_schedule([("first", "second")])
+    plain, turned, again = programs(lambda: two_steps(X), lambda: scheduled(X), lambda: scheduled(X))
+    assert plain is not turned and turned is again
+
+
+def test_the_number_of_cores_is_part_of_the_form():
+    one, two = programs(lambda: two_steps[1](X), lambda: two_steps[2](X))
+    assert one is not two
+
+
+def test_the_language_profile_is_part_of_the_form():
+    assert in_session(lambda: scaled(X, 2), profile="library") is not in_session(
+        lambda: scaled(X, 2), profile="strict"
+    )
+
+
+def test_the_api_level_is_part_of_the_form():
+    first = in_session(lambda: two_steps_of_isa(X))
+    levels.use("0.3")
+    try:
+        assert in_session(lambda: two_steps_of_isa(X)) is not first
+    finally:
+        levels.use(levels.NEWEST)
+    assert in_session(lambda: two_steps_of_isa(X)) is first
+
+
+@nki.jit
+def two_steps_of_isa(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+@nki.jit
+def half_read(x):
+    """Reads a column that nothing wrote."""
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile[:, 1:], src=x[:, 1:])
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def test_checks_and_fill_are_those_of_the_call():
+    for _ in range(2):  # whatever an earlier call of the kept Program was asked
+        with runtime.session(check="none"):
+            for _ in range(2):
+                assert (half_read(X)[:, 0] == 0).all()
+        with runtime.session(check="none", fill="sentinels"):
+            assert np.isnan(half_read(X)[:, 0]).all()
+        with pytest.raises(NkiError, match="NKI-H002"):
+            half_read(X)
+
+
+def test_the_precision_is_that_of_the_call(monkeypatch):
+    x = np.full((4, 8), 1 + 2.0**-7, ml_dtypes.bfloat16)
+    for _ in range(2):
+        monkeypatch.setenv("NKI_PRECISE_FP", "1")
+        assert scaled(x, 1.0078125).dtype == ml_dtypes.bfloat16
+        monkeypatch.setenv("NKI_PRECISE_FP", "0")
+        assert (scaled(x, 1.0078125) == np.float32((1 + 2.0**-7) ** 2)).all()
+
+
+def test_nothing_of_one_call_is_left_to_the_next():
+    first, second = np.full((4, 8), 3, np.float32), np.full((4, 8), 5, np.float32)
+    for x in (first, second, first):
+        np.testing.assert_array_equal(two_steps(x), 2 * x)
+
+
+@pytest.mark.slow
+def test_what_a_cached_call_costs():
+    """1.5 times the numpy work plus 100 us; the least of three tries, since the machine does other things."""
+    names = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "cached_call.py"))
+    tries = [names["measure"]() for _ in range(3)]
+    for rows in zip(*tries):
+        assert min(cached - names["bound"](work) for _, cached, work, _ in rows) <= 0, rows
 
 
 def change(module, name):
