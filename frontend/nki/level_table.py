@@ -86,6 +86,23 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an instruction does otherwise up to a level, called the same way.
+
+    Attributes:
+        name: the instruction, of nki.isa.
+        until: the last level that does so.
+        fields: those of the instruction's fields, no parameters of the API, that say so.
+        change: what the next level did.
+    """
+
+    name: str
+    until: str
+    fields: dict[str, Any]
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A change without a name or a parameter: a deprecation, or a rule that some levels lack.
 
@@ -372,6 +389,17 @@ FORMS: tuple[Form, ...] = (
             ("all_to_all", "srcs dsts replica_group collective_dim"),
             ("collective_permute", "srcs dsts source_target_pairs"),
         )
+    ),
+)
+
+MEANINGS: tuple[Meaning, ...] = (
+    Meaning(
+        "quantize_mx",
+        "0.5",
+        {"sample_conversion": True},
+        "scales are twice those of the sample conversion of the OCP standard, which saturates; the pages of "
+        "earlier levels refer to the standard alone, and the kernel library's references at 0.2 and 0.3 "
+        "compute that conversion",
     ),
 )
 

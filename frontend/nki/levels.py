@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from nki.level_table import FORMS, LEVELS, NAMES, NEWEST, NOTICES, ORDER, Form, Name, Notice
+from nki.level_table import FORMS, LEVELS, MEANINGS, NAMES, NEWEST, NOTICES, ORDER, Form, Name, Notice
 from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.instruction import REGISTRY
 
@@ -106,6 +106,17 @@ def translated(module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, 
     return new, (), given
 
 
+@functools.lru_cache(1024)
+def _fields_at(opcode: str, level: str) -> dict[str, Any]:
+    rows = [row for row in MEANINGS if row.name == opcode and ORDER[level] <= ORDER[row.until]]
+    return {name: value for row in rows for name, value in row.fields.items()}
+
+
+def fields_of(opcode: str) -> dict[str, Any]:
+    """The fields, beyond its parameters, that give an instruction the meaning of the level in force."""
+    return _fields_at(opcode, _level)
+
+
 def with_members(opcode: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """`kwargs` with numbers as members of their enumerations, as NKI 0.2 took them."""
     fields = REGISTRY[opcode].fields
@@ -181,6 +192,7 @@ _PLACES = sorted({(form.module, form.name) for form in FORMS})
 __all__ = [
     "FORMS",
     "LEVELS",
+    "MEANINGS",
     "NAMES",
     "NEWEST",
     "NOTICES",
@@ -191,6 +203,7 @@ __all__ = [
     "changed",
     "current",
     "enter",
+    "fields_of",
     "form_of",
     "keyword_refusal",
     "leveled",

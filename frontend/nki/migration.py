@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from nki import levels
-from nki.levels import FORMS, LEVELS, NAMES, NOTICES, Form, Name
+from nki.levels import FORMS, LEVELS, MEANINGS, NAMES, NOTICES, Form, Name
 
 _HEAD = """\
 # API levels and migration
@@ -43,6 +43,7 @@ def _section(old: str, new: str) -> Iterator[str]:
     added = [row for row in NAMES if row.since == new]
     gone = [row for row in NAMES if row.until == old]
     forms = [form for form in FORMS if form.until == old]
+    meanings = [row for row in MEANINGS if row.until == old]
     notices = [row for row in NOTICES if row.level == new]
     if added:
         yield _table(["new name", f"at {old} instead"], _grouped(added))
@@ -51,6 +52,11 @@ def _section(old: str, new: str) -> Iterator[str]:
     if forms:
         rows = ((f"`{form.module}.{form.name}`", _written(form), form.change) for form in forms)
         yield _table(["function", f"parameters at {old}", "change"], rows)
+    if meanings:
+        yield _table(
+            ["instruction, called the same way", "change"],
+            ((f"`nki.isa.{m.name}`", m.change) for m in meanings),
+        )
     if notices:
         yield _table(["what", "change", "write"], ((n.what, n.change, f"`{n.instead}`") for n in notices))
 

@@ -54,12 +54,16 @@ REQUIRED: Any = inspect.Parameter.empty
 
 @dataclass(slots=True)
 class Field:
-    """One parameter of an instruction: its role, default and, for attributes, its kind."""
+    """One parameter of an instruction: its role, default and, for attributes, its kind.
+
+    One that is not `public` is no parameter of the API: what an older level of the API says differently.
+    """
 
     role: Role
     default: Any = REQUIRED
     kind: Any = None
     name: str = ""
+    public: bool = True
 
     @property
     def is_operand(self) -> bool:
@@ -102,9 +106,9 @@ def register_write(default: Any = REQUIRED) -> Any:
     return Field(Role.register_write, default)
 
 
-def attribute(kind: Any, default: Any = REQUIRED) -> Any:
+def attribute(kind: Any, default: Any = REQUIRED, *, public: bool = True) -> Any:
     """A compile-time value; `kind` names its type: an Enum class, ``Operator``, bool, int, tuple, str."""
-    return Field(Role.attribute, default, kind)
+    return Field(Role.attribute, default, kind, public=public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class Instruction:
     synchronises: ClassVar[bool] = False
     padded: ClassVar[frozenset[str]] = frozenset()
     fields: ClassVar[dict[str, Field]] = {}
+    parameters: ClassVar[tuple[str, ...]] = ()  # the public fields, in order
     opcode: ClassVar[str] = ""
     signature: ClassVar[inspect.Signature]
 
@@ -187,14 +192,14 @@ class Instruction:
     def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by field name with defaults filled in; NKI-L012 where they do not fit."""
         fields = cls.fields
-        values = dict(zip(fields, args))
+        values = dict(zip(cls.parameters, args))
         problem = None
-        if len(args) > len(fields):
-            problem = f"{cls.opcode} takes {len(fields)} arguments but {len(args)} were given"
+        if len(args) > len(cls.parameters):
+            problem = f"{cls.opcode} takes {len(cls.parameters)} arguments but {len(args)} were given"
         for name, value in kwargs.items():
             if name not in fields:
-                near = difflib.get_close_matches(name, fields, 1)
-                hint = f"write {near[0]}=" if near else f"its parameters are {', '.join(fields)}"
+                near = difflib.get_close_matches(name, cls.parameters, 1)
+                hint = f"write {near[0]}=" if near else f"its parameters are {', '.join(cls.parameters)}"
                 raise error("NKI-L012", f"{cls.opcode} has no parameter {name!r}", help=hint)
             if name in values:
                 problem = f"{cls.opcode} got {name!r} twice"
@@ -333,7 +338,7 @@ class Instruction:
 def instruction(cls: type[I]) -> type[I]:
     """Gather the fields of an instruction class and enter it in the registry.
 
-    Every instruction gets a last field ``name`` (the user's label for it) unless it states one.
+    Every instruction gets a last parameter ``name`` (the user's label for it) unless it states one.
     """
     fields: dict[str, Field] = {}
     for key, value in list(vars(cls).items()):
@@ -344,8 +349,9 @@ def instruction(cls: type[I]) -> type[I]:
     if "name" not in fields:
         fields["name"] = Field(Role.attribute, None, str, "name")
     cls.fields = fields
+    cls.parameters = tuple(name for name, field in fields.items() if field.public)
     cls.opcode = cls.__name__
     parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    cls.signature = inspect.Signature([parameter(n, default=f.default) for n, f in fields.items()])
+    cls.signature = inspect.Signature([parameter(n, default=fields[n].default) for n in cls.parameters])
     REGISTRY[cls.opcode] = cls
     return cls

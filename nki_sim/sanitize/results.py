@@ -16,8 +16,9 @@ from nki_sim.sanitize.survey import Survey
 def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings) -> None:
     """Report elements of returned tensors that nothing wrote.
 
-    Where a scatter or a copy that skips indices writes the tensor, which rows it reaches is the caller's
-    data, so that is a warning. The shadow is that of core 0, whose outputs are returned.
+    A tensor of which something is written is a warning: layouts with padding, such as that of MX scales,
+    leave parts unused. So is one that a scatter or a copy that skips indices writes: which rows it reaches
+    is the caller's data. The shadow is that of core 0, whose outputs are returned.
     """
     survey = surveys[0]
     for tensor in survey.program.outputs:
@@ -36,6 +37,7 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
         if findings.known(key):
             continue
         by_index = any(s.scatters for s in surveys) or any(_skips(i) for i in writers)
+        partly = count < missing.size
         findings.add(
             key,
             "NKI-H009",
@@ -44,7 +46,7 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
             stack=storage.stack,
             labels=done_by(last, "the last write to it"),
             help="store the rest as well, or allocate the tensor in the size that is written",
-            severity=Severity.warning if by_index else Severity.error,
+            severity=Severity.warning if partly or by_index else Severity.error,
         )
 
 

@@ -399,7 +399,7 @@ def test_each_core_is_shown(nki_sim, tmp_path):
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_isa_of_every_instruction(nki_sim, name):
     found = nki_sim("isa", name, "--format", "json").json
-    assert [p["name"] for p in found["parameters"]] == list(REGISTRY[name].fields)
+    assert [p["name"] for p in found["parameters"]] == list(REGISTRY[name].parameters)
     assert len(found["constraints"]) == len(REGISTRY[name].constraints)
     assert all(c["source"] for c in found["constraints"])
     assert all(f["source"] for f in found["figures"])

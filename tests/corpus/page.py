@@ -64,9 +64,10 @@ anything else is undefined. Reading a sum and then adding to it is legal, and ra
 are two accumulations that take turns in one bank: the documentation has one accumulation under way per
 bank.
 
-**Results.** Every element of a returned tensor is written, else there is an error; where a scatter or a
-skipped index writes it, which rows come out is data, and it is a warning. A tensor that is written and
-neither read nor returned is a warning, unless the instruction has another result that is used.
+**Results.** Something of every returned tensor is written, else there is an error; elements left out are a
+warning, since layouts with padding leave some unused, and which rows a scatter or a skipped index writes is
+data. A tensor that is written and neither read nor returned is a warning, unless the instruction has
+another result that is used.
 
 Not checked: reads of engine accumulators before they are reset, registers before they are set, and what
 other programs do to the same HBM. Accesses between the cores of a launch are checked for races (NKI-H021).

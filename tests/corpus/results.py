@@ -8,7 +8,7 @@ import nki.language as nl
 @nki.jit
 def defect_rows_rounded_down(x):
     """100 rows in tiles of 48: the last four rows are never stored."""
-    result = nl.ndarray((100, 512), dtype=x.dtype, buffer=nl.shared_hbm)  # finds NKI-H009
+    result = nl.ndarray((100, 512), dtype=x.dtype, buffer=nl.shared_hbm)  # finds NKI-H009 warning
     for i in range(100 // 48):
         tile = nl.ndarray((48, 512), dtype=x.dtype, buffer=nl.sbuf)
         nisa.dma_copy(dst=tile, src=x[nl.ds(i * 48, 48), :])
@@ -58,7 +58,7 @@ def good_two_outputs(x):
 @nki.jit
 def defect_columns_in_between(x):
     """Stores of 96 columns every 128 leave gaps."""
-    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)  # finds NKI-H009
+    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)  # finds NKI-H009 warning
     tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=x)
     for i in range(4):

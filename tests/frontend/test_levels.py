@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -191,6 +192,32 @@ def test_comparisons_give_bool_at_0_2(at):
     result = kernel(x)
     assert result.dtype == np.bool_
     np.testing.assert_array_equal(result, x > 0)
+
+
+@nki.jit
+def quantized(x):
+    tile = nl.ndarray((32, 4), dtype=nl.bfloat16, buffer=nl.sbuf)
+    nisa.dma_copy(tile, x)
+    codes = nl.ndarray((32, 1), dtype=nl.float8_e4m3fn_x4, buffer=nl.sbuf)
+    scales = nl.ndarray((4, 1), dtype=nl.uint8, buffer=nl.sbuf)
+    nisa.quantize_mx(codes, tile, scales)
+    outs = []
+    for made in (codes.view(nl.uint8), scales):
+        out = nl.ndarray(made.shape, dtype=made.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(out, made)
+        outs.append(out)
+    return outs
+
+
+@pytest.mark.parametrize(
+    "level, code, value", [("0.3", 127 - 8, 256), ("0.5", 127 - 8, 256), ("0.6", 120, 128)]
+)
+def test_mx_scales_are_twice_as_large_from_0_6_on(at, monkeypatch, level, code, value):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+    at(level)
+    codes, scales = quantized(np.ones((32, 4), ml_dtypes.bfloat16))
+    assert (scales == code).all()
+    assert (codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) == value).all()
 
 
 def test_names_of_memories_are_no_texts_from_0_3_on():

@@ -59,4 +59,4 @@ def test_facts_are_plain_values():
     assert facts["parameters"][0] == {
         "name": "dst", "role": "read_write", "kind": "tensor", "default": None, "required": True,
     }  # fmt: skip
-    assert sample("nc_matmul").fields.keys() == {p["name"] for p in facts["parameters"]}
+    assert set(sample("nc_matmul").parameters) == {p["name"] for p in facts["parameters"]}

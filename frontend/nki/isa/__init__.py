@@ -115,7 +115,7 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
         opcode, args, kwargs = levels.translated(__name__, name, args, kwargs)
         if levels.before("0.3"):
             kwargs = levels.with_members(opcode, kwargs)
-        return _Handle(current().emit(REGISTRY[opcode](*args, **kwargs)))
+        return _Handle(current().emit(REGISTRY[opcode](*args, **kwargs, **levels.fields_of(opcode))))
 
     emit.__name__ = emit.__qualname__ = cls.opcode
     emit.__doc__ = cls.__doc__

@@ -89,6 +89,7 @@ def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
                 "required": f.default is REQUIRED,
             }
             for f in cls.fields.values()
+            if f.public
         ],
         "constraints": [
             {"code": c.code, "rule": c.rule, "help": c.help, "source": c.source} for c in cls.constraints
@@ -127,7 +128,9 @@ def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
 def signature_of(cls: type[Instruction]) -> str:
     """``nki.isa.name(...)`` with defaults."""
     given = [
-        f.name if f.default is REQUIRED else f"{f.name}={_spelled(f.default)}" for f in cls.fields.values()
+        f.name if f.default is REQUIRED else f"{f.name}={_spelled(f.default)}"
+        for f in cls.fields.values()
+        if f.public
     ]
     return f"nki.isa.{cls.opcode}({', '.join(given)})"
 

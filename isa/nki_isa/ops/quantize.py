@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, instruction, read, write
+from nki_isa.instruction import Constraint, attribute, instruction, read, write
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows, updating
 from nki_isa.tensor import NkiTensor
 
@@ -83,6 +83,9 @@ class quantize_mx(ComputeInstruction):
 
     The scale of a group is 2^(floor(log2(largest magnitude)) - (Emax - 1)) with Emax 8 for
     float8_e4m3fn and 15 for float8_e5m2, at least 2^-127; values are divided by it and rounded.
+    API levels before 0.6 compute the sample conversion of the OCP standard, which those pages refer
+    to and the vendor's references computed then: Emax in place of Emax - 1, and values beyond the
+    largest of the type become that.
     A quadrant of 32 partitions writes its four scales to its first four partitions of
     `dst_scale`; other partitions keep their values. A group with NaN or infinity gets the scale
     NaN, which the SDK page leaves open.
@@ -91,7 +94,8 @@ class quantize_mx(ComputeInstruction):
     a packed type; `dst_scale` float8_e8m0fnu or uint8 with F / 4 elements per partition, at
     partition 0, 4, 8 or 12 of a quadrant. All in SBUF.
     Errors: NKI-V101 to V105, V108, V110, V112, V115.
-    Source: SDK page nki.isa.quantize_mx and the MX deep dive.
+    Source: SDK page nki.isa.quantize_mx (2.32) and the MX deep dive; the OCP Microscaling
+    standard for the levels before.
     """
 
     engines = (VECTOR_ENGINE,)
@@ -101,6 +105,7 @@ class quantize_mx(ComputeInstruction):
     dst: NkiTensor = write()
     src: NkiTensor = read()
     dst_scale: NkiTensor = write()
+    sample_conversion: bool = attribute(bool, False, public=False)  # that of the OCP standard
     constraints = rules(
         *tile("dst", "src", packed=True),
         partitions("dst_scale"),
@@ -150,11 +155,14 @@ class quantize_mx(ComputeInstruction):
         with np.errstate(all="ignore"):
             largest = np.abs(groups).max(axis=(1, 3))
             exponent = np.frexp(largest)[1] - 1  # floor(log2), exact
-            exponent = np.where(largest == 0, -_BIAS, exponent - (_LARGEST_EXPONENT[self.dst.dtype] - 1))
+            highest = _LARGEST_EXPONENT[self.dst.dtype] - (0 if self.sample_conversion else 1)
+            exponent = np.where(largest == 0, -_BIAS, exponent - highest)
             code = np.clip(exponent + _BIAS, 0, 254)
             factor = np.ldexp(np.float64(1), code - _BIAS)
             code = np.where(np.isfinite(largest), code, 255).astype(np.uint8)
             scaled = (groups / factor[:, None, :, None]).astype(np.float32).reshape(count, width)
+        if self.sample_conversion:
+            scaled = np.clip(scaled, -self.dst.dtype.max, self.dst.dtype.max)
         packed = cast(scaled, self.dst.dtype)
         shape = (self.dst_scale.shape[0], width // _LANES)
         result = rows(scales[0]).view(np.uint8).copy() if scales else np.zeros(shape, np.uint8)

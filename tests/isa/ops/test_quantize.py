@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiles import dst_of, fp32, run, same, tensor, tiles
 
+from nki_isa.diagnostics import NkiError
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.instruction import Role
 from nki_isa.ops.quantize import quantize_mx
@@ -19,14 +20,17 @@ TYPES = {"float8_e4m3fn_x4": (8, ml_dtypes.float8_e4m3fn), "float8_e5m2_x4": (15
 
 @given(
     st.data(), st.sampled_from([32, 64, 128]), st.integers(1, 3), st.sampled_from(["float16", "bfloat16"]),
-    st.sampled_from(sorted(TYPES)), st.sampled_from(["uint8", "float8_e8m0fnu"]),
+    st.sampled_from(sorted(TYPES)), st.sampled_from(["uint8", "float8_e8m0fnu"]), st.booleans(),
 )  # fmt: skip
-def test_quantize_mx(data, partitions, columns, dtype, to, scale_dtype):
+def test_quantize_mx(data, partitions, columns, dtype, to, scale_dtype, sample):
     src = data.draw(tiles((partitions, 4 * columns), dtype))
     old = np.full((partitions, columns), 99, np.uint8)
     scale = tensor(partitions, columns, dtype=scale_dtype, contents=old)
-    dst, scales = run(quantize_mx(dst_of((partitions, columns), to), src, scale), check=TRN3)
+    made = quantize_mx(dst_of((partitions, columns), to), src, scale, sample_conversion=sample)
+    dst, scales = run(made, check=TRN3)
     largest_exponent, lane = TYPES[to]
+    divided = largest_exponent if sample else largest_exponent - 1
+    limit = float(ml_dtypes.finfo(lane).max) if sample else math.inf
     values, codes = fp32(src).astype(np.float64), scales.view(np.uint8)
     got = to_float32(dst, DTYPES[to])
     written = np.zeros(codes.shape, bool)
@@ -36,9 +40,9 @@ def test_quantize_mx(data, partitions, columns, dtype, to, scale_dtype):
         for column in range(columns):
             block = values[8 * group : 8 * group + 8, 4 * column : 4 * column + 4]
             top = np.abs(block).max()
-            exponent = -127 if top == 0 else max(math.floor(math.log2(top)) - (largest_exponent - 1), -127)
+            exponent = -127 if top == 0 else max(math.floor(math.log2(top)) - divided, -127)
             assert codes[row, column] == exponent + 127
-            expected = (block / 2.0**exponent).astype(np.float32).astype(lane)
+            expected = (block / 2.0**exponent).clip(-limit, limit).astype(np.float32).astype(lane)
             same(got[8 * group : 8 * group + 8, 4 * column : 4 * column + 4], expected.astype(np.float32))
     assert (codes[~written] == 99).all()
 
@@ -50,6 +54,22 @@ def test_the_largest_value_does_not_saturate():
     )
     restored = to_float32(dst, DTYPES["float8_e4m3fn_x4"]) * 2.0 ** (scales[0, 0] - 127.0)
     assert (restored == 65536).all()  # the nearest value of three mantissa bits
+
+
+def test_the_sample_conversion_saturates():
+    """1.9 * 2**8 is beyond the largest float8_e4m3fn, 448."""
+    src = tensor(32, 4, dtype="float16", contents=np.full((32, 4), -1.9, np.float16))
+    made = quantize_mx(
+        dst_of((32, 1), "float8_e4m3fn_x4"), src, dst_of((4, 1), "uint8"), sample_conversion=True
+    )
+    dst, scales = run(made, check=TRN3)
+    assert (to_float32(dst, DTYPES["float8_e4m3fn_x4"]) == -448).all() and (scales == 127 - 8).all()
+
+
+def test_the_conversion_is_no_parameter():
+    assert list(quantize_mx.signature.parameters) == ["dst", "src", "dst_scale", "name"]
+    with pytest.raises(NkiError, match="NKI-L012.*takes 4 arguments"):
+        quantize_mx(None, None, None, None, True)
 
 
 def test_scales_of_one_quadrant_are_written_whole():
