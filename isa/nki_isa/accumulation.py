@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import Diagnostic, Label, NkiValidationError, error
 from nki_isa.tensor import NkiTensor
 
 Box = tuple[tuple[int, int], ...]
@@ -96,14 +96,19 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulat
             )
         return before
     if accumulate and before is not True and recorder.target.nc_version < 4:
-        raise error(
+        refused = Diagnostic(
             "NKI-V130",
             f"accumulate is True, and no matmul has overwritten {'all' if before else 'any'} of "
             f"{dst.name}{list(dst.shape)} before; on {recorder.target.name} the result is undefined, "
             "also after memset or tensor_copy",
             help="pass accumulate=False to the first matmul of the group (accumulate=(i > 0) in a loop), "
             "or leave it out",
+            labels=tuple(
+                Label(frame.span, f"{dst.name} {dst.dtype}{list(dst.storage.shape)} is allocated here")
+                for frame in dst.storage.stack[-1:]
+            ),
         )
+        raise NkiValidationError([refused])
     return accumulate
 
 

@@ -282,8 +282,10 @@ def test_050_accumulation_onto_bytes_nobody_wrote_is_told():
         return out
 
     x = np.ones((8, 8), np.float32)
-    with pytest.raises(NkiError, match="NKI-V130"):
+    with pytest.raises(NkiError, match="NKI-V130") as refused:
         kernel(x)
+    (found,) = refused.value.diagnostics
+    assert found.labels[0].span.line == found.span.line - 1 and "allocated here" in found.labels[0].message
     with runtime.session(target=TRN3), pytest.raises(NkiError, match="NKI-H002"):
         kernel(x)
 
