@@ -15,6 +15,7 @@ their order), "lifetime conflicts" in the direct allocation guide of SDK 2.26.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -70,22 +71,25 @@ class Ordering:
 
     def __init__(self, survey: Survey, pairs: dict[int, list[Written]], findings: Findings):
         self._survey, self._pairs, self._findings = survey, pairs, findings
-        self._engines: dict[Engine, Clock] = {}
+        self._engines: dict[Hashable, Clock] = {}
         self._written: dict[Hashable, Clock] = {}
         self._used: dict[Hashable, Clock] = {}
         self._done: dict[Instruction, Clock | None] = {
             producer: None for instruction in survey.touches for producer in instruction.after
         }
-        self._accesses: dict[int, list[_Access]] = {index: [] for index in pairs}
+        self._accesses: dict[int, deque[_Access]] = {index: deque() for index in pairs}
         self._places = {w.storage.index: w for rivals in pairs.values() for w in rivals}
         self._events = 0
         self._forgotten: set[Hashable] = set()
 
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
         """The observer: `instruction` is about to run."""
+        if not self._pairs:
+            return  # all has been said
         reads, writes = self._survey.touches[instruction]
         is_dma = instruction.on is Engine.dma
-        clock: Clock = {} if is_dma else dict(self._engines.get(instruction.on, {}))
+        engine = instruction.on.value  # unlike the member it is hashed fast
+        clock: Clock = {} if is_dma else dict(self._engines.get(engine, {}))
         self._events += 1
         read: list[Hashable] = [t.storage for t in reads]
         read += [r.index for r in instruction.registers_read]
@@ -99,7 +103,7 @@ class Ordering:
             _join(clock, self._done.get(producer))
         for component in self._forgotten.intersection(clock):
             del clock[component]
-        own_component: Hashable = ("dma", self._events) if is_dma else instruction.on
+        own_component: Hashable = ("dma", self._events) if is_dma else engine
         own = [(t, False) for t in reads] + [(t, True) for t in writes]
         own = [(t, w) for t, w in own if t.storage.index in self._pairs]
         if not is_dma or own:
@@ -108,7 +112,7 @@ class Ordering:
             access = _Access(instruction, tensor, is_write, own_component, self._events)
             self._check(access, clock)
         if not is_dma:
-            self._engines[instruction.on] = clock
+            self._engines[engine] = clock
         for thing in read:
             _join(self._used.setdefault(thing, {}), clock)
         for thing in written:
@@ -119,20 +123,30 @@ class Ordering:
 
     def _check(self, access: _Access, clock: Clock) -> None:
         index = access.tensor.storage.index
-        for rival in list(self._pairs[index]):
+        known = clock.get
+        for rival in list(self._pairs.get(index, ())):
             for before in reversed(self._accesses[rival.storage.index]):
-                unordered = clock.get(before.component, 0) < before.time
-                conflict = unordered and (before.is_write or access.is_write)
-                if conflict and self._meet(access.tensor, before.tensor):
+                if known(before.component, 0) >= before.time:
+                    continue
+                if (before.is_write or access.is_write) and self._meet(access.tensor, before.tensor):
                     self._report(access, before)
-                    self._pairs[index].remove(rival)  # one finding says it all
+                    self._settle(index, rival.storage.index)
                     break
         log = self._accesses[index]
         log.append(access)
         if len(log) > _MOST_ACCESSES:
-            gone = log.pop(0)
-            if gone.component != gone.instruction.on:  # nobody asks about this DMA any more
+            gone = log.popleft()
+            if gone.instruction.on is Engine.dma:  # nobody asks about this one any more
                 self._forgotten.add(gone.component)
+
+    def _settle(self, one: int, other: int) -> None:
+        """Look at two tensors no more: one finding says it all."""
+        for index, rival in ((one, other), (other, one)):
+            left = [w for w in self._pairs[index] if w.storage.index != rival]
+            if left:
+                self._pairs[index] = left
+            else:
+                del self._pairs[index]
 
     def _meet(self, one: NkiTensor, other: NkiTensor) -> bool:
         a, b = self._places[one.storage.index], self._places[other.storage.index]

@@ -103,11 +103,16 @@ class Written:
         if self.taken is None:
             self.taken = np.zeros(rows, np.int32)
         mask = self.mask.reshape(rows)[rectangle]
-        lost = lost & (mask == 1)
-        if lost.any():
+        lost = lost & mask.view(np.bool_)
+        count = int(np.count_nonzero(lost))
+        if count:
             self.takers.append((taker, storage))
-            np.copyto(self.taken[rectangle], len(self.takers), where=lost)
-            np.copyto(mask, 0, where=lost)
+            if count == lost.size:
+                self.taken[rectangle] = len(self.takers)
+                mask[...] = 0
+            else:
+                np.copyto(self.taken[rectangle], len(self.takers), where=lost)
+                np.copyto(mask, 0, where=lost)
             self._count = int(np.count_nonzero(self.mask))
 
     def taker(self, tensor: NkiTensor) -> tuple[Instruction, Storage] | None:
