@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.instruction import Engine, Role
 from nki_isa.target import TRN2
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, contiguous_strides
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 FLOATS = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
@@ -115,22 +115,24 @@ def values(dtype, size, seed):
 
 @st.composite
 def tiles(draw, shape, dtype, region=SBUF):
-    """A tensor of `shape` that is some view of a larger random storage: offset, strided or broadcast."""
+    """A tensor of `shape` that is some view of a larger random storage.
+
+    Its free dimensions start anywhere and lie in any order, each with gaps, repeated (stride 0) or, with
+    the one after it, as windows that overlap.
+    """
     seed = draw(st.integers(0, 2**32 - 1))
     partitions, free = shape[0], shape[1:]
-    steps = [draw(st.sampled_from([1, 1, 2])) for _ in free]
-    padded = tuple(n * s + draw(st.integers(0, 2)) for n, s in zip(free, steps, strict=True))
-    storage_shape = (partitions, *padded)
+    strides = [0] * len(free)
+    length = 1  # elements of a row that the dimensions placed so far reach over
+    for k in draw(st.permutations(range(len(free)))):
+        kind = draw(st.sampled_from(["next to each other", "with gaps", "repeated", "overlapping"]))
+        steps = {"next to each other": length, "with gaps": length + draw(st.integers(1, 3)), "repeated": 0}
+        strides[k] = steps.get(kind, draw(st.integers(1, length)))
+        length += strides[k] * (free[k] - 1)
+    offset = draw(st.integers(0, 2))
+    storage_shape = (partitions, offset + length + draw(st.integers(0, 2)))
     whole = tensor(*storage_shape, dtype=dtype, region=region, contents=values(dtype, storage_shape, seed))
-    strides = contiguous_strides(storage_shape)
-    inner = [stride * step for stride, step in zip(strides[1:], steps, strict=True)]
-    offset = sum(
-        stride * draw(st.integers(0, p - (n - 1) * s - 1))
-        for stride, p, n, s in zip(strides[1:], padded, free, steps, strict=True)
-    )
-    if free and draw(st.booleans()):
-        inner[draw(st.integers(0, len(free) - 1))] = 0  # broadcast
-    return view(whole, shape, (strides[0], *inner), offset)
+    return view(whole, shape, (storage_shape[1], *strides), offset)
 
 
 _SMALL = st.integers(1, 12)
