@@ -412,7 +412,10 @@ NOTICES: tuple[Notice, ...] = (
         "buffer=nl.sbuf",
     ),
     Notice(
-        "numbers for enumerations", "0.3", "dge_mode=2 is refused (enforced)", "dge_mode=nisa.dge_mode.hwdge"
+        "numbers for enumerations",
+        "0.3",
+        "are refused (enforced; dge_mode=2 from 0.4 on, since the kernel library of 0.3 passes it)",
+        "dge_mode=nisa.dge_mode.hwdge",
     ),
     Notice(
         f"comparisons: {_COMPARISONS}",

@@ -16,6 +16,7 @@ from typing import Any
 
 from nki.level_table import FORMS, LEVELS, MEANINGS, NAMES, NEWEST, NOTICES, ORDER, Form, Name, Notice
 from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.enums import dge_mode
 from nki_isa.instruction import REGISTRY
 
 # --- the level in force
@@ -118,13 +119,20 @@ def fields_of(opcode: str) -> dict[str, Any]:
 
 
 def with_members(opcode: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`kwargs` with numbers as members of their enumerations, as NKI 0.2 took them."""
+    """`kwargs` with numbers as members of their enumerations, where the level in force takes numbers.
+
+    NKI 0.2 took them everywhere. The update guide to 0.3 ends that, but the kernel library of that release
+    still passes ``dge_mode=3``.
+    """
+    if not before("0.4"):
+        return kwargs
     fields = REGISTRY[opcode].fields
     made = dict(kwargs)
     for name, value in kwargs.items():
         kind = fields[name].kind if name in fields else None
         if isinstance(kind, type) and issubclass(kind, enum.Enum) and type(value) is int:
-            made[name] = kind(value)
+            taken = before("0.3") or kind is dge_mode
+            made[name] = next((m for m in kind if taken and m.value == value), value)
     return made
 
 

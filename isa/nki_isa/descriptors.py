@@ -45,13 +45,6 @@ class DmaInstruction(Instruction):
     dst: NkiTensor
     oob_mode: enums.oob_mode
 
-    def normalise(self) -> None:
-        """Modes given by their number become members."""
-        values = self.__dict__
-        for name, kind in (("dge_mode", enums.dge_mode), ("oob_mode", enums.oob_mode)):
-            if type(values.get(name)) is int and values[name] in (m.value for m in kind):
-                values[name] = kind(values[name])
-
     def resolve_engine(self) -> Engine:
         """Always the DMA engines; a field ``engine`` only says who triggers them."""
         return Engine.dma

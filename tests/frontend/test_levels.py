@@ -144,6 +144,36 @@ def kernel_of_0_2(x):
     return outs, nl.num_programs(), nl.program_id(0)
 
 
+@nki.jit
+def kernel_with_numbers(x, oob):
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(tile, x, dge_mode=3)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(out, tile, oob_mode=0 if oob else nisa.oob_mode.error)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("level", "oob", "legal"),
+    [
+        ("0.2", True, True),
+        ("0.3", False, True),
+        ("0.3", True, False),
+        ("0.4", False, False),
+        (NEWEST, False, False),
+    ],
+)
+def test_numbers_for_enumerations(at, level, oob, legal):
+    """Refused from 0.3 on, but for the DGE mode, which the kernel library of 0.3 gives as a number."""
+    at(level)
+    x = np.ones((8, 16), np.float32)
+    if legal:
+        assert np.array_equal(kernel_with_numbers(x, oob), x)
+    else:
+        with pytest.raises(NkiError, match="NKI-V100.*_mode is int"):
+            kernel_with_numbers(x, oob)
+
+
 def test_a_kernel_of_0_2(at):
     at("0.2")
     x = np.arange(1, 129, dtype=np.float32).reshape(8, 16)

@@ -598,6 +598,10 @@ def test_030_registers_move_to_registers():
 def test_030_members_of_enumerations_are_named():
     refused(I["sendrecv"](tensor(8, 4), tensor(8, 4), 1, 1, 0, dma_engine=0), TRN2, "NKI-V100")
     refused(I["tensor_copy"](tensor(8, 4), tensor(8, 4), engine=5), TRN2, "NKI-V100")
+    place, tile = tensor(8, 4, region=HBM), tensor(8, 4)
+    refused(I["dma_copy"](place, tile, dge_mode=2), TRN2, "NKI-V100")
+    refused(I["dma_copy"](place, tile, oob_mode=1), TRN2, "NKI-V100")
+    refused(I["dma_transpose"](tensor(4, 8), tile, dge_mode=2), TRN2, "NKI-V100")
 
 
 def test_030_barriers_are_on_gpsimd_unless_asked_for():

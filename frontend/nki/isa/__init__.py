@@ -113,8 +113,7 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
         if levels.current() == levels.NEWEST:
             return _Handle(current().emit(cls(*args, **kwargs)))
         opcode, args, kwargs = levels.translated(__name__, name, args, kwargs)
-        if levels.before("0.3"):
-            kwargs = levels.with_members(opcode, kwargs)
+        kwargs = levels.with_members(opcode, kwargs)
         return _Handle(current().emit(REGISTRY[opcode](*args, **kwargs, **levels.fields_of(opcode))))
 
     emit.__name__ = emit.__qualname__ = cls.opcode

@@ -207,8 +207,8 @@ def _transposed_shape(i: Any, target: Target) -> str | None:
 
 
 def _transpose_mode(i: Any, target: Target) -> str | None:
-    if i.dge_mode is dge_mode.swdge and not is_gathered(i.src):
-        return "dge_mode is swdge and src has no vector of indices, it must be unknown, hwdge or none"
+    if not is_gathered(i.src) and i.dge_mode in (dge_mode.swdge, dge_mode.none):
+        return f"dge_mode is {i.dge_mode.name} and src has no vector of indices, it must be unknown or hwdge"
     return None
 
 
@@ -302,7 +302,7 @@ class dma_transpose(DmaInstruction):
         *GATHERS,
         GATHER_MODE,
         excludes(
-            "Software DGE transposes only with a vector of indices.",
+            "Without a vector of indices dge_mode is unknown or hwdge.",
             _transpose_mode,
             "leave dge_mode unset",
             source=_TRANSPOSE,
@@ -342,9 +342,7 @@ class dma_transpose(DmaInstruction):
 
     def cost(self, target: Target) -> Cost:
         """A copy at the rate of DMA transposes."""
-        return cost.copy(
-            target, self.dst, by_row(self.src), mode=self.descriptors(target), transpose=True
-        )
+        return cost.copy(target, self.dst, by_row(self.src), mode=self.descriptors(target), transpose=True)
 
 
 # --- dma_compute
@@ -460,8 +458,7 @@ class dma_compute(DmaInstruction):
     )
 
     def normalise(self) -> None:
-        """Also the operator by its name."""
-        super().normalise()
+        """The operator by its name."""
         self.reduce_op = as_operator(self.reduce_op)
 
     def descriptors(self, target: Target) -> str | None:
