@@ -218,7 +218,7 @@ def registers():
     nisa.register_move(ten, 10)
     nisa.register_move(copy, ten)
     bound = nisa.register_alloc()
-    nisa.register_load(bound, nl.ones([1, 1], dtype=nl.int32, buffer=nl.sbuf))
+    nisa.register_load(bound, nl.ones([1], dtype=nl.int32, buffer=nl.sbuf))
     out = nl.ndarray((1, 5), dtype=nl.int32, buffer=nl.sbuf)
     filled = (zero, loaded_zero, ten, copy, bound)
     for k in range(len(filled)):

@@ -28,7 +28,7 @@ def ndarray(
 
     Args:
         shape: sizes, each at least 1; dimension 0 is the partition dimension (at most
-            128) in SBUF and PSUM, where a tensor has at least two dimensions.
+            128) in SBUF and PSUM, where a tensor has at least two dimensions and ``[1]`` means ``[1, 1]``.
         dtype: an NKI dtype.
         buffer: ``nl.sbuf``, ``nl.psum``, ``nl.private_hbm`` (``nl.hbm``) or ``nl.shared_hbm``.
         name: a label for reports; by default the variable it is assigned to.
@@ -96,6 +96,8 @@ def _sizes(shape: Any, region: MemoryRegion) -> tuple[int, ...]:
                 help="compute sizes with // so that they stay ints",
             )
     sizes = tuple(int(size) for size in sizes)
+    if region.on_chip and sizes == (1,):
+        return 1, 1  # one element: the page of nisa.register_load makes it so; on chip nothing is below 2-D
     if region.on_chip and len(sizes) < 2:
         raise error(
             "NKI-V120",
