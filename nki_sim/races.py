@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
+from nki_isa.ops.sync import core_barrier
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
@@ -139,7 +140,9 @@ class RaceDetector:
         return observe
 
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
-        """The cores of `group` hear of all that the others of it did before."""
+        """The cores of `group` hear of all that the others of it did before, if the meeting orders that."""
+        if any(isinstance(i, core_barrier) and not i.orders for _, i in group):
+            return
         cores = [core for core, _ in group]
         if len(cores) == len(self._memories):
             self._settle_all()

@@ -260,12 +260,47 @@ def test_rules_of_core_barrier(cores, code):
     check(kernel[2], code)
 
 
-def check(kernel, code):
+@nki.jit
+def met_on_a_tile(x, ordered):
+    """The cores meet on a tile of SBUF, and on the shared tensor as well if `ordered`."""
+    me = nl.program_id(0)
+    shared = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape[1:], dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x[me])
+    nisa.dma_copy(dst=shared[me], src=tile)
+    nisa.core_barrier(tile, (0, 1))
+    if ordered:
+        nisa.core_barrier(shared, (0, 1))
+    nisa.dma_copy(dst=tile, src=shared[1 - me])
+    nisa.dma_copy(dst=out[me], src=tile)
+    return out
+
+
+def test_a_barrier_on_sbuf_is_a_meeting_with_a_warning():
+    x = halves()
+    with runtime.session() as session:
+        np.testing.assert_array_equal(met_on_a_tile[2](x, True), x[::-1])
+    told = [d for d in session.launches[0].diagnostics if d.code == "NKI-V101"]
+    assert [d.severity.value for d in told] == ["warning"]
+    assert "nothing they do in shared HBM is ordered" in told[0].message
+
+
+def test_a_barrier_on_sbuf_orders_nothing():
+    check(met_on_a_tile[2], "NKI-H021", False)
+
+
+def test_a_barrier_on_sbuf_is_refused_by_the_strict_profile():
+    with runtime.session(profile="strict"):
+        check(met_on_a_tile[2], "NKI-V101", True)
+
+
+def check(kernel, code, *arguments):
     if code is None:
-        kernel(halves())
+        kernel(halves(), *arguments)
         return
     with pytest.raises(NkiError) as caught:
-        kernel(halves())
+        kernel(halves(), *arguments)
     assert {d.code for d in caught.value.diagnostics} == {code}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nki_isa import cost, enums
 from nki_isa.constraints import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
 from nki_isa.cost import Cost
+from nki_isa.diagnostics import error
 from nki_isa.instruction import (
     Constraint,
     Engine,
@@ -82,6 +83,10 @@ class core_barrier(Instruction):
     What one core wrote to `data` before its barrier, the others may read after theirs.
     `cores` is ``(0, 1)`` on a logical core of two; a core alone names itself and passes.
     Only `engine` waits.
+
+    With `data` in SBUF, which the documentation does not allow and published kernels do
+    (nki-library of 2026-04-13, core/moe/moe_cte/bwmm_shard_on_I.py), the cores meet and
+    nothing in HBM is ordered: a warning (NKI-V101), an error in the strict profile.
     """
 
     data: NkiTensor = read_write()
@@ -94,7 +99,7 @@ class core_barrier(Instruction):
     synchronises = True
     constraints = rules(
         _since(_BARRIER),
-        memory("data", MemoryRegion.shared_hbm, source=_BARRIER),
+        memory("data", MemoryRegion.shared_hbm, SBUF, source=_BARRIER),
         attribute_rule("cores are 0, 1 or both.", _known_cores, "write cores=(0, 1)", source=_BARRIER),
     )
 
@@ -103,6 +108,30 @@ class core_barrier(Instruction):
         cores = self.cores
         if isinstance(cores, (int, list)):
             self.cores = (cores,) if isinstance(cores, int) else tuple(cores)
+
+    @property
+    def orders(self) -> bool:
+        """True if it orders what the cores do in shared HBM."""
+        return self.data.buffer is MemoryRegion.shared_hbm
+
+    def specialize(self, recorder: Any) -> None:
+        """Say where it orders nothing.
+
+        Raises:
+            NKI-V101: `data` is in SBUF, and the profile is strict.
+        """
+        if isinstance(self.data, NkiTensor) and self.data.buffer is SBUF:
+            refused = error(
+                "NKI-V101",
+                f"core_barrier: data is in SBUF, which each core has to itself; the cores meet at "
+                f"{self.data.name}, and nothing they do in shared HBM is ordered",
+                help="name the tensor in shared HBM that one core writes and the other reads, or leave the "
+                "barrier out",
+                notes=(f"source: {_BARRIER}",),
+            )
+            if recorder.strict:
+                raise refused
+            recorder.warn(refused)
 
     def cost(self, target: Target) -> Cost:
         return Cost(target.barrier_ns, target.barrier_ns, "barrier_ns")

@@ -166,7 +166,7 @@ CASES = {
         ({"dst": t((1, 1), "float8_e5m2_x4")}, TRN2),
     ],
     "core_barrier": [
-        ({"data": 3 + 1j}, TRN2), ({}, TRN1), ({"data": t()}, TRN2), ({"cores": (0, 2)}, TRN2),
+        ({"data": 3 + 1j}, TRN2), ({}, TRN1), ({"data": t(region=PSUM)}, TRN2), ({"cores": (0, 2)}, TRN2),
     ],
     "sendrecv": [
         ({"dst": 3 + 1j}, TRN2),
