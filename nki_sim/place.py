@@ -22,7 +22,7 @@ what is live, which no allocator can undercut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +37,7 @@ from nki_sim.utilisation import Holder, Placement, Utilisation, usage_of
 if TYPE_CHECKING:
     from nki_isa.target import Target
 
-__all__ = ["Holder", "Placement", "Utilisation", "place"]
+__all__ = ["Holder", "Placement", "Utilisation", "overfull", "place"]
 
 #: Bytes SBUF placements rotate in: the default alignment of the kernel library's allocator
 #: (SDK nki/library/kernel-utils/allocator, ``align_stack_curr_addr``).
@@ -63,6 +63,19 @@ def place(program: Program, target: Target) -> Placement:
     )
     addresses = {h.storage.index: (h.partition, h.offset) for used in (sbuf, psum) for h in used.holders}
     return Placement(addresses, sbuf, psum)
+
+
+def overfull(program: Program, target: Target) -> Placement:
+    """Where the tensors of a program that :func:`place` refuses would be if SBUF and PSUM had no end.
+
+    It cannot run; reports show with it what sticks out. The capacities are those of `target`.
+    """
+    live = liveness(program)
+    sbuf, psum = (
+        _Room(region, target.partitions, space).place_beyond(program, live)
+        for region, space in spaces(target).items()
+    )
+    return Placement({}, sbuf, psum)
 
 
 def spaces(target: Target) -> dict[MemoryRegion, Space]:
@@ -103,6 +116,22 @@ class _Room:
             self._check_groups(waiting, live, target)
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
         places |= {s.index: (0, offset) for s, offset in zip(free, offsets.tolist(), strict=True)}
+        holders = _holders(storages, places, live)
+        return Utilisation(self.region, self.space.capacity, self.space.bank, holders, usage)
+
+    def place_beyond(self, program: Program, live: Liveness) -> Utilisation:
+        """The same without an end to the memory, addresses taken as they are."""
+        storages = [s for s in program.storages if s.region is self.region]
+        used = [s for s in storages if live.first[s.index] != NEVER]
+        places = {s.index: s.address or (0, 0) for s in storages}
+        fixed = _fixed([s for s in used if s.address is not None], live)
+        free = [s for s in used if s.address is None]
+        space, offsets = self.space, None
+        while offsets is None:
+            offsets = pack(requests_of(free, live), fixed, space, live.instructions)
+            space = replace(space, capacity=2 * space.capacity)
+        places |= {s.index: (0, offset) for s, offset in zip(free, offsets.tolist(), strict=True)}
+        usage = usage_of(_holders(used, places, live), live.instructions)
         holders = _holders(storages, places, live)
         return Utilisation(self.region, self.space.capacity, self.space.bank, holders, usage)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error
 from nki_isa.target import TARGETS
 from nki_isa.tensor import MemoryRegion, Storage
-from nki_sim.utilisation import Holder, by_line, line_of
+from nki_sim.utilisation import Holder, bars, by_line, line_of, samples
 
 if TYPE_CHECKING:
     from nki_isa.program import Program
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _KIB = 1024
 _ROWS = 12  # of the table of holders
+_CELLS = 72  # of the curve
 _LABELS = 3  # heaviest lines pointed at,
 _NOTABLE = 0.1  # if they hold this share of the peak
 
@@ -112,6 +113,7 @@ def overflow(
         f"live at the peak (instruction {at} of {len(usage)}), per partition:",
         *_table(held),
         _tipping(culprit, tipped, usage),
+        *(_curve(usage, capacity) if is_over else []),
         *_capacities(region, peak, target),
         *([_NOT_MODELLED] if is_over else []),
     ]
@@ -142,6 +144,13 @@ def _tipping(culprit: Holder, tipped: int, usage: NDArray[np.int64]) -> str:
         f"{described(culprit.storage)}{where} tipped it: {kib(culprit.storage.row_bytes)} "
         f"where {kib(before)} were held, at instruction {tipped}"
     )
+
+
+def _curve(usage: NDArray[np.int64], capacity: int) -> list[str]:
+    """The bytes held over program order as bars, those above the capacity marked."""
+    over = "".join("^" if held > capacity else " " for _, held in samples(usage, _CELLS))
+    title = f"held over the {len(usage)} instructions, up to {kib(int(usage.max(initial=0)))}; too much at ^:"
+    return [title, f"  {bars(usage, _CELLS)}".rstrip(), f"  {over}".rstrip()]
 
 
 def _capacities(region: MemoryRegion, needed: int, target: Target) -> list[str]:
@@ -203,7 +212,7 @@ def _table(holders: Sequence[Holder]) -> list[str]:
     rest = [h for group in groups[_ROWS:] for h in group]
     if rest:
         rows.append(f"{kib(sum(h.storage.row_bytes for h in rest))}: {len(rest)} more tensors")
-    return rows
+    return [f"  {row}" for row in rows]
 
 
 def described(storage: Storage) -> str:

@@ -18,6 +18,7 @@ from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim.liveness import NEVER
 
 _SAMPLES = 200
+_BARS = " ▁▂▃▄▅▆▇█"
 _KIB = 1024
 
 
@@ -105,8 +106,8 @@ class Utilisation:
         """The stretches of bytes (first, size) of a partition that nobody holds at `position`."""
         pieces, free = [], 0
         for holder in sorted(self.held_at(position), key=lambda h: h.offset):
-            if holder.offset > free:
-                pieces.append((free, holder.offset - free))
+            if (end := min(holder.offset, self.capacity)) > free:
+                pieces.append((free, end - free))
             free = max(free, holder.end)
         return pieces + ([(free, self.capacity - free)] if free < self.capacity else [])
 
@@ -122,7 +123,8 @@ class Utilisation:
         used = np.zeros(len(self.usage), np.int64)
         if not self.bank:
             return used
-        changes = np.zeros((self.capacity // self.bank, len(self.usage) + 1), np.int32)
+        banks = -(-max(self.capacity, self.high_water) // self.bank)
+        changes = np.zeros((banks, len(self.usage) + 1), np.int32)
         for holder in self.live:
             touched = slice(holder.offset // self.bank, -(-holder.end // self.bank))
             changes[touched, holder.first] += 1
@@ -140,13 +142,8 @@ class Utilisation:
             open_now.append(holder)
 
     def samples(self, limit: int = _SAMPLES) -> list[tuple[int, int]]:
-        """At most `limit` (position, bytes) pairs: the fullest position of each of that many stretches."""
-        chosen = []
-        for stretch in np.array_split(np.arange(len(self.usage)), min(limit, len(self.usage)) or 1):
-            if len(stretch):
-                fullest = int(stretch[self.usage[stretch].argmax()])
-                chosen.append((fullest, int(self.usage[fullest])))
-        return chosen
+        """:func:`samples` of the usage."""
+        return samples(self.usage, limit)
 
     def report(self) -> dict[str, Any]:
         """Plain values: sizes in KiB per partition, positions in program order."""
@@ -243,6 +240,22 @@ def usage_of(holders: Sequence[Holder], positions: int) -> NDArray[np.int64]:
         if step > 0:
             holding[stretch] += 1
     return change.cumsum()[:positions]
+
+
+def samples(usage: NDArray[np.int64], limit: int) -> list[tuple[int, int]]:
+    """At most `limit` (position, bytes) pairs: the fullest position of each of that many stretches."""
+    chosen = []
+    for stretch in np.array_split(np.arange(len(usage)), min(limit, len(usage)) or 1):
+        if len(stretch):
+            fullest = int(stretch[usage[stretch].argmax()])
+            chosen.append((fullest, int(usage[fullest])))
+    return chosen
+
+
+def bars(usage: NDArray[np.int64], limit: int) -> str:
+    """`usage` as one line of at most `limit` bars, the peak at full height."""
+    most = max(int(usage.max(initial=0)), 1)
+    return "".join(_BARS[-(-held * (len(_BARS) - 1) // most)] for _, held in samples(usage, limit))
 
 
 def line_of(storage: Storage) -> Span | None:

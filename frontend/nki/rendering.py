@@ -196,15 +196,13 @@ def _remark(key: str, text: str, width: int) -> Iterator[Line]:
 
 
 def _joined(notes: Iterable[str]) -> list[str]:
-    """The notes, those after one that ends in a colon as further lines of it."""
+    """The notes, those that begin with two spaces as further lines of the one before."""
     found: list[str] = []
-    is_list = False
     for note in notes:
-        if is_list:
-            found[-1] += f"\n  {note}"
+        if found and note.startswith("  "):
+            found[-1] += f"\n{note}"
         else:
             found.append(note)
-        is_list = is_list or note.endswith(":")
     return found
 
 

@@ -20,13 +20,13 @@ from nki import arrays, levels
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, error
+from nki_isa.diagnostics import Diagnostic, NkiMemoryError, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult
-from nki_sim.place import Placement, place
+from nki_sim.place import Placement, overfull, place
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.replay import Replay
 from nki_sim.sanitize import check_classes, execute_checked
@@ -115,12 +115,33 @@ class Launch:
         return self.cores[0].timeline
 
 
+@dataclass(frozen=True)
+class Overfull:
+    """A kernel call that was refused because SBUF or PSUM cannot hold what it needs.
+
+    Attributes:
+        kernel: the kernel's name.
+        programs: the kernel specialized for each core.
+        target: the generation.
+    """
+
+    kernel: str
+    programs: tuple[Program, ...]
+    target: Target
+
+    def placed(self) -> Launch:
+        """The call as if the memories had no end, to look at what sticks out."""
+        cores = tuple(CoreRun(program, overfull(program, self.target), None) for program in self.programs)
+        return Launch(self.kernel, cores, ())
+
+
 @dataclass
 class Session:
-    """Options in force and the launches made under them."""
+    """Options in force, and the launches made and refused for memory under them."""
 
     options: Options = field(default_factory=Options)
     launches: list[Launch] = field(default_factory=list)
+    overfull: list[Overfull] = field(default_factory=list)
     keep: bool = False
 
 
@@ -222,7 +243,13 @@ def _prepare(
         for core in range(kernel.grid)
     ]
     found = specialized[0].inputs
-    placements = [place(one.program, target) for one in specialized]
+    try:
+        placements = [place(one.program, target) for one in specialized]
+    except NkiMemoryError:
+        if _session.keep:
+            programs = tuple(one.program for one in specialized)
+            _session.overfull.append(Overfull(kernel.function.__name__, programs, target))
+        raise
     prepared = Prepared([replace(one, inputs=[]) for one in specialized], placements)  # holds no arrays
     if key is not None and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
         _cache.put(key, prepared)

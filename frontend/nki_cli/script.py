@@ -36,12 +36,14 @@ class Outcome:
 
     Attributes:
         launches: the kernel calls that were accepted, in order.
+        overfull: the kernel calls that were refused because memory cannot hold what they need.
         diagnostics: what was refused, warned of or noted.
         traceback: a Python error outside of kernels, as text, or None.
         status: the status the script asked to exit with, 0 if it ended by itself.
     """
 
     launches: list[runtime.Launch] = field(default_factory=list)
+    overfull: list[runtime.Overfull] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     traceback: str | None = None
     status: int = 0
@@ -123,7 +125,7 @@ def run_script(
             else:
                 diagnostics.append(_script_error(found, path))
                 error_text = _traceback(found, None if whole_traceback else path)
-    outcome = Outcome(session.launches, [], error_text, status)
+    outcome = Outcome(session.launches, session.overfull, [], error_text, status)
     for launch in session.launches:
         outcome.diagnostics.extend(d for d in launch.diagnostics if d not in outcome.diagnostics)
     outcome.diagnostics.extend(diagnostics)

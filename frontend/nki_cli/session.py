@@ -69,24 +69,26 @@ def as_json(
         "command": command,
         "file": file,
         "target": target.name,
-        "launches": [
-            {
-                "kernel": launch.kernel,
-                "inputs": [_described(tensor) for tensor in launch.program.inputs],
-                "outputs": [_described(tensor) for tensor in launch.program.outputs],
-                "time_ns": elapsed(launch),
-                "cores": [
-                    {
-                        "instructions": sum(1 for _ in core.program.walk()),
-                        "time_ns": core.timeline.total if core.timeline else None,
-                        **(facts(core) if facts else {}),
-                    }
-                    for core in launch.cores
-                ],
-            }
-            for launch in outcome.launches
-        ],
+        "launches": [launch_facts(launch, facts) for launch in outcome.launches],
         "diagnostics": [d.as_dict() for d in outcome.diagnostics],
+    }
+
+
+def launch_facts(launch: Launch, facts: Callable[[CoreRun], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """One kernel call as plain values; `facts` gives what a command says of each core."""
+    return {
+        "kernel": launch.kernel,
+        "inputs": [_described(tensor) for tensor in launch.program.inputs],
+        "outputs": [_described(tensor) for tensor in launch.program.outputs],
+        "time_ns": elapsed(launch),
+        "cores": [
+            {
+                "instructions": sum(1 for _ in core.program.walk()),
+                "time_ns": core.timeline.total if core.timeline else None,
+                **(facts(core) if facts else {}),
+            }
+            for core in launch.cores
+        ],
     }
 
 

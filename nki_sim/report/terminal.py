@@ -14,12 +14,12 @@ from nki_sim.place import Placement, Utilisation
 from nki_sim.profile import Profile
 from nki_sim.report import facts, words
 from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
-from nki_sim.utilisation import by_line
+from nki_sim.utilisation import bars, by_line
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
 _SAVINGS, _SCOPES, _PAIRS = 4, 24, 6  # rows listed
-_BARS, _CELLS = " ▁▂▃▄▅▆▇█", 72  # of the curve
+_CELLS = 72  # of the curve
 
 
 def launch_line(program: Program, elapsed: float | None = None, remark: str = "") -> Text:
@@ -104,8 +104,7 @@ def _load_style(fraction: float) -> str:
 
 def _curve(used: Utilisation) -> Text:
     """Bytes held over program order in one line: each cell is the fullest moment of its stretch."""
-    cells = "".join(_BARS[-(-held * (len(_BARS) - 1) // used.peak)] for _, held in used.samples(_CELLS))
-    line = Text.assemble((f"{used.region.value.upper()} ", "bold"), (cells, "cyan"))
+    line = Text.assemble((f"{used.region.value.upper()} ", "bold"), (bars(used.usage, _CELLS), "cyan"))
     line.append(
         f"  {words.counted(len(used.usage), 'instruction')}, full height {words.size(used.peak)}", "dim"
     )

@@ -310,6 +310,36 @@ def test_sbuf_json_is_the_placements_report(nki_sim):
     assert second["memory"]["psum"]["banks_at_peak"] == 0
 
 
+def test_sbuf_shows_what_does_not_fit(nki_sim, tmp_path):
+    (tmp_path / "full.py").write_text(FULL)
+    html = tmp_path / "full.html"
+    told = nki_sim("sbuf", str(tmp_path / "full.py"), "--html", str(html))
+    assert told.status == 1 and "NKI-M001" in told.err
+    assert "SBUF            240 KiB   208 KiB   115.4 %" in told.out and "tile and 29 more" in told.out
+    assert "full.py:8" in html.read_text()
+    found = nki_sim("sbuf", str(tmp_path / "full.py"), "--format", "json").json
+    assert found["launches"] == [] and [d["code"] for d in found["diagnostics"]] == ["NKI-M001"]
+    assert found["overfull"][0]["cores"][0]["memory"]["sbuf"]["peak_kib"] == 240
+
+
+FULL = """import numpy as np
+import nki, nki.language as nl, nki.isa as nisa
+
+@nki.jit
+def full(x):
+    tiles = []
+    for k in range(30):
+        tile = nl.ndarray((128, 2048), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x)
+        tiles.append(tile)
+    for tile in tiles:
+        nisa.dma_copy(dst=x, src=tile)
+    return x
+
+full(np.zeros((128, 2048), np.float32))
+"""
+
+
 # --- profile
 
 

@@ -127,15 +127,16 @@ def test_without_a_place_only_message_and_remarks_show(snapshot):
     assert rendering.plain(error("NKI-L026", "x.py does not exist", help="look again")) == snapshot
 
 
-def test_notes_after_a_colon_are_its_list():
+def test_indented_notes_are_a_list_of_the_one_before():
     found = Diagnostic(
-        "NKI-M001", "full", notes=("rule: it fits", "live at the peak:", "80 KiB: a", "4 KiB: b")
+        "NKI-M001", "full", notes=("rule: it fits", "live at the peak:", "  80 KiB: a", "  4 KiB: b", "so")
     )
     assert rendering.plain([found]).split("\n")[1:] == [
         "  = rule: it fits",
         "  = note: live at the peak:",
         "      80 KiB: a",
         "      4 KiB: b",
+        "  = note: so",
     ]
 
 

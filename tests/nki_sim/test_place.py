@@ -20,7 +20,7 @@ from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import TRN1, TRN2, TRN3, Target
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.packing import Fixed, Requests, Space, rotate, tighten
-from nki_sim.place import Placement, place
+from nki_sim.place import Placement, overfull, place
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 KIB = 1024
@@ -527,6 +527,25 @@ def overflowing() -> Program:
 
 def test_overflow_error(snapshot: object) -> None:
     assert refused(overflowing()).diagnostics[0].as_dict() == snapshot
+
+
+def test_what_does_not_fit_is_placed_beyond_the_end() -> None:
+    used = overfull(overflowing(), TRN2).sbuf
+    assert used.peak > used.capacity == TRN2.sbuf_usable_bytes
+    assert used.high_water >= used.peak
+    live = used.live
+    for k, one in enumerate(live):
+        for other in live[:k]:
+            apart = one.last < other.first or other.last < one.first
+            assert apart or not one.shares_bytes(other)
+    assert used.free_pieces(used.peak_at) == []
+
+
+def test_a_tensor_larger_than_psum_is_placed_beyond_the_end() -> None:
+    b = Builder()
+    b.write(b.tensor(20 * KIB, region=PSUM, name="big"))
+    used = overfull(b.program, TRN2).psum
+    assert (used.peak, used.banks_at(0), int(used.bank_usage().max())) == (20 * KIB, 10, 10)
 
 
 @pytest.mark.parametrize(("target", "fits"), [(TRN1, False), (TRN2, True), (TRN3, True)])

@@ -6,8 +6,9 @@ const CURVE = 86;  // height of the curve above the map
 
 function memory(parent, data) {
   const count = data.first.length, positions = data.usage.length;
-  const tall = [0, data.capacity];
-  const start = [0, Math.min(data.capacity, Math.max(data.top * 1.08, 256))];
+  const whole = Math.max(data.capacity, 1.08 * data.top), isOver = data.top > data.capacity;
+  const tall = [0, whole];
+  const start = [0, Math.min(whole, Math.max(data.top * 1.08, 256))];
   let only = null;  // the line to bring out
   let image = null;
 
@@ -46,6 +47,14 @@ function memory(parent, data) {
     labels(context, view);
     for (const item of [view.hover, view.chosen]) if (item !== null) outline(context, view, item);
     curve(context, view);
+    if (isOver) {
+      const y = Math.round(view.y(data.capacity));
+      context.fillStyle = css("--warn");
+      if (y >= view.top && y <= bottom) {
+        context.fillRect(view.left, y, view.width, 2);
+        context.fillText(`${data.name} ends here: ${sizeText(data.capacity)}`, view.left + 4, y - 8);
+      }
+    }
     const x = view.x(data.peak_at + 0.5);
     if (x >= view.left && x <= view.left + view.width) {
       context.strokeStyle = css("--warn");
@@ -129,7 +138,9 @@ function memory(parent, data) {
   /* Bytes held, or banks in use, against what there is: for each pixel the fullest position in it. */
   function curve(context, view) {
     const top = view.top - CURVE + 18, deep = CURVE - 34, base = top + deep;
-    const most = data.banks ? data.capacity / data.bank : Math.min(data.capacity, 1.25 * data.peak);
+    const there = data.banks ? data.capacity / data.bank : data.capacity;
+    const held = data.banks ? data.banks.reduce((a, b) => Math.max(a, b), 0) : data.peak;
+    const most = isOver ? Math.max(held, there) : data.banks ? there : Math.min(there, 1.25 * held);
     const line = data.banks || data.usage;
     context.fillStyle = css("--bar");
     for (let pixel = 0; pixel < view.width; pixel++) {
@@ -148,7 +159,8 @@ function memory(parent, data) {
     context.fillText(data.banks ? `${most} banks` : sizeText(Math.round(most)), view.left - 8, top);
     context.fillText("0", view.left - 8, base);
     context.textAlign = "left";
-    const limit = most < data.capacity ? `, of ${sizeText(data.capacity)} (beyond this scale)` : "";
+    const limit = most < data.capacity ? `, of ${sizeText(data.capacity)} (beyond this scale)`
+      : isOver ? `, of ${sizeText(data.capacity)}` : "";
     context.fillText(data.banks ? "banks in use" : `bytes held in each partition${limit}`, view.left + 4, top - 9);
   }
 

@@ -14,6 +14,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.dtypes import DTYPES
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim.place import Holder, Placement, Utilisation
@@ -304,3 +305,27 @@ def test_a_million_events_and_tensors_load_and_zoom(browser, launches, tmp_path,
     page.at(page.canvases[0], 600, 20).perform()
     assert page.tip()
     assert page.complaints() == []
+
+
+@nki.jit
+def thirty_tiles(x):
+    tiles = []
+    for _ in range(30):
+        tile = nl.ndarray((128, 2048), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x)
+        tiles.append(tile)
+    for tile in tiles:
+        nisa.dma_copy(dst=x, src=tile)
+    return x
+
+
+def test_what_does_not_fit_stands_above_a_line(browser, tmp_path):
+    with runtime.session(data=False) as session, pytest.raises(NkiMemoryError):
+        thirty_tiles(np.zeros((128, 2048), np.float32))
+    write_html(tmp_path / "full.html", [refused.placed().cores for refused in session.overfull])
+    page = Page(browser, tmp_path / "full.html")
+    assert page.complaints() == []
+    (canvas,) = page.canvases
+    assert page.view(canvas)[3] > 240 * 1024 > 208 * 1024
+    page.point(canvas, 30, 220 * 1024).perform()
+    assert "tile#" in page.tip()
