@@ -147,21 +147,45 @@ def from_bits(bits: Array, dtype: DType) -> Array:
     return bits.astype(f"u{dtype.itemsize}", copy=False).view(dtype.numpy)
 
 
-def fold(op: Operator, values: Array, initial: Array | None = None) -> Array:
-    """Reduce the last axis in the dtype given, then onto `initial`.
+#: Operators of which rounding makes the order matter.
+_ORDERED = (np.add, np.subtract, np.multiply)
 
-    In which order the engines add is not published; this is numpy's order (pairwise sums),
-    and for operators that are no numpy function from the first element to the last.
+_TURNED = 16  # partitions turned at a time: their rows stay in the cache of the host
+
+
+def fold(op: Operator, values: Array, initial: Array | None = None) -> Array:
+    """Reduce the last axis in the dtype given, from the first element to the last, onto `initial`.
+
+    The free dimension is streamed, so a sum adds one element after the other in float32 (architecture guide
+    of Trainium 3, fast exponential: the free dimension is sequential), with that order's rounding.
 
     Args:
         values: any shape with at least one element in the last axis.
-        initial: what the registers held, of the shape of the result.
+        initial: what the registers held, of the shape of the result; the reduction starts from it.
     """
     function: Any = op.function
     with np.errstate(all="ignore"):
+        if function in _ORDERED:
+            return _in_order(function, values, initial)
         if isinstance(function, np.ufunc):
             result = function.reduce(values, axis=-1)
         else:
             columns = np.moveaxis(values, -1, 0)
             result = functools.reduce(function, columns)
         return result if initial is None else function(initial, result)
+
+
+def _in_order(function: Any, values: Array, initial: Array | None) -> Array:
+    """A reduction from left to right; numpy's own along the last axis adds in pairs."""
+    lanes = values.reshape(-1, values.shape[-1])
+    first = 0 if initial is None else 1
+    turned = np.empty((first + lanes.shape[1], lanes.shape[0]), values.dtype)
+    if initial is not None:
+        turned[0] = initial.reshape(-1)
+    for k in range(0, lanes.shape[0], _TURNED):
+        turned[first:, k : k + _TURNED] = lanes[k : k + _TURNED].T
+    if lanes.shape[0] == 1:  # numpy would take the one column for its last axis
+        result = function.accumulate(turned[:, 0])[-1:]
+    else:
+        result = function.reduce(turned, axis=0)
+    return np.asarray(result).reshape(values.shape[:-1])

@@ -42,6 +42,33 @@ def test_tensor_reduce(data, shape, dtype, op, region, negate):
     assert (np.abs(got - expected)[fits] <= magnitude[fits] * 1e-5).all()
 
 
+@given(
+    st.sampled_from([1, 2, 3, 40, 128]),
+    st.integers(1, 300),
+    st.sampled_from(["add", "multiply", "subtract"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_elements_are_taken_from_the_first_to_the_last(partitions, n, op, seed):
+    """To the bit: each step is rounded to float32."""
+    rng = np.random.default_rng(seed)
+    spread = (0, 4) if op == "multiply" else (-3, 5)
+    contents = (rng.standard_normal((partitions, n)) * 10.0 ** rng.integers(*spread, (partitions, n))).astype(
+        "f4"
+    )
+    expected = contents[:, 0].copy()
+    function = {"add": np.add, "multiply": np.multiply, "subtract": np.subtract}[op]
+    with np.errstate(all="ignore"):
+        for column in contents.T[1:]:
+            expected = function(expected, column)
+    tile = tensor(partitions, n, contents=contents)
+    same(run(tensor_reduce(dst_of((partitions, 1)), op, tile, 1))[:, 0], expected)
+
+
+def test_a_long_sum_stops_growing_where_float32_does():
+    ones = tensor(2, 20_000, contents=np.r_[[[2.0**24] + [1.0] * 19_999] * 2].astype(np.float32))
+    assert run(tensor_reduce(dst_of((2, 1)), "add", ones, 1)).tolist() == [[2.0**24]] * 2
+
+
 @given(st.data(), three_dims, st.sampled_from(sorted(BITS)), st.sampled_from(INTEGERS))
 def test_tensor_reduce_bits(data, shape, op, dtype):
     tile = data.draw(tiles(shape, dtype))

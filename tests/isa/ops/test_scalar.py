@@ -9,6 +9,7 @@ from tiles import FLOATS, NUMERIC, PSUM, SBUF, State, dst_of, fp32, run, same, s
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Engine
+from nki_isa.ops.accumulate import tensor_scalar_reduce
 from nki_isa.ops.scalar import activation, activation_reduce
 from nki_isa.target import TRN1, TRN2
 
@@ -108,7 +109,18 @@ def test_activation_reduce_of_the_sum_of_exponentials():
     dst, total = run(activation_reduce(dst_of((128, 512)), "exp", tile, "add", dst_of((128, 1)), bias=bias))
     expected = np.exp(fp32(tile).astype(np.float64) - 1)
     np.testing.assert_allclose(dst, expected, rtol=1e-6)
-    np.testing.assert_allclose(total, expected.sum(axis=1, keepdims=True), rtol=1e-6)
+    same(total, np.add.accumulate(dst, axis=1)[:, -1:])  # one after the other, in float32
+
+
+def test_a_reduction_goes_on_from_its_register():
+    """Where what the register holds is large, small values are added one by one and lost."""
+    state, ones = State(), tensor(1, 4, contents=np.ones((1, 4), np.float32))
+    for engine in (Engine.scalar, Engine.vector):
+        state.accumulators[engine][0] = 2.0**24
+    reduction = {"reduce_op": "add", "reduce_res": dst_of((1, 1)), "reduce_cmd": reduce_cmd.reduce}
+    assert run(activation(dst_of((1, 4)), "copy", ones, **reduction), state)[1] == 2.0**24
+    going_on = tensor_scalar_reduce(dst_of((1, 4)), ones, "multiply", 1.0, **reduction)
+    assert run(going_on, state)[1] == 2.0**24
 
 
 def test_prelu_has_slope_zero():
