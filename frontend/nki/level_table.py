@@ -394,6 +394,13 @@ FORMS: tuple[Form, ...] = (
 
 MEANINGS: tuple[Meaning, ...] = (
     Meaning(
+        "dma_transpose",
+        "0.3",
+        {"loose": True},
+        "dst has exactly the transposed shape of src, where it could leave out sizes of 1; dge_mode.none, "
+        "which the page never allowed and the kernel library at 0.3 passes, is refused",
+    ),
+    Meaning(
         "quantize_mx",
         "0.5",
         {"sample_conversion": True},
@@ -445,12 +452,6 @@ NOTICES: tuple[Notice, ...] = (
         "0.4",
         "were added",
         "sizes as numbers",
-    ),
-    Notice(
-        "nisa.dma_transpose",
-        "0.4",
-        "dst has exactly the transposed shape of src, at every level here",
-        "dst of the rank of src",
     ),
     Notice("NKI_PRECISE_FP", "0.4", "1 is the default", "NKI_PRECISE_FP=0 for the old behaviour"),
     Notice(

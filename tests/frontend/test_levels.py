@@ -225,6 +225,25 @@ def test_comparisons_give_bool_at_0_2(at):
 
 
 @nki.jit
+def transposed_statically(x, dst_shape):
+    tile = nl.ndarray(dst_shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_transpose(tile, x.reshape((8, 1, 1, 4)), dge_mode=nisa.dge_mode.none)
+    out = nl.ndarray(dst_shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(out, tile)
+    return out
+
+
+def test_a_transpose_leaves_out_sizes_of_1_before_0_4(at):
+    x = np.arange(32, dtype=np.float32).reshape(8, 4)
+    at("0.3")
+    np.testing.assert_array_equal(transposed_statically(x, (4, 8)), x.T)
+    at("0.4")
+    with pytest.raises(NkiError) as refused:
+        transposed_statically(x, (4, 8))
+    assert {d.code for d in refused.value.diagnostics} == {"NKI-V103", "NKI-V113"}
+
+
+@nki.jit
 def quantized(x):
     tile = nl.ndarray((32, 4), dtype=nl.bfloat16, buffer=nl.sbuf)
     nisa.dma_copy(tile, x)

@@ -201,13 +201,20 @@ def _transposed_shape(i: Any, target: Target) -> str | None:
     if axes is None:
         return None
     wanted = [i.src.shape[a] for a in axes]
+    if i.loose and i.dst.ndim < len(wanted) and _without_ones(i.dst.shape) == _without_ones(wanted):
+        return None
     if list(i.dst.shape) != wanted:
         return f"dst is {shape_of(i.dst)}, the transpose of src {shape_of(i.src)} is {wanted}"
     return None
 
 
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
 def _transpose_mode(i: Any, target: Target) -> str | None:
-    if not is_gathered(i.src) and i.dge_mode in (dge_mode.swdge, dge_mode.none):
+    refused = (dge_mode.swdge,) if i.loose else (dge_mode.swdge, dge_mode.none)
+    if not is_gathered(i.src) and i.dge_mode in refused:
         return f"dge_mode is {i.dge_mode.name} and src has no vector of indices, it must be unknown or hwdge"
     return None
 
@@ -267,8 +274,11 @@ class dma_transpose(DmaInstruction):
 
     `priority`, `dge_mode` and `oob_mode` are as for dma_copy.
 
+    API levels before 0.4 take a `dst` that leaves out sizes of 1, and dge_mode.none.
+
     Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
-    Source: SDK page nki.isa.dma_transpose and the DGE reference.
+    Source: SDK page nki.isa.dma_transpose and the DGE reference; for the levels before 0.4 its
+    release notes and the use in nki-library of 2026-04-13 (core/mlp/mlp_tkg).
     """
 
     dst: NkiTensor = write()
@@ -277,6 +287,7 @@ class dma_transpose(DmaInstruction):
     priority: int | None = attribute(int, None)
     dge_mode: enums.dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
     oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
+    loose: bool = attribute(bool, False, public=False)  # the rules before NKI 0.4
 
     source = _TRANSPOSE
     constraints = rules(
