@@ -25,6 +25,8 @@ NEWEST = "0.6"
 #: The place of each level in time.
 ORDER = {level: i for i, level in enumerate(LEVELS)}
 _LANGUAGE, _ISA, _COLLECTIVES = "nki.language", "nki.isa", "nki.collectives"
+#: Where members of a class are: the name its instances have, or its own.
+TILE_SIZE, TENSOR = "nki.language.tile_size", "nki.language.NkiTensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Name:
     """A name that some levels lack.
 
     Attributes:
-        module: where it is.
+        module: where it is, a module or (:data:`TILE_SIZE`, :data:`TENSOR`) a class.
         name: the name.
         since: the first level that has it.
         until: the last level that has it; None if the newest does.
@@ -111,12 +113,14 @@ class Notice:
         level: the level that brought it.
         change: the change.
         instead: what to write.
+        name: (module, name) of a name that is deprecated since, which the checker notes (NKI-L056).
     """
 
     what: str
     level: str
     change: str
     instead: str
+    name: tuple[str, str] | None = None
 
 
 # --- names
@@ -135,6 +139,10 @@ _WRAPPERS = """
 #: Those of them that name operators: instructions take them at every level.
 _OPERATORS_TOO = frozenset(_WRAPPERS.split()) & (OPERATORS.keys() | {"max", "min"})
 
+_PSUM_SIZE = "write nl.tile_size.psum_fmax, elements of fp32 in a bank of 2048 bytes per partition"
+_SBUF_SIZE = "write nl.tile_size.total_available_sbuf_size, bytes of one partition"
+_VIEW = "write t.ap(pattern=[[stride, count], ...]), a slice, or t.reshape(shape)"
+_HOST_ARRAY = "save a numpy array with np.save and give its path to nl.shared_constant"
 _DYNAMIC = "write nisa.tensor_copy with a view t.ap(pattern=..., scalar_offset=register)"
 
 NAMES: tuple[Name, ...] = (
@@ -162,9 +170,27 @@ NAMES: tuple[Name, ...] = (
     *_named(_ISA, "0.6", "NkiInstruction", "leave the annotation out"),
     Name(_ISA, "tensor_copy_dynamic_src", until="0.3", instead=_DYNAMIC),
     Name(_ISA, "tensor_copy_dynamic_dst", until="0.3", instead=_DYNAMIC),
+    *_named(TILE_SIZE, "0.4", "psum_bank_fmax psum_bank_fmax_bytes", _PSUM_SIZE),
+    *_named(TILE_SIZE, "0.4", "sbuf_size_bytes sbuf_fmax sbuf_fmax_bytes", _SBUF_SIZE),
+    *_named(TILE_SIZE, "0.5", "psum_num_banks", "write 8"),
+    *_named(
+        TENSOR,
+        "0.5",
+        "slice select permute broadcast expand_dim squeeze_dim reshape_dim flatten_dims rearrange",
+        _VIEW,
+    ),
+    *_named(
+        TENSOR,
+        "0.5",
+        "vector_select indirect",
+        "write t.ap(pattern=[[stride, count], ...], vector_offset=index, indirect_dim=0)",
+    ),
+    *_named(TENSOR, "0.5", "is_contiguous is_indirect", "keep what was sliced or indexed in a variable"),
     *_named(_COLLECTIVES, "0.3", "all_to_all_v", "pad to equal counts and write all_to_all"),
     *_named(_COLLECTIVES, "0.6", "all_gather_v", "pad to equal sizes and write all_gather"),
     Name("nki.tensor", "identity", until="0.2", instead="write nl.shared_identity_matrix(n, dtype)"),
+    Name("nki.tensor", "zeros", until="0.2", instead=_HOST_ARRAY),
+    Name("nki.tensor", "arange", until="0.2", instead=_HOST_ARRAY),
 )
 
 
@@ -188,9 +214,32 @@ def _register_move(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any
     return name, {"dst": given["dst"], "src": given["imm"]}
 
 
+def _shared_constant(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    from nki.language.creation import converted  # that module reads this table
+
+    dtype = given.pop("dtype")
+    if dtype is not None:
+        given["constant"] = converted(given["constant"], dtype)
+    return name, given
+
+
 def _sendrecv(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     by_gpsimd = given.pop("use_gpsimd_dma")
     return name, {**given, "dma_engine": dma_engine.gpsimd_dma if by_gpsimd else dma_engine.dma}
+
+
+def _tensor_reduce(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Axes of the four free ones a tile is padded to, or counted from 1, are its last ones.
+
+    Sources: stub of Neuron 2.28; update guide to 0.3, "Axis Handling Fix"; leanprover/KLR, which takes 1 and
+    lists that end with 4.
+    """
+    axis, rank = given["axis"], len(getattr(given["data"], "shape", ()))
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    from_one, to_four = [*range(1, len(axes) + 1)], [*range(5 - len(axes), 5)]
+    if axes in (from_one, to_four) and len(axes) < rank:
+        axis = tuple(range(rank - len(axes), rank))
+    return name, {**given, "axis": axis}
 
 
 def _without_channels(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -288,7 +337,6 @@ FORMS: tuple[Form, ...] = (
         "dst src max_value=0.0 reduce_res=None reduce_cmd=reduce_cmd:idle reduce_init=0.0",
         _NAME,
     ),
-    _form("iota", "0.2", "dst pattern offset channel_multiplier=0 name=None", "offset has the default 0"),
     _form(
         "nc_matmul",
         "0.2",
@@ -336,6 +384,14 @@ FORMS: tuple[Form, ...] = (
         "dst src op0 op1 imm0 imm1=None reduce_cmd=reduce_cmd:reset_reduce",
         _NAME,
     ),
+    _form("iota", "0.2", "dst pattern offset channel_multiplier=0 name=None", "offset has the default 0"),
+    _form(
+        "tensor_reduce",
+        "0.2",
+        "dst op data axis negate=False keepdims=False name=None",
+        "axis counts the tensor's dimensions; before, 1 was the last, and [1, 2], as [3, 4], the last two",
+        _tensor_reduce,
+    ),
     _form("tensor_scalar_reduce", "0.3", f"{_REDUCE} name=None", "reduce_cmd= and reduce_init= were added"),
     _form(
         "tensor_scalar_reduce",
@@ -366,7 +422,7 @@ FORMS: tuple[Form, ...] = (
         "0.2",
         "constant dtype=None",
         "dtype= was removed",
-        _same,
+        _shared_constant,
         _LANGUAGE,
         dtype="convert the array first: constant.astype(...)",
     ),
@@ -412,6 +468,17 @@ MEANINGS: tuple[Meaning, ...] = (
 
 #: What changed without a name or a parameter; not enforced unless it says so.
 NOTICES: tuple[Notice, ...] = (
+    Notice("TensorView.sizes of the kernel library", "0.2", "became shape, with Neuron 2.28", "view.shape"),
+    *(
+        Notice(
+            f"nisa.{name}",
+            "0.3",
+            "is deprecated (noted)",
+            "nisa.tensor_copy(dst, t.ap(pattern=..., scalar_offset=register))",
+            (_ISA, name),
+        )
+        for name in ("tensor_copy_dynamic_src", "tensor_copy_dynamic_dst")
+    ),
     Notice(
         "names of memories as text",
         "0.3",
@@ -437,36 +504,30 @@ NOTICES: tuple[Notice, ...] = (
     Notice(
         "nisa.dma_copy from PSUM", "0.3", "is refused, at every level here", "nisa.tensor_copy to SBUF first"
     ),
-    Notice(
-        "nisa.tensor_reduce(axis=)", "0.3", "counts the tensor's dimensions", "axis=2 for the last of three"
-    ),
     Notice("kernel results", "0.3", "live in shared HBM", "buffer=nl.shared_hbm"),
     Notice("lists as kernel arguments", "0.3", "tuples instead", "stride=(1, 1)"),
     Notice(
         "keyword-only parameters, is, is not", "0.3", "left the language", "== and !=, and no * in signatures"
     ),
-    Notice("nl.tile_size.psum_fmax", "0.4", "is deprecated", "nl.tile_size.psum_bank_fmax"),
-    Notice("nl.tile_size.total_available_sbuf_size", "0.4", "is deprecated", "nl.tile_size.sbuf_fmax_bytes"),
     Notice(
-        "nl.tile_size: sbuf_size_bytes sbuf_fmax sbuf_fmax_bytes psum_bank_fmax psum_bank_fmax_bytes",
+        "nl.tile_size.psum_fmax",
         "0.4",
-        "were added",
-        "sizes as numbers",
+        "is deprecated (noted)",
+        "nl.tile_size.psum_bank_fmax",
+        (TILE_SIZE, "psum_fmax"),
+    ),
+    Notice(
+        "nl.tile_size.total_available_sbuf_size",
+        "0.4",
+        "is deprecated (noted)",
+        "nl.tile_size.sbuf_fmax_bytes",
+        (TILE_SIZE, "total_available_sbuf_size"),
     ),
     Notice("NKI_PRECISE_FP", "0.4", "1 is the default", "NKI_PRECISE_FP=0 for the old behaviour"),
-    Notice(
-        "methods of NkiTensor: slice select permute broadcast expand_dim squeeze_dim reshape_dim "
-        "flatten_dims rearrange vector_select indirect is_contiguous is_indirect",
-        "0.5",
-        "were added",
-        "t.ap(pattern=...)",
-    ),
     Notice("NkiTensor.reshape(new_shape=)", "0.5", "became shape=", "t.reshape((128, 64))"),
     Notice(
         "nl.rsqrt of a PSUM tile", "0.5", "is refused, at every level here", "nisa.activation(op=nl.rsqrt)"
     ),
-    Notice("nl.tile_size.psum_num_banks", "0.5", "was added", "8"),
-    Notice("TensorView.sizes of the kernel library", "0.5", "follows the library's release", "view.shape"),
     Notice("nl.affine_range, nl.sequential_range, nl.static_range", "0.6", "are deprecated", "range"),
     Notice("nl.dynamic_range", "0.6", "is deprecated", "nl.fori_loop"),
     Notice("while register:", "0.6", "is deprecated", "nl.while_loop"),

@@ -12,12 +12,27 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from nki.level_table import FORMS, LEVELS, MEANINGS, NAMES, NEWEST, NOTICES, ORDER, Form, Name, Notice
-from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki.level_table import (
+    FORMS,
+    LEVELS,
+    MEANINGS,
+    NAMES,
+    NEWEST,
+    NOTICES,
+    ORDER,
+    TENSOR,
+    TILE_SIZE,
+    Form,
+    Name,
+    Notice,
+)
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.enums import dge_mode
 from nki_isa.instruction import REGISTRY
+from nki_isa.tensor import NkiTensor
 
 # --- the level in force
 
@@ -63,6 +78,10 @@ def use(level: str) -> str:
     global _level
     previous, _level = _level, read_level(level)
     for row in NAMES:
+        cls = _class_of(row.module)
+        if cls is not None:
+            _use_member(cls, row)
+            continue
         namespace, key = vars(sys.modules[row.module]), (row.module, row.name)
         if not row.at(_level) and row.name in namespace:
             _hidden[key] = namespace.pop(row.name)
@@ -72,6 +91,44 @@ def use(level: str) -> str:
         form = form_of(module, name)
         entry.__signature__ = entry.newest if form is None else form.signature
     return previous
+
+
+def _class_of(module: str) -> type | None:
+    """The class whose members the table lists under `module`; None for a module."""
+    if module == TENSOR:
+        return NkiTensor
+    return type(sys.modules["nki.language"].tile_size) if module == TILE_SIZE else None
+
+
+def _use_member(cls: type, row: Name) -> None:
+    """Let kernels reach a method or property of `cls` at the levels that have it; we always do."""
+    key = row.module, row.name
+    if not row.at(_level) and key not in _hidden:
+        _hidden[key] = vars(cls).get(row.name)
+        setattr(cls, row.name, _refusing(key, inspect.getattr_static(cls, row.name)))
+    elif row.at(_level) and key in _hidden:
+        own = _hidden.pop(key)
+        if own is None:  # inherited
+            delattr(cls, row.name)
+        else:
+            setattr(cls, row.name, own)
+
+
+def _refusing(key: tuple[str, str], member: Any) -> Any:
+    """A method or property that kernel code cannot use."""
+    if isinstance(member, property):
+        return property(_refusing(key, member.fget))
+
+    from nki.compiler import stacks  # that package reads this module
+
+    @functools.wraps(member)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        told = refusal(*key) if stacks.is_kernel_code(sys._getframe(1).f_code) else None
+        if told is not None:
+            raise NkiError([told])
+        return member(*args, **kwargs)
+
+    return refuse
 
 
 @functools.lru_cache(1024)
@@ -175,9 +232,48 @@ def refusal(module: str, name: str) -> Diagnostic | None:
     )
 
 
+def member_notes(value: Any, name: str) -> list[Diagnostic]:
+    """What there is to say of `name` of `value`: that the level lacks it, or that it is deprecated."""
+    module = next((m for m in (TILE_SIZE, TENSOR) if type(value) is _class_of(m)), None)
+    if module is None:
+        module = getattr(value, "__name__", "")
+    told = refusal(module, name), deprecation(module, name)
+    return [diagnostic for diagnostic in told if diagnostic is not None]
+
+
+def deprecation(module: str, name: str) -> Diagnostic | None:
+    """NKI-L056, a note, for a name that the level in force has and a later one will not."""
+    row = next((row for row in NOTICES if row.name == (module, name)), None)
+    if row is None or before(row.level) or refusal(module, name) is not None:
+        return None
+    text = f"{row.what} is deprecated since {row.level}; the API level is {_level}"
+    return Diagnostic("NKI-L056", text, help=f"write {row.instead}", severity=Severity.note)
+
+
+def orders(module: str, name: str, count: int | None = None) -> tuple[str, ...]:
+    """Notes for a function whose parameters, or the first `count` of them, are others at other levels."""
+    entry, form = _entries.get((module, name)), form_of(module, name)
+    if entry is None:
+        return ()
+    known = {f.until: list(f.signature.parameters) for f in FORMS if (f.module, f.name) == (module, name)}
+    known[NEWEST] = list(entry.newest.parameters)
+    mine = known[form.until if form else NEWEST]
+    others = {level: order for level, order in known.items() if order[:count] != mine[:count]}
+    if not others:
+        return ()
+    told = [f"at API level {_level} the parameters of {name} are {', '.join(mine)}"]
+    return (*told, *(f"until {level} they are {', '.join(order)}" for level, order in others.items()))
+
+
+def with_orders(module: str, name: str, count: int, found: NkiError) -> NkiError:
+    """`found`, raised by a call with `count` arguments by position, with the notes of :func:`orders`."""
+    notes = orders(module, name, count)
+    return type(found)(replace(d, notes=(*d.notes, *notes)) for d in found.diagnostics) if notes else found
+
+
 def keyword_refusal(module: str, name: str, keyword: str) -> Diagnostic | None:
     """NKI-L050 for a parameter that other levels have; None for any other keyword."""
-    place = next(((m, n) for m, n in _PLACES if n == name and m.startswith(module)), None)
+    place = place_of(module, name)
     if place is None:
         return None
     older = next(
@@ -192,6 +288,11 @@ def keyword_refusal(module: str, name: str, keyword: str) -> Diagnostic | None:
         when, instead = f"after {form.until}", f"leave {keyword}= out"
     text = f"{name} has the parameter {keyword!r} {when}; the API level is {_level}"
     return Diagnostic("NKI-L050", text, help=instead)
+
+
+def place_of(module: str, name: str) -> tuple[str, str] | None:
+    """The row of the table that `name`, defined in `module` or a part of it, has."""
+    return next(((m, n) for m, n in _PLACES if n == name and f"{module}.".startswith(f"{m}.")), None)
 
 
 _PLACES = sorted({(form.module, form.name) for form in FORMS})
@@ -210,14 +311,19 @@ __all__ = [
     "before",
     "changed",
     "current",
+    "deprecation",
     "enter",
     "fields_of",
     "form_of",
     "keyword_refusal",
     "leveled",
+    "member_notes",
+    "orders",
+    "place_of",
     "read_level",
     "refusal",
     "translated",
     "use",
     "with_members",
+    "with_orders",
 ]

@@ -33,6 +33,7 @@ def page() -> str:
     """The text of the page."""
     parts = [_HEAD.format(newest=levels.NEWEST), _table(["level", "Neuron SDK"], LEVELS.items())]
     known = list(LEVELS)
+    parts += [f"## Before {known[0]}\n", *_notices(known[0])]
     for old, new in itertools.pairwise(known):
         parts.append(f"## From {old} to {new}\n")
         parts += _section(old, new)
@@ -44,7 +45,6 @@ def _section(old: str, new: str) -> Iterator[str]:
     gone = [row for row in NAMES if row.until == old]
     forms = [form for form in FORMS if form.until == old]
     meanings = [row for row in MEANINGS if row.until == old]
-    notices = [row for row in NOTICES if row.level == new]
     if added:
         yield _table(["new name", f"at {old} instead"], _grouped(added))
     if gone:
@@ -57,8 +57,13 @@ def _section(old: str, new: str) -> Iterator[str]:
             ["instruction, called the same way", "change"],
             ((f"`nki.isa.{m.name}`", m.change) for m in meanings),
         )
-    if notices:
-        yield _table(["what", "change", "write"], ((n.what, n.change, f"`{n.instead}`") for n in notices))
+    yield from _notices(new)
+
+
+def _notices(level: str) -> Iterator[str]:
+    rows = [row for row in NOTICES if row.level == level]
+    if rows:
+        yield _table(["what", "change", "write"], ((n.what, n.change, f"`{n.instead}`") for n in rows))
 
 
 def _grouped(rows: list[Name]) -> Iterator[tuple[str, str]]:

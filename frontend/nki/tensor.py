@@ -1,14 +1,31 @@
-"""``nki.tensor``: what published kernels of NKI 0.2 take from it."""
+"""``nki.tensor`` of NKI 0.2: arrays known when a kernel is compiled, the input of ``nl.shared_constant``.
 
+They are numpy arrays, so arithmetic works on them. Source: stub of Neuron 2.28, ``nl.shared_constant``.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
-from nki.language.creation import shared_identity_matrix
-from nki_isa.tensor import NkiTensor
+import numpy as np
+
+from nki.language.creation import converted
+from nki_isa.dtypes import DTYPES
 
 
-def identity(n: int, dtype: Any = "uint8") -> NkiTensor:
-    """The `n` by `n` identity in SBUF; since NKI 0.3 ``nl.shared_identity_matrix``."""
-    return shared_identity_matrix(n, dtype)
+def identity(n: int, dtype: Any = DTYPES["uint8"]) -> np.ndarray:
+    """The `n` by `n` identity."""
+    return converted(np.eye(n, dtype=np.float32), dtype)
 
 
-__all__ = ["identity"]
+def zeros(shape: Sequence[int], dtype: Any = DTYPES["float32"]) -> np.ndarray:
+    """Zeros of `shape`."""
+    return converted(np.zeros(tuple(shape), np.float32), dtype)
+
+
+def arange(start: int, stop: int | None = None, step: int = 1, dtype: Any = DTYPES["int32"]) -> np.ndarray:
+    """`start`, `start + step`, ... before `stop`; from 0 to `start` without `stop`."""
+    bounds = (0, start) if stop is None else (start, stop)
+    return converted(np.arange(*bounds, step), dtype)
+
+
+__all__ = ["arange", "identity", "zeros"]

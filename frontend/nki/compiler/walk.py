@@ -315,6 +315,9 @@ class Walker:
             self.findings.depend(base.scope, node.attr, found)
         if found is Unresolved.missing and isinstance(node.ctx, tree.Load):
             self.unknown_attribute(node, base, node.attr, self.text(node))
+        elif isinstance(base, Host):
+            for told in levels.member_notes(base.value, node.attr):
+                self.report(told.code, told.message, node, told.help, severity=told.severity)
         if isinstance(base, Unresolved) or (isinstance(base, Host) and found is Unresolved.unknown):
             self.findings.use_attribute(node.attr)
         self.reach(found, node)
@@ -428,10 +431,13 @@ class Walker:
         label: tuple[Label, ...] = ()
         if isinstance(found, Definition):
             label = (Label(found.heading, f"{signature} is defined here"),)
-        for problem in problems:
-            told = levels.keyword_refusal(module, signature.callee.rpartition(".")[2], problem.keyword)
+        name = signature.callee.rpartition(".")[2]
+        refused = [levels.keyword_refusal(module, name, problem.keyword) for problem in problems]
+        for problem, told in zip(problems, refused):
             if told is not None:
                 self.report(told.code, told.message, problem.node, told.help or problem.help)
+                continue
+            if problem.missing and any(refused):  # it was given by the name another level has for it
                 continue
             removed = _removed_keyword(module, signature.callee, problem.keyword)
             if removed is not None:
@@ -451,7 +457,10 @@ class Walker:
             if "dst" in problem.missing:
                 hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
             fix = self._renamed_keyword(problem)
-            self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix)
+            place = levels.place_of(module, name)
+            count = len(node.args) if levels.current() == levels.NEWEST else None
+            notes = levels.orders(*place, count) if place else ()
+            self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix, notes=notes)
 
     def _renamed_keyword(self, problem: calls.Misfit) -> str | None:
         """The text of an unknown keyword under the name it is likely to stand for, if it is on one line."""

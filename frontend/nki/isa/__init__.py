@@ -14,7 +14,7 @@ from typing import Any
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki import levels
 from nki.compiler.recorder import current, is_recording
-from nki_isa.diagnostics import NkiValidationError, error
+from nki_isa.diagnostics import NkiError, NkiValidationError, error
 from nki_isa.dtypes import as_dtype
 from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.instruction import REGISTRY, Instruction
@@ -110,11 +110,15 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     def emit(*args: Any, **kwargs: Any) -> NkiInstruction:
         if "dtype" in kwargs and "dtype" not in cls.fields:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
-        if levels.current() == levels.NEWEST:
-            return _Handle(current().emit(cls(*args, **kwargs)))
-        opcode, args, kwargs = levels.translated(__name__, name, args, kwargs)
-        kwargs = levels.with_members(opcode, kwargs)
-        return _Handle(current().emit(REGISTRY[opcode](*args, **kwargs, **levels.fields_of(opcode))))
+        try:
+            if levels.current() == levels.NEWEST:
+                return _Handle(current().emit(cls(*args, **kwargs)))
+            opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs)
+            new_kwargs = levels.with_members(opcode, new_kwargs)
+            made = REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode))
+            return _Handle(current().emit(made))
+        except NkiError as found:
+            raise levels.with_orders(__name__, name, len(args), found) from None
 
     emit.__name__ = emit.__qualname__ = cls.opcode
     emit.__doc__ = cls.__doc__
@@ -123,6 +127,20 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     del emit.__wrapped__
     levels.enter(__name__, name, emit)
     return emit
+
+
+def tensor_copy_dynamic_src(
+    dst: NkiTensor, src: NkiTensor, engine: engine = engine.unknown, name: str | None = None
+) -> NkiInstruction:
+    """``tensor_copy`` of a `src` with a run-time place, as API levels 0.2 and 0.3 spell it."""
+    return _Handle(current().emit(REGISTRY["tensor_copy"](dst, src, engine=engine, name=name)))
+
+
+def tensor_copy_dynamic_dst(
+    dst: NkiTensor, src: NkiTensor, engine: engine = engine.unknown, name: str | None = None
+) -> NkiInstruction:
+    """``tensor_copy`` to a `dst` with a run-time place, as API levels 0.2 and 0.3 spell it."""
+    return _Handle(current().emit(REGISTRY["tensor_copy"](dst, src, engine=engine, name=name)))
 
 
 INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}

@@ -168,23 +168,33 @@ def empty_like(x: NkiTensor, dtype: Any = None, buffer: Any = None, name: str = 
     return ndarray(x.shape, dtype or x.dtype, buffer or x.buffer, name)
 
 
-def shared_constant(constant: Any, dtype: Any = None) -> NkiTensor:
+def shared_constant(constant: Any) -> NkiTensor:
     """An HBM tensor holding `constant`: a numpy array, or the path of a ``.npy`` file.
 
     Raises:
         NkiError: NKI-V121 for a dtype the NeuronCore lacks, NKI-L026 for a missing file.
     """
-    if isinstance(constant, (str, os.PathLike)):
-        if not os.path.exists(constant):
-            help = "give the path of a .npy file that exists"
-            raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help=help)
-        constant = np.load(constant, allow_pickle=False)
-    return _constant(constant, dtype)
+    return _constant(_read(constant))
 
 
-def _constant(constant: Any, dtype: Any, part: str = "") -> NkiTensor:
+def _read(constant: Any) -> Any:
+    if not isinstance(constant, (str, os.PathLike)):
+        return constant
+    if not os.path.exists(constant):
+        help = "give the path of a .npy file that exists"
+        raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help=help)
+    return np.load(constant, allow_pickle=False)
+
+
+def converted(constant: Any, dtype: Any) -> Any:
+    """A constant (see :func:`shared_constant`) in another data type, as dtype= of API level 0.2 asks."""
+    return cast_values(np.asarray(_read(constant)), _dtype(dtype))
+
+
+def _constant(constant: Any, dtype: DType | None = None, part: str = "") -> NkiTensor:
+    """`constant`, whose bytes are those of `dtype` where it is given."""
     values = np.ascontiguousarray(constant)
-    kind = _dtype(dtype if dtype is not None else values.dtype)
+    kind = dtype or _dtype(values.dtype)
     shape = values.shape or (1,)
     return current().allocate(
         shape, kind, MemoryRegion.shared_hbm, kind="constant", data=values.tobytes(), part=part
