@@ -10,7 +10,8 @@ import sysconfig
 import time
 from pathlib import Path
 
-from nki.compiler.parse import language, parse
+from nki.compiler.parse import parse
+from nki.compiler.parser import language
 
 LARGEST = 40
 

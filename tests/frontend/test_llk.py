@@ -20,7 +20,7 @@ from nki.compiler.llk import (
     Sequence,
     read_rules,
 )
-from nki.compiler.parse import language
+from nki.compiler.parser import language
 
 TERMINALS = "\nA: /a/\nB: /b/\nC: /c/\n%declare _EOF\n"
 

@@ -9,7 +9,8 @@ from reference import read, sample
 
 from nki.compiler import tree
 from nki.compiler.explain import EXAMPLES
-from nki.compiler.parse import language, parse
+from nki.compiler.parse import parse
+from nki.compiler.parser import language
 
 
 def found(text: str) -> list[tuple[str, int, int]]:

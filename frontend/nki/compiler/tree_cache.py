@@ -27,7 +27,7 @@ _PARSER = (
     "literals.py",
     "build.py",
     "build_expressions.py",
-    "parse.py",
+    "parser.py",
     "tree.py",
 )
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 from rich.padding import Padding
-from rich.syntax import Syntax
 from rich.text import Text
 
 from nki_cli.explain_pages import FRAME, Kind, Page, heading, pages
@@ -65,6 +64,8 @@ def _print_example(screen: Screen, page: Page, kind: Kind) -> None:
 
 
 def _layout(page: Page) -> list[RenderableType]:
+    from rich.syntax import Syntax  # slow to import, and only pages need it
+
     row = page.row
     lines: list[RenderableType] = [
         Text.assemble((row.code, "bold"), f" ({row.category.value}): {row.title}"),
