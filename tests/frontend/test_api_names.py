@@ -22,14 +22,6 @@ OTHER_DEFAULTS = {
     ("collective_permute_implicit_reduce", "channel_ids"): "[0]",
 }
 
-# Parameters that ours has beside those of the page.
-ADDED = {
-    "register_move": ["name"],
-    "register_load": ["name"],
-    "register_store": ["name"],
-    "shared_constant": ["dtype"],
-}
-
 
 def rows(kind):
     return [(m, name) for m in MODULES for name in getattr(api_names, f"{m.upper()}_{kind}")]
@@ -57,8 +49,7 @@ def test_functions(module, name):
         else:
             default = OTHER_DEFAULTS.get((name, parameter.name), written(parameter.default))
             found.append(f"{parameter.name}={default}")
-    added = [p for p in found if p.partition("=")[0] in ADDED.get(name, ())]
-    assert [p for p in found if p not in added] == expected
+    assert found == expected
 
 
 @pytest.mark.parametrize("module, name", rows("VALUES"))

@@ -18,6 +18,7 @@ from nki_isa.instruction import (
     Constraint,
     Engine,
     Instruction,
+    attribute,
     instruction,
     read,
     register_read,
@@ -80,6 +81,7 @@ class register_move(Instruction):
 
     dst = register_write()
     src = register_read()
+    name = attribute(str, None, public=False)  # the API gives these no name=
 
     engines = (Engine.sync,)
     source = _SOURCE
@@ -102,6 +104,7 @@ class register_load(Instruction):
 
     dst = register_write()
     src = read()
+    name = attribute(str, None, public=False)  # the API gives these no name=
 
     engines = (Engine.sync,)
     source = _SOURCE
@@ -123,6 +126,7 @@ class register_store(Instruction):
 
     dst = write()
     src = register_read()
+    name = attribute(str, None, public=False)  # the API gives these no name=
 
     engines = (Engine.sync,)
     source = _SOURCE
