@@ -384,7 +384,6 @@ FORMS: tuple[Form, ...] = (
         "dst src op0 op1 imm0 imm1=None reduce_cmd=reduce_cmd:reset_reduce",
         _NAME,
     ),
-    _form("iota", "0.2", "dst pattern offset channel_multiplier=0 name=None", "offset has the default 0"),
     _form(
         "tensor_reduce",
         "0.2",
@@ -499,6 +498,12 @@ NOTICES: tuple[Notice, ...] = (
     ),
     Notice(
         "nki.jit(platform_target=)", "0.3", "is refused (enforced)", "NEURON_PLATFORM_TARGET_OVERRIDE=trn2"
+    ),
+    Notice(
+        "nisa.iota(offset=)",
+        "0.3",
+        "is documented with its default 0, which the kernel library of 0.2 relies on",
+        "nothing: it may be left out at every level here",
     ),
     Notice("nki.jit(mode=)", "0.3", "is ignored", "leave it out"),
     Notice(

@@ -8,6 +8,7 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+import nki.tensor as ntensor
 from nki import levels
 from nki.compiler.check import check_text
 from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE
@@ -173,13 +174,42 @@ def numbers_from_three():
 
 
 def test_offset_of_iota(at):
+    """The stub of 0.2 has no default; the kernel library of that release leaves the offset out."""
     for level in LEVELS:
         at(level)
         np.testing.assert_array_equal(numbers_from_three()[0], np.arange(3, 11))
-        if level != "0.2":
-            np.testing.assert_array_equal(numbers_without_an_offset()[0], np.arange(8))
-    found = refused("0.2", numbers_without_an_offset)
-    assert found.code == "NKI-L012" and "lacks the argument offset" in found.message
+        np.testing.assert_array_equal(numbers_without_an_offset()[0], np.arange(8))
+
+
+@nki.jit
+def sums(x, axis, kept):
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(tile, x)
+    result = nl.ndarray((x.shape[0], kept), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.tensor_reduce(result, nl.add, tile, axis)
+    return stored(result)
+
+
+CUBE = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+
+
+LAST, ALL = CUBE.sum(2), CUBE.sum((1, 2))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"),
+    [(1, LAST), ([1], LAST), ([4], LAST), (2, LAST), ([1, 2], ALL), ([3, 4], ALL), ((1, 2), ALL)],
+)
+def test_axes_of_a_reduction_at_0_2_are_the_last_ones(at, axis, expected):
+    at("0.2")
+    np.testing.assert_array_equal(sums(CUBE, axis, expected.shape[1]), expected)
+
+
+@pytest.mark.parametrize("axis", [1, [4], [3, 4]])
+def test_axes_of_a_reduction_count_the_dimensions_from_0_3_on(at, axis):
+    assert refused("0.3", partial(sums, CUBE, axis, 2)).code == "NKI-V111"
+    at("0.3")
+    np.testing.assert_array_equal(sums(CUBE, 2, 2), LAST)
 
 
 @nki.jit
@@ -222,6 +252,23 @@ def test_the_copy_that_replaces_them(at):
     for level in LEVELS:
         at(level)
         np.testing.assert_array_equal(kernel(X, np.array([[1]], np.int32)), X[:, 1:3])
+
+
+@nki.jit
+def constants_of_0_2():
+    identity = nl.shared_constant(ntensor.identity(4, dtype=nl.int8))
+    numbers = nl.shared_constant(ntensor.arange(0, 8, 2, dtype=nl.int32), dtype=nl.float32)
+    ones = nl.shared_constant(ntensor.zeros((2, 3), dtype=nl.int8) + 1, dtype=nl.int16)
+    return identity, numbers, ones
+
+
+def test_arrays_of_nki_tensor(at):
+    at("0.2")
+    identity, numbers, ones = constants_of_0_2()
+    np.testing.assert_array_equal(identity, np.eye(4, dtype=np.int8), strict=True)
+    np.testing.assert_array_equal(numbers, np.float32([0, 2, 4, 6]), strict=True)
+    np.testing.assert_array_equal(ones, np.ones((2, 3), np.int16), strict=True)
+    assert refused("0.3", constants_of_0_2).code == "NKI-L050"
 
 
 def test_dtype_of_shared_constant(at):
