@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-upstream test-library lint update-golden clean
+.PHONY: demo test frameworks test-slow test-upstream test-library lint update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -11,6 +11,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/dev lint
 	$(BIN)/pytest
+
+# torch (for the CPU) and JAX, each where it installs; tests of what is missing are skipped and say so.
+frameworks: $(VENV)/dev
+	-$(BIN)/pip install --quiet --retries 1 --timeout 30 torch --index-url https://download.pytorch.org/whl/cpu
+	-$(BIN)/pip install --quiet --retries 1 --timeout 30 --editable '.[jax]'
 
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m slow

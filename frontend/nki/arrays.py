@@ -60,6 +60,27 @@ def is_unsupported(value: Any) -> bool:
     return isinstance(value, (bytearray, memoryview, complex)) or hasattr(value, "__array_interface__")
 
 
+def is_dtype(value: Any) -> bool:
+    """True for the data types of torch and JAX."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.dtype):
+        return True
+    return isinstance(value, type) and type(value).__module__.partition(".")[0] == "jax"
+
+
+def dtype_of(value: Any, name: str) -> DType:
+    """The NKI dtype that a data type of torch or JAX stands for.
+
+    Raises:
+        NkiError: NKI-L024 for one the NeuronCore lacks.
+    """
+    try:
+        return as_dtype(getattr(value, "dtype", value))
+    except TypeError as problem:
+        help = "pass a dtype of nki.language, such as nl.bfloat16"
+        raise error("NKI-L024", f"argument {name!r}: {problem}", help=help) from None
+
+
 def place(value: Any) -> tuple[Any, ...]:
     """Where and how the elements of a torch tensor are: what :func:`describe` refuses some of."""
     return (value.device, value.layout) if is_torch(value) else ()

@@ -61,7 +61,7 @@ def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) 
         parts += (kind, value.item())
     elif isinstance(value, _PLAIN):
         parts += (kind, str(value) if kind is float else value)  # 0.0 and -0.0 are equal, nan is not
-    elif isinstance(value, (FunctionType, BuiltinFunctionType)):
+    elif isinstance(value, (FunctionType, BuiltinFunctionType)) or arrays.is_dtype(value):
         parts.append(value)
     elif isinstance(value, Kernel):
         parts.append(value.function)

@@ -10,6 +10,7 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import runtime
 from nki_isa.diagnostics import NkiError
 
 DTYPES = [
@@ -264,6 +265,24 @@ def test_a_dtype_torch_lacks(torch):
         kernel(torch.ones((2, 2)))
 
 
+@nki.jit
+def cast_to(x, dtype):
+    assert dtype == nl.bfloat16
+    out = nl.ndarray(x.shape, dtype=dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.load(x, dtype=dtype))
+    return out
+
+
+def test_dtypes_of_torch_are_those_of_nki(torch):
+    x = torch.ones((2, 2))
+    with runtime.session() as session:
+        assert cast_to(x, torch.bfloat16).dtype == torch.bfloat16
+        cast_to(x, torch.bfloat16)
+    assert session.launches[0].program is session.launches[1].program
+    with pytest.raises(NkiError, match="NKI-L024.*'dtype'.*torch.float64"):
+        cast_to(x, torch.float64)
+
+
 # --- JAX
 
 
@@ -295,6 +314,13 @@ def test_jax_arrays_come_back_as_jax_arrays(jnp, name):
     result = copied(x)
     assert isinstance(result, jax.Array) and result.dtype == x.dtype
     np.testing.assert_array_equal(np.asarray(result), np.asarray(x))
+
+
+def test_dtypes_of_jax_are_those_of_nki(jnp):
+    assert cast_to(jnp.ones((2, 2)), jnp.bfloat16).dtype == jnp.bfloat16
+    assert cast_to(np.ones((2, 2), np.float32), jnp.bfloat16).dtype == ml_dtypes.bfloat16
+    with pytest.raises(NkiError, match="NKI-L024.*'dtype'.*int4"):
+        cast_to(jnp.ones((2, 2)), jnp.int4)
 
 
 def test_jax_arrays_cannot_be_written(jnp):

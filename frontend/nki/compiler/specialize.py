@@ -183,6 +183,8 @@ class _Arguments:
         """
         if isinstance(value, np.generic):
             return value.item()
+        if arrays.is_dtype(value):
+            return arrays.dtype_of(value, name)
         if isinstance(value, _PLAIN) or is_host_object(value):
             return value
         if arrays.is_array(value):
