@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nki_cli.commands.isa import as_dict
+from nki_cli.commands.isa import PARTS, as_dict, costs_of
+from nki_cli.commands.targets import unit
 from nki_isa.instruction import REGISTRY, Engine, Instruction
-from nki_isa.target import default_target
+from nki_isa.target import TARGETS, default_target, figures
 
 _HEAD = """\
 # Instructions
@@ -27,8 +28,16 @@ Every instruction of `nki.isa`: what it computes, what it refuses and what it co
 one column or a register; an *attribute* is known at compile time. Rules are checked where the kernel is
 compiled; each has a page under [errors](errors.md). *Busy* is how long an engine is held before its next
 instruction starts, *latency* how long until the result is visible, both for a typical call on tiles of 128
-partitions by 128 elements, and *known* says whether that was published, measured on public profiles, or
-assumed.
+partitions by 128 elements. Both have a part that grows with the elements (*throughput*) and a *fixed* one; of
+each the table says whether it was published, measured on public profiles, or assumed, and which of the
+[figures](#figures) it is.
+"""
+
+_FIGURES = """\
+## Figures
+
+What the costs above name: p published, m measured on public profiles, a assumed. `nki-sim targets` lists
+every figure of the model.
 """
 
 #: The sections, by the engine an instruction runs on where the kernel does not say.
@@ -49,7 +58,21 @@ def page() -> str:
         classes = [REGISTRY[name] for name in sorted(REGISTRY) if REGISTRY[name].engines[0] is engine]
         parts.append(f"## {title}\n\n" + " · ".join(f"[{c.opcode}](#{c.opcode})" for c in classes) + "\n")
         parts += [_entry(cls) for cls in classes]
+    parts.append(_figures())
     return "\n".join(parts)
+
+
+def _figures() -> str:
+    """The figures that costs name, on each generation, with their sources."""
+    costs = [cost for name in sorted(REGISTRY) for cost in costs_of(REGISTRY[name])]
+    named = {cost[part]["figure"] for cost in costs for part in PARTS if cost[part] is not None}
+    rows = []
+    for figure in (f for f in figures() if f in named):
+        values = [f"{getattr(t, figure):.4g} {t.source(figure).evidence.value[0]}" for t in TARGETS.values()]
+        sources = dict.fromkeys(t.source(figure).reference for t in TARGETS.values())
+        rows.append((f"`{figure}`", unit(figure), *values, "; ".join(sources)))
+    head = ("figure", "unit", *TARGETS, "source")
+    return f"{_FIGURES}\n{_table(head, rows)}\n"
 
 
 def _entry(cls: type[Instruction]) -> str:
@@ -73,11 +96,20 @@ def _entry(cls: type[Instruction]) -> str:
     ]
     if facts["costs"]:
         rows = [
-            (c["target"], f"{c['busy_ns']:.1f}", f"{c['latency_ns']:.1f}", c["evidence"], c["source"])
+            (
+                c["target"],
+                f"{c['busy_ns']:.1f}",
+                f"{c['latency_ns']:.1f}",
+                *(_known(c[part]) for part in PARTS),
+            )
             for c in facts["costs"]
         ]
-        text.append(_table(("target", "busy ns", "latency ns", "known", "source"), rows))
+        text.append(_table(("target", "busy ns", "latency ns", "throughput", "fixed"), rows))
     return "\n\n".join(text) + "\n"
+
+
+def _known(part: dict[str, str] | None) -> str:
+    return "" if part is None else f"{part['evidence']}, `{part['figure']}`"
 
 
 def _described(docstring: str) -> str:

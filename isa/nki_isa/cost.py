@@ -51,8 +51,9 @@ class Cost:
     Attributes:
         busy: ns the engine is held before the next instruction can start.
         latency: ns from the start until the result is visible on the same engine.
-        source: a field of :class:`nki_isa.target.Target`; its source says whether the
-            figure is published, measured or assumed.
+        source: the figure of :class:`nki_isa.target.Target` that its fixed time comes from; the
+            figure's source says whether it is published, measured or assumed.
+        rate: the figure that its throughput comes from; empty where nothing is streamed.
         table: activation function table the scalar engine must hold, if any.
         columns: columns streamed through the tensor engine (x passes); its busy
             and latency then follow the clock's state.
@@ -67,6 +68,7 @@ class Cost:
     busy: float
     latency: float
     source: str
+    rate: str = ""
     table: str | None = None
     columns: int = 0
     weights: float = 0.0
@@ -86,7 +88,7 @@ def elementwise(
     engine: Engine,
     elements: int,
     *,
-    rate: float = 1.0,
+    rate: str = "",
     pointers: int = 0,
     extra_cycles: float = 0.0,
 ) -> Cost:
@@ -94,23 +96,25 @@ def elementwise(
 
     Args:
         elements: elements per partition.
-        rate: elements per cycle, see :func:`vector_rate`.
+        rate: the figure that says how many elements a cycle takes, see :func:`vector_rate`; that of
+            the engine if not given.
         pointers: operands read as one value per partition (a bias, a scalar tile).
         extra_cycles: cycles on top, for example to read an accumulator.
     """
     ghz = target.ghz(engine.name)
-    stream = (elements / rate + extra_cycles) / ghz
+    rate = rate or f"{engine.name}_rate"
+    stream = (elements / getattr(target, rate) + extra_cycles) / ghz
     if engine is Engine.gpsimd:
         busy = target.minimum_interval_cycles / ghz
         latency = target.gpsimd_start_cycles / ghz
-        return Cost(stream + busy, stream + latency, "gpsimd_start_cycles")
+        return Cost(stream + busy, stream + latency, "gpsimd_start_cycles", rate)
     if engine is Engine.scalar:
         busy = target.scalar_interval + pointers * target.scalar_bias_interval_psum
         latency = target.scalar_latency + pointers * target.scalar_bias_latency_psum
-        return Cost(stream + busy, stream + latency, "scalar_interval")
+        return Cost(stream + busy, stream + latency, "scalar_interval", rate)
     busy = target.vector_interval + pointers * target.vector_pointer_interval
     latency = target.vector_latency + pointers * target.vector_pointer_latency
-    return Cost(stream + busy, stream + latency, "vector_interval")
+    return Cost(stream + busy, stream + latency, "vector_interval", rate)
 
 
 @functools.cache
@@ -134,20 +138,21 @@ def activation(
         pointer_bias: True if a bias tile is read.
         psum_source: True if the data come from PSUM.
     """
-    stream = (elements + extra_cycles) / target.scalar_ghz
+    stream = (elements / target.scalar_rate + extra_cycles) / target.scalar_ghz
     busy, latency = target.scalar_interval, target.scalar_latency
     if table is not None or pointer_bias:
         where = "psum" if psum_source else "sbuf"
         busy += getattr(target, f"scalar_bias_interval_{where}")
         latency += getattr(target, f"scalar_bias_latency_{where}")
-    return Cost(stream + busy, stream + latency, "scalar_interval", table=table)
+    return Cost(stream + busy, stream + latency, "scalar_interval", "scalar_rate", table=table)
 
 
 @functools.cache
-def gpsimd(target: Target, elements: float, *, rate: float = 1.0, extra_cycles: float = 0.0) -> Cost:
-    """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `rate` per cycle."""
-    time = (target.gpsimd_start_cycles + extra_cycles + elements / rate) / target.gpsimd_ghz
-    return Cost(time, time, "gpsimd_start_cycles")
+def gpsimd(target: Target, elements: float, *, factor: float = 1.0, extra_cycles: float = 0.0) -> Cost:
+    """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `factor` times its rate."""
+    stream = elements / (target.gpsimd_rate * factor)
+    time = (target.gpsimd_start_cycles + extra_cycles + stream) / target.gpsimd_ghz
+    return Cost(time, time, "gpsimd_start_cycles", "gpsimd_rate")
 
 
 # MATMUL instructions one nc_matmul becomes, and cycles to load one stationary column, by its passes: 16-bit
@@ -172,11 +177,12 @@ def matmul(
     parts, cycles_per_column = _PASSES[passes]
     cycles_per_column = cycles_per_column or 1 / target.fast_weight_factor
     columns = max(moving_columns, min(target.moving_min, stationary_columns)) * passes
-    stream = columns / target.tensor_ghz
+    stream = columns / target.tensor_rate / target.tensor_ghz
     return Cost(
         stream + parts * target.tensor_interval,
         stream + target.tensor_latency,
         "tensor_interval",
+        "tensor_rate",
         columns=columns,
         weights=stationary_columns * cycles_per_column / target.tensor_ghz,
         parts=parts,
@@ -230,14 +236,14 @@ def vector_rate(
     dtypes: Iterable[DType],
     memories: Iterable[MemoryRegion],
     contiguous: bool = True,
-) -> float:
-    """Elements per cycle and partition of a vector engine instruction.
+) -> str:
+    """The figure that says how many elements a cycle takes per partition, on the vector engine.
 
     Args:
         kind: the opcode whose row of the table applies (``tensor_copy``, ``tensor_scalar``,
             ``tensor_tensor``, ``scalar_tensor_tensor``, ``tensor_copy_predicated``,
             ``tensor_reduce`` by add or max, ``memset`` to zero, ``tensor_tensor_scan``,
-            ``reciprocal``); any other streams one element per cycle.
+            ``reciprocal``); any other streams at ``vector_rate``.
         dtypes: of the streamed tensors, the destination included.
         memories: of the same tensors.
         contiguous: True if the innermost dimension of every tensor has stride 1.
@@ -252,11 +258,11 @@ def vector_rate(
             and mode.narrow in (None, narrow)
             and mode.contiguous in (None, contiguous)
         ):
-            return float(getattr(target, mode.figure))
-    return 1.0
+            return mode.figure
+    return "vector_rate"
 
 
-def streaming_rate(target: Target, kind: str, *tensors: NkiTensor) -> float:
+def streaming_rate(target: Target, kind: str, *tensors: NkiTensor) -> str:
     """:func:`vector_rate` of the streamed tensors themselves, the destination first."""
     contiguous = all(t.strides[-1] == 1 or t.shape[-1] == 1 for t in tensors)
     return vector_rate(target, kind, [t.dtype for t in tensors], [t.buffer for t in tensors], contiguous)
@@ -308,7 +314,7 @@ def transfer(target: Target, moved: Transfer) -> Cost:
         busy = target.dma_swdge_interval * max(1.0, moved.elements / target.dma_swdge_rows)
         before = target.dma_swdge_build
     latency = before + getattr(target, figure) + engine_time(target, moved) + finish_time(target, moved)
-    return Cost(busy, latency + target.dma_to_compute, figure, transfer=moved)
+    return Cost(busy, latency + target.dma_to_compute, figure, "dma_bytes_per_ns", transfer=moved)
 
 
 def finish_time(target: Target, moved: Transfer) -> float:

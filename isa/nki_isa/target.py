@@ -74,6 +74,7 @@ class Target:
     stationary_max: int
     moving_max: int
     moving_min: int
+    tensor_rate: float
     fp32_passes: int
     double_row_factor: float
     mx_factor: float
@@ -91,6 +92,7 @@ class Target:
     vector_latency: float
     vector_pointer_interval: float
     vector_pointer_latency: float
+    vector_rate: float
     vector_fast_rate: float
     vector_half_fast_rate: float
     vector_fp32_rate: float
@@ -99,10 +101,15 @@ class Target:
     vector_narrow_rate: float
     vector_scan_rate: float
     vector_reciprocal_rate: float
+    vector_statistics_rate: float
+    vector_exponential_rate: float
+    vector_quantize_rate: float
+    vector_random_rate: float
     vector_accumulate_cycles: float
 
     scalar_interval: float
     scalar_latency: float
+    scalar_rate: float
     scalar_fast_rate: float
     scalar_bias_interval_psum: float
     scalar_bias_interval_sbuf: float
@@ -111,7 +118,9 @@ class Target:
     scalar_accumulate_cycles: float
     scalar_table_load: float
 
+    gpsimd_rate: float
     gpsimd_start_cycles: float
+    gpsimd_topk_cycles: float
     minimum_interval_cycles: float
 
     register_ns: float
@@ -180,6 +189,8 @@ _PERF = "SDK NKI performance guide"
 _STUBS = "SDK v2.20-v2.26 nki.isa docstrings, 'Estimated instruction cost'"
 _DMA = "SDK DMA overview and DMA bandwidth guide"
 _TRACE = "public trn2 profiler traces (allenkchau/trainium-kernel-fusion)"
+_SHARED = "SDK nki.api.shared, engine selection"
+_MIN_II = _SHARED + ": minimum interval of 64 cycles"
 _TRN1 = "SDK v2.20-v2.26 matrix multiplication tutorial, measured on trn1"
 
 # Rows: field, trn1, trn2, trn3, how each is known (p published, m measured, a assumed), reference.
@@ -206,6 +217,8 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("moving_max", 512, 512, 512, "ppp", _ARCH),
     # Fewest cycles between two matmuls, unless the stationary tile is narrower still.
     ("moving_min", 64, 64, 64, "ppa", _STUBS),
+    # Columns of the moving tile per cycle, by 16-bit and narrower data; float32 streams them 4 times.
+    ("tensor_rate", 1.0, 1.0, 1.0, "ppp", _ARCH + ": data-path width"),
     ("fp32_passes", 4, 4, 4, "ppp", _STUBS),
     # Time of K=256 fp8 double row against K=128 bf16, and of K=512 MX against K=128 bf16.
     ("double_row_factor", 1.0, 1.0, 1.0, "app", _ARCH),
@@ -223,10 +236,11 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("throttle_threshold", 0.372, 0.372, 0.372, "ama", _TRACE + "; between 0.369 and 0.375"),
     ("throttle_rate", 1.0, 0.5, 0.5, "ama", _TRACE + "; trn1 has no throttle"),
     # --- vector engine: ns beyond streaming, and elements per cycle
-    ("vector_interval", 64 / 1.12, 65.0, 65.0 * 0.96 / 1.2, "ama", _TRACE + "; trn1: 64 cycles"),
+    ("vector_interval", 64 / 1.12, 65.0, 65.0 * 0.96 / 1.2, "pma", _TRACE + "; trn1: " + _MIN_II),
     ("vector_latency", 150 / 1.12, 150.0, 150.0 * 0.96 / 1.2, "ama", _TRACE + "; others: trn2 cycles"),
     ("vector_pointer_interval", 64 / 1.12, 65.0, 65.0 * 0.96 / 1.2, "ama", _TRACE),
     ("vector_pointer_latency", 64 / 1.12, 62.0, 62.0 * 0.96 / 1.2, "ama", _TRACE),
+    ("vector_rate", 1.0, 1.0, 1.0, "pma", _STUBS + "; trn2: " + _TRACE),
     ("vector_fast_rate", 1.0, 4.0, 4.0, "ppp", _ARCH + ": 16-bit SBUF to SBUF, contiguous"),
     ("vector_half_fast_rate", 1.0, 2.0, 2.0, "ppp", _ARCH + ": 16-bit, not contiguous or one side in PSUM"),
     ("vector_fp32_rate", 1.0, 2.0, 2.0, "pma", _TRACE + ": fp32 SBUF to SBUF with one input"),
@@ -234,11 +248,16 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("vector_fp32_two_input_rate", 0.5, 1.0, 1.0, "pma", _STUBS + "; trn2: AccelOpt adamw, cs149 traces"),
     ("vector_narrow_rate", 2.0, 2.0, 2.0, "paa", _STUBS + ": 16-bit reduce by add or max, zeroing memset"),
     ("vector_scan_rate", 0.5, 0.5, 0.5, "pma", _STUBS + "; AccelOpt mamba"),
-    ("vector_reciprocal_rate", 0.125, 0.125, 0.125, "pma", _STUBS + "; " + _TRACE),
+    ("vector_reciprocal_rate", 0.125, 0.125, 0.125, "ppp", _SHARED + "; agrees with " + _TRACE),
+    ("vector_statistics_rate", 3 / 13, 3 / 13, 3 / 13, "paa", _STUBS + ": bn_aggr"),
+    ("vector_exponential_rate", 4.0, 4.0, 4.0, "aap", _ARCH + ": exponential, 4 times the scalar engine's"),
+    ("vector_quantize_rate", 4.0, 4.0, 4.0, "aap", _ARCH + ": quantize_mx"),
+    ("vector_random_rate", 4.0, 4.0, 4.0, "aap", _ARCH + ": rand2"),
     ("vector_accumulate_cycles", 64.0, 64.0, 64.0, "paa", _STUBS + ": reading the accumulator"),
     # --- scalar engine
-    ("scalar_interval", 64 / 1.4, 50.0, 50.0, "pma", _TRACE + "; trn1: 64 cycles"),
+    ("scalar_interval", 64 / 1.4, 50.0, 50.0, "pma", _TRACE + "; trn1: " + _MIN_II),
     ("scalar_latency", 158.0, 158.0, 158.0, "mma", _TRACE + "; trn1: performance guide figure 16"),
+    ("scalar_rate", 1.0, 1.0, 1.0, "ppp", _ARCH + ": data-path width"),
     ("scalar_fast_rate", 1.0, 1.0, 2.0, "ppp", _ARCH + ": 16-bit tensor_copy and tensor_scalar"),
     # A per-partition bias read through a pointer, by the memory the data come from.
     ("scalar_bias_interval_psum", 93.0, 93.0, 93.0, "ama", _TRACE),
@@ -248,7 +267,9 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("scalar_accumulate_cycles", 64.0, 64.0, 64.0, "paa", _STUBS + ": reading the accumulator"),
     ("scalar_table_load", 1283.0, 1283.0, 1283.0, "ama", _TRACE),
     # --- gpsimd engine
+    ("gpsimd_rate", 1.0, 1.0, 1.0, "ppp", _ARCH + ": data-path width"),
     ("gpsimd_start_cycles", 150.0, 150.0, 150.0, "paa", _STUBS),
+    ("gpsimd_topk_cycles", 4.0, 4.0, 4.0, "ppp", "SDK page nki.isa.topk: 4 n + K cycles"),
     ("minimum_interval_cycles", 64.0, 64.0, 64.0, "paa", _STUBS + ": minimum initiation interval"),
     # --- sequencers
     ("register_ns", 60.0, 60.0, 60.0, "aaa", "a few sequencer instructions; nothing published"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nki_cli.commands.isa import as_dict, costs_of
+from nki_cli.commands.isa import PARTS, as_dict, costs_of
 from nki_cli.reference import page
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.samples import sample
@@ -44,8 +44,20 @@ def test_an_instruction_has_a_cost_with_a_source_on_each_generation(opcode):
         return
     assert set(costs) == {t.name for t in TARGETS.values() if t.nc_version >= cls.since}
     for found in costs.values():
-        assert 0 <= found["busy_ns"] <= found["latency_ns"] and found["latency_ns"] > 0 and found["source"]
-        assert found["evidence"] == "assumed" or not cls.assumed
+        assert 0 <= found["busy_ns"] <= found["latency_ns"] and found["latency_ns"] > 0
+        known = [found[part] for part in PARTS if found[part] is not None]
+        assert found["fixed"] in known and all(part["source"] for part in known)
+        assert all(part["evidence"] == "assumed" for part in known) or not cls.assumed
+        streams = opcode not in ("register_move", "register_load", "register_store", "core_barrier")
+        assert (found["throughput"] is not None) == streams
+
+
+def test_published_rates_of_trn3_count_as_such():
+    """What its architecture guide states: the rates of its engines and of the instructions it brought."""
+    own = ("nc_matmul_mx", "exponential", "quantize_mx", "rand2")
+    for opcode in (*own, "nc_matmul", "activation", "iota", "topk", "dma_copy"):
+        (found,) = (c for c in costs_of(REGISTRY[opcode]) if c["target"] == "trn3")
+        assert found["throughput"]["evidence"] == "published", opcode
 
 
 @pytest.mark.parametrize("opcode", sorted(REGISTRY))

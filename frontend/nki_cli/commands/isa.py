@@ -23,15 +23,18 @@ from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
 from nki_isa.samples import sample
 from nki_isa.target import TARGETS, Evidence, Target
 
-# The figures of `Target` that an engine's instructions are timed with.
+# The figures of `Target` that an engine's instructions are timed with, beside those a cost names.
 _FIGURES = {
     Engine.tensor: ("tensor_ghz", "tensor_interval", "tensor_latency", "weight_latency"),
     Engine.vector: ("vector_ghz", "vector_interval", "vector_latency"),
     Engine.scalar: ("scalar_ghz", "scalar_interval", "scalar_latency"),
     Engine.gpsimd: ("gpsimd_ghz", "gpsimd_start_cycles", "minimum_interval_cycles"),
     Engine.dma: ("dma_row_ns", "dma_bytes_per_ns", "dma_completion"),
-    Engine.sync: ("register_ns", "register_memory_ns"),
+    Engine.sync: (),
 }
+
+#: The two parts of a cost, each known by itself: time that grows with the elements, and time that does not.
+PARTS = ("throughput", "fixed")
 
 
 def isa(
@@ -95,12 +98,17 @@ def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
             {"code": c.code, "rule": c.rule, "help": c.help, "source": c.source} for c in cls.constraints
         ],
         "costs": costs_of(cls),
+        "assumed": cls.assumed or None,
         "figures": _figures(cls, target),
     }
 
 
 def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
-    """The time of a typical call on every generation that has it, and how that is known."""
+    """The time of a typical call on every generation that has it, and how its two parts are known.
+
+    Each has ``target``, ``engine``, ``busy_ns``, ``latency_ns`` and for every part ``{figure, evidence,
+    source}``, None where nothing is streamed.
+    """
     if cls.is_free:
         return []
     call = sample(cls.opcode)
@@ -109,20 +117,28 @@ def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
         if target.nc_version < cls.since:
             continue
         cost = call.cost(target)
-        source = target.source(cost.source)
-        evidence = Evidence.assumed if cls.assumed else source.evidence
         found.append(
             {
                 "target": target.name,
                 "engine": call.on.name,
                 "busy_ns": round(cost.busy, 1),
                 "latency_ns": round(cost.latency, 1),
-                "figure": cost.source,
-                "evidence": evidence.value,
-                "source": f"not published; assumed: {cls.assumed}" if cls.assumed else source.reference,
+                "throughput": _known(cls, target, cost.rate),
+                "fixed": _known(cls, target, cost.source),
             }
         )
     return found
+
+
+def _known(cls: type[Instruction], target: Target, figure: str) -> dict[str, str] | None:
+    """Where one part of a cost comes from."""
+    if not figure:
+        return None
+    source = target.source(figure)
+    if cls.assumed:
+        assumption = f"not published; assumed: {cls.assumed}"
+        return {"figure": figure, "evidence": Evidence.assumed.value, "source": assumption}
+    return {"figure": figure, "evidence": source.evidence.value, "source": source.reference}
 
 
 def signature_of(cls: type[Instruction]) -> str:
@@ -136,9 +152,17 @@ def signature_of(cls: type[Instruction]) -> str:
 
 
 def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:
-    """What its default engine's time is made of, on `target`."""
+    """What its time on its default engine is made of, on `target`."""
     found = []
-    for figure in _FIGURES.get(cls.engines[0], ()):
+    named = [
+        cost[part]["figure"]
+        for cost in costs_of(cls)
+        if cost["target"] == target.name
+        for part in PARTS
+        if cost[part] is not None
+    ]
+    own = () if cls.is_free else _FIGURES.get(cls.engines[0], ())
+    for figure in dict.fromkeys([*named, *own]):
         source = target.source(figure)
         found.append(
             {
@@ -173,15 +197,20 @@ def _show_one(screen: Screen, cls: type[Instruction], target: Target) -> None:
         f"engines: {engines}   since: {facts['since']}   source: {facts['source']}",
         "",
     )
-    costs = _table("target", "busy ns", "latency ns", "known", "source")
+    costs = _table("target", "busy ns", "latency ns", "throughput is", "fixed time is")
     for c in facts["costs"]:
-        costs.add_row(c["target"], f"{c['busy_ns']}", f"{c['latency_ns']}", c["evidence"], c["source"])
+        known = ("-" if c[part] is None else c[part]["evidence"] for part in PARTS)
+        costs.add_row(c["target"], f"{c['busy_ns']}", f"{c['latency_ns']}", *known)
     sections: list[tuple[str, RenderableType]] = [
         ("Parameters", parameters),
         (f"Rules ({len(facts['constraints'])})", rules),
-        ("Time of a typical call, on tiles of 128 by 128", costs),
-        (f"Figures of the {cls.engines[0].name} engine of {target.name}", figures),
     ]
+    if facts["costs"]:
+        sections.append(("Time of a typical call, on tiles of 128 by 128", costs))
+    if cls.assumed:
+        sections.append(("Nothing is published about its time", f"assumed: {cls.assumed}"))
+    if facts["figures"]:
+        sections.append((f"Figures of {target.name} it is timed with", figures))
     for title, table in sections:
         screen.show(Text(title, "bold"), table, "")
 
@@ -207,7 +236,7 @@ def _show_coverage(screen: Screen) -> None:
         "constraints with a source": sum(bool(c.source) for cls in classes for c in cls.constraints),
     }
     engines = {e.name: sum(e in cls.engines for cls in classes) for e in Engine}
-    known = {t: _evidence(classes, t) for t in TARGETS}
+    known = {t: {part: _evidence(classes, t, part) for part in PARTS} for t in TARGETS}
     if screen.format is Format.json:
         plain = {k.replace(" ", "_"): n for k, n in counts.items()}
         screen.json({**plain, "by_engine": engines, "costs": known})
@@ -215,15 +244,17 @@ def _show_coverage(screen: Screen) -> None:
     table = _table("what", "count")
     for what, count in [*counts.items(), *((f"on the {e} engine", n) for e, n in engines.items() if n)]:
         table.add_row(what, str(count))
-    costs = _table("costs of instructions on", *(e.value for e in Evidence))
-    for name, found in known.items():
-        costs.add_row(name, *(str(found[e.value]) for e in Evidence))
+    costs = _table("costs on", "part", *(e.value for e in Evidence))
+    for name, parts in known.items():
+        for part, found in parts.items():
+            costs.add_row(name, part, *(str(found[e.value]) for e in Evidence))
     screen.show(table, "", costs)
 
 
-def _evidence(classes: list[type[Instruction]], target: str) -> dict[str, int]:
-    """How many instructions have a published, a measured and an assumed cost on a generation."""
-    found = Counter(c["evidence"] for cls in classes for c in costs_of(cls) if c["target"] == target)
+def _evidence(classes: list[type[Instruction]], target: str, part: str) -> dict[str, int]:
+    """Of how many instructions a part of the cost is published, measured and assumed on a generation."""
+    costs = (c for cls in classes for c in costs_of(cls) if c["target"] == target)
+    found = Counter(c[part]["evidence"] for c in costs if c[part] is not None)
     return {e.value: found[e.value] for e in Evidence}
 
 

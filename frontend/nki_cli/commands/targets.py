@@ -17,6 +17,7 @@ _UNITS = (
     ("_ghz", "GHz"),
     ("_cycles", "cycles"),
     ("throttle_rate", "of full clock"),
+    ("tensor_rate", "columns/cycle"),
     ("_rate", "elements/cycle"),
     ("_interval", "ns"),
     ("_latency", "ns"),

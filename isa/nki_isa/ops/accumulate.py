@@ -221,7 +221,6 @@ _EXPONENTIAL_DST = (
 )
 _EXPONENTIAL_SRC = (*(d for d in _EXPONENTIAL_DST if d != "tfloat32"), "uint32")
 _EXPONENTIAL_SUM = ("float8_e4m3", "float8_e5m2", "float16", "bfloat16", "float32", "tfloat32")
-_EXPONENTIAL_RATE = 4.0  # elements per cycle: documented as four times the scalar engine's exp
 
 
 @instruction
@@ -275,7 +274,7 @@ class exponential(Accumulating):
             target,
             self.on,
             elements_per_partition(self.dst),
-            rate=_EXPONENTIAL_RATE,
+            rate="vector_exponential_rate",
             pointers=pointers(self.max_value),
             extra_cycles=self.reading_cycles(target),
         )

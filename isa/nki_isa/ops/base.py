@@ -57,6 +57,13 @@ class Accumulating(ComputeInstruction):
     stateful: ClassVar[bool] = True
     command: ClassVar[reduce_cmd] = reduce_cmd.idle
 
+    @property
+    def uses_engine_state(self) -> bool:
+        """True unless it leaves the registers as they are and does not read them."""
+        values = self.__dict__
+        command = values.get("reduce_cmd", self.command)
+        return command is not reduce_cmd.idle or values.get("reduce_res") is not None
+
     def accumulate(self, state: Any, op: Operator, values: Array, initial: Any = None) -> Array:
         """Apply ``reduce_cmd`` to the registers; returns them, one row per partition.
 
@@ -118,10 +125,10 @@ def pointers(*operands: Any) -> int:
     return sum(isinstance(operand, NkiTensor) for operand in operands)
 
 
-def scalar_engine_rate(target: Target, *tensors: NkiTensor) -> float:
-    """Elements per cycle of a copy or tensor_scalar on the scalar engine: faster for narrow floats."""
+def scalar_engine_rate(*tensors: NkiTensor) -> str:
+    """The rate of a copy or tensor_scalar on the scalar engine: a faster one for narrow floats."""
     narrow = all(t.dtype.kind == "float" and t.dtype.bits <= 16 for t in tensors)
-    return target.scalar_fast_rate if narrow else 1.0
+    return "scalar_fast_rate" if narrow else "scalar_rate"
 
 
 # --- operators

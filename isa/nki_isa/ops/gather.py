@@ -292,4 +292,4 @@ class local_gather(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         run = self.num_elem_per_idx
         per_cycle = ((28 + 4 * run) / (4 * run)) / min(4 / self.dst.dtype.itemsize, run)
-        return cost.gpsimd(target, _valid(self) * run, rate=per_cycle)
+        return cost.gpsimd(target, _valid(self) * run, factor=per_cycle)

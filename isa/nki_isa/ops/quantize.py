@@ -41,7 +41,6 @@ _QUADRANT, _GROUP, _LANES = 32, 8, 4  # partitions of a quadrant and of a scalin
 _LARGEST_EXPONENT = {"float8_e4m3fn_x4": 8, "float8_e5m2_x4": 15}
 _BIAS = 127  # of the exponent byte of a scale
 _SCALE_STARTS = (0, 4, 8, 12)  # within a quadrant
-_RATE = 4.0  # elements per cycle, from the SDK's trn3 architecture guide
 
 
 def _scale_partitions(count: int) -> Array:
@@ -170,4 +169,6 @@ class quantize_mx(ComputeInstruction):
         return packed, result.view(self.dst_scale.dtype.numpy)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.src), rate=_RATE)
+        return cost.elementwise(
+            target, self.on, elements_per_partition(self.src), rate="vector_quantize_rate"
+        )

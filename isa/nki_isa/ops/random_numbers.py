@@ -145,7 +145,6 @@ _RAND2_TYPES = (
     "tfloat32",
     *_INTEGER_TYPES,
 )
-_RAND2_RATE = 4.0  # values per lane and cycle, SDK page nki.isa.rand2
 
 
 @instruction
@@ -179,7 +178,9 @@ class rand2(_Random):
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
-        return cost.elementwise(target, self.on, n, rate=_RAND2_RATE, pointers=pointers(self.min, self.max))
+        return cost.elementwise(
+            target, self.on, n, rate="vector_random_rate", pointers=pointers(self.min, self.max)
+        )
 
 
 def _state_words(instruction: Any, target: Any) -> int:

@@ -285,9 +285,6 @@ class bn_stats(ComputeInstruction):
         return cost.elementwise(target, self.on, elements_per_partition(self.data))
 
 
-_BN_AGGR_RATE = 3 / 13  # elements per cycle: SDK 2.20 to 2.26 give 13 * N / 3 cycles
-
-
 @instruction
 class bn_aggr(ComputeInstruction):
     """dst = mean and variance of each partition, from (count, mean, variance * count) triples.
@@ -322,4 +319,6 @@ class bn_aggr(ComputeInstruction):
         return np.stack([mean, variance], axis=1)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.data), rate=_BN_AGGR_RATE)
+        return cost.elementwise(
+            target, self.on, elements_per_partition(self.data), rate="vector_statistics_rate"
+        )

@@ -386,5 +386,6 @@ class topk(ComputeInstruction):
         )
 
     def cost(self, target: Target) -> Cost:
-        time = (4 * self.n + elements_per_partition(self.val_dst)) / target.gpsimd_ghz
-        return Cost(time, time, "gpsimd_start_cycles")
+        cycles = target.gpsimd_topk_cycles * self.n + elements_per_partition(self.val_dst)
+        time = cycles / target.gpsimd_ghz
+        return Cost(time, time, "gpsimd_topk_cycles", "gpsimd_topk_cycles")

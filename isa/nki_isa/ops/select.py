@@ -100,7 +100,7 @@ class tensor_copy_predicated(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         tiles = [t for t in (self.dst, self.src, self.predicate) if isinstance(t, NkiTensor)]
-        rate = cost.streaming_rate(target, "tensor_copy_predicated", *tiles) if len(tiles) == 3 else 1.0
+        rate = cost.streaming_rate(target, "tensor_copy_predicated", *tiles) if len(tiles) == 3 else ""
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 

@@ -177,4 +177,5 @@ class sendrecv(Instruction):
     def cost(self, target: Target) -> Cost:
         moved = cost.copy(target, self.dst, self.src)
         # The trigger crosses to the other core: one more semaphore-to-DMA hop.
-        return Cost(moved.busy, moved.latency + target.barrier_ns, "barrier_ns", transfer=moved.transfer)
+        latency = moved.latency + target.barrier_ns
+        return Cost(moved.busy, latency, "barrier_ns", moved.rate, transfer=moved.transfer)

@@ -89,11 +89,9 @@ class tensor_copy(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
         if self.on is SCALAR_ENGINE:
-            return cost.elementwise(target, self.on, n, rate=scalar_engine_rate(target, self.dst, self.src))
+            return cost.elementwise(target, self.on, n, rate=scalar_engine_rate(self.dst, self.src))
         rate = (
-            cost.streaming_rate(target, "tensor_copy", self.dst, self.src)
-            if self.on is VECTOR_ENGINE
-            else 1.0
+            cost.streaming_rate(target, "tensor_copy", self.dst, self.src) if self.on is VECTOR_ENGINE else ""
         )
         return cost.elementwise(target, self.on, n, rate=rate)
 
@@ -166,7 +164,7 @@ class memset(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         kind = "memset" if self.value == 0 else ""
-        rate = cost.streaming_rate(target, kind, self.dst) if self.on is VECTOR_ENGINE else 1.0
+        rate = cost.streaming_rate(target, kind, self.dst) if self.on is VECTOR_ENGINE else ""
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
@@ -420,9 +418,9 @@ class tensor_scalar(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
         count = pointers(self.operand0, self.operand1)
-        rate = 1.0
+        rate = ""
         if self.on is SCALAR_ENGINE:
-            rate = scalar_engine_rate(target, self.dst, self.data)
+            rate = scalar_engine_rate(self.dst, self.data)
         elif self.on is VECTOR_ENGINE:
             rate = cost.streaming_rate(target, "tensor_scalar", self.dst, self.data)
         return cost.elementwise(target, self.on, n, rate=rate, pointers=count)

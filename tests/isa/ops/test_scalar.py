@@ -58,7 +58,12 @@ def test_reduction_commands(data, shape):
     lanes = shape[0]
     state = State()
     state.accumulators[Engine.scalar][:] = np.arange(128)
-    sums = fp32(tile).reshape(lanes, -1).sum(axis=1, dtype=np.float64)
+    elements = fp32(tile).reshape(lanes, -1)
+
+    def summed(start):
+        """`start` plus one element after the other, in float32."""
+        steps = np.concatenate([np.reshape(start, (-1, 1)) * np.ones((lanes, 1)), elements], axis=1)
+        return np.add.accumulate(steps.astype(np.float32), axis=1)[:, -1]
 
     def registers(command, reduce_op="add"):
         _, result = run(
@@ -74,14 +79,11 @@ def test_reduction_commands(data, shape):
         )
         return result[:, 0]
 
-    def close(got, expected):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-
-    close(registers(reduce_cmd.idle, None), np.arange(lanes))
-    close(registers(reduce_cmd.reduce), np.arange(lanes) + sums)
-    close(registers(reduce_cmd.reset_reduce), sums)
-    close(registers(reduce_cmd.reduce), 2 * sums)
-    close(registers(reduce_cmd.reset, None), np.zeros(lanes))
+    same(registers(reduce_cmd.idle, None), np.arange(lanes))
+    same(registers(reduce_cmd.reduce), summed(np.arange(lanes)))
+    same(registers(reduce_cmd.reset_reduce), summed(0))
+    same(registers(reduce_cmd.reduce), summed(summed(0)))
+    same(registers(reduce_cmd.reset, None), np.zeros(lanes))
     assert (state.accumulators[Engine.scalar][lanes:] == np.arange(lanes, 128)).all()
 
 
