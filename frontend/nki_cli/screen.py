@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from nki_cli import render
-from nki_isa.diagnostics import Diagnostic
+from nki_isa.diagnostics import Diagnostic, Severity
 
 ERRORS, MISUSE = 1, 2  # exit status: the kernel has errors; the command was used wrongly
 
@@ -93,6 +93,13 @@ class Screen:
     def remark(self, text: str | Text) -> None:
         """Write a line about the run to standard error."""
         self.err.print(text, soft_wrap=True)
+
+    def advise(self, found: Iterable[Diagnostic]) -> None:
+        """Say once where more is written about the errors among `found`, on standard error."""
+        codes = list(dict.fromkeys(d.code for d in found if d.severity is Severity.error))
+        if codes and self.is_text:
+            others = f"; so for {', '.join(codes[1:])}" if len(codes) > 1 else ""
+            self.remark(f"See: nki-sim explain {codes[0]}{others}")
 
     def fail(self, found: Iterable[Diagnostic], status: int = MISUSE) -> NoReturn:
         """Write diagnostics in the command's format and end it."""

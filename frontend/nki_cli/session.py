@@ -103,6 +103,7 @@ def finish(screen: Screen, outcome: Outcome) -> None:
         if outcome.traceback and screen.is_text:
             screen.remark(outcome.traceback)
         screen.diagnostics(shown)
+        screen.advise(shown)
     if outcome.errors:
         raise typer.Exit(ERRORS)
     if outcome.status:

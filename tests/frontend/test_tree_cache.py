@@ -30,7 +30,7 @@ def never_parsed(monkeypatch):
     def refuse(*args):
         raise AssertionError("the text was parsed again")
 
-    return lambda: monkeypatch.setattr(parsing, "_Parse", refuse)
+    return lambda: monkeypatch.setattr(parsing, "_parsed", refuse)
 
 
 def shown(result):

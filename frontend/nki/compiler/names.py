@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from nki import levels
+
 REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migration guide"
 
 _SLICE = "write slices, t[0:128, 0:512], or an access pattern, t.ap(pattern=[[stride, count], ...])"
@@ -110,6 +112,15 @@ def not_modelled(module: str, name: str) -> str | None:
     if name not in PUBLIC.get(module, ()):
         return None
     return _INSTEAD.get((module, name), _WRAPPER)
+
+
+def is_known_missing(module: str, name: str) -> bool:
+    """Whether the API had or has `name` in `module`, and this project has something to say about it."""
+    return (
+        (module, name) in REMOVED
+        or not_modelled(module, name) is not None
+        or levels.refusal(module, name) is not None
+    )
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.75) -> str | None:

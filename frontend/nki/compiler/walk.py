@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -295,6 +296,10 @@ class Walker:
                 "compute the value on the host and pass it in",
             )
             return
+        module = next((m for m in self.starred() if names.is_known_missing(m.__name__, name)), None)
+        if module is not None:
+            self.unknown_attribute(node, Host(module), name, name)
+            return
         known = {*self.scope.names(), *HOST_BUILTINS, *(n for local in self.locals for n in local)}
         near = names.nearest(name, known)
         hint = (
@@ -304,6 +309,12 @@ class Walker:
         )
         message = f"{name!r} is no parameter, local, global or supported built-in"
         self.report("NKI-L010", message, node, hint, fix=near)
+
+    def starred(self) -> Iterator[ModuleType]:
+        """The modules that the file takes all names from."""
+        for node in self.definition.file.module.body:
+            if isinstance(node, tree.ImportFrom) and node.names[0].name == "*" and node.module in sys.modules:
+                yield sys.modules[node.module]
 
     def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
         base = self.value(node.value)

@@ -77,6 +77,7 @@ def check(
         screen.out.print(summary(found, file) + reached, soft_wrap=True)
         if outcome.errors:
             screen.remark("What the file does after the refused call was not checked.")
+        screen.advise(found)
     if errors:
         raise typer.Exit(ERRORS)
 
