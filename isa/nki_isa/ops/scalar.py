@@ -113,7 +113,8 @@ class _Activation(Accumulating):
     def compute(self, state: Any, data: Array, bias: Any, scale: Any) -> tuple[Array, Array]:
         value = float32(data, self.data)
         with np.errstate(all="ignore"):
-            value = value * scalar_operand(scale, self.scale, data.shape)
+            if isinstance(self.scale, NkiTensor) or self.scale != 1:  # times 1 is nothing but a copy
+                value = value * scalar_operand(scale, self.scale, data.shape)
             if bias is not None:
                 value = value + scalar_operand(bias, self.bias, data.shape)
         result = _applied(self, state, value)
