@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import linecache
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from nki.compiler import tree
 from nki.compiler.check import check_file
@@ -14,6 +17,7 @@ from nki.compiler.constructs import CONSTRUCTS, Construct
 from nki.compiler.language_page import page
 from nki.compiler.parse import parse
 from nki.compiler.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
+from nki.rendering import plain
 from nki_isa.diagnostics import Severity
 
 KERNEL = """\
@@ -32,6 +36,24 @@ def kernel(x, y, z, t, self, d, pairs, f):
     i = 0
     {body}
 """
+
+
+@dataclass
+class Golden:
+    """Checks a text as ``kernel.py``; what a person sees of it, and what that was before."""
+
+    snapshot: SnapshotAssertion
+
+    def __call__(self, text: str) -> str:
+        Path("kernel.py").write_text(text)
+        return plain(check_file("kernel.py", "strict"))
+
+
+@pytest.fixture
+def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion) -> Golden:
+    monkeypatch.chdir(tmp_path)
+    linecache.clearcache()
+    return Golden(snapshot)
 
 
 def _pairs(node: tree.Node) -> Iterator[tuple[tree.Node, tree.Node]]:
@@ -54,6 +76,21 @@ def _keys(text: str) -> set[str]:
 
 def _indented(text: str) -> str:
     return text.replace("\n", "\n    ")
+
+
+def _with(row: Construct) -> str:
+    """A file with the example of a construct that is not accepted where a kernel reaches it."""
+    text = KERNEL.format(body=_indented(row.example))
+    if row.key.startswith(("class-", "decorator", "type-parameters")) or row.key in (
+        "keyword-only",
+        "varargs",
+        "kwargs",
+    ):
+        name = "C" if "class C" in row.example else "f"
+        text = f"{text}    {name}()\n" + row.example + "\n"
+        text = text.replace(f"    {_indented(row.example)}\n", "", 1)
+        text = text.replace(", pairs, f)", ", pairs)")
+    return text
 
 
 @pytest.mark.parametrize("row", CONSTRUCTS, ids=lambda row: row.key)
@@ -81,17 +118,7 @@ def test_every_syntax_node_is_in_the_table() -> None:
 def test_refused_constructs_say_why_and_what_instead(row: Construct, tmp_path: Path) -> None:
     assert row.why and row.instead and row.source
     file = tmp_path / "kernel.py"
-    text = KERNEL.format(body=_indented(row.example))
-    if row.key.startswith(("class-", "decorator", "type-parameters")) or row.key in (
-        "keyword-only",
-        "varargs",
-        "kwargs",
-    ):
-        name = "C" if "class C" in row.example else "f"
-        text = f"{text}    {name}()\n" + row.example + "\n"
-        text = text.replace(f"    {_indented(row.example)}\n", "", 1)
-        text = text.replace(", pairs, f)", ", pairs)")
-    file.write_text(text)
+    file.write_text(_with(row))
     for profile in PROFILES:
         found = [d for d in check_file(str(file), profile) if d.code == "NKI-L005"]
         assert any(d.message.startswith(row.title) and d.help == row.instead for d in found), (profile, found)
@@ -134,3 +161,24 @@ def test_builtins_outside_the_table_are_refused(tmp_path: Path) -> None:
 def test_language_page_is_up_to_date() -> None:
     kept = Path(__file__).parents[2] / "docs" / "language.md"
     assert kept.read_text() == page(), "run: python -m nki.compiler.language_page > docs/language.md"
+
+
+# --- the whole text a person sees
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in CONSTRUCTS if r.verdict is not Verdict.documented], ids=lambda row: row.key
+)
+def test_text_of_a_construct(row: Construct, golden: Golden) -> None:
+    text = golden(_with(row))
+    assert row.title in text
+    assert text == golden.snapshot
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in BUILTINS.values() if r.verdict is not Verdict.documented], ids=lambda row: row.name
+)
+def test_text_of_a_builtin(row: Builtin, golden: Golden) -> None:
+    text = golden(KERNEL.format(body=f"return {row.name}"))
+    assert row.name in text
+    assert text == golden.snapshot
