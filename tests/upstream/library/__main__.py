@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.upstream.library import defects
+from tests.upstream.library import defects, release
 
 #: Folders under test/integration/nkilib whose tests need more than one rank, which a simulation has not.
 _RANKS = ("experimental/collectives",)
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"repaired in memory: {text}")
     with tempfile.TemporaryDirectory() as folder:
         rows = _run(checkout.resolve(), options, Path(folder))
+    if options.kernels:
+        return 0 if _print_kernels(rows) else 1
     _print(rows)
     return 0 if rows and all(row.outcome in ("passed", "skipped") for row in rows) else 1
 
@@ -64,6 +66,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--all", action="store_true", help="the default selection, not only tests marked fast"
+    )
+    parser.add_argument(
+        "--kernels", action="store_true", help="one small test for each kernel of the 2.28 release notes"
     )
     parser.add_argument("--large", action="store_true", help="large shapes too")
     parser.add_argument(
@@ -104,10 +109,11 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
     command += ["--test-mode", "simulation", "--platform-target", options.platform]
     command += ["--output-directory", str(folder / "out"), "--force-local-cleanup"]
     command += ["-q", "--tb=no", "--show-capture=no", "-n", str(options.n), "--maxfail=1000000"]
-    command += [] if options.all else ["-m", "fast"]
+    command += [] if options.all or options.kernels else ["-m", "fast"]
     command += ["-k", options.k] if options.k else []
     command += [f"--ignore={root / name}" for name in _RANKS]
-    command += [str(root / name) for name in options.tests] or [str(root)]
+    tests = release.FILES if options.kernels else options.tests
+    command += [str(root / name) for name in tests] or [str(root)]
     level = next(level for place, level in _LEVELS if (checkout / place).exists())
     ours = [str(Path(__file__).parents[3] / name) for name in ("isa", "frontend", "kernels", ".")]
     environment = {
@@ -116,7 +122,8 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
         "NKI_LIBRARY_LIMIT": str(options.limit),
         "NKI_LIBRARY_RESULTS": str(results),
         "NKI_SIM_API": level,
-        "NKILIB_SIMULATION_RUN_ALL": "1" if options.large else "0",
+        "NKI_LIBRARY_SELECTED": "1" if options.kernels else "0",
+        "NKILIB_SIMULATION_RUN_ALL": "1" if options.large or options.kernels else "0",
         "PYTHONHASHSEED": "0",  # the processes must collect the same tests
         "PYTHONPATH": os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
         "PYTHONPYCACHEPREFIX": str(folder / "pycache"),  # the checkout is only read
@@ -132,6 +139,22 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
     if options.results is not None:
         options.results.write_text(text)
     return [Row(**json.loads(line)) for line in text.splitlines()]
+
+
+def _print_kernels(rows: list[Row]) -> bool:
+    """One line for each kernel; True if all of them passed."""
+    ran = {release.row_of(row.test.partition("::")[0], row.test.rpartition("::")[2]): row for row in rows}
+    passed = dict.fromkeys(release.KERNELS, True)
+    print(f"\n{'kernel':24} {'':11} {'seconds':>7}")
+    for selected in release.SELECTED:
+        row = ran.get(selected)
+        outcome, seconds = (row.outcome, f"{row.seconds:7.1f}") if row else ("not found", f"{'':7}")
+        print(f"{selected.kernel:24} {outcome:11} {seconds}  {row.test.rpartition('::')[2] if row else ''}")
+        if row and row.reason:
+            print(f"{'':24} {row.reason}")
+        passed[selected.kernel] &= outcome == "passed"
+    print(f"\n{sum(passed.values())} of {len(passed)}")
+    return all(passed.values())
 
 
 def _print(rows: list[Row]) -> None:

@@ -108,6 +108,22 @@ def _repair_mlp(checkout: Path) -> None:
         sys.meta_path.insert(0, _Repaired("nkilib_src.nkilib.core.mlp.mlp", path, source))
 
 
+# --- a module that is used and not imported
+
+_MLP_PARAMETERS = f"{_PACKAGE}/core/mlp/mlp_parameters.py"
+
+
+def _with_math(source: str) -> str:
+    """`source` with the import in place of the empty line before the others: all lines keep their numbers."""
+    return source.replace("\n\nfrom dataclasses import", "\nimport math\nfrom dataclasses import", 1)
+
+
+def _import_math(checkout: Path) -> None:
+    path = checkout / _MLP_PARAMETERS
+    module = "nkilib_src.nkilib.core.mlp.mlp_parameters"
+    sys.meta_path.insert(0, _Repaired(module, path, _with_math(path.read_text())))
+
+
 # --- modules and attributes that are missing
 
 
@@ -195,6 +211,11 @@ DEFECTS = (
         "core/mlp/mlp.py is a syntax error: part of a docstring stands after its end; left out",
         lambda root: not _compiles((root / _MLP).read_text()),
         _repair_mlp,
+    ),
+    Defect(
+        "core/mlp/mlp_parameters.py uses math without importing it; the import is added",
+        lambda root: _lacks_import(root / _MLP_PARAMETERS, "math"),
+        _import_math,
     ),
     Defect(
         "test/utils/perf_analysis_private.py is imported and not published; an empty one is given",

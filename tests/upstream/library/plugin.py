@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from tests.upstream.library import defects, standins
+from tests.upstream.library import defects, release, standins
 
 CHECKOUT = Path(os.environ["NKI_LIBRARY"]).resolve()
 LIMIT = int(os.environ.get("NKI_LIBRARY_LIMIT", "300"))
 RESULTS = os.environ.get("NKI_LIBRARY_RESULTS")
+SELECTED = os.environ.get("NKI_LIBRARY_SELECTED") == "1"  # only the rows of library.release
 
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
 standins.install()
@@ -31,6 +32,20 @@ defects.repair(CHECKOUT)
 
 class OutOfTime(BaseException):
     """A test ran longer than it may; no except clause of its own shall catch that."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    if SELECTED and name.startswith("test") and not release.has_function(collector.path, name):
+        return []
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SELECTED:
+        rows = {row: item for item in reversed(items) if (row := release.row_of(item.path, item.name))}
+        items[:] = reversed(rows.values())
 
 
 @pytest.hookimpl(wrapper=True)
