@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -73,6 +74,21 @@ def test_and_without_it_since_there_is_no_other_device(tmp_path):
     assert run_script(SCRIPT, tmp_path) == "bfloat16 1\n"
 
 
+FRAMEWORKS = {
+    "torch": "import torch; a, b = torch.ones(4, 4), torch.full((4, 4), 2.0); kind = torch.Tensor",
+    "jax": "import jax; a, b = jax.numpy.ones((4, 4)), jax.numpy.full((4, 4), 2.0); kind = jax.Array",
+}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_scripts_of_frameworks_run_without_changes(tmp_path, name):
+    """The page leaves JAX out; here both work."""
+    pytest.importorskip(name, reason=f"{name} is not installed: pip install nki-sim[{name}]")
+    start, _ = SCRIPT.split("    a = np.full")
+    use = f"    {FRAMEWORKS[name]}\n    out = add(a, b)\n    print(isinstance(out, kind), float(out[0, 0]))\n"
+    assert run_script(start + use, tmp_path, NKI_SIMULATOR="1") == "True 3.0\n"
+
+
 def test_explicit_api_with_numpy():
     np.testing.assert_array_equal(nki.simulate(add)(A, B), A + B)
 
@@ -113,6 +129,15 @@ def test_target_platform(monkeypatch, value, name):
     with runtime.session() as session:
         add(A, B)
     assert session.launches[0].program.target == name
+
+
+def test_without_it_the_target_is_trn2(monkeypatch):
+    """The page has the chip of the machine it runs on, else trn3; here it is trn2, and said so."""
+    monkeypatch.delenv("NEURON_PLATFORM_TARGET_OVERRIDE", raising=False)
+    with runtime.session() as session:
+        add(A, B)
+    assert session.launches[0].program.target == "trn2"
+    assert "trn2 is the default" in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 # --- precise floating-point mode
@@ -266,6 +291,28 @@ def test_two_programs_of_a_logical_core():
     np.testing.assert_array_equal(kernel[2](A), A + 1)
 
 
+@nki.jit
+def exchanged(a):
+    """Each program sends its half to the other, meets it, and reads what it left in shared HBM."""
+    program, half = nl.program_id(0), a.shape[0] // 2
+    mine = nl.load(a[program * half : (program + 1) * half])
+    theirs = nl.ndarray(mine.shape, dtype=a.dtype, buffer=nl.sbuf)
+    nisa.sendrecv(src=mine, dst=theirs, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=0)
+    shared = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
+    nl.store(shared[program * half : (program + 1) * half], theirs)
+    nisa.core_barrier(data=shared, cores=(0, 1))
+    other = nl.load(shared[(1 - program) * half : (2 - program) * half])
+    out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
+    nl.store(out[program * half : (program + 1) * half], other)
+    return shared, out
+
+
+def test_programs_send_and_meet():
+    shared, out = nki.simulate(exchanged[2])(A)
+    np.testing.assert_array_equal(shared, np.roll(A, 64, axis=0))
+    np.testing.assert_array_equal(out, A)
+
+
 # --- uninitialized memory
 
 
@@ -347,11 +394,9 @@ def test_python_that_is_not_nki_is_refused():
 def test_capacity_is_checked():
     @nki.jit
     def kernel(a):
-        tiles = []
-        for _ in range(4):
-            tiles.append(nl.zeros((128, 20 << 10), nl.float32))  # 80 KiB of a partition each
-        for tile in tiles:
-            nl.store(a, tile[:, 0:64])
+        one, two = nl.zeros((128, 20 << 10), nl.float32), nl.zeros((128, 20 << 10), nl.float32)
+        total = nl.add(one, two)  # 80 KiB of a partition each, all three at once
+        nl.store(a, total[:, 0:64])
 
     with pytest.raises(NkiError, match="NKI-M00"):
         kernel(A)
