@@ -35,7 +35,9 @@ class OutOfTime(BaseException):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+def pytest_pycollect_makeitem(
+    collector: pytest.Collector, name: str, obj: object
+) -> list[pytest.Item] | None:
     if SELECTED and name.startswith("test") and not release.has_function(collector.path, name):
         return []
     return None

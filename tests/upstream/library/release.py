@@ -65,7 +65,9 @@ SELECTED: Final = (
         "4-8-4-32-3072-|.*batch-4_n_heads-8_S_tkg-4_d_head-32_H-3072_",
     ),
     Selected("router_topk", "core/router_topk/test_router_topk.py", "router_topk", "4-3072-128-4-softmax-"),
-    Selected("moe_cte", "core/moe/moe_cte/test_moe_cte_unified.py", "cte_unified", ".*tok-1024_.*int-384_exp-8_"),
+    Selected(
+        "moe_cte", "core/moe/moe_cte/test_moe_cte_unified.py", "cte_unified", ".*tok-1024_.*int-384_exp-8_"
+    ),
     Selected(
         "moe_tkg",
         "core/moe/moe_tkg/test_moe_tkg.py",
