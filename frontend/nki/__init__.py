@@ -5,8 +5,6 @@
 chosen generation, executed on real bytes and timed.
 """
 
-import os
-
 from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import install
@@ -27,5 +25,5 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-levels.use(os.environ.get("NKI_SIM_API") or levels.NEWEST)
-install()  # a refused kernel shows its errors, not our traceback
+install()  # a refused kernel, or level, shows its errors, not our traceback
+levels.use(levels.of_environment())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,6 +66,20 @@ def read_level(text: str) -> str:
         known = ", ".join(f"{level} (Neuron {release})" for level, release in LEVELS.items())
         raise error("NKI-L051", f"there is no API level {text!r}", help=f"the levels are {known}")
     return level
+
+
+def of_environment() -> str:
+    """The level that ``NKI_SIM_API`` names; the newest where it is not set.
+
+    Raises:
+        NkiError: NKI-L051.
+    """
+    text = os.environ.get("NKI_SIM_API")
+    try:
+        return read_level(text) if text else NEWEST
+    except NkiError as found:
+        note = "the environment variable NKI_SIM_API says so"
+        raise NkiError(replace(d, notes=(*d.notes, note)) for d in found.diagnostics) from None
 
 
 def use(level: str) -> str:
@@ -318,6 +333,7 @@ __all__ = [
     "keyword_refusal",
     "leveled",
     "member_notes",
+    "of_environment",
     "orders",
     "place_of",
     "read_level",

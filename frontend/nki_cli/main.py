@@ -46,7 +46,8 @@ def common(
         try:
             levels.use(api)
         except NkiError as found:
-            raise typer.BadParameter(found.diagnostics[0].message, param_hint="--api") from None
+            told = found.diagnostics[0]
+            raise typer.BadParameter(f"{told.message}; {told.help}", param_hint="--api") from None
 
 
 for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):

@@ -1,5 +1,9 @@
 """``nki-sim --api``."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from nki import levels
@@ -40,4 +44,17 @@ def test_a_kernel_runs_at_its_level(nki_sim, tmp_path):
 
 def test_an_unknown_level_is_wrong_use(nki_sim):
     shown = nki_sim("--api", "1.0", "targets")
-    assert shown.status == 2 and "no API level" in shown.err
+    assert shown.status == 2 and "no API level" in shown.err and "Neuron 2.28" in shown.err
+
+
+@pytest.mark.parametrize("command", [["-m", "nki_cli.main"], ["-c", "import nki"]])
+def test_an_unknown_level_in_the_environment_is_told_without_a_traceback(command):
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "NKI_SIM_API": "0.9"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "NKI-L051" in done.stderr and "Traceback" not in done.stderr
+    assert "there is no API level '0.9'" in done.stderr and "NKI_SIM_API" in done.stderr

@@ -67,7 +67,11 @@ class TileSize:
 
     @property
     def psum_num_banks(self) -> int:
-        """PSUM banks in one partition."""
+        """PSUM banks in one partition.
+
+        The page says 7 where ``NKI_DMA_TRANSPOSE_AS_PE_TRANSPOSE=true``; the vendor's compiler then makes
+        matmuls of DMA transposes and keeps a bank for them, which is not modelled here.
+        """
         return _target().psum_banks
 
     @property
