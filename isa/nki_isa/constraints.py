@@ -143,8 +143,8 @@ def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
 # --- sizes
 
 
-def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> Constraint:
-    """Each of `names` spans at most `limit` partitions (NKI-V102)."""
+def partitions(*names: str, limit: Limit = 128, shown: str = "", source: str = ARCHITECTURE) -> Constraint:
+    """Each of `names` spans at most `limit` partitions (NKI-V102); `shown` says which limit that is."""
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         most = limit if type(limit) is int else _given(limit, instruction, target)
@@ -152,7 +152,7 @@ def partitions(*names: str, limit: Limit = 128, source: str = ARCHITECTURE) -> C
             return f"has {tensor.shape[0]} partitions, at most {most} are possible"
         return None
 
-    rule = f"{listed(names, 'and')} span{'s' * (len(names) == 1)} at most {_limit_word(limit)} partitions."
+    rule = f"{listed(names, 'and')} span{'s' * (len(names) == 1)} at most {shown or limit} partitions."
     return Constraint("NKI-V102", rule, each_tensor(names, test), "split the work into smaller tiles", source)
 
 
@@ -218,7 +218,8 @@ def elements(name: str, count: Limit, what: str, *, source: str = STUB) -> Const
             return f"{shape_of(tensor)} has {got} elements per partition, it must have {expected}: {what}"
         return None
 
-    rule = f"{name} has {_limit_word(count)} elements per partition: {what}."
+    number = "" if callable(count) else f"{count} element{'s' * (count != 1)}: "
+    rule = f"In each partition {name} has {number}{what}."
     return Constraint(
         "NKI-V103", rule, each_tensor((name,), test), f"allocate {name} with that free size", source
     )
@@ -253,19 +254,18 @@ def partitions_multiple(name: str, factor: int, *, source: str = STUB) -> Constr
     )
 
 
-def free_size(name: str, limit: Limit, *, least: int = 1, source: str = STUB) -> Constraint:
+def free_size(name: str, limit: int, *, least: int = 1, source: str = STUB) -> Constraint:
     """`name` has between `least` and `limit` elements per partition (NKI-V104)."""
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        most = limit if type(limit) is int else _given(limit, instruction, target)
         got = elements_per_partition(tensor)
-        if most is not None and got > most:
-            return f"has {got} elements per partition, at most {most} are possible"
+        if got > limit:
+            return f"has {got} elements per partition, at most {limit} are possible"
         if got < least:
             return f"has {got} elements per partition, at least {least} are needed"
         return None
 
-    rule = f"{name} has {least} to {_limit_word(limit)} elements per partition."
+    rule = f"{name} has {least} to {limit} elements per partition."
     return Constraint(
         "NKI-V104", rule, each_tensor((name,), test), f"split {name} along its free dimension", source
     )
@@ -315,8 +315,11 @@ def unpacked(*names: str, source: str = "nki/api/nki.api.shared (data types, not
     )
 
 
-def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
-    """The dtype of `name` is one of `names`, constant or by instruction and target (NKI-V105)."""
+def dtypes(name: str, names: Names, *, shown: str = "", source: str = STUB) -> Constraint:
+    """The dtype of `name` is one of `names`, constant or by instruction and target (NKI-V105).
+
+    `shown` says which they are where that depends.
+    """
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
         allowed = names(instruction, target) if callable(names) else names
@@ -324,7 +327,7 @@ def dtypes(name: str, names: Names, *, source: str = STUB) -> Constraint:
             return None
         return f"is {tensor.dtype}, it must be {listed(allowed)}"
 
-    shown = "a supported data type" if callable(names) else listed(names)
+    shown = shown if callable(names) else listed(names)
     return Constraint(
         "NKI-V105", f"{name} is {shown}.", each_tensor((name,), test), f"allocate {name} as {shown}", source
     )
@@ -580,7 +583,3 @@ def excludes(
 ) -> Constraint:
     """A rule about options that do not combine (NKI-V113)."""
     return Constraint("NKI-V113", rule, broken, help, source)
-
-
-def _limit_word(limit: Limit) -> str:
-    return "as many as documented" if callable(limit) else str(limit)

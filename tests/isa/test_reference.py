@@ -32,6 +32,7 @@ def test_an_instruction_states_everything(opcode):
     assert cls.cost is not Instruction.cost
     assert cls.synchronises or cls.compute is not Instruction.compute
     for rule in cls.constraints:
+        assert "documented" not in rule.rule  # says which, not that it is written elsewhere
         assert rule.rule.endswith(".") and rule.help and rule.source.startswith("nki/"), rule.rule
 
 

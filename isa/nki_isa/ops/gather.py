@@ -277,7 +277,7 @@ class local_gather(ComputeInstruction):
             _index_count,
             "pass num_valid_indices, and gather in several steps",
         ),
-        elements("dst", _gathered, "num_valid_indices * num_elem_per_idx"),
+        elements("dst", _gathered, "num_valid_indices * num_elem_per_idx elements"),
         no_indirection(),
     )
 

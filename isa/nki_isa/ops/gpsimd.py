@@ -66,7 +66,7 @@ _PATTERN = (
         "pass pattern=[[step, count], ...]",
     ),
     attribute_rule("channel_multiplier is a 32-bit int.", _multiplier, "pass an int"),
-    elements("dst", _positions, "as many as the pattern has positions"),
+    elements("dst", _positions, "an element for each position of the pattern"),
 )
 
 

@@ -159,6 +159,16 @@ def _columns(tensor: NkiTensor, i: Any) -> int:
     return elements_per_partition(tensor) // (2 if _double_row(i) and tensor is not i.dst else 1)
 
 
+_ROWS = "128 (or, in tiling mode, the rows of the tile)"
+_OPERAND_DTYPES = (
+    "float8_e4m3, float8_e5m2, since NeuronCore-v4 float8_e4m3fn, or, without double row, bfloat16, float16, "
+    "tfloat32 or float32"
+)
+_DST_DTYPES = (
+    "float32, since NeuronCore-v4 also bfloat16; for a transpose, since NeuronCore-v3, what stationary is"
+)
+
+
 def _operand_dtypes(i: Any, target: Target) -> tuple[str, ...]:
     fp8 = (*_FP8, "float8_e4m3fn") if target.nc_version >= 4 else _FP8
     return fp8 if _double_row(i) else (*fp8, "bfloat16", "float16", *_WIDE)
@@ -269,8 +279,8 @@ class nc_matmul(_Matmul):
     constraints = rules(
         memory("dst", PSUM, source=_MATMUL),
         memory("stationary", "moving", SBUF, source=_MATMUL),
-        dtypes("stationary", _operand_dtypes, source=_MATMUL),
-        dtypes("moving", _operand_dtypes, source=_MATMUL),
+        dtypes("stationary", _operand_dtypes, shown=_OPERAND_DTYPES, source=_MATMUL),
+        dtypes("moving", _operand_dtypes, shown=_OPERAND_DTYPES, source=_MATMUL),
         Constraint(
             "NKI-V105",
             "float32 and tfloat32 go together, float8_e4m3 and float8_e4m3fn do not.",
@@ -278,9 +288,9 @@ class nc_matmul(_Matmul):
             "cast one operand to the data type of the other",
             _MATMUL,
         ),
-        dtypes("dst", _dst_dtypes, source=_MATMUL),
+        dtypes("dst", _dst_dtypes, shown=_DST_DTYPES, source=_MATMUL),
         *tiling(_MATMUL, column_tiling=True),
-        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), source=_MATMUL),
+        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), shown=_ROWS, source=_MATMUL),
         same_partitions("stationary", "moving", source=_MATMUL),
         access("dst", "stationary", "moving"),
         *widths(_columns, _MATMUL),
@@ -347,6 +357,11 @@ class nc_matmul(_Matmul):
     def destination(self, tensor: NkiTensor) -> NkiTensor:
         """Pairs of bytes for a transpose of fp8."""
         return paired(tensor) if self.is_transpose else tensor
+
+    @property
+    def uses_engine_state(self) -> bool:
+        """False: it asks only for the generation."""
+        return False
 
     def compute(self, state: Any, dst: Array, stationary: Array, moving: Array) -> Array:
         """The product in float32, or the transposed elements as stored."""
@@ -486,7 +501,7 @@ class nc_matmul_mx(_Matmul):
         dtypes("moving_scale", ("float8_e8m0fnu", "uint8"), source=_MX),
         dtypes("dst", ("float32", "bfloat16"), source=_MX),
         *tiling(_MX, column_tiling=False),
-        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), source=_MX),
+        partitions("stationary", "moving", limit=lambda i, target: int(i.rows), shown=_ROWS, source=_MX),
         same_partitions("stationary", "moving", source=_MX),
         Constraint(
             "NKI-V103",

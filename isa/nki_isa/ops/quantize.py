@@ -118,7 +118,7 @@ class quantize_mx(ComputeInstruction):
         same_partitions("src", "dst"),
         partitions_multiple("src", _QUADRANT),
         elements_multiple("src", _LANES, "a scaling group has four values per partition"),
-        elements("dst", _quarter, "four values of src in each"),
+        elements("dst", _quarter, "an element for four values of src"),
         elements("dst_scale", _quarter, "one scale for four values of src"),
         Constraint(
             "NKI-V103",

@@ -114,7 +114,7 @@ class tensor_reduce(ComputeInstruction):
             _last_axes,
             "permute the view so that the reduced dimensions are last; reduce partitions with a matmul",
         ),
-        elements("dst", _results, "one for each position that is kept"),
+        elements("dst", _results, "an element for each position that is kept"),
         excludes("negate comes with an arithmetic operator.", _negate_arithmetic, "drop negate"),
         *indirection("dst", "data", gather="data"),
     )
