@@ -432,3 +432,43 @@ def test_other_shapes_of_one_size_are_refused_on_chip():
 
     with pytest.raises(NkiError, match=r"NKI-V120.*write shape \(4, 1\)"):
         kernel()
+
+
+# --- memory regions, sizes
+
+
+@pytest.mark.parametrize(
+    "region, hbm, on_chip, sbuf, psum",
+    [
+        ("sbuf", False, True, True, False),
+        ("psum", False, True, False, True),
+        ("private_hbm", True, False, False, False),
+        ("shared_hbm", True, False, False, False),
+        ("hbm", True, False, False, False),
+    ],
+)
+def test_predicates_of_memories(region, hbm, on_chip, sbuf, psum):
+    @nki.jit
+    def kernel(buffer):
+        t = nl.ndarray((4, 4), dtype=nl.float32, buffer=buffer)
+        return nl.is_hbm(t.buffer), nl.is_on_chip(t.buffer), nl.is_sbuf(t.buffer), nl.is_psum(t.buffer)
+
+    assert kernel(getattr(nl, region)) == (hbm, on_chip, sbuf, psum)
+    assert nl.hbm is nl.private_hbm
+
+
+@pytest.mark.parametrize("target, sbuf_kib", [("trn1", 192), ("trn2", 224), ("trn3", 256)])
+def test_sizes_of_tiles(target, sbuf_kib):
+    @nki.jit
+    def kernel():
+        t = nl.tile_size
+        return (
+            (t.pmax, t.psum_bank_fmax, t.psum_bank_fmax_bytes, t.psum_num_banks),
+            (t.gemm_stationary_fmax, t.gemm_moving_fmax, t.bn_stats_fmax),
+            (t.psum_min_align, t.sbuf_min_align),
+            (t.sbuf_size_bytes, t.sbuf_fmax_bytes <= sbuf_kib << 10, t.sbuf_fmax * 4 - t.sbuf_fmax_bytes),
+        )
+
+    with runtime.session(target=as_target(target)):
+        got = kernel()
+    assert got == ((128, 512, 2048, 8), (128, 512, 512), (4, 1), (128 * sbuf_kib << 10, True, 0))
