@@ -219,7 +219,7 @@ CASES = {
         Case("NKI-V107", "op is exp", {"op": "exp"}),
         Case("NKI-V107", "equal, which is not a legal reduction", {"op": "equal"}),
         Case("NKI-V105", "op is bitwise_and", {"op": "bitwise_and"}),
-        Case("NKI-V111", "axis is (0,)", {"axis": 0}),
+        Case("NKI-V111", "axis is (0,) for data of 2 dimensions; it must end at 1", {"axis": 0}),
         Case("NKI-V111", "axis is (1,) for data of 3", {"data": t((64, 4, 4)), "axis": 1, "dst": t((64, 4))}),
         Case("NKI-V111", "axis is None", {"axis": None}),
         Case("NKI-V103", "dst [64, 2] has 2", {"dst": t((64, 2))}),
