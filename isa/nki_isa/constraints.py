@@ -110,9 +110,10 @@ def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constr
         return f"is in {region_name(tensor.storage.region)}, it must be in {wanted}"
 
     rule = f"{listed(names, 'and')} {'is' if len(names) == 1 else 'are'} in {wanted}."
-    return Constraint(
-        "NKI-V101", rule, each_tensor(names, test), f"copy the operand to {wanted} first", source
-    )
+    copy = f"copy the operand to {wanted} first"
+    allocate = f"allocate the result in {wanted}, and copy it from there"
+    help = allocate if names == ("dst",) else f"{copy}; {allocate}" if "dst" in names else copy
+    return Constraint("NKI-V101", rule, each_tensor(names, test), help, source)
 
 
 def memory_since(name: str, version: int, *, source: str = STUB) -> Constraint:
@@ -197,7 +198,9 @@ def same_elements_per_partition(first: str, *others: str, source: str = STUB) ->
         return None
 
     rule = f"{listed((first, *others), 'and')} have the same number of elements per partition."
-    return Constraint("NKI-V103", rule, broken, "give the operands the same free size", source)
+    help = "give the operands the same free size; one value per partition is repeated by "
+    help += "t.broadcast(1, size), or is the operand0 of nisa.tensor_scalar"
+    return Constraint("NKI-V103", rule, broken, help, source)
 
 
 def same_shape(first: str, *others: str, source: str = STUB) -> tuple[Constraint, ...]:

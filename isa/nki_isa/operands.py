@@ -121,7 +121,11 @@ def rules(*rows: Constraint | tuple[Constraint, ...]) -> tuple[Constraint, ...]:
 
 def kind_of(value: Any) -> str:
     """Type and value, shortened."""
-    return "None" if value is None else f"{type(value).__name__} {value!r}"[:60]
+    if value is None:
+        return "None"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array {value.dtype}{list(value.shape)}"
+    return f"{type(value).__name__} {value!r}"[:60]
 
 
 _TENSOR, _NUMBER = frozenset({NkiTensor}), frozenset({int, float})
@@ -200,7 +204,8 @@ OPERAND_KINDS = Constraint(
     "NKI-V100",
     "Each operand is a tensor, a scalar or a register, as its parameter says.",
     _operand_kinds,
-    "pass what the signature names: a tensor made by nl.ndarray, a number, or a register",
+    "pass what the signature names: a tensor made by nl.ndarray, a number, or a register; an array comes in "
+    "as an argument of the kernel, or by nl.shared_constant",
     STUB,
 )
 

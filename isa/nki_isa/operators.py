@@ -346,6 +346,13 @@ OPERATORS: dict[str, Operator] = {row.name: row for row in _ROWS}
 #: Names of ``nki.language`` functions that documentation also uses for operators.
 ALIASES = {"max": "maximum", "min": "minimum"}
 
+#: What to write for functions that no engine has as an operator.
+_INSTEAD = {
+    "divide": "no engine divides: multiply by 1 / x, or by what nisa.reciprocal gives",
+    "mod": "no engine takes remainders: subtract the multiple, x - floor(x / y) * y",
+    "fmod": "no engine takes remainders: subtract the multiple, x - trunc(x / y) * y",
+}
+
 
 def as_operator(value: Any) -> Operator:
     """The row `value` names: an Operator, its name, or a function of ``nki`` of that name.
@@ -366,4 +373,8 @@ def as_operator(value: Any) -> Operator:
             return row
     shown = getattr(value, "__name__", None) or repr(value)
     near = f"nl.{shown}" if shown in OPERATORS else "an operator such as nl.add, nl.maximum or nl.exp"
-    raise error("NKI-V107", f"{shown} is not an operator of nki.language", help=f"pass {near}")
+    raise error(
+        "NKI-V107",
+        f"{shown} is not an operator of nki.language",
+        help=_INSTEAD.get(shown, f"pass {near}"),
+    )

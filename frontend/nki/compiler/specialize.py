@@ -276,8 +276,24 @@ def _evaluate(
             recorder.report(_failed_assertion(failed))
         else:
             message = f"{type(failed).__name__}: {failed}"
-            recorder.report(_placed(error("NKI-L021", message, help=_attribute_meant(failed)), failed))
+            recorder.report(_placed(error("NKI-L021", message, help=_remedy(failed)), failed))
         return None, failed
+
+
+#: What to write instead, by a part of what Python says.
+_REMEDIES = (
+    ("'float' object cannot be interpreted as an integer", "divide sizes with //, which keeps whole numbers"),
+    ("slice indices must be integers", "divide sizes with //, which keeps whole numbers"),
+    ("can only concatenate str", "write an f-string: f'{value}'"),
+    ("list index out of range", "print the index and the length: print runs while the kernel is compiled"),
+    ("division by zero", "assert before that the divisor is not 0 for the shapes given"),
+)
+
+
+def _remedy(failed: Exception) -> str | None:
+    """What to write instead, where what Python says tells."""
+    found = next((remedy for said, remedy in _REMEDIES if said in str(failed)), None)
+    return found or _attribute_meant(failed)
 
 
 def _attribute_meant(failed: Exception) -> str | None:
