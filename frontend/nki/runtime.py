@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,8 @@ from nki_isa.target import Target, default_target
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult
-from nki_sim.place import Placement, overfull, place
+from nki_sim.fit import fit
+from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.replay import Replay
 from nki_sim.sanitize import check_classes, execute_checked
@@ -244,13 +246,21 @@ def _prepare(
     ]
     found = specialized[0].inputs
     try:
-        placements = [place(one.program, target) for one in specialized]
+        fitted = [fit(one.program, target) for one in specialized]
     except NkiMemoryError:
         if _session.keep:
             programs = tuple(one.program for one in specialized)
             _session.overfull.append(Overfull(kernel.function.__name__, programs, target))
         raise
-    prepared = Prepared([replace(one, inputs=[]) for one in specialized], placements)  # holds no arrays
+    warned = next((fits.diagnostics for fits in fitted if fits.diagnostics), ())  # cores differ in little
+    if not _session.keep:  # nobody else tells
+        for warning in warned:
+            warnings.warn(str(warning), RuntimeWarning, stacklevel=2)
+    specialized = [
+        replace(one, program=fits.program, inputs=[], diagnostics=(*one.diagnostics, *warned))
+        for one, fits in zip(specialized, fitted, strict=True)
+    ]
+    prepared = Prepared(specialized, [fits.placement for fits in fitted])  # holds no arrays
     if key is not None and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
         _cache.put(key, prepared)
     return prepared, found

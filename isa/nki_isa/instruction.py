@@ -320,6 +320,11 @@ class Instruction:
         written = (value for field, value in self.operands() if field.role is Role.register_write)
         return [value for value in written if isinstance(value, VirtualRegister)]
 
+    @property
+    def uses_engine_state(self) -> bool:
+        """True if it depends on, or changes, what its engine keeps between instructions."""
+        return self.stateful
+
     # --- what a subclass gives
 
     def compute(self, *inputs: Any) -> Any:

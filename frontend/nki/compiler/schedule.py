@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from nki_isa.dependencies import data_dependencies
 from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Span, error
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While, walk
-from nki_isa.tensor import VirtualRegister
 
 _Region = Loop | While
 
@@ -226,7 +226,7 @@ def _order(body: list[Node]) -> list[NkiError]:
 
 def _sort(body: list[Node], asked: list[set[int]]) -> list[NkiError]:
     """A stable topological order of `body` by what was asked for and by the data."""
-    needed = [a | d for a, d in zip(asked, _data_dependencies(body), strict=True)]
+    needed = [a | d for a, d in zip(asked, data_dependencies(body), strict=True)]
     waiting = [len(n) for n in needed]
     followers: list[list[int]] = [[] for _ in body]
     for k, before in enumerate(needed):
@@ -277,47 +277,3 @@ def _shown(node: Node) -> str:
         line = f" (line {node.stack[-1].span.line})" if node.stack else ""
         return f"{_called(node)}{line}"
     return "a device loop"
-
-
-def _data_dependencies(body: list[Node]) -> list[set[int]]:
-    """For each node, the earlier nodes it must stay behind: same storage, register or engine state."""
-    writer: dict[Any, int] = {}
-    readers: dict[Any, list[int]] = {}
-    found: list[set[int]] = []
-    for k, node in enumerate(body):
-        reads: set[Any] = set()
-        writes: set[Any] = set()
-        for thing, is_write in _touched(node):
-            (writes if is_write else reads).add(thing)
-        before: set[int] = set()
-        for thing in reads | writes:
-            if thing in writer:
-                before.add(writer[thing])
-            if thing in writes:
-                before.update(readers.pop(thing, ()))
-                writer[thing] = k
-            else:
-                readers.setdefault(thing, []).append(k)
-        before.discard(k)
-        found.append(before)
-    return found
-
-
-def _touched(node: Node) -> Iterator[tuple[Any, bool]]:
-    """(storage, register number or engine, whether it is written) of a node and all inside it."""
-    if isinstance(node, Instruction):
-        for tensors, is_write in ((node.reads, False), (node.writes, True)):
-            for tensor in tensors:
-                yield tensor.storage, is_write
-        for registers, is_write in ((node.registers_read, False), (node.registers_written, True)):
-            for register in registers:
-                yield register.index, is_write
-        if node.stateful:
-            yield node.on, True
-        return
-    bounds = (node.start, node.stop, node.index) if isinstance(node, Loop) else (node.condition,)
-    for bound in bounds:
-        if isinstance(bound, VirtualRegister):
-            yield bound.index, bound is bounds[-1] and isinstance(node, Loop)
-    for inner in node.body:
-        yield from _touched(inner)

@@ -125,6 +125,11 @@ class nc_transpose(ComputeInstruction):
         """Pairs of bytes for fp8 on the tensor engine."""
         return paired(tensor) if _on_tensor_engine(self) else tensor
 
+    @property
+    def uses_engine_state(self) -> bool:
+        """False: it asks only for the generation."""
+        return False
+
     def compute(self, state: Any, data: Array) -> Array:
         if self.on is VECTOR_ENGINE:
             return rows(data).T

@@ -1,0 +1,65 @@
+"""Which nodes of a Program must stay behind which: by the tensors, registers and engine state they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+from nki_isa.instruction import Instruction
+from nki_isa.program import Loop, Node
+from nki_isa.tensor import Storage, VirtualRegister
+
+
+def data_dependencies(
+    body: Sequence[Node], same: Callable[[Storage], Hashable] = lambda storage: storage
+) -> list[set[int]]:
+    """For each node of `body`, the earlier nodes it must stay behind.
+
+    A node stays behind the last that wrote what it touches, and behind all that read since what it writes.
+    A device loop is one node that touches what its body does. Tensors count as a whole.
+
+    Args:
+        body: nodes in program order.
+        same: a key that storages have in common whose accesses must stay in order.
+    """
+    writer: dict[Any, int] = {}
+    readers: dict[Any, list[int]] = {}
+    found: list[set[int]] = []
+    for k, node in enumerate(body):
+        reads: set[Any] = set()
+        writes: set[Any] = set()
+        for thing, is_write in touched(node):
+            key = same(thing) if isinstance(thing, Storage) else thing
+            (writes if is_write else reads).add(key)
+        before: set[int] = set()
+        for thing in reads | writes:
+            if thing in writer:
+                before.add(writer[thing])
+            if thing in writes:
+                before.update(readers.pop(thing, ()))
+                writer[thing] = k
+            else:
+                readers.setdefault(thing, []).append(k)
+        before.discard(k)
+        found.append(before)
+    return found
+
+
+def touched(node: Node) -> Iterator[tuple[Any, bool]]:
+    """(storage, register number or engine, whether it is written) of a node and all inside it."""
+    if isinstance(node, Instruction):
+        for tensors, is_write in ((node.reads, False), (node.writes, True)):
+            for tensor in tensors:
+                yield tensor.storage, is_write
+        for registers, is_write in ((node.registers_read, False), (node.registers_written, True)):
+            for register in registers:
+                yield register.index, is_write
+        if node.uses_engine_state:
+            yield node.on, True
+        return
+    bounds = (node.start, node.stop, node.index) if isinstance(node, Loop) else (node.condition,)
+    for bound in bounds:
+        if isinstance(bound, VirtualRegister):
+            yield bound.index, bound is bounds[-1] and isinstance(node, Loop)
+    for inner in node.body:
+        yield from touched(inner)
