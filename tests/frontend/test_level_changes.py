@@ -10,7 +10,7 @@ import nki.isa as nisa
 import nki.language as nl
 import nki.tensor as ntensor
 from nki import levels
-from nki.compiler.check import check_text
+from nki.compiler.check import check, check_text
 from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE
 from nki_isa.diagnostics import NkiError, Severity
 
@@ -399,3 +399,37 @@ def test_a_deprecated_name_stops_nothing(at):
     kernel(X)
     (found,) = check_text(f"{HEAD}    a = nl.tile_size.psum_fmax\n", "kernel.py")
     assert found.severity is Severity.note
+
+
+@nki.jit
+def halves_in_hbm(x):
+    """Each core writes its half of a result allocated as nl.hbm."""
+    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.hbm)
+    mine = nl.ds(nl.program_id(0) * 4, 4)
+    tile = nl.ndarray((4, 8), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(tile, x[mine, :])
+    nisa.dma_copy(result[mine, :], tile)
+    return result
+
+
+def test_results_in_hbm_belong_to_both_cores_at_0_2(at):
+    x = np.arange(64, dtype=np.float32).reshape(8, 8)
+    at("0.2")
+    np.testing.assert_array_equal(halves_in_hbm[2](x), x)
+
+
+def keywords(x, *, twice):
+    return x if twice is None else [x, x]
+
+
+@nki.jit
+def kernel_of_keywords(x):
+    return keywords(x, twice=True)
+
+
+def test_keyword_only_parameters_left_the_language_at_0_3(at):
+    at("0.2")
+    assert len(kernel_of_keywords(X)) == 2
+    assert check(kernel_of_keywords, "strict") == []
+    assert refused("0.3", partial(kernel_of_keywords, X)).code == "NKI-L005"
+    assert {d.code for d in check(kernel_of_keywords, "strict")} == {"NKI-L005"}

@@ -116,7 +116,7 @@ class _Passed:
 
 
 #: Errors of what a kernel may hold in a branch it does not take.
-_WHERE_REACHED = frozenset({"NKI-L010"})
+_WHERE_REACHED = frozenset({"NKI-L010", "NKI-L012"})
 
 _passed: dict[tuple[CodeType, str, str], _Passed] = {}
 
@@ -124,9 +124,9 @@ _passed: dict[tuple[CodeType, str, str], _Passed] = {}
 def require(function: Any, profile: str = "library") -> list[Diagnostic]:
     """Refuse a kernel that has mistakes.
 
-    A name that does not exist is a mistake where it is reached: the compiler evaluates only
-    the branches taken, and published kernels have such names in the others. Whoever
-    specializes the kernel finds out, outside of the strict profile.
+    A name that does not exist, or a call without an argument, is a mistake where it is reached: the
+    compiler evaluates only the branches taken, and published kernels have such mistakes in the
+    others. Whoever specializes the kernel finds out, outside of the strict profile.
 
     The answer is kept for as long as the functions and classes that the kernel reaches
     are the same.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from nki import levels
 from nki.compiler import tree
 from nki.compiler.profile import PROFILES, Verdict
 from nki.compiler.tree import Node
@@ -33,6 +34,7 @@ class Construct:
         found: the parts of such a node (given its parent) that are this construct; none where it is not.
         why: why it is not accepted, as a clause.
         instead: what to write instead.
+        since: the first API level that does not accept it, if earlier ones do.
     """
 
     key: str
@@ -44,6 +46,7 @@ class Construct:
     found: Found
     why: str = ""
     instead: str = ""
+    since: str = "0.2"
 
 
 def _always(node: Any, parent: Any) -> Iterable[Node]:
@@ -270,8 +273,8 @@ CONSTRUCTS: tuple[Construct, ...] = (
     Construct(
         "keyword-only", "keyword-only parameter", _R, _M23, (tree.arguments,), "def f(*, x=1): pass",
         lambda n, p: n.kwonlyargs[:1],
-        "the compiler refuses the * separator in a signature",
-        "leave out the * and put parameters with defaults last",
+        "the compiler refuses the * separator in a signature from API level 0.3 on",
+        "leave out the * and put parameters with defaults last", "0.3",
     ),
     Construct(
         "varargs", "`*args` parameter", _R, _KLR, (tree.arguments,), "def f(*args): pass",
@@ -411,6 +414,7 @@ CONSTRUCTS: tuple[Construct, ...] = (
     Construct(
         "is", "`is` between values", Verdict.used, f"nkilib; {_M23} refuses it", (tree.Compare,),
         "x = y is z", _is(False), "identity of objects has no meaning in a compiled kernel", "write == or !=",
+        "0.3",
     ),
     Construct("attribute", "attribute", _D, _BOTH, (tree.Attribute,), "x = y.shape", _always),
     Construct("subscript", "index and slice", _D, _BOTH, (tree.Subscript,), "x = y[0:4, ::2]", _always),
@@ -443,11 +447,11 @@ CONSTRUCTS: tuple[Construct, ...] = (
 
 
 def not_accepted(profile: str) -> dict[type[Node], tuple[Construct, ...]]:
-    """The rows that `profile` reports, by node class."""
+    """The rows that `profile` reports at the API level in force, by node class."""
     severities = PROFILES[profile]
     found: dict[type[Node], list[Construct]] = {}
     for row in CONSTRUCTS:
-        if severities[row.verdict] is not None:
+        if severities[row.verdict] is not None and not levels.before(row.since):
             for kind in row.nodes:
                 found.setdefault(kind, []).append(row)
     return {kind: tuple(rows) for kind, rows in found.items()}

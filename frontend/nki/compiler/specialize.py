@@ -8,14 +8,14 @@ import difflib
 import enum
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any
 
 import numpy as np
 
-from nki import arrays
+from nki import arrays, levels
 from nki.compiler import tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
@@ -100,8 +100,8 @@ def specialize_call(
     if cause is None:
         recorder.finish(kernel.schedule)
     try:
-        if isinstance(cause, (NameError, AttributeError)) and any(map(_is_error, checked)):
-            raise NkiError(checked)  # one of the names that do not exist was reached
+        if any(map(_is_error, checked)) and _reached(cause, recorder.collector.diagnostics):
+            raise NkiError(checked)
         recorder.collector.raise_errors()
     except NkiError as refused:
         raise refused from cause
@@ -110,6 +110,11 @@ def specialize_call(
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
     reads = tuple(arguments.importer.reads)
     return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
+
+
+def _reached(cause: BaseException | None, found: Iterable[Diagnostic]) -> bool:
+    """True if one of the names that do not exist, or of the calls that do not fit, was reached."""
+    return isinstance(cause, (NameError, AttributeError, TypeError)) or any(d.code == "NKI-L012" for d in found)
 
 
 def _is_error(diagnostic: Diagnostic) -> bool:
@@ -377,6 +382,8 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
                 help="copy it to a tensor made with buffer=nl.shared_hbm and return that one",
                 span=_return_span(kernel),
             )
+        if levels.before("0.3"):  # a result was one buffer of all cores then, allocated as nl.hbm too
+            value.storage.region = MemoryRegion.shared_hbm
         recorder.program.outputs.append(value)
         return Output(len(recorder.program.outputs) - 1)
     if isinstance(value, (list, tuple)):
