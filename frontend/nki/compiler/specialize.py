@@ -84,11 +84,14 @@ def specialize_call(
         NkiError: carrying every diagnostic found: syntax and names first, for the
             kernel and all it reaches; then those of specialization.
     """
+    call: inspect.BoundArguments | None = None
+    with contextlib.suppress(NkiError):  # mistakes of the kernel are told before those of its call
+        call = bind(kernel, args, kwargs)
     with _deep(kernel):
-        checked = require(kernel.function, profile)
+        checked = require(kernel.function, profile, _code_in(call.arguments.values() if call else ()))
     strict = profile == "strict"
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
-    call = bind(kernel, args, kwargs)
+    call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
     arguments = _Arguments(recorder, Importer(Kernel))
@@ -112,9 +115,16 @@ def specialize_call(
     return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
 
 
+def _code_in(values: Iterable[Any]) -> list[Any]:
+    """What may bring code in: no array and no plain value."""
+    plain = (type(None), bool, int, float, str, np.generic)
+    return [value for value in values if not isinstance(value, plain) and not arrays.is_array(value)]
+
+
 def _reached(cause: BaseException | None, found: Iterable[Diagnostic]) -> bool:
     """True if one of the names that do not exist, or of the calls that do not fit, was reached."""
-    return isinstance(cause, (NameError, AttributeError, TypeError)) or any(d.code == "NKI-L012" for d in found)
+    does_not_fit = any(d.code == "NKI-L012" for d in found)
+    return does_not_fit or isinstance(cause, (NameError, AttributeError, TypeError))
 
 
 def _is_error(diagnostic: Diagnostic) -> bool:
