@@ -426,6 +426,10 @@ CASES = {
         Case("NKI-V111", "shuffle_mask[0] is 32", {"shuffle_mask": [32] * 32}),
         Case("NKI-V111", "shuffle_mask[31] is 1.0", {"shuffle_mask": [0] * 31 + [1.0]}),
         Case("NKI-V111", "takes partition 32 of src", {"src": t((1, 16)), "shuffle_mask": [0] * 32}),
+        Case(
+            "NKI-V111", "takes partition 37 of src",
+            {"dst": t((33, 16)), "src": t((33, 16)), "shuffle_mask": [5] * 32},
+        ),
         Case("NKI-V110", "with 64 active", {"src": tensor(1, 16, address=(32, 0))}),
     ),
     "nc_n_gather": (
