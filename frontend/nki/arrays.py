@@ -60,6 +60,11 @@ def is_unsupported(value: Any) -> bool:
     return isinstance(value, (bytearray, memoryview, complex)) or hasattr(value, "__array_interface__")
 
 
+def is_data(value: Any) -> bool:
+    """True for what comes from an array library and holds no code of the user's: arrays and data types."""
+    return is_array(value) or is_unsupported(value) or is_dtype(value) or isinstance(value, np.generic)
+
+
 def is_dtype(value: Any) -> bool:
     """True for the data types of torch and JAX."""
     torch = sys.modules.get("torch")

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from nki import levels
+from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.profile import PROFILES
@@ -105,12 +105,15 @@ class _Passed:
 
     names: dict[str, Any]
     captured: tuple[Any, ...]
+    handed: tuple[Any, ...]
     dependencies: list[Dependency]
     warnings: list[Diagnostic]
 
-    def holds(self, function: FunctionType) -> bool:
-        """Whether `function` reaches what it reached then."""
+    def holds(self, function: FunctionType, handed: tuple[Any, ...]) -> bool:
+        """Whether `function` reaches what it reached then, handed the definitions `handed`."""
         if self.names is not function.__globals__ or self.captured != _captured(function):
+            return False
+        if self.handed != handed:
             return False
         return all(names.get(name) is value for names, name, value in self.dependencies)
 
@@ -121,7 +124,7 @@ _WHERE_REACHED = frozenset({"NKI-L010", "NKI-L012"})
 _passed: dict[tuple[CodeType, str, str], _Passed] = {}
 
 
-def require(function: Any, profile: str = "library") -> list[Diagnostic]:
+def require(function: Any, profile: str = "library", values: Iterable[Any] = ()) -> list[Diagnostic]:
     """Refuse a kernel that has mistakes.
 
     A name that does not exist, or a call without an argument, is a mistake where it is reached: the
@@ -130,6 +133,11 @@ def require(function: Any, profile: str = "library") -> list[Diagnostic]:
 
     The answer is kept for as long as the functions and classes that the kernel reaches
     are the same.
+
+    Args:
+        function: the kernel.
+        profile: the language profile.
+        values: what it is called with: functions and objects among them, or inside them, are reached.
 
     Returns:
         The warnings, and errors of names that do not exist.
@@ -140,14 +148,35 @@ def require(function: Any, profile: str = "library") -> list[Diagnostic]:
     function = _function_of(function)
     key = (function.__code__, profile, levels.current())
     kept = _passed.get(key)
-    if kept is not None and kept.holds(function):
+    found = list(_handed(values))
+    handed = tuple(value.node if isinstance(value, Definition) else value.function for value in found)
+    if kept is not None and kept.holds(function, handed):
         return kept.warnings
-    run = _check_function(function, profile)
+    run = _check_function(function, profile, found)
     refused = [d for d in run.diagnostics if d.severity is Severity.error]
     if refused and (profile == "strict" or any(d.code not in _WHERE_REACHED for d in refused)):
         raise NkiError(run.diagnostics)
-    _passed[key] = _Passed(function.__globals__, _captured(function), run.dependencies, run.diagnostics)
+    captured = _captured(function)
+    _passed[key] = _Passed(function.__globals__, captured, handed, run.dependencies, run.diagnostics)
     return run.diagnostics
+
+
+def _handed(values: Iterable[Any], depth: int = 3) -> Iterator[Definition | Sourceless]:
+    """The user's functions and classes among `values`, in containers, and in the fields of objects."""
+    if depth == 0:
+        return
+    for value in values:
+        if value is None or isinstance(value, (bool, int, float, str)) or arrays.is_data(value):
+            continue
+        if isinstance(value, (list, tuple, set, frozenset)):
+            yield from _handed(value, depth - 1)
+        elif isinstance(value, dict):
+            yield from _handed(value.values(), depth - 1)
+        else:
+            for found in scope.contained(value):
+                yield found
+                if isinstance(found, Definition) and isinstance(found.node, tree.ClassDef):
+                    yield from _handed(getattr(value, "__dict__", {}).values(), depth - 1)
 
 
 def _captured(function: FunctionType) -> tuple[Any, ...]:
@@ -169,9 +198,13 @@ def _function_of(value: Any) -> FunctionType:
     return jit(value).function
 
 
-def _check_function(function: FunctionType, profile: str) -> Run:
+def _check_function(
+    function: FunctionType, profile: str, handed: Iterable[Definition | Sourceless] = ()
+) -> Run:
     run = Run(profile)
     run.reach(scope.definition_of(function), ())
+    for value in handed:
+        run.reach(value, ())
     for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         for value in scope.contained(default):
             run.reach(value, ())

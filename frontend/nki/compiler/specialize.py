@@ -88,7 +88,7 @@ def specialize_call(
     with contextlib.suppress(NkiError):  # mistakes of the kernel are told before those of its call
         call = bind(kernel, args, kwargs)
     with _deep(kernel):
-        checked = require(kernel.function, profile, _code_in(call.arguments.values() if call else ()))
+        checked = require(kernel.function, profile, call.arguments.values() if call else ())
     strict = profile == "strict"
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
     call = call or bind(kernel, args, kwargs)
@@ -113,12 +113,6 @@ def specialize_call(
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
     reads = tuple(arguments.importer.reads)
     return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
-
-
-def _code_in(values: Iterable[Any]) -> list[Any]:
-    """What may bring code in: no array and no plain value."""
-    plain = (type(None), bool, int, float, str, np.generic)
-    return [value for value in values if not isinstance(value, plain) and not arrays.is_array(value)]
 
 
 def _reached(cause: BaseException | None, found: Iterable[Diagnostic]) -> bool:
