@@ -201,6 +201,11 @@ def _same(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, given
 
 
+def _affine_select(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The offset may be left out, as the kernel library of 0.2 does; the newest form requires the rest."""
+    return name, {key: value for key, value in given.items() if value is not None}
+
+
 def _dma_copy(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     operator, unique = given.pop("dst_rmw_op"), given.pop("unique_indices")
     if operator is None:
@@ -287,8 +292,10 @@ FORMS: tuple[Form, ...] = (
     _form(
         "affine_select",
         "0.2",
-        "dst pattern offset channel_multiplier on_true_tile on_false_value cmp_op=op:equal name=None",
-        "offset, the third argument, became a keyword after cmp_op with the default 0",
+        "dst pattern offset=0 channel_multiplier=None on_true_tile=None on_false_value=None cmp_op=op:equal "
+        "name=None",
+        "offset, the third argument, moved behind cmp_op",
+        _affine_select,
     ),
     _form(
         "core_barrier",

@@ -160,6 +160,38 @@ def test_offset_of_affine_select(at):
 
 
 @nki.jit
+def selected_by_keywords(x):
+    tile = loaded(x)
+    nisa.affine_select(
+        dst=tile,
+        pattern=[[1, 4]],
+        channel_multiplier=-1,
+        cmp_op=nl.equal,
+        on_true_tile=tile,
+        on_false_value=0.0,
+    )
+    return stored(tile)
+
+
+@nki.jit
+def selected_from_nothing(x):
+    tile = loaded(x)
+    nisa.affine_select(dst=tile, pattern=[[1, 4]], channel_multiplier=-1, on_false_value=0.0)
+    return stored(tile)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_affine_select_without_an_offset(at, level):
+    """The stub of 0.2 has no default; the kernel library of that release leaves the offset out."""
+    at(level)
+    np.testing.assert_array_equal(selected_by_keywords(X), X * np.eye(4))
+    with pytest.raises(NkiError) as caught:
+        selected_from_nothing(X)
+    assert caught.value.diagnostics[0].code == "NKI-L012"
+    assert "lacks the argument on_true_tile" in caught.value.diagnostics[0].message
+
+
+@nki.jit
 def numbers_without_an_offset():
     tile = nl.ndarray((4, 8), dtype=nl.int32, buffer=nl.sbuf)
     nisa.iota(tile, [[1, 8]])

@@ -92,10 +92,10 @@ def test_every_old_form_translates_to_parameters_that_exist(at, form):
     newest = inspect.signature(getattr(nisa, form.name)).parameters
     at(form.until)
     given = {name: p.default for name, p in form.signature.parameters.items() if p.default is not p.empty}
-    given |= {name: object() for name in form.signature.parameters if name not in given}
+    required = {n for n, p in newest.items() if p.default is p.empty}
+    given |= {name: object() for name in form.signature.parameters if name not in given or name in required}
     name, args, keywords = levels.translated("nki.isa", form.name, (), given)
     assert name == form.name and args == () and set(keywords) <= set(newest)
-    required = {n for n, p in newest.items() if p.default is p.empty}
     assert required <= set(keywords)
 
 
