@@ -16,7 +16,7 @@ from tests.upstream.library import defects, release
 
 #: Folders under test/integration/nkilib whose tests need more than one rank, which a simulation has not.
 _RANKS = ("experimental/collectives",)
-#: API level of a checkout by a file that only newer ones have.
+#: API level of a checkout by a folder that only newer ones have.
 _LEVELS = (("src/nkilib_src/nkilib/experimental/dynamic_shapes", "0.3"), ("src/nkilib_src", "0.2"))
 
 
@@ -87,6 +87,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def level_of(checkout: Path) -> str:
+    """The API level that `checkout` is written for."""
+    return next(level for place, level in _LEVELS if (checkout / place).exists())
+
+
 def _installed(name: str) -> bool:
     import importlib.util
 
@@ -114,14 +119,13 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
     command += [f"--ignore={root / name}" for name in _RANKS]
     tests = release.FILES if options.kernels else options.tests
     command += [str(root / name) for name in tests] or [str(root)]
-    level = next(level for place, level in _LEVELS if (checkout / place).exists())
     ours = [str(Path(__file__).parents[3] / name) for name in ("isa", "frontend", "kernels", ".")]
     environment = {
         **os.environ,
         "NKI_LIBRARY": str(checkout),
         "NKI_LIBRARY_LIMIT": str(options.limit),
         "NKI_LIBRARY_RESULTS": str(results),
-        "NKI_SIM_API": level,
+        "NKI_SIM_API": level_of(checkout),
         "NKI_LIBRARY_SELECTED": "1" if options.kernels else "0",
         "NKILIB_SIMULATION_RUN_ALL": "1" if options.large or options.kernels else "0",
         "PYTHONHASHSEED": "0",  # the processes must collect the same tests

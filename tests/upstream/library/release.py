@@ -79,7 +79,7 @@ SELECTED: Final = (
         "attention_block_tkg",
         "experimental/transformer/test_attention_block_tkg.py",
         "megakernel",
-        "1-1-64-3072-None-128-128-",
+        "1-1-128-7168-None-256-256-",
     ),
     Selected("depthwise_conv1d", "experimental/conv/test_depthwise_conv1d.py", "conv1d_fast"),
     Selected("cross_entropy", f"{_LOSS}forward.py", "switch_transformers_fast", ".*_B-1_T-1_"),
