@@ -148,7 +148,7 @@ EXPECTED = {
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets meta-code reach specialization that the checks would refuse."""
     module = sys.modules["nki.compiler.specialize"]  # the function of that name hides it
-    monkeypatch.setattr(module, "require", lambda function, profile: [])
+    monkeypatch.setattr(module, "require", lambda *arguments: [])
 
 
 @pytest.mark.usefixtures("unchecked")
