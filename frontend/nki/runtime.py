@@ -292,7 +292,8 @@ def _execute(
     times = CoreTimes(target, prepared.placements) if options.timing else None
     cores = len(placed)
     sentinels = options.fill == "sentinels"
-    run = partial(_checked, found, options, checks) if checks or sentinels else execute_all
+    checked = partial(_checked, found, options, checks)
+    run = checked if checks or sentinels else partial(execute_all, races=False)
     result = run(
         prepared.programs,
         placed,

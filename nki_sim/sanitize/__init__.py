@@ -43,6 +43,7 @@ CHECKS: dict[str, str] = {
     "unused": "results nobody reads (NKI-H010)",
     "inputs": "arguments that are overwritten and not returned (NKI-H011)",
     "scatter": "rows that a scatter writes twice (NKI-H012)",
+    "races": "accesses of two cores to the same bytes of shared HBM that nothing orders (NKI-H021)",
     "numeric": "arguments outside the valid range of an activation function (NKI-N003)",
     "nan": "the first NaN or infinity; not part of all (NKI-N002)",
 }
@@ -105,7 +106,8 @@ def execute_checked(
     def execute(watcher: Watcher, **observed: Any) -> ExecutionResult:
         if sentinels:
             watcher = Watchers(Sentinels(run.surveys), watcher)
-        return execute_all(programs, placements, inputs, watcher=watcher, **observed)
+        races = "races" in checks
+        return execute_all(programs, placements, inputs, watcher=watcher, races=races, **observed)
 
     try:
         result = execute(run, observers=observers, meetings=meetings)
