@@ -165,6 +165,8 @@ def _name_platforms(checkout: Path) -> None:
 
 def repair_utilities() -> None:
     """Repair the test utilities, once they are imported."""
+    if importlib.util.find_spec("test.utils.unit_test_framework") is None:
+        return  # older than what is repaired
     from test.utils.test_orchestrator import Orchestrator
     from test.utils.unit_test_framework import UnitTestFramework
 
@@ -247,7 +249,10 @@ DEFECTS = (
     ),
     Defect(
         "test_gen_mask_tkg.py looks up mask_out_hbm, its input is mask_out_hbm.must_alias_input; found there",
-        lambda root: 'kernel_input["mask_out_hbm"]' in (root / _MASK_TEST).read_text(),
+        lambda root: (
+            'kernel_input["mask_out_hbm"]' in (root / _MASK_TEST).read_text()
+            and (root / "test/utils/unit_test_framework.py").exists()
+        ),
         _later,
     ),
 )

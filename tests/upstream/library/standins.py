@@ -37,6 +37,8 @@ _SIMULATOR = {
     "nki_cpu_simulator.nki.typing": nki.typing,
     "nki.compiler.frontend": tracing.module(),
     "neuronxcc.nki": nki,
+    "neuronxcc.nki.isa": nki.isa,
+    "neuronxcc.nki.language": nki.language,
     "neuronxcc.nki.typing": nki.typing,
     "neuronxcc.starfish.support.dtype": neuron_dtypes,
     "neuron_dtypes": neuron_dtypes,
