@@ -168,6 +168,7 @@ _ROWS = (
     Code("NKI-H010", "result never used", "What an instruction writes is read or returned."),
     Code("NKI-H011", "input overwritten", "A kernel that updates an argument in place returns it."),
     Code("NKI-H012", "row scattered to twice", "The indices of a scatter name each row once."),
+    Code("NKI-H013", "read of a register nobody set", "A register is set, and an accumulator register reset, before it is read."),
     # --- hazard: several cores
     Code("NKI-H020", "cores wait for each other", "Every core reaches the meetings that another core waits in."),
     Code("NKI-H021", "race between cores", "Accesses of two cores to the same bytes are ordered by a barrier if one writes."),

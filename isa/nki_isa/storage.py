@@ -89,13 +89,15 @@ class VirtualRegister:
     Attributes:
         index: its number in the Program.
         frozen: True for a loop's induction variable, which cannot be written.
+        stack: the user's calls that allocated it, innermost last; empty where unknown, as in parsed IR text.
     """
 
-    __slots__ = ("frozen", "index")
+    __slots__ = ("frozen", "index", "stack")
 
-    def __init__(self, index: int = -1, frozen: bool = False):
+    def __init__(self, index: int = -1, frozen: bool = False, stack: tuple[Frame, ...] = ()):
         self.index = index
         self.frozen = frozen
+        self.stack = stack
 
     def __repr__(self) -> str:
         return f"register {self.index}"

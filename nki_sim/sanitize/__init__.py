@@ -8,10 +8,11 @@ what the card may do otherwise than meant; notes are worth knowing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
+from nki_isa.instruction import Instruction
 from nki_isa.program import Program
 from nki_isa.target import as_target
 from nki_sim.device import Meeting, Watcher, execute_all
@@ -26,6 +27,7 @@ from nki_sim.sanitize.numbers import Numbers
 from nki_sim.sanitize.order import Ordering, interleaved
 from nki_sim.sanitize.psum import Accumulations
 from nki_sim.sanitize.reads import Reads, Watch
+from nki_sim.sanitize.registers import Registers, Unset
 from nki_sim.sanitize.results import check_inputs, check_outputs, check_unused
 from nki_sim.sanitize.scatter import Scatters
 from nki_sim.sanitize.survey import Survey
@@ -33,7 +35,7 @@ from nki_sim.sanitize.survey import Survey
 __all__ = ["CHECKS", "DEFAULT", "check_classes", "execute_checked"]
 
 CHECKS: dict[str, str] = {
-    "uninitialized": "reads of bytes nobody wrote (NKI-H002)",
+    "uninitialized": "reads of bytes nobody wrote (NKI-H002) and of registers nobody set (NKI-H013)",
     "bounds": "run-time indices out of bounds; always on (NKI-H001)",
     "overlap": "tensors with addresses that overlap while both are needed (NKI-H003)",
     "order": "accesses to shared bytes in an order nothing guarantees (NKI-H004)",
@@ -114,7 +116,7 @@ def execute_checked(
     except NkiError as refused:
         raise NkiError([*refused.diagnostics, *run.findings.diagnostics(strict=strict)]) from None
     if not strict:
-        run.judge(Influence(execute, run.watches, result))
+        run.judge(Influence(execute, run.watches, run.unset(), result))
     found = run.findings.diagnostics(strict=strict)
     if any(d.severity is Severity.error for d in found):
         raise NkiError(found)
@@ -129,9 +131,14 @@ class _Run:
         self._checks, self._placements = checks, placements
         self.surveys = [Survey(program) for program in programs]
         self._reads = Reads(self.findings, checks, as_target(programs[0].target))
+        self._registers: list[Registers] = []
         self._watches: list[Watch] = []
         self._numbers: list[Numbers] = []
         self._domains = Domains(self.findings)
+
+    def unset(self) -> list[Mapping[Instruction, Sequence[Unset]]]:
+        """What reads unset registers, for each core."""
+        return [registers.unset for registers in self._registers] or [{}] * len(self.surveys)
 
     def watches(self) -> list[Watch]:
         """What follows the written bytes of each core; the cores share those of shared HBM."""
@@ -148,6 +155,8 @@ class _Run:
         checks, findings = self._checks, self.findings
         if checks & {"uninitialized", "overlap", "outputs"}:
             self._watches = self.watches()
+        programs = [survey.program for survey in self.surveys] if "uninitialized" in checks else []
+        self._registers = [Registers(program, findings) for program in programs]
         for core, machine in enumerate(machines):
             survey, addresses = self.surveys[core], self._placements[core]
             if "aliasing" in checks:
@@ -183,9 +192,14 @@ class _Run:
             check_inputs(first, self.findings)
 
     def judge(self, influence: Influence) -> None:
-        """Make reads of unwritten bytes that no result depends on notes."""
-        guilty = influence.guilty(self._reads.sites)
-        for key in self._reads.sites:
-            if key not in guilty:
-                why = "no result depends on these bytes: others in their place change nothing"
-                self.findings.lower(key, Severity.note, why)
+        """Make reads of unwritten bytes and unset registers that no result depends on notes."""
+        bytes_read = self._reads.sites
+        values_read = [key for registers in self._registers for key in registers.sites]
+        guilty = influence.guilty([*bytes_read, *values_read])
+        for sites, why in (
+            (bytes_read, "no result depends on these bytes: others in their place change nothing"),
+            (values_read, "no result depends on that value: another in its place changes nothing"),
+        ):
+            for key in sites:
+                if key not in guilty:
+                    self.findings.lower(key, Severity.note, why)

@@ -33,10 +33,14 @@ def allocated(storage: Storage) -> tuple[Label, ...]:
     return (Label(span, f"{described(storage)} {origin}"),) if span else ()
 
 
+def label_at(span: Span | None, what: str) -> tuple[Label, ...]:
+    """A label, where there is a line to put it at."""
+    return (Label(span, what),) if span else ()
+
+
 def done_by(instruction: Instruction | None, what: str) -> tuple[Label, ...]:
     """The line of another instruction that has to do with it."""
-    span = line_of(instruction.stack) if instruction is not None else None
-    return (Label(span, what),) if span else ()
+    return label_at(line_of(instruction.stack) if instruction is not None else None, what)
 
 
 def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = False) -> str:

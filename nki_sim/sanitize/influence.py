@@ -1,4 +1,4 @@
-"""Whether a read of unwritten bytes matters: run again with other bytes there and compare the results.
+"""Whether a read of unwritten bytes or of an unset register matters: run again with others and compare.
 
 What comes out differently depended on them; what comes out the same, byte for
 byte, for several patterns was masked, overwritten or never stored. So a correct
@@ -8,19 +8,24 @@ single instructions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nki_isa.diagnostics import NkiError
 from nki_isa.instruction import Instruction
-from nki_isa.tensor import NkiTensor, Storage
+from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim.device import Watcher
 from nki_sim.execute import ExecutionResult, Machine
 from nki_sim.memory import Array
 from nki_sim.sanitize.reads import Part, Watch, site_key
+from nki_sim.sanitize.registers import Unset
 from nki_sim.sanitize.shadow import Bools, Written, bytes_of
+
+Reading = Mapping[Instruction, Sequence[Unset]]
+"""What each instruction of a core reads that is not set."""
 
 #: Bytes put in the place of unwritten ones: NaN and -1, then a large finite number.
 _PATTERNS = (0xFF, 0x7B)
@@ -34,11 +39,16 @@ class _Astray(Exception):
 
 
 class _CorePoison:
-    """Puts a pattern in the place of unwritten bytes while an instruction of one core reads them."""
+    """Puts a pattern in the place of unwritten bytes and unset registers while an instruction reads them."""
 
-    def __init__(self, watch: Watch, chosen: set[Hashable], pattern: int, limit: int):
+    machine: Machine
+
+    def __init__(self, watch: Watch, unset: Reading, chosen: set[Hashable], pattern: int, limit: int):
         watch.missing = self._missing
         self.watch = watch
+        self._unset = unset
+        self._word = np.frombuffer(bytes([pattern] * 4), np.int32)
+        self._undo: list[Callable[[], None]] = []
         self._chosen = chosen
         self._pattern = pattern
         self._left = limit
@@ -51,7 +61,25 @@ class _CorePoison:
         if self._left < 0:
             raise _Astray
         self._writes = self.watch.survey.touches[instruction][1]
+        if instruction in self._unset:
+            self._poison(instruction, registers)
         self.watch(instruction, registers)
+
+    def _poison(self, instruction: Instruction, registers: list[int]) -> None:
+        for read in self._unset[instruction]:
+            if read.key not in self._chosen:
+                continue
+            if isinstance(read.where, VirtualRegister):
+                index = read.where.index
+                if read.stays:
+                    self._undo.append(partial(registers.__setitem__, index, registers[index]))
+                registers[index] = int(self._word[0])
+            else:
+                engine, lanes = read.where
+                held = self.machine.state.accumulators[engine]
+                if read.stays:
+                    self._undo.append(partial(held.__setitem__, lanes, held[lanes].copy()))
+                held[lanes] = self._word.view(np.float32)
 
     def _missing(
         self, instruction: Instruction, tensor: NkiTensor, state: Written, parts: list[Part]
@@ -73,6 +101,8 @@ class _CorePoison:
 
     def restore(self) -> None:
         """Take the pattern out again where the instruction has not written."""
+        while self._undo:
+            self._undo.pop()()
         for storage, before, mask in reversed(self._kept):
             for tensor in self._writes:
                 if tensor.storage is storage and tensor.dynamic is None:
@@ -92,12 +122,23 @@ class _CorePoison:
 class _Poison:
     """:class:`_CorePoison` for every core of a run."""
 
-    def __init__(self, watches: list[Watch], chosen: set[Hashable], pattern: int, limit: int):
-        self._cores = [_CorePoison(watch, chosen, pattern, limit) for watch in watches]
+    def __init__(
+        self,
+        watches: list[Watch],
+        unset: Sequence[Reading],
+        chosen: set[Hashable],
+        pattern: int,
+        limit: int,
+    ):
+        self._cores = [
+            _CorePoison(watch, reading, chosen, pattern, limit)
+            for watch, reading in zip(watches, unset, strict=True)
+        ]
 
     def start(self, machines: Sequence[Machine]) -> None:
         """Watch the machines."""
         for core, machine in zip(self._cores, machines, strict=True):
+            core.machine = machine
             core.watch.memory = machine.memory
             machine.watch(core)
 
@@ -108,11 +149,12 @@ class _Poison:
 
 
 class Influence:
-    """Answers whether results depend on unwritten bytes read at some places.
+    """Answers whether results depend on unwritten bytes and unset registers read at some places.
 
     Args:
         again: runs the Programs on the same inputs, watched.
         watches: makes what follows the written bytes of each core, for a new run.
+        unset: what reads unset registers, for each core.
         result: what the run gave.
     """
 
@@ -120,9 +162,10 @@ class Influence:
         self,
         again: Callable[[Watcher], ExecutionResult],
         watches: Callable[[], list[Watch]],
+        unset: Sequence[Reading],
         result: ExecutionResult,
     ):
-        self._again, self._watches, self._result = again, watches, result
+        self._again, self._watches, self._unset, self._result = again, watches, unset, result
 
     def guilty(self, sites: Sequence[Hashable]) -> set[Hashable]:
         """Those of `sites` that results depend on; all of them where they only matter together."""
@@ -143,7 +186,7 @@ class Influence:
     def _differs(self, chosen: set[Hashable], pattern: int) -> bool:
         limit = 2 * self._result.instructions + 1000
         try:
-            result = self._again(_Poison(self._watches(), chosen, pattern, limit))
+            result = self._again(_Poison(self._watches(), self._unset, chosen, pattern, limit))
         except (_Astray, NkiError):
             return True
         return _differ(self._result, result)

@@ -69,8 +69,12 @@ warning, since layouts with padding leave some unused, and which rows a scatter 
 data. A tensor that is written and neither read nor returned is a warning, unless the instruction has
 another result that is used.
 
-Not checked: reads of engine accumulators before they are reset, registers before they are set, and what
-other programs do to the same HBM. Accesses between the cores of a launch are checked for races (NKI-H021).
+**Registers.** A virtual register is set where something is moved or loaded into it, an accumulator register
+of an engine where an instruction resets or loads it. Which are read before that is told from the order of
+the text, with a device loop counted as run; whether a result depends on the value, as for bytes.
+
+Not checked: what other programs do to the same HBM. Accesses between the cores of a launch are checked for
+races (NKI-H021).
 
 ## The corpus
 

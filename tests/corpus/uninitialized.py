@@ -263,3 +263,63 @@ def good_masked_lanes(x):
     )
     nisa.dma_copy(dst=result, src=clean)
     return result
+
+
+@nki.jit
+def defect_register_without_a_value(x):
+    """The register that counts is allocated without a value, and stored."""
+    result = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.shared_hbm)
+    count = nisa.register_alloc()  # with
+    nisa.register_store(dst=result, src=count)  # finds NKI-H013
+    return result
+
+
+@nki.jit
+def good_register_set_later(x):
+    """The register is allocated without a value, and moved to before it is read."""
+    result = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.shared_hbm)
+    count = nisa.register_alloc()
+    nisa.register_move(dst=count, src=0)
+    nisa.register_store(dst=result, src=count)
+    return result
+
+
+@nki.jit
+def defect_sum_without_a_start(x):
+    """Every tile is added to the accumulator registers, which the first one does not reset."""
+    result = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
+    squares = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
+    total = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.activation(  # finds NKI-H013
+        dst=squares,
+        op=nl.square,
+        data=tile,
+        reduce_op=nl.add,
+        reduce_res=total,
+        reduce_cmd=nisa.reduce_cmd.reduce,
+    )
+    nisa.dma_copy(dst=result, src=total)
+    return result
+
+
+@nki.jit
+def good_sum_goes_on(x):
+    """The first tile resets the accumulator registers, the second goes on from them."""
+    result = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
+    squares = nl.ndarray((128, 256), dtype=x.dtype, buffer=nl.sbuf)
+    total = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    for i in range(2):
+        nisa.activation(
+            dst=squares,
+            op=nl.square,
+            data=tile[:, nl.ds(i * 256, 256)],
+            reduce_op=nl.add,
+            reduce_res=total,
+            reduce_cmd=nisa.reduce_cmd.reset_reduce if i == 0 else nisa.reduce_cmd.reduce,
+        )
+    nisa.dma_copy(dst=result, src=total)
+    return result

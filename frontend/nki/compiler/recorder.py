@@ -123,7 +123,7 @@ class Recorder:
         """A new 32-bit register."""
         index = self.program.registers
         self.program.registers = index + 1
-        return VirtualRegister(index, frozen)
+        return VirtualRegister(index, frozen, stack_of(sys._getframe(1)))
 
     # --- instructions
 

@@ -241,6 +241,7 @@ class exponential(Accumulating):
     engines = (VECTOR_ENGINE,)
     since = 4
     source = f"{STUB} (exponential)"
+    idle_spoils = True
     dst: NkiTensor = write()
     src: NkiTensor = read()
     max_value: Any = scalar(0.0)

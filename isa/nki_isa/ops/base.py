@@ -56,13 +56,38 @@ class Accumulating(ComputeInstruction):
 
     stateful: ClassVar[bool] = True
     command: ClassVar[reduce_cmd] = reduce_cmd.idle
+    idle_spoils: ClassVar[bool] = False  # documented to leave unknown registers behind with `idle`
 
     @property
     def uses_engine_state(self) -> bool:
         """True unless it leaves the registers as they are and does not read them."""
-        values = self.__dict__
-        command = values.get("reduce_cmd", self.command)
-        return command is not reduce_cmd.idle or values.get("reduce_res") is not None
+        return not self.is_idle or self.__dict__.get("reduce_res") is not None
+
+    @property
+    def lanes(self) -> int:
+        """How many accumulator registers it works on, from the first one."""
+        dst: NkiTensor = self.__dict__["dst"]
+        return dst.shape[0]
+
+    @property
+    def starts_accumulators(self) -> bool:
+        """True if it sets the registers whatever they held."""
+        return self._command in (reduce_cmd.reset, reduce_cmd.reset_reduce, reduce_cmd.load_reduce)
+
+    @property
+    def reads_accumulators(self) -> bool:
+        """True if what the registers held before reaches a result, or the registers after it."""
+        return not self.starts_accumulators and self.uses_engine_state
+
+    @property
+    def is_idle(self) -> bool:
+        """True if it is not to change the registers."""
+        return self._command is reduce_cmd.idle
+
+    @property
+    def _command(self) -> reduce_cmd:
+        command: reduce_cmd = self.__dict__.get("reduce_cmd", self.command)
+        return command
 
     def accumulate(self, state: Any, op: Operator, values: Array, initial: Any = None) -> Array:
         """Apply ``reduce_cmd`` to the registers; returns them, one row per partition.
@@ -77,7 +102,7 @@ class Accumulating(ComputeInstruction):
         """
         registers = state.accumulators[self.on]
         lanes = registers[: values.shape[0]]
-        command = self.__dict__.get("reduce_cmd", self.command)
+        command = self._command
         if command in (reduce_cmd.reset, reduce_cmd.reset_reduce):
             lanes[:] = op.identity
         elif command is reduce_cmd.load_reduce:

@@ -120,6 +120,7 @@ class select_reduce(Accumulating):
 
     engines = (VECTOR_ENGINE,)
     source = f"{STUB} (select_reduce)"
+    idle_spoils = True
     dst: NkiTensor = write()
     predicate: NkiTensor = read()
     on_true: NkiTensor = read()
