@@ -17,7 +17,8 @@ A PSUM tensor of up to a bank stays within one; a larger one starts at a bank.
 
 The vendor's compiler does not publish its allocation; the result here is one
 legal placement, the same every time, and the peak it reports is the sum of
-what is live, which no allocator can undercut.
+what is live, which no allocator can undercut but by putting tensors of few
+partitions side by side (docs/reports.md says why that is left to addresses).
 """
 
 from __future__ import annotations

@@ -73,14 +73,16 @@ def defect_partitions_overlap(x):
 
 @nki.jit
 def good_partitions_apart(x):
-    """The same bytes of other partitions are other bytes."""
-    result = nl.ndarray((64, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+    """The same bytes of other partitions are other bytes: two halves lie side by side."""
+    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
     a = nl.ndarray((64, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
-    b = nl.ndarray((32, 512), dtype=x.dtype, buffer=nl.sbuf, address=(64, 0))
+    b = nl.ndarray((64, 512), dtype=x.dtype, buffer=nl.sbuf, address=(64, 0))
     nisa.dma_copy(dst=a, src=x[0:64, :])
-    nisa.dma_copy(dst=b, src=x[64:96, :])
-    nisa.dma_copy(dst=result, src=a)
-    nisa.dma_copy(dst=result[0:32, :], src=b)
+    nisa.dma_copy(dst=b, src=x[64:128, :])
+    nisa.tensor_scalar(dst=a, data=a, op0=nl.multiply, operand0=2.0)
+    nisa.tensor_scalar(dst=b, data=b, op0=nl.multiply, operand0=2.0)
+    nisa.dma_copy(dst=result[0:64, :], src=a)
+    nisa.dma_copy(dst=result[64:128, :], src=b)
     return result
 
 

@@ -21,6 +21,7 @@ from nki_isa.target import TRN1, TRN2, TRN3, Target
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.packing import Fixed, Requests, Space, rotate, tighten
 from nki_sim.place import Placement, overfull, place
+from nki_sim.report.usage import memory_report
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 KIB = 1024
@@ -591,6 +592,29 @@ def test_explicit_addresses_lie_inside_their_memory(
         problem = refused(b.program).diagnostics[0]
         assert problem.code == "NKI-M004"
         assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("partitions", "starts"), [(64, (0, 64)), (32, (0, 32, 64, 96))], ids=["halves", "quadrants"]
+)
+def test_addresses_put_tensors_side_by_side(partitions: int, starts: tuple[int, ...]) -> None:
+    """The same bytes of other partitions: together they take what one takes; without addresses each counts."""
+    b, free = Builder(), Builder()
+    fixed = [b.tensor(200 * KIB, partitions, address=(start, 4 * KIB)) for start in starts]
+    for tensor in fixed:
+        b.write(tensor)
+    for tensor in fixed:
+        b.use(tensor)
+    placement = place(b.program, TRN2)
+    assert placement.addresses == {k: (start, 4 * KIB) for k, start in enumerate(starts)}
+    assert placement.sbuf.peak == 200 * KIB
+    assert memory_report(b.program, placement)["sbuf"]["shared_bytes"] == []
+    tensors = [free.tensor(200 * KIB, partitions) for _ in starts]
+    for tensor in tensors:
+        free.write(tensor)
+    for tensor in tensors:
+        free.use(tensor)
+    assert refused(free.program).diagnostics[0].code == "NKI-M001"
 
 
 def test_bytes_in_pieces_are_said_to_be_so() -> None:
