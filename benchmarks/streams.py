@@ -17,11 +17,19 @@ class Stream:
     def __init__(self, name: str, target: str):
         self.program = Program(name, target)
 
-    def tensor(self, region: str, shape: tuple[int, ...], dtype: str, kind: str = "local") -> NkiTensor:
+    def tensor(
+        self,
+        region: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        kind: str = "local",
+        address: tuple[int, int] | None = None,
+    ) -> NkiTensor:
         """A new storage, whole."""
         storages = self.program.storages
         index = len(storages)
-        storage = Storage(index, f"t{index}", MemoryRegion(region), shape, as_dtype(dtype), kind=kind)
+        name = f"t{index}"
+        storage = Storage(index, name, MemoryRegion(region), shape, as_dtype(dtype), address, kind)
         storages.append(storage)
         view = NkiTensor.whole(storage)
         if kind == "input":
@@ -38,9 +46,11 @@ class Stream:
         self.program.outputs.append(view)
         return view
 
-    def sbuf(self, shape: tuple[int, ...], dtype: str) -> NkiTensor:
+    def sbuf(
+        self, shape: tuple[int, ...], dtype: str, address: tuple[int, int] | None = None
+    ) -> NkiTensor:
         """A tile in SBUF."""
-        return self.tensor("sbuf", shape, dtype)
+        return self.tensor("sbuf", shape, dtype, address=address)
 
     def psum(self, shape: tuple[int, ...], dtype: str = "float32") -> NkiTensor:
         """A tile in PSUM."""

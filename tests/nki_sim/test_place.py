@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import nki_isa.ops  # noqa: F401
 from nki_isa.diagnostics import Frame, NkiMemoryError, Span
 from nki_isa.dtypes import as_dtype
+from nki_isa.enums import oob_mode
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import TRN1, TRN2, TRN3, Target
@@ -399,6 +400,25 @@ def test_parts_written_turn_by_turn_live_until_they_are_read_after_the_loop() ->
     assert place(b.program, TRN2).sbuf.peak == 1024 + 256
 
 
+def test_rows_that_a_gather_may_skip_keep_their_value_from_turn_to_turn() -> None:
+    b = Builder()
+    tile, index, other = b.tensor(1024), b.tensor(4), b.tensor(1024)
+    b.write(tile)
+    source = NkiTensor.whole(Storage(0, "source", HBM, (128, 1024), as_dtype("uint8")))
+    source.dynamic = DynamicOffset("vector", index, 1024, 0, 128)
+    loop = Loop(VirtualRegister(0, True), 0, 4, 1)
+    b.body.append(loop)
+    b.body = loop.body
+    b.body.append(REGISTRY["dma_copy"](dst=tile, src=source, oob_mode=oob_mode.skip))
+    b.use(tile)
+    b.write(other)
+    b.use(other)
+    placement = place(b.program, TRN2)
+    holder = next(h for h in placement.sbuf.holders if h.storage is tile.storage)
+    assert (holder.first, holder.last) == (0, 4)
+    assert placement.sbuf.peak == 1024 + 1024 + 4
+
+
 # --- rotation
 
 
@@ -598,7 +618,7 @@ def test_explicit_addresses_lie_inside_their_memory(
     ("partitions", "starts"), [(64, (0, 64)), (32, (0, 32, 64, 96))], ids=["halves", "quadrants"]
 )
 def test_addresses_put_tensors_side_by_side(partitions: int, starts: tuple[int, ...]) -> None:
-    """The same bytes of other partitions: together they take what one takes; without addresses each counts."""
+    """The same bytes of other partitions: together they take what one takes; unplaced, each counts."""
     b, free = Builder(), Builder()
     fixed = [b.tensor(200 * KIB, partitions, address=(start, 4 * KIB)) for start in starts]
     for tensor in fixed:
