@@ -26,7 +26,7 @@ from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import host
-from nki_sim.execute import ExecutionResult, Machine, Observer
+from nki_sim.execute import ExecutionResult, Machine, Observer, written_inputs
 from nki_sim.memory import ZEROS, Placement
 from nki_sim.races import RaceDetector
 
@@ -89,7 +89,8 @@ def execute_all(
     Args:
         programs: the kernel specialized for core 0, 1, ...
         placements: (partition, byte) of each on-chip storage by its index, for each core.
-        inputs: one array for each of the Programs' inputs, of its shape and width; they are not changed.
+        inputs: one array for each of the Programs' inputs, of its shape and width; they are not changed,
+            and must not change meanwhile: those that no Program writes are read where they are.
         observers: for each core, what is called as ``observer(instruction, registers)`` before an
             instruction runs, in its order; `registers` are the live values, not a copy.
         meetings: each is called with the (core, instruction) pairs of a meeting before it is carried out.
@@ -105,25 +106,24 @@ def execute_all(
         NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
             meeting that cannot happen; NKI-H021 for races; NKI-H022 for cores whose shared tensors differ.
     """
-    machines = [
-        Machine(program, placement, observers=watch, fill=fill, target=target)
-        for program, placement, watch in zip(
-            programs, placements, observers or [()] * len(programs), strict=True
-        )
-    ]
-    share_hbm(machines)
-    machines[0].load(inputs)
-    if watcher is not None:
-        watcher.start(machines)
     called, detector = tuple(meetings), None
-    if races and len(programs) > 1:
-        written = {tensor.storage for program in programs for i in program.walk() for tensor in i.writes}
-        shared = [_shared(program) for program in programs]
-        detector = RaceDetector([m.memory for m in machines], shared, written)
-        for number, machine in enumerate(machines):
-            machine.watch(detector.observer(number))
-        called += (detector.meet,)
     with host.one_thread(), host.no_collection():
+        machines = [
+            Machine(program, placement, observers=watch, fill=fill, target=target)
+            for program, placement, watch in zip(
+                programs, placements, observers or [()] * len(programs), strict=True
+            )
+        ]
+        machines[0].borrow(inputs, {index for program in programs for index in written_inputs(program)})
+        share_hbm(machines)
+        if watcher is not None:
+            watcher.start(machines)
+        if races and len(programs) > 1:
+            shared = [_shared(program) for program in programs]
+            detector = RaceDetector([m.memory for m in machines], programs, shared)
+            for number, machine in enumerate(machines):
+                machine.watch(detector.observer(number))
+            called += (detector.meet,)
         _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
     if watcher is not None:
         watcher.finish()

@@ -9,7 +9,7 @@ schedule; an instruction reads all its inputs before it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -140,19 +140,41 @@ class Machine:
         Raises:
             NkiInternalError: NKI-I002, their number or sizes differ from the Program's.
         """
+        self._inputs = self._inputs or [self.memory.bind(tensor) for tensor in self.program.inputs]
+        for view, octets in zip(self._inputs, self._octets(inputs), strict=True):
+            view[...] = octets.view(view.dtype).reshape(view.shape)
+
+    def borrow(self, inputs: Sequence[Array], written: Container[int]) -> None:
+        """As :meth:`load`, before the first run; inputs that are not `written` are read where they are.
+
+        Args:
+            written: positions of the inputs that a Program of this or another core writes: to be copied.
+
+        Raises:
+            NkiInternalError: NKI-I002, as :meth:`load`.
+        """
+        for position, octets in enumerate(self._octets(inputs)):
+            tensor = self.program.inputs[position]
+            if position in written or not _is_whole(tensor):
+                view = self.memory.bind(tensor)
+                view[...] = octets.view(view.dtype).reshape(view.shape)
+            else:
+                octets.flags.writeable = False
+                self.memory.share(tensor.storage, octets)
+
+    def _octets(self, inputs: Sequence[Array]) -> list[Array]:
+        """The bytes of each input: a view of them, or a copy where they do not lie in order."""
         expected = self.program.inputs
         if len(inputs) != len(expected):
             raise error("NKI-I002", f"{self.program.name} takes {len(expected)} inputs, it got {len(inputs)}")
-        self._inputs = self._inputs or [self.memory.bind(tensor) for tensor in expected]
-        for tensor, view, array in zip(expected, self._inputs, inputs, strict=True):
-            if array.nbytes != view.nbytes:
+        for tensor, array in zip(expected, inputs, strict=True):
+            if array.nbytes != tensor.size * tensor.dtype.itemsize:
                 raise error(
                     "NKI-I002",
                     f"{tensor.name} is {tensor.dtype}{list(tensor.shape)}, the array given for it "
                     f"{array.dtype}{list(array.shape)}",
                 )
-            octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            view[...] = octets.view(view.dtype).reshape(view.shape)
+        return [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in inputs]
 
     def watch(self, observer: Observer) -> None:
         """Call `observer` too, from the next :meth:`run` on."""
@@ -356,6 +378,13 @@ class Machine:
 
 def _is_vector(tensor: NkiTensor) -> bool:
     return tensor.dynamic is not None and tensor.dynamic.kind == "vector"
+
+
+def _is_whole(tensor: NkiTensor) -> bool:
+    """True for all of an HBM storage, in order."""
+    storage = tensor.storage
+    octets = tensor.size * tensor.dtype.itemsize
+    return storage.region.is_hbm and octets == storage.row_bytes and tensor.is_contiguous()
 
 
 def _indirect(instruction: Instruction) -> bool:

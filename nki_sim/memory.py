@@ -99,7 +99,7 @@ class Memory:
         storage = tensor.storage
         item = tensor.dtype.itemsize
         position = tensor.offset + shift
-        if storage.region.is_hbm:
+        if not storage.on_chip:
             return Address(tensor.shape, tuple(s * item for s in tensor.strides), position * item)
         capacity = self._on_chip(storage.region).shape[1]
         row = storage.row_bytes // item
@@ -112,7 +112,7 @@ class Memory:
 
     def buffer(self, storage: Storage) -> Array:
         """The array whose bytes hold `storage`."""
-        return self.hbm[storage.index] if storage.region.is_hbm else self._on_chip(storage.region)
+        return self._on_chip(storage.region) if storage.on_chip else self.hbm[storage.index]
 
     def view(self, tensor: NkiTensor, shift: int = 0) -> Array:
         """The bytes of `tensor`, dynamic offset left out, as an array of its dtype; no copy."""

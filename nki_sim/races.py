@@ -17,7 +17,7 @@ that only ever got one value in between may be read by each of them, too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
+from nki_isa.program import Program
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
@@ -105,20 +106,26 @@ class RaceDetector:
 
     Args:
         memories: the memory of each core.
+        programs: what each core runs.
         shared: the storages of each core that are the same bytes, in the same order.
-        written: those of all cores that an instruction writes; nobody races over the others.
     """
 
     def __init__(
-        self, memories: Sequence[Memory], shared: Sequence[Sequence[Storage]], written: Collection[Storage]
+        self, memories: Sequence[Memory], programs: Sequence[Program], shared: Sequence[Sequence[Storage]]
     ):
         self._memories = memories
+        self._shared = shared[0]
         cores = range(len(memories))
         # clocks[a][b]: the last period of core b that core a has heard the end of, its own the present one
         self._clocks = [[1 if a == b else 0 for b in cores] for a in cores]
         self._accesses: list[_Access] = []
-        changing = {k for storages in shared for k, s in enumerate(storages) if s in written}
-        self._number = [{s: k for k, s in enumerate(storages) if k in changing} for storages in shared]
+        used = [_accesses(*one) for one in zip(programs, shared, strict=True)]
+        changing = {k for core in used for touches in core.values() for k, _, writes in touches if writes}
+        # nobody races over what nobody writes; most instructions touch nothing of the rest
+        self._touches = [
+            {i: kept for i, touches in core.items() if (kept := [t for t in touches if t[0] in changing])}
+            for core in used
+        ]
         self._shadows: dict[tuple[int, int, bool], _Array] = {}
         self._agreed: dict[int, _Array] = {}  # bytes to which cores wrote the same, unordered
         self._overwritten: dict[int, _Overwritten] = {}
@@ -128,14 +135,13 @@ class RaceDetector:
     def observer(self, core: int) -> Observer:
         """What to call before each instruction of `core`."""
 
+        touches, writing = self._touches[core], self._writing[core]
+
         def observe(instruction: Instruction, registers: Sequence[int]) -> None:
-            self._settle(core)
-            if instruction.synchronises:
-                return
-            for tensor in instruction.reads:
-                self._touch(core, instruction, tensor, writes=False)
-            for tensor in instruction.writes:
-                self._touch(core, instruction, tensor, writes=True)
+            if writing:
+                self._settle(core)
+            for number, tensor, writes in touches.get(instruction, ()):
+                self._touch(core, instruction, number, tensor, writes=writes)
 
         return observe
 
@@ -159,10 +165,9 @@ class RaceDetector:
 
     # --- accesses
 
-    def _touch(self, core: int, instruction: Instruction, tensor: NkiTensor, *, writes: bool) -> None:
-        number = self._number[core].get(tensor.storage)
-        if number is None:
-            return
+    def _touch(
+        self, core: int, instruction: Instruction, number: int, tensor: NkiTensor, *, writes: bool
+    ) -> None:
         access = _Access(core, self._clocks[core][core], instruction, tensor)
         layout = self._layout(core, tensor)
         for other in range(len(self._memories)):
@@ -243,8 +248,8 @@ class RaceDetector:
         for core in range(len(self._memories)):
             self._settle(core)
         for number, kept in self._overwritten.items():
-            storage = next(storage for storage, k in self._number[0].items() if k == number)
-            differs = (kept.left > 0) & (self._memories[0].buffer(storage) != kept.values)
+            octets = self._memories[0].buffer(self._shared[number])
+            differs = (kept.left > 0) & (octets != kept.values)
             pairs = np.unique(np.stack([kept.left[differs], kept.later[differs]]), axis=1)
             for left, later in pairs.T.tolist():
                 self._report(self._accesses[left - 1], self._accesses[later - 1], True, True)
@@ -284,6 +289,26 @@ class RaceDetector:
             labels=tuple(labels),
             stack=later.instruction.stack,
         )
+
+
+def _accesses(
+    program: Program, shared: Sequence[Storage]
+) -> dict[Instruction, list[tuple[int, NkiTensor, bool]]]:
+    """For each instruction of `program`: what it touches of `shared`, by number, reads before writes."""
+    numbers = {storage: k for k, storage in enumerate(shared)}
+    found = {}
+    for instruction in program.walk():
+        if instruction.synchronises:
+            continue
+        touches = [
+            (number, tensor, writes)
+            for tensors, writes in ((instruction.reads, False), (instruction.writes, True))
+            for tensor in tensors
+            if (number := numbers.get(tensor.storage)) is not None
+        ]
+        if touches:
+            found[instruction] = touches
+    return found
 
 
 def _place(instruction: Instruction) -> Span | None:

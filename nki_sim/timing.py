@@ -453,7 +453,7 @@ def _plan(instruction: Instruction, target: Target) -> _Plan:
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
     stationary = values.get("stationary") if cost.columns else None
-    read, writes = instruction.reads, [(t.storage, t) for t in _written(instruction)]
+    read, writes = instruction.reads, [(t.storage, t) for t in instruction.writes]
     weights, reads, updates = [], [], []
     for tensor in read:
         if tensor is stationary:
@@ -469,20 +469,10 @@ def _plan(instruction: Instruction, target: Target) -> _Plan:
     return plan
 
 
-def _written(instruction: Instruction) -> list[NkiTensor]:
-    """What `Instruction.writes` gives, by the names of its class where the class has no rule of its own."""
-    kind = type(instruction)
-    if kind.writes is not Instruction.writes:
-        return instruction.writes
-    values = instruction.__dict__
-    return [v for v in [values[name] for name in _names(kind).written] if isinstance(v, NkiTensor)]
-
-
 class _Names(NamedTuple):
     """Names of an instruction's operands."""
 
     tensors: tuple[str, ...]
-    written: tuple[str, ...]
     others: tuple[str, ...]
 
 
@@ -493,11 +483,10 @@ def _names(kind: type[Instruction]) -> _Names:
     found = _NAMES.get(kind)
     if found is None:
         operands = [f for f in kind.fields.values() if f.is_operand]
-        written = (Role.write, Role.read_write)
+        tensors = (Role.read, Role.write, Role.read_write)
         found = _NAMES[kind] = _Names(
-            tuple(f.name for f in operands if f.role in (Role.read, *written)),
-            tuple(f.name for f in operands if f.role in written),
-            tuple(f.name for f in operands if f.role not in (Role.read, *written)),
+            tuple(f.name for f in operands if f.role in tensors),
+            tuple(f.name for f in operands if f.role not in tensors),
         )
     return found
 

@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, error
 from nki_isa.tensor import NkiTensor, VirtualRegister
@@ -263,11 +263,8 @@ class Instruction:
     def operands(self) -> Iterable[tuple[Field, Any]]:
         """The fields with a role other than attribute, with their values, None left out."""
         values = self.__dict__
-        for name, field in self.fields.items():
-            if field.role is not Role.attribute:
-                value = values[name]
-                if value is not None:
-                    yield field, value
+        fields = _operands_of(type(self)).touched
+        return [(field, value) for name, field in fields if (value := values[name]) is not None]
 
     @property
     def reads(self) -> list[NkiTensor]:
@@ -281,7 +278,7 @@ class Instruction:
                     found.append(value)
                 if value.dynamic is not None and isinstance(value.dynamic.index, NkiTensor):
                     found.append(value.dynamic.index)
-        for tensor in list(found):
+        for tensor in [t for t in found if t.dynamic is not None]:
             index = tensor.dynamic.index if tensor.dynamic is not None else None
             if isinstance(index, NkiTensor) and index not in found:
                 found.append(index)
@@ -294,11 +291,9 @@ class Instruction:
     @property
     def writes(self) -> list[NkiTensor]:
         """Every tensor it writes."""
-        return [
-            self.destination(v)
-            for f, v in self.operands()
-            if f.role in (Role.write, Role.read_write) and isinstance(v, NkiTensor)
-        ]
+        values = self.__dict__
+        operands = [values[name] for name in _operands_of(type(self)).written]
+        return [self.destination(v) for v in operands if isinstance(v, NkiTensor)]
 
     @property
     def registers_read(self) -> list[VirtualRegister]:
@@ -338,6 +333,26 @@ class Instruction:
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={self.__dict__[k]!r}" for k in self.fields)
         return f"{self.opcode}({shown})"
+
+
+class _Operands(NamedTuple):
+    """The fields of a class that the machine touches something for, and the names of those it writes."""
+
+    touched: tuple[tuple[str, Field], ...]
+    written: tuple[str, ...]
+
+
+_OPERANDS: dict[type[Instruction], _Operands] = {}
+
+
+def _operands_of(kind: type[Instruction]) -> _Operands:
+    found = _OPERANDS.get(kind)
+    if found is None:
+        touched = tuple((name, field) for name, field in kind.fields.items() if field.is_operand)
+        writing = (Role.write, Role.read_write)
+        written = tuple(name for name, field in touched if field.role in writing)
+        found = _OPERANDS[kind] = _Operands(touched, written)
+    return found
 
 
 def instruction(cls: type[I]) -> type[I]:

@@ -32,6 +32,7 @@ from nki_sim.sanitize.shadow import Written, bytes_of, covers, regions
 from nki_sim.sanitize.survey import Survey
 
 _View = tuple[DType, int, tuple[int, ...], tuple[int, ...]]
+_PSUM, _TENSOR = MemoryRegion.psum, Engine.tensor  # members of an Enum are found slowly
 _QUADRANT = 32  # partitions; accumulations in different quadrants of a bank are apart (column tiling)
 
 
@@ -69,11 +70,12 @@ class Accumulations:
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
         """The observer: `instruction` is about to run."""
         reads, writes = self._survey.touches[instruction]
-        for tensor in reads:
-            if tensor.storage.region is MemoryRegion.psum and instruction.on is not Engine.tensor:
-                self._read(instruction, tensor)
+        if instruction.on is not _TENSOR:
+            for tensor in reads:
+                if tensor.storage.region is _PSUM:
+                    self._read(instruction, tensor)
         for tensor in writes:
-            if tensor.storage.region is MemoryRegion.psum and tensor.dynamic is None:
+            if tensor.storage.region is _PSUM and tensor.dynamic is None:
                 if _is_product(instruction):
                     added = [t for t in reads if t.storage is tensor.storage]
                     self._product(instruction, tensor, added)

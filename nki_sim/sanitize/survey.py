@@ -6,6 +6,7 @@ from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
 from nki_isa.program import Node, Program
 from nki_isa.tensor import NkiTensor
+from nki_sim.host import no_collection
 
 Touches = tuple[list[NkiTensor], list[NkiTensor]]
 NEVER = -1
@@ -26,6 +27,7 @@ class Survey:
         scatters: True if an instruction writes rows that run-time indices name.
     """
 
+    @no_collection()
     def __init__(self, program: Program):
         count = len(program.storages)
         self.program = program

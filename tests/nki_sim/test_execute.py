@@ -13,6 +13,7 @@ from nki_isa.instruction import REGISTRY
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
+from nki_sim.execute import Machine
 from nki_sim.memory import NANS
 
 tensor_copy, tensor_tensor = REGISTRY["tensor_copy"], REGISTRY["tensor_tensor"]
@@ -59,6 +60,17 @@ def test_inputs_are_copied_in_and_updates_reported():
     assert np.array_equal(done.outputs[0], first[::2])
     done.outputs[0][...] = 0
     assert updated.any()  # outputs are copies of their own
+
+
+def test_inputs_that_nothing_writes_are_read_where_they_are():
+    b = Builder()
+    first, second = random(4, 4), random(4, 8, seed=1)[:, ::2]
+    x, y = b.input(first), b.input(second)
+    machine = Machine(b.program, {})
+    machine.borrow([first, second], ())
+    held = [machine.memory.view(tensor) for tensor in (x, y)]
+    assert np.shares_memory(held[0], first) and not held[0].flags.writeable and first.flags.writeable
+    assert not np.shares_memory(held[1], second) and np.array_equal(held[1], second)  # not in order: a copy
 
 
 def test_packed_inputs_are_taken_as_bytes():
