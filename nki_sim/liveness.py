@@ -3,7 +3,8 @@
 Positions count instructions in program order, loop bodies once. A buffer is
 live from its first access to its last; a device loop widens that where a value
 crosses its back edge: read in the body before the body has written those bytes,
-or written only in part (or at run-time offsets) and used after the loop.
+or written only in part (or at run-time offsets, or where a DMA may skip rows) and
+used after the loop.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nki_isa.dependencies import may_skip
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.program import Loop, Node, Program
 from nki_isa.strides import is_row_major
@@ -77,17 +79,18 @@ class _Scope:
         if mask is not None and (tensor.dynamic is not None or not _bytes_of(mask, tensor).all()):
             self.exposed.add(index)
 
-    def write(self, tensor: NkiTensor) -> None:
+    def write(self, tensor: NkiTensor, is_sure: bool) -> None:
         index = tensor.storage.index
         if index in self.written and self.written[index] is None:
             return
-        if tensor.dynamic is None and _covers(tensor):
+        is_sure = is_sure and tensor.dynamic is None
+        if is_sure and _covers(tensor):
             self.written[index] = None
             return
         mask = self.written.get(index)
         if mask is None:
             mask = self.written[index] = np.zeros(_total_bytes(tensor.storage), np.bool_)
-        if tensor.dynamic is None:
+        if is_sure:
             _bytes_of(mask, tensor)[...] = True
             if mask.all():
                 self.written[index] = None
@@ -137,13 +140,14 @@ class _Walker:
                 self._touch(tensor.storage.index)
                 for scope in self._scopes:
                     scope.read(tensor)
+        is_sure = not may_skip(instruction)
         for tensor in instruction.writes:
             storage = tensor.storage
             if not storage.region.on_chip:
                 continue
             self._touch(storage.index)
             for scope in reversed(self._scopes):
-                scope.write(tensor)
+                scope.write(tensor, is_sure)
                 if not scope.surely_runs:
                     break
             if instruction.on is Engine.tensor and storage.region is MemoryRegion.psum:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+from nki_isa.enums import oob_mode
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node
 from nki_isa.tensor import Storage, VirtualRegister
@@ -63,3 +64,8 @@ def touched(node: Node) -> Iterator[tuple[Any, bool]]:
             yield bound.index, bound is bounds[-1] and isinstance(node, Loop)
     for inner in node.body:
         yield from touched(inner)
+
+
+def may_skip(instruction: Instruction) -> bool:
+    """True if bytes it writes keep what they hold where a run-time index is out of bounds."""
+    return instruction.__dict__.get("oob_mode") is oob_mode.skip

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.enums import oob_mode
+from nki_isa.dependencies import may_skip
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.target import Target
 from nki_isa.tensor import NkiTensor
@@ -66,7 +66,7 @@ class Watch:
                 self.shadow.enter(state)
             if state.full and not state.rivals:
                 state.last = instruction
-            elif tensor.dynamic is None and not _skips(instruction):
+            elif tensor.dynamic is None and not may_skip(instruction):
                 self.shadow.write(state, tensor, instruction)
             else:
                 self._write_dynamic(instruction, tensor, state)
@@ -105,7 +105,7 @@ class Watch:
     def _write_dynamic(self, instruction: Any, tensor: NkiTensor, state: Written) -> None:
         """A write whose address, or whose extent where accesses out of bounds are skipped, is known now."""
         where: Array | None = None
-        if _skips(instruction):
+        if may_skip(instruction):
             for source in self.survey.touches[instruction][0]:
                 if source.dynamic is None:
                     continue
@@ -134,9 +134,6 @@ def _moved(tensor: NkiTensor, shape: tuple[int, ...], strides: tuple[int, ...], 
 def _group(instruction: Instruction) -> int:
     return TENSOR_INDIRECTION_GROUP if instruction.on is Engine.tensor else INDIRECTION_GROUP
 
-
-def _skips(instruction: Instruction) -> bool:
-    return instruction.__dict__.get("oob_mode") is oob_mode.skip
 
 
 # --- what is said

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nki_isa.dependencies import may_skip
 from nki_isa.diagnostics import Severity
-from nki_isa.enums import oob_mode, reduce_cmd
+from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import MemoryRegion
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of
@@ -36,7 +37,7 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
         key = ("NKI-H009", line_of(storage.stack) or storage.index, storage.name)
         if findings.known(key):
             continue
-        by_index = any(s.scatters for s in surveys) or any(_skips(i) for i in writers)
+        by_index = any(s.scatters for s in surveys) or any(may_skip(i) for i in writers)
         partly = count < missing.size
         findings.add(
             key,
@@ -49,9 +50,6 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
             severity=Severity.warning if partly or by_index else Severity.error,
         )
 
-
-def _skips(instruction: Instruction) -> bool:
-    return instruction.__dict__.get("oob_mode") is oob_mode.skip
 
 
 def check_unused(survey: Survey, findings: Findings, *, alone: bool = True) -> None:
