@@ -7,6 +7,9 @@ tried where the kernel's own order does not fit:
    enough of what others hold has been used for the last time.
 2. The same, from an order that works on one result after the other: each instruction moves back to the first
    write to HBM that depends on it, so that nothing is loaded far ahead of its use.
+3. As 2, but results that the kernel stores one right after the other are worked on together, as they may
+   share what is large; what takes more than it reads, a load for instance, moves back to its first use; and
+   of what can run, what frees more than it takes goes first.
 
 Everything keeps its order that data, registers, engine state, ``no_reorder``, ``depends_on`` and schedules
 say. Nothing crosses a barrier or a sendrecv, a device loop moves as a whole, and tensors with addresses that
@@ -44,11 +47,21 @@ def orders(program: Program, live: Liveness, spaces: Mapping[MemoryRegion, Space
     needed = _dependencies(program)
     demand = _Demand(program, live, spaces)
     before: list[int] = list(range(len(body)))
-    for base in (before, _one_result_after_the_other(body, needed)):
-        order = _fitting(base, needed, demand)
+    for base, is_freeing in _bases(body, needed, demand):
+        order = _fitting(base, needed, demand, is_freeing)
         if order is not None and order != before:
             yield [body[k] for k in order]
             before = order
+
+
+def _bases(
+    body: Sequence[Node], needed: Sequence[Sequence[int]], demand: _Demand
+) -> Iterator[tuple[list[int], bool]]:
+    """The orders to go by in turn, and whether what frees memory goes before them."""
+    yield list(range(len(body))), False
+    results = [k for k, node in enumerate(body) if _is_result(node)]
+    yield _by_result(body, needed, {k: k for k in results}), False
+    yield _loaded_late(_by_result(body, needed, _stored_together(body, results, demand)), body, needed), True
 
 
 def moved(before: Sequence[Node], after: Sequence[Node]) -> int:
@@ -109,15 +122,71 @@ def _addressed(program: Program, region: MemoryRegion) -> list[tuple[int, int, S
     return sorted(found, key=lambda row: row[:2])
 
 
-def _one_result_after_the_other(body: Sequence[Node], needed: Sequence[Sequence[int]]) -> list[int]:
-    """The nodes by the first write to HBM or meeting of cores that needs them; else in their order."""
-    wanted = [len(body)] * len(body)
+# --- which orders to go by
+
+
+def _is_result(node: Node) -> bool:
+    """True if others may see what `node` does: it writes to HBM or meets other cores."""
+    return any(i.synchronises or any(t.buffer.is_hbm for t in i.writes) for i in walk([node]))
+
+
+def _by_result(body: Sequence[Node], needed: Sequence[Sequence[int]], ends: Mapping[int, int]) -> list[int]:
+    """The nodes by the first result that needs them, in their order among each other; others last.
+
+    Args:
+        body: the nodes.
+        needed: for each those it must stay behind.
+        ends: for each result the position it counts as.
+    """
+    wanted = [ends.get(k, len(body)) for k in range(len(body))]
     for k in range(len(body) - 1, -1, -1):
-        if any(i.synchronises or any(t.buffer.is_hbm for t in i.writes) for i in walk([body[k]])):
-            wanted[k] = k
         for before in needed[k]:
             wanted[before] = min(wanted[before], wanted[k])
     return sorted(range(len(body)), key=wanted.__getitem__)
+
+
+def _stored_together(body: Sequence[Node], results: Sequence[int], demand: _Demand) -> dict[int, int]:
+    """For each result the last of its group.
+
+    A result joins the one before it if less is taken on chip between the two than what it stores has.
+    """
+    groups: list[list[int]] = []
+    known = set(demand.held)
+    begin = 0
+    for k in results:
+        taken = 0
+        for j in range(begin, k + 1):
+            new = [index for index in demand.tensors[j] if index not in known]
+            known.update(new)
+            taken += sum(demand.inside[j]) + sum(sum(demand.size[index]) for index in new)
+        begin = k + 1
+        if groups and taken < max((s.row_bytes for s in _on_chip(body[k], is_write=False)), default=0):
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return {k: group[-1] for group in groups for k in group}
+
+
+def _loaded_late(base: Sequence[int], body: Sequence[Node], needed: Sequence[Sequence[int]]) -> list[int]:
+    """`base` with each instruction that takes more than it reads right before the first that needs it."""
+    wanted = [len(base)] * len(base)
+    place = [0] * len(base)
+    for position in range(len(base) - 1, -1, -1):
+        k = base[position]
+        place[k] = position
+        if isinstance(body[k], Instruction) and wanted[k] < len(base):
+            sizes = (sum(s.row_bytes for s in _on_chip(body[k], is_write=w)) for w in (False, True))
+            if next(sizes) < next(sizes):
+                place[k] = wanted[k]
+        for before in needed[k]:
+            wanted[before] = min(wanted[before], place[k])
+    return sorted(base, key=place.__getitem__)
+
+
+def _on_chip(node: Node, is_write: bool) -> dict[Storage, None]:
+    """The SBUF and PSUM storages that `node` reads or writes."""
+    found = (thing for thing, writes in touched(node) if writes is is_write and isinstance(thing, Storage))
+    return dict.fromkeys(storage for storage in found if storage.on_chip)
 
 
 # --- what is held
@@ -193,8 +262,38 @@ def _most(live: Liveness, indices: Sequence[int], sizes: Sequence[Bytes]) -> Byt
     return tuple(change.cumsum(axis=0).max(axis=0).tolist())
 
 
-def _fitting(base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Demand) -> list[int] | None:
-    """The order that takes, each time, the first node of `base` that may run and fits; None at a dead end."""
+# --- what comes next
+
+
+class _Queues:
+    """Nodes that may run, by what they need beyond what is held; the first that fits is found quickly."""
+
+    def __init__(self, rank: Sequence[int]):
+        self._rank = rank
+        self._ranks: dict[Bytes, list[int]] = {}
+
+    def add(self, k: int, need: Bytes) -> None:
+        heapq.heappush(self._ranks.setdefault(need, []), self._rank[k])
+
+    def first(self, room: Bytes, done: set[int]) -> int | None:
+        """The least rank that is not `done` among nodes that need at most `room`."""
+        found = None
+        for need, ranks in self._ranks.items():
+            if all(map(int.__le__, need, room)):
+                while ranks and ranks[0] in done:
+                    heapq.heappop(ranks)
+                if ranks and (found is None or ranks[0] < found):
+                    found = ranks[0]
+        return found
+
+
+def _fitting(
+    base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Demand, is_freeing: bool
+) -> list[int] | None:
+    """The order that takes, each time, the first node of `base` that may run and fits; None at a dead end.
+
+    With `is_freeing`, those come first that free more than they take.
+    """
     rank = [0] * len(base)
     for position, k in enumerate(base):
         rank[k] = position
@@ -204,28 +303,38 @@ def _fitting(base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Dema
         for j in before:
             followers[j].append(k)
     size, limit = demand.size, demand.limit
-    used, held, uses = list(demand.start), set(demand.held), dict(demand.uses)
-    ready: dict[Bytes, list[int]] = {}  # ranks of nodes that may run, by what they need beyond what is held
     memories = range(len(limit))
+    used, held, uses = list(demand.start), set(demand.held), dict(demand.uses)
+    # The nodes still to come that touch a storage, added up: the last one where only one is left.
+    users = dict.fromkeys(uses, 0)
+    for k, indices in enumerate(demand.tensors):
+        for index in indices:
+            users[index] += k
+    ready, freeing = _Queues(rank), _Queues(rank)
+    done: set[int] = set()  # ranks
 
     def enter(k: int) -> None:
-        need = list(demand.inside[k])
-        for index in demand.tensors[k]:
-            if index not in held:
-                for m in memories:
-                    need[m] += size[index][m]
-        heapq.heappush(ready.setdefault(tuple(need), []), rank[k])
+        taken = _sum([size[index] for index in demand.tensors[k] if index not in held], len(limit))
+        need = tuple(map(int.__add__, taken, demand.inside[k]))
+        ready.add(k, need)
+        if is_freeing:
+            freed = _sum([size[index] for index in demand.tensors[k] if uses[index] == 1], len(limit))
+            if taken != freed and all(map(int.__le__, taken, freed)):
+                freeing.add(k, need)
 
     for k, count in enumerate(waits):
         if not count:
             enter(k)
     order: list[int] = []
     while len(order) < len(base):
-        room = [limit[m] - used[m] for m in memories]
-        fits = [queue for need, queue in ready.items() if queue and all(map(int.__le__, need, room))]
-        if not fits:
+        room = tuple(limit[m] - used[m] for m in memories)
+        chosen = freeing.first(room, done)
+        if chosen is None:
+            chosen = ready.first(room, done)
+        if chosen is None:
             return None
-        k = base[heapq.heappop(min(fits))]
+        done.add(chosen)
+        k = base[chosen]
         order.append(k)
         for index in demand.tensors[k]:
             if index not in held:
@@ -233,6 +342,7 @@ def _fitting(base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Dema
                 for m in memories:
                     used[m] += size[index][m]
             uses[index] -= 1
+            users[index] -= k
             if not uses[index]:
                 for m in memories:
                     used[m] -= size[index][m]
@@ -240,4 +350,8 @@ def _fitting(base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Dema
             waits[follower] -= 1
             if not waits[follower]:
                 enter(follower)
+        if is_freeing:
+            for index in demand.tensors[k]:
+                if uses[index] == 1 and not waits[users[index]] and rank[users[index]] not in done:
+                    enter(users[index])
     return order

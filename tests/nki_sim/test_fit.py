@@ -83,6 +83,36 @@ def two_results(x):
 
 
 @nki.jit
+def results_that_share(x):
+    """Three blocks, each of a tile of 60 KiB loaded ahead and of two results of the same four tiles of 40 KiB.
+
+    A result takes 20 KiB until both are stored.
+    """
+    outputs = []
+    for _ in range(6):
+        outputs.append(result_of(x))
+    ahead = []
+    for block in range(3):
+        tile = sbuf(15360)
+        nisa.memset(dst=tile, value=float(block + 1))
+        ahead.append(tile)
+    for block in range(3):
+        totals = [sbuf(5120), sbuf(5120)]
+        for total in totals:
+            nisa.memset(dst=total, value=0.0)
+        for k in range(4):
+            shared = sbuf(10240)
+            nisa.memset(dst=shared, value=float(10 * k))
+            for total in totals:
+                nisa.tensor_tensor(dst=total, data1=total, data2=shared[:, 0:5120], op=nl.add)
+        for total in totals:
+            nisa.tensor_tensor(dst=total, data1=total, data2=ahead[block][:, 0:5120], op=nl.add)
+        for k in range(2):
+            nisa.dma_copy(dst=outputs[2 * block + k], src=totals[k][:, 0:512])
+    return outputs
+
+
+@nki.jit
 def in_the_order_stated(x, count):
     """`loads_ahead` with the loads and the uses in one block that must not be reordered."""
     result = result_of(x)
@@ -206,6 +236,14 @@ def test_products_are_copied_out_before_the_next_is_computed():
 def test_one_result_after_the_other_where_waiting_leads_nowhere():
     launch, (first, second) = ran(two_results)
     assert (first == 2).all() and (second == 4).all()
+    warned(launch)
+    assert launch.placement.sbuf.peak <= TRN2.sbuf_usable_bytes
+
+
+def test_results_stored_together_are_worked_on_together():
+    launch, outputs = ran(results_that_share)
+    for position, out in enumerate(outputs):
+        assert (out == 60 + position // 2 + 1).all()
     warned(launch)
     assert launch.placement.sbuf.peak <= TRN2.sbuf_usable_bytes
 
