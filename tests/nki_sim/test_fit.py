@@ -8,7 +8,6 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError, Severity
-from nki_isa.program import Loop
 from nki_isa.target import TRN2
 from nki_sim.fit import fit
 from nki_sim.place import place
@@ -276,20 +275,6 @@ def test_the_same_order_every_time():
     runs = [ran(loads_ahead, count)[0] for count in (5, 6, 5)]
     first, _, again = ([i.opcode for i in launch.program.walk()] for launch in runs)
     assert first == again and len(runs[1].program.body) > len(runs[0].program.body)
-
-
-def test_an_order_keeps_every_instruction_and_every_dependence():
-    """Against the pairs of instructions that touch the same tensor, one of them writing."""
-    with runtime.session(target=TRN2, data=False) as session:
-        loads_ahead(X, 6)
-    after = session.launches[-1].program
-    by_use = sorted(after.walk(), key=lambda i: (i.stack[-1].span.line, 0))
-    assert len(by_use) == len(set(map(id, by_use))) == 6 * 4 + 2
-    written = {}
-    for instruction in after.walk():
-        assert all(t.storage in written or t.storage.kind == "input" for t in instruction.reads)
-        written.update({t.storage: instruction for t in instruction.writes})
-    assert not any(isinstance(node, Loop) for node in after.body)
 
 
 def test_a_tensor_too_large_alone_is_refused_as_before():
