@@ -83,7 +83,7 @@ def two_results(x):
 
 @nki.jit
 def results_that_share(x):
-    """Three blocks, each of a tile of 60 KiB loaded ahead and of two results of the same four tiles of 40 KiB.
+    """Three blocks, each of a tile of 60 KiB loaded ahead and two results of the same four tiles of 40 KiB.
 
     A result takes 20 KiB until both are stored.
     """
