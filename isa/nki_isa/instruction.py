@@ -49,6 +49,19 @@ class Role(enum.Enum):
     attribute = "attribute"  # known at compile time
 
 
+class Starts(enum.Enum):
+    """Whether what an instruction touches could as well start at other partitions.
+
+    Source: the architecture guide ("Cross-Partition Connectivity": the vector, scalar and gpsimd engines
+    read at one quadrant or half and write at another). That tensors read together start together is what the
+    kernel library keeps to (``core/embeddings/rope``: "base partition alignment").
+    """
+
+    fixed = "fixed"  # no: rows of the array, registers or numbers of partitions take part
+    lanes = "lanes"  # what it reads at one partition, what it writes at one, which may be another
+    free = "free"  # each tensor at any partition: DMA
+
+
 REQUIRED: Any = inspect.Parameter.empty
 
 
@@ -151,6 +164,7 @@ class Instruction:
         namespace: the module of the API that has it as a function.
         synchronises: True if it waits for another core; the device runs it, not `compute`.
         padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
+        starts: whether its on-chip tensors could start at other partitions.
 
     Methods a subclass gives:
         compute: numpy arrays in (one per operand that is read, in field order; a
@@ -171,6 +185,7 @@ class Instruction:
     namespace: ClassVar[str] = "nki.isa"
     synchronises: ClassVar[bool] = False
     padded: ClassVar[frozenset[str]] = frozenset()
+    starts: ClassVar[Starts] = Starts.fixed
     fields: ClassVar[dict[str, Field]] = {}
     parameters: ClassVar[tuple[str, ...]] = ()  # the public fields, in order
     opcode: ClassVar[str] = ""

@@ -26,7 +26,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
-from nki_isa.instruction import attribute, instruction, read, scalar, write
+from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -82,6 +82,7 @@ class tensor_scalar_reduce(Accumulating):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_scalar_reduce)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -160,6 +161,7 @@ class tensor_scalar_cumulative(Accumulating):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_scalar_cumulative)"
     assumed = "one element per cycle"
     dst: NkiTensor = write()
@@ -239,6 +241,7 @@ class exponential(Accumulating):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     since = 4
     source = f"{STUB} (exponential)"
     idle_spoils = True

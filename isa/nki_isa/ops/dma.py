@@ -47,6 +47,7 @@ from nki_isa.indirection import no_indirection
 from nki_isa.instruction import (
     Constraint,
     Engine,
+    Starts,
     attribute,
     instruction,
     read,
@@ -127,6 +128,7 @@ class dma_copy(DmaInstruction):
     dge_mode: enums.dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
     engine: Engine = attribute(Engine, Engine.unknown)
 
+    starts = Starts.free
     source = _COPY
     constraints = rules(
         memory("dst", "src", SBUF, *HBM, source=_COPY),
@@ -427,6 +429,7 @@ class dma_compute(DmaInstruction):
     unique_indices: bool = attribute(bool, True)
     oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
 
+    starts = Starts.free
     source = _COMPUTE
     constraints = rules(
         memory("dst", "srcs", SBUF, *HBM, source=_COMPUTE),

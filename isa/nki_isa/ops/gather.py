@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, attribute, instruction, read, write
+from nki_isa.instruction import Constraint, Starts, attribute, instruction, read, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -110,6 +110,7 @@ class nc_stream_shuffle(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (nc_stream_shuffle)"
     dst: NkiTensor = write()
     src: NkiTensor = read()

@@ -31,7 +31,7 @@ from nki_isa.constraints import (
 )
 from nki_isa.cost import Cost
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import attribute, instruction, read, scalar, write
+from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -96,6 +96,7 @@ class tensor_reduce(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_reduce)"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
@@ -201,6 +202,7 @@ class tensor_tensor_scan(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_tensor_scan)"
     dst: NkiTensor = write()
     data0: NkiTensor = read()
@@ -255,6 +257,7 @@ class bn_stats(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (bn_stats)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -297,6 +300,7 @@ class bn_aggr(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (bn_aggr)"
     dst: NkiTensor = write()
     data: NkiTensor = read()

@@ -28,7 +28,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
-from nki_isa.instruction import attribute, instruction, read, scalar, write
+from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     SCALAR_ENGINE,
@@ -148,6 +148,7 @@ class activation(_Activation):
     """
 
     engines = (SCALAR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (activation)"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
@@ -177,6 +178,7 @@ class activation_reduce(_Activation):
     """
 
     engines = (SCALAR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (activation_reduce)"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
@@ -235,6 +237,7 @@ class activate2(Accumulating):
     """
 
     engines = (SCALAR_ENGINE,)
+    starts = Starts.lanes
     since = 4
     source = f"{STUB} (activate2)"
     assumed = "the time of activation"

@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import attribute, instruction, read, write
+from nki_isa.instruction import Starts, attribute, instruction, read, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -84,6 +84,7 @@ class max8(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (max8)"
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -139,6 +140,7 @@ class nc_find_index8(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (nc_find_index8)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -176,6 +178,7 @@ class nc_match_replace8(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (nc_match_replace8)"
     dst: NkiTensor = write()
     data: NkiTensor = read()

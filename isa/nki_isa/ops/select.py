@@ -28,7 +28,7 @@ from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import Constraint, attribute, instruction, read, read_write, scalar, write
+from nki_isa.instruction import Constraint, Starts, attribute, instruction, read, read_write, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -71,6 +71,7 @@ class tensor_copy_predicated(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_copy_predicated)"
     dst: NkiTensor = read_write()
     src: Any = scalar()
@@ -119,6 +120,7 @@ class select_reduce(Accumulating):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (select_reduce)"
     idle_spoils = True
     dst: NkiTensor = write()
@@ -199,6 +201,7 @@ class range_select(Accumulating):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     since = 3
     source = f"{STUB} (range_select)"
     dst: NkiTensor = write()

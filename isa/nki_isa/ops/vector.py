@@ -33,7 +33,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import Engine, attribute, instruction, read, scalar, write
+from nki_isa.instruction import Engine, Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -68,6 +68,7 @@ class tensor_copy(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_copy)"
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -133,6 +134,7 @@ class memset(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
+    starts = Starts.lanes
     source = f"{STUB} (memset)"
     dst: NkiTensor = write()
     value: float = attribute(float)
@@ -207,6 +209,7 @@ class tensor_tensor(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_tensor)"
     dst: NkiTensor = write()
     data1: NkiTensor = read()
@@ -342,6 +345,7 @@ class tensor_scalar(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
+    starts = Starts.lanes
     source = f"{STUB} (tensor_scalar)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -439,6 +443,7 @@ class scalar_tensor_tensor(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (scalar_tensor_tensor)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -481,6 +486,7 @@ class reciprocal(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
+    starts = Starts.lanes
     source = f"{STUB} (reciprocal)"
     dst: NkiTensor = write()
     data: NkiTensor = read()
