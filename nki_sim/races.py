@@ -5,9 +5,10 @@ vector clock: its own component counts its meetings, the others what it has lear
 of in them. An access of one core races with one of another if at least one of them
 writes, they share a byte, and neither core had heard of the other's access.
 
-For each shared tensor a shadow keeps, per byte, the last write and the last read
-by each core; an access is compared with the shadow through its own strides, so what
-is reported is exact, and an access costs no more than copying its elements.
+For each shared tensor a shadow keeps the last write and the last read by each core of
+every unit of bytes, the narrowest element it is accessed by; an access is compared with
+the shadow through its own strides, so what is reported is exact, and an access costs no
+more than copying its elements.
 
 Kernels that do not look at ``nl.program_id`` run whole on every core of a launch, and
 all cores write the same results to the same place. So unordered writes of a byte race
@@ -33,6 +34,7 @@ from nki_sim.execute import Observer
 from nki_sim.memory import Memory
 
 _Array = NDArray[Any]
+_Touches = dict[Instruction, list[tuple[int, NkiTensor, bool]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +49,24 @@ class _Access:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the bytes of a view lie in an array of one element per byte, and the rows selected of it."""
+    """Where the units of a view lie in an array of one element per unit, and the rows selected of it."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
     rows: NDArray[np.int64] | None
 
-    def of(self, octets: _Array) -> _Array:
-        """The elements of `octets` for these bytes; a view of them unless rows are selected."""
-        width = octets.itemsize
+    def of(self, units: _Array) -> _Array:
+        """The elements of `units` for this view; a view of them unless rows are selected."""
+        width = units.itemsize
         strides = tuple(s * width for s in self.strides)
-        buffer: Any = octets
-        whole: _Array = np.ndarray(self.shape, octets.dtype, buffer, self.offset * width, strides)
+        buffer: Any = units
+        whole: _Array = np.ndarray(self.shape, units.dtype, buffer, self.offset * width, strides)
         return whole if self.rows is None else whole[self.rows]
 
-    def put(self, octets: _Array, value: Any) -> None:
-        """Set the elements for these bytes."""
-        whole = _Layout(self.shape, self.strides, self.offset, None).of(octets)
+    def put(self, units: _Array, value: Any) -> None:
+        """Set the elements for this view."""
+        whole = _Layout(self.shape, self.strides, self.offset, None).of(units)
         whole[... if self.rows is None else self.rows] = value
 
 
@@ -74,7 +76,7 @@ class _Write:
 
     Attributes:
         identity: the id of `access`.
-        before: the bytes it may change.
+        before: the units it may change.
         conflicts: for each kind of earlier access (True for writes), its ids, 0 where there is none.
     """
 
@@ -88,11 +90,11 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _Overwritten:
-    """Of each byte of a shared tensor: what one core left there and another wrote over, unordered.
+    """Of each unit of a shared tensor: what one core left there and another wrote over, unordered.
 
     Attributes:
-        values: the byte as the first core left it.
-        left: the id of the access that left it, 0 for bytes nobody wrote over.
+        values: the unit as the first core left it.
+        left: the id of the access that left it, 0 for units nobody wrote over.
         later: the id of the last access that wrote over it.
     """
 
@@ -126,8 +128,9 @@ class RaceDetector:
             {i: kept for i, touches in core.items() if (kept := [t for t in touches if t[0] in changing])}
             for core in used
         ]
+        self._units = _units(used, shared[0])
         self._shadows: dict[tuple[int, int, bool], _Array] = {}
-        self._agreed: dict[int, _Array] = {}  # bytes to which cores wrote the same, unordered
+        self._agreed: dict[int, _Array] = {}  # units to which cores wrote the same, unordered
         self._overwritten: dict[int, _Overwritten] = {}
         self._writing: list[list[_Write]] = [[] for _ in cores]
         self._found: dict[tuple[Span | None, Span | None], Diagnostic] = {}
@@ -169,14 +172,14 @@ class RaceDetector:
         self, core: int, instruction: Instruction, number: int, tensor: NkiTensor, *, writes: bool
     ) -> None:
         access = _Access(core, self._clocks[core][core], instruction, tensor)
-        layout = self._layout(core, tensor)
+        layout = self._layout(core, tensor, self._units[number])
         for other in range(len(self._memories)):
             if other != core:
                 self._compare(access, number, layout, other, writes=writes)
         self._accesses.append(access)
         shadow = self._shadows.get((number, core, writes))
         if shadow is None:
-            shadow = self._shadows[number, core, writes] = np.zeros(tensor.storage.row_bytes, np.int32)
+            shadow = self._shadows[number, core, writes] = np.zeros(self._values(number).size, np.int32)
         layout.put(shadow, len(self._accesses))
 
     def _compare(self, access: _Access, number: int, layout: _Layout, other: int, *, writes: bool) -> None:
@@ -192,8 +195,7 @@ class RaceDetector:
                     ids = np.where(layout.of(self._agreed[number]), 0, ids)
                 self._report_all(access, ids, earlier_writes=True, writes=False)
         elif conflicts:
-            octets = self._memories[access.core].buffer(access.tensor.storage)
-            before = np.array(layout.of(octets))
+            before = np.array(layout.of(self._values(number)))
             self._writing[access.core].append(
                 _Write(access, len(self._accesses) + 1, number, layout, before, conflicts)
             )
@@ -203,7 +205,7 @@ class RaceDetector:
     def _unheard(
         self, access: _Access, number: int, layout: _Layout, other: int, earlier_writes: bool
     ) -> _Array | None:
-        """Per byte, the access of core `other` that `access` has not heard of, or 0; None without any."""
+        """Per unit, the access of core `other` that `access` has not heard of, or 0; None without any."""
         shadow = self._shadows.get((number, other, earlier_writes))
         if shadow is None:
             return None
@@ -219,23 +221,23 @@ class RaceDetector:
     def _settle(self, core: int) -> None:
         """The last instruction of `core` has run: see what it changed of bytes others used unordered."""
         for write in self._writing[core]:
-            octets = self._memories[core].buffer(write.access.tensor.storage)
-            changed = write.layout.of(octets) != write.before
-            agreed = self._agreed.setdefault(write.number, np.zeros(octets.size, np.bool_))
+            values = self._values(write.number)
+            changed = write.layout.of(values) != write.before
+            agreed = self._agreed.setdefault(write.number, np.zeros(values.size, np.bool_))
             write.layout.put(agreed, ~changed)
             for kind, ids in write.conflicts:
                 ids = np.where(changed, ids, 0)
                 if kind:
-                    self._keep_overwritten(write, ids, octets.size)
+                    self._keep_overwritten(write, ids, values)
                 else:
                     self._report_all(write.access, ids, earlier_writes=False, writes=True)
         self._writing[core].clear()
 
-    def _keep_overwritten(self, write: _Write, ids: _Array, size: int) -> None:
+    def _keep_overwritten(self, write: _Write, ids: _Array, values: _Array) -> None:
         """`write` changed what the accesses `ids` had written: to compare when both cores are done."""
         kept = self._overwritten.get(write.number)
         if kept is None:
-            arrays = (np.zeros(size, np.uint8), np.zeros(size, np.int32), np.zeros(size, np.int32))
+            arrays = (np.zeros_like(values), *(np.zeros(values.size, np.int32) for _ in range(2)))
             kept = self._overwritten[write.number] = _Overwritten(*arrays)
         layout, left = write.layout, write.layout.of(kept.left)
         new = (ids > 0) & (left == 0)
@@ -248,15 +250,18 @@ class RaceDetector:
         for core in range(len(self._memories)):
             self._settle(core)
         for number, kept in self._overwritten.items():
-            octets = self._memories[0].buffer(self._shared[number])
-            differs = (kept.left > 0) & (octets != kept.values)
+            differs = (kept.left > 0) & (self._values(number) != kept.values)
             pairs = np.unique(np.stack([kept.left[differs], kept.later[differs]]), axis=1)
             for left, later in pairs.T.tolist():
                 self._report(self._accesses[left - 1], self._accesses[later - 1], True, True)
         self._overwritten.clear()
 
-    def _layout(self, core: int, tensor: NkiTensor) -> _Layout:
-        """The bytes of `tensor` of `core`, one element each: views may read them as elements of any width."""
+    def _values(self, number: int) -> _Array:
+        """A shared tensor, which is the same bytes on all cores, as one unsigned integer per unit."""
+        return self._memories[0].buffer(self._shared[number]).view(f"u{self._units[number]}")
+
+    def _layout(self, core: int, tensor: NkiTensor, unit: int) -> _Layout:
+        """The units of `tensor` of `core`: views may read them as elements of any width."""
         memory, shift, rows = self._memories[core], 0, None
         if tensor.dynamic is not None:
             if tensor.dynamic.kind == "scalar":
@@ -265,7 +270,9 @@ class RaceDetector:
                 tensor, lines = memory.selection(tensor)
                 rows = lines[(lines >= 0) & (lines < tensor.shape[0])]
         address = memory.address(tensor, shift)
-        return _Layout((*address.shape, tensor.dtype.itemsize), (*address.strides, 1), address.offset, rows)
+        count = tensor.dtype.itemsize // unit
+        strides = tuple(s // unit for s in address.strides)
+        return _Layout((*address.shape, count), (*strides, 1), address.offset // unit, rows)
 
     def _report_all(self, later: _Access, ids: _Array, *, earlier_writes: bool, writes: bool) -> None:
         for one in np.unique(ids[ids > 0]).tolist():
@@ -291,9 +298,7 @@ class RaceDetector:
         )
 
 
-def _accesses(
-    program: Program, shared: Sequence[Storage]
-) -> dict[Instruction, list[tuple[int, NkiTensor, bool]]]:
+def _accesses(program: Program, shared: Sequence[Storage]) -> _Touches:
     """For each instruction of `program`: what it touches of `shared`, by number, reads before writes."""
     numbers = {storage: k for k, storage in enumerate(shared)}
     found = {}
@@ -309,6 +314,16 @@ def _accesses(
         if touches:
             found[instruction] = touches
     return found
+
+
+def _units(used: Sequence[_Touches], shared: Sequence[Storage]) -> list[int]:
+    """For each shared tensor, the bytes of the narrowest element it is accessed by."""
+    units = [storage.dtype.itemsize for storage in shared]
+    for core in used:
+        for touches in core.values():
+            for number, tensor, _ in touches:
+                units[number] = min(units[number], tensor.dtype.itemsize)
+    return units
 
 
 def _place(instruction: Instruction) -> Span | None:

@@ -17,6 +17,7 @@ from nki_isa.program import Program
 from nki_isa.target import as_target
 from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
+from nki_sim.host import no_collection
 from nki_sim.memory import Array, Placement
 from nki_sim.sanitize.aliasing import Aliasing
 from nki_sim.sanitize.domains import Domains
@@ -77,6 +78,7 @@ def check_classes(text: str) -> frozenset[str]:
     return frozenset(chosen)
 
 
+@no_collection()
 def execute_checked(
     programs: Sequence[Program],
     placements: Sequence[Placement],
@@ -105,14 +107,13 @@ def execute_checked(
     """
     run = _Run(programs, placements, checks)
 
-    def execute(watcher: Watcher, **observed: Any) -> ExecutionResult:
+    def execute(watcher: Watcher, races: bool = False, **observed: Any) -> ExecutionResult:
         if sentinels:
             watcher = Watchers(Sentinels(run.surveys), watcher)
-        races = "races" in checks
         return execute_all(programs, placements, inputs, watcher=watcher, races=races, **observed)
 
     try:
-        result = execute(run, observers=observers, meetings=meetings)
+        result = execute(run, "races" in checks, observers=observers, meetings=meetings)
     except NkiError as refused:
         raise NkiError([*refused.diagnostics, *run.findings.diagnostics(strict=strict)]) from None
     if not strict:
