@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,61 @@ def test_what_a_kernel_is_handed_is_checked_anew_for_each(kernel, good, bad, cod
     kernel(A, good)
     assert codes(kernel, A, bad) == [code]
     kernel(A, good)
+
+
+def capturing(steps):
+    @nki.jit
+    def kernel(x):
+        return steps[0](x)
+
+    return kernel
+
+
+def defaulting(steps):
+    @nki.jit
+    def kernel(x, steps=steps):
+        return steps[0](x)
+
+    return kernel
+
+
+def adapted(step):
+    def adapter(x):
+        return step(x)
+
+    return adapter
+
+
+def capturing_adapter(step):
+    step = adapted(step)
+
+    @nki.jit
+    def kernel(x):
+        return step(x)
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda step: capturing([step]),
+        lambda step: capturing((functools.partial(step),)),
+        lambda step: defaulting([step]),
+        capturing_adapter,
+    ],
+    ids=["list", "partial", "default", "closure"],
+)
+def test_what_kernels_of_one_text_hold_is_checked_anew_for_each(make):
+    """The functions are in containers, in defaults, or captured by what is captured."""
+    make(right)(A)
+    assert codes(make(wrong), A) == ["NKI-L015"]
+    make(right)(A)
+
+
+def test_functions_of_one_text_are_told_apart_by_what_they_captured():
+    calls(A, adapted(right))
+    assert codes(calls, A, adapted(wrong)) == ["NKI-L015"]
 
 
 STAR = """

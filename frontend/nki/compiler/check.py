@@ -8,15 +8,18 @@ nothing, calls that do not fit, and parts of older APIs.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
+from nki.compiler.importer import is_host
 from nki.compiler.profile import PROFILES
 from nki.compiler.scope import (
     Definition,
@@ -104,16 +107,13 @@ class _Passed:
     """A kernel that passed, and what must still be the same for it to pass again."""
 
     names: dict[str, Any]
-    captured: tuple[Any, ...]
-    handed: tuple[Any, ...]
+    code: tuple[Any, ...]
     dependencies: list[Dependency]
     warnings: list[Diagnostic]
 
-    def holds(self, function: FunctionType, handed: tuple[Any, ...]) -> bool:
-        """Whether `function` reaches what it reached then, handed the definitions `handed`."""
-        if self.names is not function.__globals__ or self.captured != _captured(function):
-            return False
-        if self.handed != handed:
+    def holds(self, function: FunctionType, code: tuple[Any, ...]) -> bool:
+        """Whether `function` reaches what it reached then; it holds and is called with `code`."""
+        if self.names is not function.__globals__ or self.code != code:
             return False
         return all(names.get(name) is value for names, name, value in self.dependencies)
 
@@ -148,16 +148,15 @@ def require(function: Any, profile: str = "library", values: Iterable[Any] = ())
     function = _function_of(function)
     key = (function.__code__, profile, levels.current())
     kept = _passed.get(key)
-    found = list(_handed(values))
-    handed = tuple(value.node if isinstance(value, Definition) else value.function for value in found)
-    if kept is not None and kept.holds(function, handed):
+    values = list(values)
+    code = tuple(_code([*_held(function), *values]))
+    if kept is not None and kept.holds(function, code):
         return kept.warnings
-    run = _check_function(function, profile, found)
+    run = _check_function(function, profile, _handed(values))
     refused = [d for d in run.diagnostics if d.severity is Severity.error]
     if refused and (profile == "strict" or any(d.code not in _WHERE_REACHED for d in refused)):
         raise NkiError(run.diagnostics)
-    captured = _captured(function)
-    _passed[key] = _Passed(function.__globals__, captured, handed, run.dependencies, run.diagnostics)
+    _passed[key] = _Passed(function.__globals__, code, run.dependencies, run.diagnostics)
     return run.diagnostics
 
 
@@ -179,17 +178,40 @@ def _handed(values: Iterable[Any], depth: int = 3) -> Iterator[Definition | Sour
                     yield from _handed(getattr(value, "__dict__", {}).values(), depth - 1)
 
 
-def _captured(function: FunctionType) -> tuple[Any, ...]:
-    """The functions and classes that `function` captured."""
-    found = []
+def _held(function: FunctionType) -> Iterator[Any]:
+    """What `function` captured, and the defaults of its parameters."""
     for cell in function.__closure__ or ():
-        try:
-            content = cell.cell_contents
-        except ValueError:
+        with contextlib.suppress(ValueError):  # assigned later by the enclosing function
+            yield cell.cell_contents
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+
+
+def _code(values: Iterable[Any], depth: int = 4) -> Iterator[Any]:
+    """The functions and classes among `values`, in containers, and in the fields of the user's objects."""
+    from nki.kernel import Kernel
+
+    if depth == 0:
+        return
+    for value in values:
+        if value is None or isinstance(value, (bool, int, float, str)) or arrays.is_data(value):
             continue
-        if isinstance(content, (FunctionType, type)):
-            found.append(content)
-    return tuple(found)
+        if isinstance(value, MethodType):
+            yield value.__func__
+            yield from _code([value.__self__], depth - 1)
+        elif isinstance(value, (FunctionType, BuiltinFunctionType, type)):
+            yield value
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            yield from _code(value, depth - 1)
+        elif isinstance(value, dict):
+            yield from _code(value.values(), depth - 1)
+        elif isinstance(value, functools.partial):
+            yield from _code([value.func, *value.args, *value.keywords.values()], depth - 1)
+        elif isinstance(value, Kernel):
+            yield value.function
+        elif not is_host(type(value).__module__):
+            yield type(value)
+            yield from _code(getattr(value, "__dict__", {}).values(), depth - 1)
 
 
 def _function_of(value: Any) -> FunctionType:
