@@ -1,4 +1,4 @@
-"""Places a Program, in another order of its instructions where its own does not fit."""
+"""Places a Program, where it does not fit with tensors side by side, or in another order of instructions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity
 from nki_isa.program import Program, walk
-from nki_sim import reorder
+from nki_sim import quadrants, reorder
 from nki_sim.liveness import liveness
 from nki_sim.place import Placement, place, spaces
-from nki_sim.refusals import kib
+from nki_sim.refusals import described, kib
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
@@ -31,7 +31,8 @@ class Fitted:
     Attributes:
         program: in the order in which it fits, the kernel's own where that does.
         placement: where its tensors are.
-        diagnostics: NKI-M006, a warning, where the order is not the kernel's own.
+        diagnostics: NKI-M006, a warning, where the order is not the kernel's own; NKI-M007, a note, where
+            tensors of few partitions had to go side by side.
     """
 
     program: Program
@@ -40,20 +41,24 @@ class Fitted:
 
 
 def fit(program: Program, target: Target) -> Fitted:
-    """Place `program`, trying the orders of :mod:`nki_sim.reorder` where its own does not fit.
+    """Place `program`, trying where it does not fit :mod:`nki_sim.quadrants`, then :mod:`nki_sim.reorder`.
 
     Tensors with addresses stay there. The result computes what `program` does.
 
     Raises:
         NkiMemoryError: what :func:`nki_sim.place.place` raises for the kernel's own order, where no order
-            that is tried fits.
+            that is tried fits, nor that order with tensors of few partitions side by side.
     """
     try:
         return Fitted(program, place(program, target))
     except NkiMemoryError as refused:
         if not all(d.code in _OF_ORDER for d in refused.diagnostics):
             raise
-        for body in reorder.orders(program, liveness(program), spaces(target)):
+        live = liveness(program)
+        beside = _side_by_side(program, quadrants.starts(program, live, target), target)
+        if beside is not None:
+            return Fitted(program, beside, (_note(beside, refused.diagnostics[0]),))
+        for body in reorder.orders(program, live, spaces(target)):
             other = replace(program, body=body)
             try:
                 placement = place(other, target)
@@ -63,6 +68,33 @@ def fit(program: Program, target: Target) -> Fitted:
             return Fitted(other, placement, (warning,))
         told = (replace(d, notes=(*d.notes, _NO_ORDER)) for d in refused.diagnostics)
         raise NkiMemoryError(told) from None
+
+
+def _side_by_side(program: Program, starts: dict[int, int], target: Target) -> Placement | None:
+    try:
+        return place(program, target, starts) if starts else None
+    except NkiMemoryError:
+        return None
+
+
+def _note(placement: Placement, refusal: Diagnostic) -> Diagnostic:
+    """NKI-M007; it says what lies at other partitions than 0."""
+    moved = [h for h in placement.sbuf.live if h.partition and h.storage.address is None]
+    largest = max(moved, key=lambda h: (h.storage.row_bytes, -h.storage.index))
+    many = f"{len(moved)} tensors" if len(moved) > 1 else largest.storage.name
+    return replace(
+        refusal,
+        code="NKI-M007",
+        severity=Severity.note,
+        message=f"fits with {many} placed beside others, at partition 32 or later; "
+        f"one behind the other, {refusal.message}",
+        help="nothing need change, and it costs no time; to leave nothing to the compiler, give the large "
+        "tensors addresses",
+        notes=(
+            f"side by side, the peak of SBUF per partition is {kib(placement.sbuf.peak)}",
+            f"{described(largest.storage)} is at partition {largest.partition}, byte {largest.offset}",
+        ),
+    )
 
 
 def _warning(before: Program, after: Program, placement: Placement, refusal: Diagnostic) -> Diagnostic:

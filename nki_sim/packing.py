@@ -176,8 +176,13 @@ def _window_maximum(values: NDArray[np.int32], count: int) -> NDArray[np.int32]:
     return np.maximum(values[:-rest], values[rest:]) if rest else values
 
 
-def tighten(requests: Requests, fixed: Fixed, space: Space) -> Ints | None:
+def tighten(
+    requests: Requests, fixed: Fixed, space: Space, quadrants: tuple[Ints, Ints] | None = None
+) -> Ints | None:
     """Offsets packed tightly, or None where none were found.
+
+    With `quadrants`, of the requests and of `fixed`, a bit each, only those that have one in common need
+    bytes apart.
 
     Several orders of placing are tried; within each, a request that finds no gap is
     moved to the front and the order tried again, until the budget is spent.
@@ -195,7 +200,7 @@ def tighten(requests: Requests, fixed: Fixed, space: Space) -> Ints | None:
     for order in orders:
         turn = order.tolist()
         for _ in range(tries):
-            offsets, stuck = _place_in_order(requests, turn, fixed, space)
+            offsets, stuck = _place_in_order(requests, turn, fixed, space, quadrants)
             if stuck is None:
                 return offsets
             turn.remove(stuck)
@@ -204,7 +209,11 @@ def tighten(requests: Requests, fixed: Fixed, space: Space) -> Ints | None:
 
 
 def _place_in_order(
-    requests: Requests, order: Sequence[int], fixed: Fixed, space: Space
+    requests: Requests,
+    order: Sequence[int],
+    fixed: Fixed,
+    space: Space,
+    quadrants: tuple[Ints, Ints] | None,
 ) -> tuple[Ints, int | None]:
     """Each request in turn at the lowest offset free throughout its life; and the first that found none."""
     count, taken = len(order), len(fixed.sizes)
@@ -215,11 +224,14 @@ def _place_in_order(
     lasts = np.concatenate([requests.lasts, fixed.lasts])
     group_firsts = np.concatenate([requests.group_firsts, np.zeros(taken, np.int64)])
     group_lasts = np.concatenate([requests.group_lasts, np.full(taken, -1, np.int64)])
+    lanes = None if quadrants is None else np.concatenate(quadrants)
     calendar = _Calendar(firsts, lasts)
     for k in range(count, count + taken):
         calendar.add(k)
     for i in order:
         rivals = calendar.rivals(i)
+        if lanes is not None:
+            rivals = rivals[(lanes[rivals] & lanes[i]) != 0]
         low, high = starts[rivals], ends[rivals]
         if space.bank and group_firsts[i] <= group_lasts[i]:
             apart = (group_firsts[rivals] <= group_lasts[i]) & (group_lasts[rivals] >= group_firsts[i])

@@ -3,7 +3,7 @@
 A tensor with an address goes exactly there; overlap among such tensors is the
 user's choice (hazards are the sanitizer's business). Every other tensor gets
 bytes that nothing else holds while it is live, from partition 0 on, in all 128
-partitions whatever its partition count:
+partitions whatever its partition count (:mod:`nki_sim.quadrants` says when not):
 
 1. In order of first use, each takes the bytes whose last use is longest past,
    so that the tiles of an unrolled loop rotate (double buffering) while there
@@ -18,11 +18,12 @@ A PSUM tensor of up to a bank stays within one; a larger one starts at a bank.
 The vendor's compiler does not publish its allocation; the result here is one
 legal placement, the same every time, and the peak it reports is the sum of
 what is live, which no allocator can undercut but by putting tensors of few
-partitions side by side (docs/reports.md says why that is left to addresses).
+partitions side by side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ from nki_isa.program import Program
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import refusals
 from nki_sim.liveness import NEVER, Liveness, liveness
-from nki_sim.packing import Fixed, Requests, Space, pack
-from nki_sim.utilisation import Holder, Placement, Utilisation, usage_of
+from nki_sim.packing import Fixed, Requests, Space, pack, tighten
+from nki_sim.utilisation import ALL_QUADRANTS, Holder, Placement, Utilisation, quadrants_of, usage_of
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
@@ -49,8 +50,14 @@ _SBUF_UNIT = 32
 _ALIGN = 4
 
 
-def place(program: Program, target: Target) -> Placement:
+def place(program: Program, target: Target, starts: Mapping[int, int] | None = None) -> Placement:
     """Give every SBUF and PSUM tensor of `program` its bytes.
+
+    Args:
+        program: the kernel.
+        target: the generation.
+        starts: first partitions by storage index of SBUF tensors without an address, the others' being 0;
+            with it, each tensor of SBUF has its bytes only in the quadrants it lies in.
 
     Raises:
         NkiMemoryError: NKI-M001 or NKI-M002, what is live at once exceeds SBUF or PSUM; NKI-M003, one
@@ -59,7 +66,9 @@ def place(program: Program, target: Target) -> Placement:
     """
     live = liveness(program)
     sbuf, psum = (
-        _Room(region, target.partitions, space).place(program, live, target)
+        _Room(region, target.partitions, space).place(
+            program, live, target, starts if region is MemoryRegion.sbuf else None
+        )
         for region, space in spaces(target).items()
     )
     addresses = {h.storage.index: (h.partition, h.offset) for used in (sbuf, psum) for h in used.holders}
@@ -96,7 +105,9 @@ class _Room:
     partitions: int
     space: Space
 
-    def place(self, program: Program, live: Liveness, target: Target) -> Utilisation:
+    def place(
+        self, program: Program, live: Liveness, target: Target, starts: Mapping[int, int] | None
+    ) -> Utilisation:
         storages = [s for s in program.storages if s.region is self.region]
         for storage in storages:
             if storage.row_bytes > self.space.capacity:
@@ -105,19 +116,28 @@ class _Room:
                 self._check_address(storage, storage.address, target)
         used = [s for s in storages if live.first[s.index] != NEVER]
         # A tensor nobody touches takes no bytes; it still has an address, as views of it may exist.
-        places = {s.index: s.address or (0, 0) for s in storages}
-        waiting = _holders(used, places, live)
+        places = {s.index: s.address or ((starts or {}).get(s.index, 0), 0) for s in storages}
+        is_apart = starts is not None
+        waiting = _holders(used, places, live, is_apart)
         usage = usage_of(waiting, live.instructions)
         if usage.max(initial=0) > self.space.capacity:
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
         fixed = _fixed([s for s in used if s.address is not None], live)
         free = [s for s in used if s.address is None]
-        offsets = pack(requests_of(free, live), fixed, self.space, live.instructions)
+        requests = requests_of(free, live)
+        if is_apart:
+            own, given = (
+                np.array([h.quadrants for h in waiting if (h.storage.address is None) is unplaced], np.int64)
+                for unplaced in (True, False)
+            )
+            offsets = tighten(requests, fixed, self.space, (own, given))
+        else:
+            offsets = pack(requests, fixed, self.space, live.instructions)
         if offsets is None:
             self._check_groups(waiting, live, target)
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
-        places |= {s.index: (0, offset) for s, offset in zip(free, offsets.tolist(), strict=True)}
-        holders = _holders(storages, places, live)
+        places |= {s.index: (places[s.index][0], o) for s, o in zip(free, offsets.tolist(), strict=True)}
+        holders = _holders(storages, places, live, is_apart)
         return Utilisation(self.region, self.space.capacity, self.space.bank, holders, usage)
 
     def place_beyond(self, program: Program, live: Liveness) -> Utilisation:
@@ -186,10 +206,17 @@ class _Room:
 
 
 def _holders(
-    storages: list[Storage], places: dict[int, tuple[int, int]], live: Liveness
+    storages: list[Storage], places: dict[int, tuple[int, int]], live: Liveness, is_apart: bool = False
 ) -> tuple[Holder, ...]:
     return tuple(
-        Holder(s, *places[s.index], int(live.first[s.index]), int(live.last[s.index])) for s in storages
+        Holder(
+            s,
+            *places[s.index],
+            int(live.first[s.index]),
+            int(live.last[s.index]),
+            quadrants_of(places[s.index][0], s.partitions) if is_apart else ALL_QUADRANTS,
+        )
+        for s in storages
     )
 
 

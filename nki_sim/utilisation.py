@@ -21,6 +21,9 @@ _SAMPLES = 200
 _BARS = " ▁▂▃▄▅▆▇█"
 _KIB = 1024
 
+#: Partitions of a quadrant, within which tensors are not placed apart, and the set of all four of them.
+QUADRANT, ALL_QUADRANTS = 32, 0b1111
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -32,6 +35,8 @@ class Holder:
         offset: its first byte in each partition.
         first: position of the first instruction that needs it, -1 if none does.
         last: position of the last one, included.
+        quadrants: the quadrants of 32 partitions in which nobody else has its bytes, a bit each: all four
+            unless tensors of few partitions were placed side by side.
     """
 
     storage: Storage
@@ -39,6 +44,7 @@ class Holder:
     offset: int
     first: int
     last: int
+    quadrants: int = ALL_QUADRANTS
 
     @property
     def end(self) -> int:
@@ -69,7 +75,8 @@ class Utilisation:
         capacity: bytes per partition a kernel may use.
         bank: bytes of a bank, 0 where there are none.
         holders: every tensor of this memory, in order of allocation.
-        usage: bytes per partition held at each position; overlapping tensors count once.
+        usage: bytes per partition held at each position, in the fullest partition then; overlapping
+            tensors count once.
     """
 
     region: MemoryRegion
@@ -103,9 +110,14 @@ class Utilisation:
         return _largest_first(h for h in self.holders if h.is_live and h.first <= position <= h.last)
 
     def free_pieces(self, position: int) -> list[tuple[int, int]]:
-        """The stretches of bytes (first, size) of a partition that nobody holds at `position`."""
+        """The stretches of bytes (first, size) that nobody holds at `position`, in the fullest partition."""
+        held = self.held_at(position)
+        pieces = [self._pieces(part) for part in by_quadrant(held)]
+        return min(pieces, key=lambda found: sum(size for _, size in found))
+
+    def _pieces(self, held: Sequence[Holder]) -> list[tuple[int, int]]:
         pieces, free = [], 0
-        for holder in sorted(self.held_at(position), key=lambda h: h.offset):
+        for holder in sorted(held, key=lambda h: h.offset):
             if (end := min(holder.offset, self.capacity)) > free:
                 pieces.append((free, end - free))
             free = max(free, holder.end)
@@ -213,12 +225,29 @@ class Placement:
         }
 
 
+def quadrants_of(partition: int, partitions: int) -> int:
+    """The quadrants that `partitions` from `partition` on lie in, a bit each."""
+    return sum(1 << k for k in range(partition // QUADRANT, -(-(partition + partitions) // QUADRANT)))
+
+
+def by_quadrant(holders: Sequence[Holder]) -> list[Sequence[Holder]]:
+    """Those that hold bytes of each quadrant; one entry for all quadrants where all hold bytes of all."""
+    if all(h.quadrants == ALL_QUADRANTS for h in holders):
+        return [holders]
+    return [[h for h in holders if h.quadrants >> k & 1] for k in range(ALL_QUADRANTS.bit_length())]
+
+
 def usage_of(holders: Sequence[Holder], positions: int) -> NDArray[np.int64]:
-    """Bytes per partition that live `holders` hold at each position.
+    """Bytes per partition that live `holders` hold at each position, in the fullest partition.
 
     Tensors that were placed have bytes of their own, so they add up; those with an address may
     share bytes, which count once.
     """
+    used: NDArray[np.int64] = np.max([_used(part, positions) for part in by_quadrant(holders)], axis=0)
+    return used
+
+
+def _used(holders: Sequence[Holder], positions: int) -> NDArray[np.int64]:
     placed = [h for h in holders if h.storage.address is None]
     change = np.zeros(positions + 1, np.int64)
     sizes = np.array([h.storage.row_bytes for h in placed], np.int64)

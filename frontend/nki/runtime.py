@@ -21,7 +21,7 @@ from nki import arrays, levels
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, NkiMemoryError, error
+from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
 from nki_sim.core_times import CoreTimes, simulate_all
@@ -254,7 +254,7 @@ def _prepare(
         raise
     warned = next((fits.diagnostics for fits in fitted if fits.diagnostics), ())  # cores differ in little
     if not _session.keep:  # nobody else tells
-        for warning in warned:
+        for warning in (d for d in warned if d.severity is Severity.warning):
             warnings.warn(str(warning), RuntimeWarning, stacklevel=2)
     specialized = [
         replace(one, program=fits.program, inputs=[], diagnostics=(*one.diagnostics, *warned))

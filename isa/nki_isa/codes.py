@@ -193,6 +193,7 @@ _ROWS = (
     Code("NKI-M003", "tensor larger than its memory", "One tensor fits the bytes of a partition."),
     Code("NKI-M004", "address outside its memory", "An explicit address is inside its memory, in PSUM at a bank."),
     Code("NKI-M006", "fits in another order only", "What is live at once fits in the order the kernel states."),
+    Code("NKI-M007", "fits side by side only", "What is live at once fits with tensors one behind the other."),
     Code("NKI-M005", "too many open accumulations", "Matmuls accumulate into one tensor per PSUM bank at a time."),
 )
 

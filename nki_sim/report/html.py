@@ -183,6 +183,7 @@ def _memory(used: Utilisation, uses: Uses) -> dict[str, Any]:
         "low": column([h.offset for h in holders], "int32"),
         "high": column([h.end for h in holders], "int32"),
         "partition": column([h.partition for h in holders], "int32"),
+        "quadrants": column([h.quadrants for h in holders], "int8"),
         "given": column([h.storage.address is not None for h in holders], "int8"),
         "group": column(group, "int32"),
         "names": texts([h.storage.name for h in holders]),
@@ -229,7 +230,7 @@ def _held(group: Sequence[Holder]) -> list[str]:
         words.size(storage.row_bytes),
         str(len(group)),
         words.size(sum(h.storage.row_bytes for h in group)),
-        f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}",
+        words.byte(group),
         f"{min(h.first for h in group)} to {max(h.last for h in group)}",
         words.place(storage.stack),
     ]

@@ -126,7 +126,7 @@ def _holders_table(used: Utilisation) -> Table:
             words.size(storage.row_bytes),
             str(len(group)),
             words.size(sum(h.storage.row_bytes for h in group)),
-            f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}",
+            words.byte(group),
             f"{min(h.first for h in group)} to {max(h.last for h in group)}",
             words.place(storage.stack),
         )

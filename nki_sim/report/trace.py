@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nki_isa.instruction import Instruction
 from nki_isa.program import Program
@@ -23,6 +24,7 @@ from nki_sim.report import words
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import Rows, rows_of
 from nki_sim.timing import LANES, Timeline, Wait
+from nki_sim.utilisation import by_quadrant
 
 _REASONS = {
     Wait.data: "a result it reads",
@@ -188,22 +190,26 @@ def _arrows(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iter
 
 
 def _counter(process: int, placement: Placement, timeline: Timeline, offset: float) -> Iterator[Event]:
-    """SBUF bytes per partition that tensors hold from their first access to their last, in time."""
+    """SBUF bytes per partition that tensors hold from first to last access, in time, where it is fullest."""
     held = _held(placement.sbuf.holders, timeline)
     marks = sorted({edge for holder, _, _ in held for edge in (holder.offset, holder.end)})
     at = {edge: k for k, edge in enumerate(marks)}
-    widths = np.diff(np.array(marks, np.int64))
-    holding = np.zeros(len(widths), np.int64)
+    edges: NDArray[np.int64] = np.array(marks, np.int64)
+    widths = edges[1:] - edges[:-1]
+    quadrants = len(by_quadrant([holder for holder, _, _ in held]))
+    holding = np.zeros((quadrants, len(widths)), np.int64)
+    used = np.zeros(quadrants, np.int64)
     changes = [(start, 1, k) for k, (_, start, _) in enumerate(held)]
     changes += [(end, -1, k) for k, (_, _, end) in enumerate(held)]
-    used, last = 0, None
+    last: float | None = None
     pending: Event | None = None
     for when, step, k in sorted(changes):
         holder = held[k][0]
         stretch = slice(at[holder.offset], at[holder.end])
-        before = int(widths[stretch][holding[stretch] > 0].sum())
-        holding[stretch] += step
-        used += int(widths[stretch][holding[stretch] > 0].sum()) - before
+        lanes = [lane for lane in range(quadrants) if holder.quadrants >> lane & 1]
+        used[lanes] -= (holding[lanes, stretch] > 0) @ widths[stretch]
+        holding[lanes, stretch] += step
+        used[lanes] += (holding[lanes, stretch] > 0) @ widths[stretch]
         if pending is not None and when != last:
             yield pending
         last = when
@@ -213,7 +219,7 @@ def _counter(process: int, placement: Placement, timeline: Timeline, offset: flo
             "pid": process,
             "tid": 0,
             "ts": _microseconds(offset + when),
-            "args": {"bytes": used},
+            "args": {"bytes": int(used.max())},
         }
     if pending is not None:
         yield pending

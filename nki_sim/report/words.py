@@ -55,6 +55,13 @@ def tensor(holder: Holder) -> str:
     return f"{holder.storage.name}, live {holder.first} to {holder.last}{f' ({where})' if where else ''}"
 
 
+def byte(group: Sequence[Holder]) -> str:
+    """The lowest of their first bytes, and their first partitions where one is not 0."""
+    partitions = sorted({h.partition for h in group})
+    where = f" at partition {', '.join(map(str, partitions))}" if any(partitions) else ""
+    return f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}{where}"
+
+
 def place(stack: Sequence[Frame]) -> str:
     """``file:line`` of the innermost call, the file relative to the working directory where it lies in it."""
     return f"{path(stack[-1].span.file)}:{stack[-1].span.line}" if stack else ""

@@ -3,6 +3,7 @@
    Boxes go pixel by pixel into a buffer, which a million of them can share. */
 
 const CURVE = 86;  // height of the curve above the map
+const STRIPE = 3;  // height of a quadrant's stripes in boxes of tensors that lie side by side
 
 function memory(parent, data) {
   const count = data.first.length, positions = data.usage.length;
@@ -79,6 +80,11 @@ function memory(parent, data) {
     context.fillStyle = css("--dim");
   }
 
+  /* Whether the row, in pixels from the top, is that of another quadrant: tensors side by side share bytes. */
+  function beside(k, row, tall) {
+    return data.quadrants[k] !== 15 && tall > 4 * STRIPE && !(data.quadrants[k] >> (Math.floor(row / STRIPE) & 3) & 1);
+  }
+
   function boxes(context, view) {
     const ratio = view.ratio, w = Math.max(1, Math.round(view.width * ratio)), h = Math.max(1, Math.round(view.height * ratio));
     if (!image || image.width !== w || image.height !== h) image = context.createImageData(w, h);
@@ -95,7 +101,8 @@ function memory(parent, data) {
       if (y1 - y0 > 3 * ratio) y1 -= 1; else if (y1 <= y0) y1 = y0 + 1;
       x0 = Math.max(0, x0); x1 = Math.min(w, x1); y0 = Math.max(0, y0); y1 = Math.min(h, y1);
       const colour = only === null || only === group[k] ? words[group[k]] : faded[group[k]];
-      for (let y = y0; y < y1; y++) pixels.fill(colour, y * w + x0, y * w + x1);
+      const tall = (high[k] - low[k]) * perY / ratio;
+      for (let y = y0; y < y1; y++) if (!beside(k, y / ratio, tall)) pixels.fill(colour, y * w + x0, y * w + x1);
     }
     const layer = boxes.layer || (boxes.layer = document.createElement("canvas"));
     layer.width = w;
@@ -117,7 +124,8 @@ function memory(parent, data) {
       const x = Math.max(view.left, view.x(data.first[k])), wide = Math.min(view.left + view.width, view.x(data.last[k] + 1)) - x;
       const y = Math.max(view.top, view.y(data.high[k])), deep = Math.min(view.top + view.height, view.y(data.low[k])) - y;
       if (wide < 34 || deep < 12 || context.measureText(data.names[k]).width > wide - 8) continue;
-      context.fillText(data.names[k], x + 4, y + Math.min(deep / 2, 10));
+      const lane = data.quadrants[k] !== 15 && deep > 60 ? Math.log2(data.quadrants[k] & -data.quadrants[k]) : 0;
+      context.fillText(data.names[k], x + 4, y + Math.min(deep / 2, 10) + 12 * lane);
       drawn++;
     }
     context.restore();
@@ -174,7 +182,7 @@ function memory(parent, data) {
       const away = Math.max(0, data.first[k] - at, at - data.last[k] - 1) / slackX
         + Math.max(0, data.low[k] - octet, octet - data.high[k]) / slackY;
       if (away < distance && away <= 1.5) [best, distance] = [k, away];
-      if (!away) return k;
+      if (!away && !beside(k, y - view.top, (data.high[k] - data.low[k]) / slackY)) return k;
     }
     return best;
   }
