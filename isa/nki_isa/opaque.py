@@ -31,20 +31,22 @@ _OPERATORS = {
     "lshift": ("<<", _ELEMENTWISE.format("nl.left_shift")),
     "rshift": (">>", _ELEMENTWISE.format("nl.right_shift")),
 }
+_CHOOSE = (
+    "compute both and choose by element with nl.where or nisa.tensor_copy_predicated, or load one element "
+    "into a register with nisa.register_load and loop on that"
+)
+_COMPARISON = f"to branch on it, {_CHOOSE}; to compare each element, {_ELEMENTWISE}"
 _COMPARISONS_AND_UNARY = {
-    "lt": ("<", _ELEMENTWISE.format("nl.less")),
-    "le": ("<=", _ELEMENTWISE.format("nl.less_equal")),
-    "gt": (">", _ELEMENTWISE.format("nl.greater")),
-    "ge": (">=", _ELEMENTWISE.format("nl.greater_equal")),
+    "lt": ("<", _COMPARISON.format("nl.less")),
+    "le": ("<=", _COMPARISON.format("nl.less_equal")),
+    "gt": (">", _COMPARISON.format("nl.greater")),
+    "ge": (">=", _COMPARISON.format("nl.greater_equal")),
     "neg": ("unary -", _UNARY.format("nl.multiply, operand0=-1.0")),
     "pos": ("unary +", "use the tensor itself"),
     "invert": ("~", _UNARY.format("nl.invert")),
     "abs": ("abs()", _UNARY.format("nl.abs")),
 }
-_TRUTH = (
-    "write `is not None` to ask whether it was given; to choose by its elements, use nisa.select_reduce, "
-    "or loop on a register"
-)
+_TRUTH = f"write `is not None` to ask whether it was given; to branch on its elements, {_CHOOSE}"
 _CONTENTS = {
     "int": ("an integer", "load one element into a register with nisa.register_load"),
     "float": ("a number", "pass the tensor itself as the scalar operand of an instruction"),

@@ -70,7 +70,7 @@ class Storage:
 
 
 _LOOPS = "use nl.dynamic_range, nl.fori_loop or `while register:` for loops the device decides about"
-_BRANCHES = "compute both and choose with nisa.select or a predicated copy, or run a loop zero or one times"
+_BRANCHES = "compute both and choose with nisa.tensor_copy_predicated, or run a loop zero or one times"
 _ARITHMETIC = (
     "store it to a tile with nisa.register_store, compute there, and load it back with nisa.register_load"
 )

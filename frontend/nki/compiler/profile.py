@@ -71,6 +71,15 @@ _LOOP = "write a for loop over range(len(x))"
 _CONTAINERS = "language guide: containers are tuple, list, dict and classes"
 _SHAPES = "language guide: kernels are pure functions of their arguments"
 
+FORMAL_FRONT_END = "the public formal front end (github.com/leanprover/KLR)"
+"""What the tables call KLR."""
+
+
+def cited(source: str) -> str:
+    """The note of a diagnostic that names the source of a rule."""
+    return f"source: {source.replace(_KLR, FORMAL_FRONT_END)}"
+
+
 _BUILTINS = (
     Builtin("range", _D, _GUIDE),
     Builtin("len", _D, _GUIDE),

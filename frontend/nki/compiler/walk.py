@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nki import levels
 from nki.compiler import calls, flow, names, scope, tree
-from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict
+from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict, cited
 from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, TextScope, Unresolved, Value
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
@@ -170,7 +170,7 @@ class Walker:
                     at,
                     row.instead,
                     severity=severity,
-                    notes=(f"source: {row.source}",),
+                    notes=(cited(row.source),),
                 )
 
     def _visit_function(self, node: tree.FunctionDef, parent: Node) -> None:
@@ -277,7 +277,7 @@ class Walker:
         if row is not None:
             severity = self.findings.severities[row.verdict]
             if severity is not None:
-                note = (f"source: {row.source}",) if row.source else ()
+                note = (cited(row.source),) if row.source else ()
                 message = f"the built-in {name} is {_STATES[row.verdict]}"
                 self.report(
                     "NKI-L005",
