@@ -1,6 +1,9 @@
-"""Golden texts: made on Python 3.11 and compared there as they are, on others without columns.
+"""What all tests share: how examples are drawn, and how golden texts are compared.
 
-Python 3.10 knows the line of a call only, and 3.13 places the truth of a condition elsewhere than 3.11.
+Examples are the same in every run, and have no deadline: the machine that runs them may be busy.
+
+Golden texts are made on Python 3.11 and compared there as they are, on others without columns: Python
+3.10 knows the line of a call only, and 3.13 places the truth of a condition elsewhere than 3.11.
 """
 
 from __future__ import annotations
@@ -9,7 +12,11 @@ import re
 import sys
 
 import pytest
+from hypothesis import settings
 from syrupy.extensions.amber import AmberSnapshotExtension
+
+settings.register_profile("nki-sim", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("nki-sim")
 
 _SOURCE = re.compile(r"\s*(\d+ )?\|( .*)?|\s*\.{3}")  # lines of source, and the marks under them
 _COLUMN = re.compile(r"(\.py:\d+):\d+")
