@@ -113,6 +113,28 @@ def test_neighbouring_columns_are_no_race():
     np.testing.assert_array_equal(columns[2](x)[:, 1::2], x[1])
 
 
+@pytest.mark.parametrize("first, races", [(0, True), (2, False)])
+def test_accesses_of_other_widths_race_by_the_byte(first, races):
+    """Core 0 writes bytes 0 and 1 of each float32 as one 16-bit value, core 1 one of its bytes."""
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+        octets = nl.ndarray((128, 64), dtype=nl.uint8, buffer=nl.sbuf)
+        pairs = nl.ndarray((128, 64), dtype=nl.uint16, buffer=nl.sbuf)
+        nisa.memset(octets, 7)
+        nisa.memset(pairs, 9)
+        if nl.program_id(0) == 0:
+            nisa.dma_copy(dst=out.view(nl.uint16)[:, 0::2], src=pairs)
+        else:
+            nisa.dma_copy(dst=out.view(nl.uint8)[:, first::4], src=octets)
+        return out
+
+    with pytest.raises(NkiError) as caught:  # half of each element is written by nobody
+        kernel[2](halves())
+    assert ("NKI-H021" in {d.code for d in caught.value.diagnostics}) == races
+
+
 def test_reading_the_same_bytes_is_no_race():
     @nki.jit
     def read(x):
