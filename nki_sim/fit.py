@@ -88,8 +88,8 @@ def _note(placement: Placement, refusal: Diagnostic) -> Diagnostic:
         severity=Severity.note,
         message=f"fits with {many} placed beside others, at partition 32 or later; "
         f"one behind the other, {refusal.message}",
-        help="nothing need change, and it costs no time; to leave nothing to the compiler, give the large "
-        "tensors addresses",
+        help="nothing need change: instructions take as long at other partitions; to leave nothing to the "
+        "compiler, give the large tensors addresses",
         notes=(
             f"side by side, the peak of SBUF per partition is {kib(placement.sbuf.peak)}",
             f"{described(largest.storage)} is at partition {largest.partition}, byte {largest.offset}",

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import Builder
+from programs import HBM, Builder, at, rows
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError, Severity
+from nki_isa.dtypes import DTYPES
+from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import REGISTRY, Starts
 from nki_isa.target import TRN2
 from nki_sim import quadrants
@@ -192,6 +194,66 @@ def test_tensors_with_addresses_never_move():
     assert refused(kernel_of(read_together, address=(0, 64))).code == "NKI-M001"
 
 
+
+
+def differing_starts(b, one, other):
+    """A read at 32 and a read at 0: what holds of them where they are is all that is known."""
+    dst = b.tensor(32, 8)
+    return REGISTRY["tensor_tensor"](dst=dst, data1=one[32:64], data2=other[0:32], op="add")
+
+
+def two_results(b, one, other):
+    data, index = b.tensor(64, 8), other.view(DTYPES["uint32"])
+    return REGISTRY["nc_match_replace8"](dst=one, data=data, vals=data, imm=0.0, dst_idx=index)
+
+
+def accumulating(b, one, other):
+    reset = reduce_cmd.reset_reduce
+    return REGISTRY["activation"](dst=one, op="exp", data=other, reduce_op="add", reduce_cmd=reset)
+
+
+def at_run_time(b, one, other):
+    return REGISTRY["tensor_copy"](dst=one[:, 0:4], src=at(other, b.register(), size=4, dim=1))
+
+
+def by_index(b, one, other):
+    """The rows that an index names, loaded: both stay, though DMA takes tensors where they are."""
+    source = b.tensor(128, 8, region=HBM)
+    index = other.view(DTYPES["uint32"])[:, 0:1]
+    b.emit(REGISTRY["tensor_tensor"](dst=one, data1=one, data2=other, op="add"))
+    return REGISTRY["dma_copy"](dst=one, src=rows(source, index))
+
+
+def numbering(b, one, other):
+    b.emit(REGISTRY["iota"](dst=one.view(DTYPES["int32"]), pattern=[[1, 8]], offset=0))
+    return REGISTRY["iota"](dst=other.view(DTYPES["int32"]), pattern=[[1, 8]], offset=0)
+
+
+def copying(b, one, other):
+    return REGISTRY["tensor_copy"](dst=one, src=other)
+
+
+def loading(b, one, other):
+    return REGISTRY["dma_copy"](dst=one, src=other)
+
+
+@pytest.mark.parametrize(
+    ("step", "is_apart"),
+    [(copying, True), (loading, True)]
+    + [(f, False) for f in (differing_starts, two_results, accumulating, at_run_time, by_index, numbering)],
+)
+def test_which_instructions_leave_two_tensors_apart(step, is_apart):
+    b = Builder()
+    # The third holds bytes at partition 0 throughout, so that what may move does.
+    one, other, third = b.tensor(64, 8), b.tensor(64, 8), b.tensor(64, 8, address=(0, 0))
+    for tensor in (one, other, third):
+        b.emit(REGISTRY["memset"](dst=tensor, value=0.0))
+    b.emit(step(b, one, other))
+    b.emit(*(REGISTRY["dma_copy"](dst=b.output(64, 8), src=tensor) for tensor in (one, other, third)))
+    starts = quadrants.starts(b.program, liveness(b.program), TRN2)
+    assert (starts.get(one.storage.index) != starts.get(other.storage.index)) is is_apart
+    if step not in (two_results, copying, loading):
+        assert one.storage.index not in starts
 
 
 def test_a_start_that_breaks_a_rule_is_not_taken(monkeypatch):

@@ -329,3 +329,31 @@ def test_what_does_not_fit_stands_above_a_line(browser, tmp_path):
     assert page.view(canvas)[3] > 240 * 1024 > 208 * 1024
     page.point(canvas, 30, 220 * 1024).perform()
     assert "tile#" in page.tip()
+
+
+@nki.jit
+def two_halves(x):
+    first = nl.ndarray((64, 32768), dtype=nl.float32, buffer=nl.sbuf)
+    second = nl.ndarray((64, 32768), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.memset(dst=first, value=1.0)
+    nisa.tensor_scalar(dst=second, data=first, op0=nl.add, operand0=1.0)
+    nisa.dma_copy(dst=x, src=second[:, 0:512])
+    return x
+
+
+def test_tensors_side_by_side_are_stripes_of_the_same_bytes(browser, tmp_path):
+    with runtime.session(timing=True, data=False) as session:
+        two_halves(np.zeros((64, 512), np.float32))
+    write_html(tmp_path / "halves.html", [launch.cores for launch in session.launches])
+    page = Page(browser, tmp_path / "halves.html")
+    canvas = page.canvases[1]
+    page.js("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    x, y = page.js("const v = arguments[0].picture.view; return [v.x(1.5), v.y(65536)]", canvas)
+    tips = set()
+    for row in range(0, 12, 2):
+        page.at(canvas, x, y + row).perform()
+        tips.add(page.tip())
+    assert len(tips) == 2
+    assert any("first" in tip and "partition 0" in tip for tip in tips)
+    assert any("second" in tip and "partition 64" in tip for tip in tips)
+    assert page.complaints() == []
