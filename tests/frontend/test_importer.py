@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import linecache
 import subprocess
 import sys
 import textwrap
@@ -154,6 +155,17 @@ def test_a_helper_without_source() -> None:
 
     found = refused(kernel, A)
     assert found.code == "NKI-L013"
+
+
+def test_code_made_by_exec_is_not_looked_for_in_the_text_of_a_command(monkeypatch: Any) -> None:
+    """Both are called <string>; Python 3.13 keeps the text of -c under that name."""
+    command = HEAD + "print('a command')\n"
+    kept = (len(command), None, command.splitlines(True), "<string>")
+    monkeypatch.setitem(linecache.cache, "<string>", kept)
+    names: dict[str, Any] = {}
+    exec(compile("def made(x):\n    return x\n", "<string>", "exec"), names)
+    found = refused(names["made"], A)
+    assert (found.code, found.message) == ("NKI-L013", "the source of '<string>' cannot be found")
 
 
 def test_a_lambda_reached_by_name() -> None:

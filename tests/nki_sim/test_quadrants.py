@@ -44,7 +44,8 @@ def result_of(x):
 def halves(x):
     """A tensor of 64 partitions and what is computed from it, 128 KiB each: 0 to 63 and 64 to 127."""
     result = result_of(x)
-    first, second = sbuf(), sbuf()
+    first = sbuf()
+    second = sbuf()
     shift = sbuf(1)
     nisa.memset(dst=first, value=1.0)
     nisa.dma_copy(dst=first[:, 0:512], src=x)
@@ -96,7 +97,8 @@ def test_without_a_session_nothing_is_warned_of():
 def test_what_fits_one_behind_the_other_stays_at_partition_0():
     @nki.jit
     def small(x):
-        first, second = sbuf(512), sbuf(512)
+        first = sbuf(512)
+        second = sbuf(512)
         nisa.dma_copy(dst=first, src=x)
         nisa.tensor_copy(dst=second, src=first)
         nisa.dma_copy(dst=x, src=second)

@@ -45,6 +45,9 @@ class _Definitions:
 
 _definitions: dict[int, _Definitions] = {}
 
+#: What Python calls every text given to exec and, from 3.13 on, the text of ``python -c``, which it keeps.
+_EXECUTED = "<string>"
+
 
 def remember(function: FunctionType) -> None:
     """Keep the text of the file that `function` stands in as it is now, the first time it is decorated."""
@@ -72,7 +75,7 @@ def text_of(filename: str, module: str | None = None, code: CodeType | None = No
         fresh = _read(filename, module)
         if text is None or (code is not None and fresh and _holds(fresh, filename, code)):
             text = fresh
-    if not text:
+    if not text or (filename == _EXECUTED and code is not None and not _holds(text, filename, code)):
         raise error(
             "NKI-L013",
             f"the source of {filename!r} cannot be found",

@@ -99,7 +99,9 @@ def _frame(code: CodeType, offset: int) -> Frame:
     found = _FRAMES.get(key)
     if found is None:
         kernel = _KERNEL_CODES[id(code)]
-        line, column, end_line, end_column = place_of(code, offset) or _place_of_line(code, offset)
+        place = place_of(code, offset)
+        place = _place_of_line(code, offset) if place is None else _head(kernel.definition, place)
+        line, column, end_line, end_column = place
         span = Span(code.co_filename, line, column + 1, end_line, end_column + 1)
         found = _FRAMES[key] = Frame(kernel.function, span)
     return found
@@ -114,6 +116,21 @@ def place_of(code: CodeType, offset: int) -> Place | None:
     if line is None or end_line is None or column is None or end_column is None:
         return None
     return line, column, end_line, end_column
+
+
+def _head(definition: tree.FunctionDef, place: Place) -> Place:
+    """`place`, but of an `if` or a `for` its condition or what it goes over, which later Pythons say as well.
+
+    Python 3.11 places the truth of a condition, and up to 3.12 the next turn of a loop, at the statement.
+    """
+    for statement in _statements(definition.body):
+        if isinstance(statement, (tree.If, tree.For)) and _whole(statement) == place:
+            return _whole(statement.test if isinstance(statement, tree.If) else statement.iter)
+    return place
+
+
+def _whole(node: tree.Located) -> Place:
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
 def _place_of_line(code: CodeType, offset: int) -> Place:
