@@ -195,7 +195,7 @@ def _memory(used: Utilisation, uses: Uses) -> dict[str, Any]:
             "first": column(uses.firsts[entries], "int32"),
             "sites": [list(site) for site in uses.sites],
         },
-        "held": [_held(group) for group in by_line(used.held_at(used.peak_at))[:_HOLDERS]],
+        "held": [words.held_row(group) for group in by_line(used.held_at(used.peak_at))[:_HOLDERS]],
         "savings": [list(row) for row in facts.savings(used, savings(used, uses))],
         "scopes": [
             {"title": title, "inside": [_scope(s, used) for s in tree.inside.values()]}
@@ -220,20 +220,6 @@ def _group(holder: Holder) -> dict[str, Any]:
         "partitions": storage.partitions,
         "calls": [f"{frame.function} at {words.place((frame,))}" for frame in reversed(storage.stack)],
     }
-
-
-def _held(group: Sequence[Holder]) -> list[str]:
-    storage = group[0].storage
-    return [
-        storage.name,
-        words.typed(storage),
-        words.size(storage.row_bytes),
-        str(len(group)),
-        words.size(sum(h.storage.row_bytes for h in group)),
-        words.byte(group),
-        f"{min(h.first for h in group)} to {max(h.last for h in group)}",
-        words.place(storage.stack),
-    ]
 
 
 def _scope(scope: Scope, used: Utilisation) -> dict[str, Any]:

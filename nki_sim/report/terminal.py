@@ -119,17 +119,7 @@ def _holders_table(used: Utilisation) -> Table:
         "live", "allocated at", numbers=(2, 3, 4, 5),
     )  # fmt: skip
     for group in ranked[:_HOLDERS]:
-        storage = group[0].storage
-        table.add_row(
-            storage.name,
-            words.typed(storage),
-            words.size(storage.row_bytes),
-            str(len(group)),
-            words.size(sum(h.storage.row_bytes for h in group)),
-            words.byte(group),
-            f"{min(h.first for h in group)} to {max(h.last for h in group)}",
-            words.place(storage.stack),
-        )
+        table.add_row(*words.held_row(group))
     rest = [h for group in ranked[_HOLDERS:] for h in group]
     if rest:
         total = words.size(sum(h.storage.row_bytes for h in rest))

@@ -62,6 +62,21 @@ def byte(group: Sequence[Holder]) -> str:
     return f"{min(h.offset for h in group)}{'+' * (len(group) > 1)}{where}"
 
 
+def held_row(group: Sequence[Holder]) -> list[str]:
+    """Tensors of one line and type as a row: name, type, each, count, together, byte, life, line."""
+    storage = group[0].storage
+    return [
+        storage.name,
+        typed(storage),
+        size(storage.row_bytes),
+        str(len(group)),
+        size(sum(h.storage.row_bytes for h in group)),
+        byte(group),
+        f"{min(h.first for h in group)} to {max(h.last for h in group)}",
+        place(storage.stack),
+    ]
+
+
 def place(stack: Sequence[Frame]) -> str:
     """``file:line`` of the innermost call, the file relative to the working directory where it lies in it."""
     return f"{path(stack[-1].span.file)}:{stack[-1].span.line}" if stack else ""
