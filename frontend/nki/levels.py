@@ -235,10 +235,13 @@ def changed(module: str) -> list[str]:
 
 # --- what to say
 
+_names = {(row.module, row.name): row for row in NAMES}
+_notices = {row.name: row for row in NOTICES}
+
 
 def refusal(module: str, name: str) -> Diagnostic | None:
     """NKI-L050 for a name that other levels have and the one in force lacks; None for any other name."""
-    row = next((row for row in NAMES if (row.module, row.name) == (module, name)), None)
+    row = _names.get((module, name))
     if row is None or row.at(_level):
         return None
     written = f"{module}.{name}"
@@ -258,7 +261,7 @@ def member_notes(value: Any, name: str) -> list[Diagnostic]:
 
 def deprecation(module: str, name: str) -> Diagnostic | None:
     """NKI-L056, a note, for a name that the level in force has and a later one will not."""
-    row = next((row for row in NOTICES if row.name == (module, name)), None)
+    row = _notices.get((module, name))
     if row is None or before(row.level) or refusal(module, name) is not None:
         return None
     text = f"{row.what} is deprecated since {row.level}; the API level is {_level}"
