@@ -6,6 +6,7 @@ time, and writes what came of each as JSON lines.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -53,7 +54,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     defects.repair_utilities()
+    _skip_several_ranks()
     return (yield)
+
+
+@functools.cache
+def _skip_several_ranks() -> None:
+    """Let tests of collectives end where they would launch the kernel on more ranks than a simulation has."""
+    from test.utils.test_orchestrator import Orchestrator
+
+    execute = Orchestrator.execute
+
+    def on_one_rank(self: Any, kernel: Any) -> Any:
+        ranks = kernel.inference_args.collective_ranks
+        if ranks > 1:
+            pytest.skip(f"needs {ranks} ranks, a simulation has one")
+        return execute(self, kernel)
+
+    Orchestrator.execute = on_one_rank
 
 
 @pytest.hookimpl(wrapper=True)
