@@ -1,12 +1,13 @@
-"""Places a Program, where it does not fit with tensors side by side, or in another order of instructions."""
+"""Places a Program; where it does not fit, with tensors side by side or in another order of instructions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity
-from nki_isa.program import Program, walk
+from nki_isa.program import Node, Program, walk
 from nki_sim import quadrants, reorder
 from nki_sim.liveness import liveness
 from nki_sim.place import Placement, place, spaces
@@ -41,40 +42,53 @@ class Fitted:
 
 
 def fit(program: Program, target: Target) -> Fitted:
-    """Place `program`, trying where it does not fit :mod:`nki_sim.quadrants`, then :mod:`nki_sim.reorder`.
+    """Place `program`; where it does not fit, by :mod:`nki_sim.quadrants`, :mod:`nki_sim.reorder`, or both.
 
     Tensors with addresses stay there. The result computes what `program` does.
 
     Raises:
         NkiMemoryError: what :func:`nki_sim.place.place` raises for the kernel's own order, where no order
-            that is tried fits, nor that order with tensors of few partitions side by side.
+            that is tried fits, with tensors of few partitions side by side or not.
     """
     try:
         return Fitted(program, place(program, target))
     except NkiMemoryError as refused:
         if not all(d.code in _OF_ORDER for d in refused.diagnostics):
             raise
-        live = liveness(program)
-        beside = _side_by_side(program, quadrants.starts(program, live, target), target)
-        if beside is not None:
-            return Fitted(program, beside, (_note(beside, refused.diagnostics[0]),))
-        for body in reorder.orders(program, live, spaces(target)):
-            other = replace(program, body=body)
+        for body, starts in _ways(program, target):
+            other = program if body is program.body else replace(program, body=body)
             try:
-                placement = place(other, target)
+                placement = place(other, target, starts)
             except NkiMemoryError:
                 continue
-            warning = _warning(program, other, placement, refused.diagnostics[0])
-            return Fitted(other, placement, (warning,))
+            return Fitted(other, placement, _told(program, other, placement, refused.diagnostics[0]))
         told = (replace(d, notes=(*d.notes, _NO_ORDER)) for d in refused.diagnostics)
         raise NkiMemoryError(told) from None
 
 
-def _side_by_side(program: Program, starts: dict[int, int], target: Target) -> Placement | None:
-    try:
-        return place(program, target, starts) if starts else None
-    except NkiMemoryError:
-        return None
+def _ways(program: Program, target: Target) -> Iterator[tuple[list[Node], dict[int, int] | None]]:
+    """Orders of instructions, and at which partitions tensors start, to try in turn."""
+    live = liveness(program)
+    beside = quadrants.starts(program, live, target, target.sbuf_usable_bytes)
+    if beside:
+        yield program.body, beside
+    for body in reorder.orders(program, live, spaces(target)):
+        yield body, None
+    beside = quadrants.starts(program, live, target)
+    if beside:
+        for body in reorder.orders(program, live, spaces(target), beside):
+            yield body, beside
+
+
+def _told(
+    before: Program, after: Program, placement: Placement, refusal: Diagnostic
+) -> tuple[Diagnostic, ...]:
+    """NKI-M006 if the order is another, NKI-M007 if tensors lie side by side."""
+    is_beside = any(h.partition and h.storage.address is None for h in placement.sbuf.live)
+    return (
+        *([_warning(before, after, placement, refusal)] if after is not before else []),
+        *([_note(placement, refusal)] if is_beside else []),
+    )
 
 
 def _note(placement: Placement, refusal: Diagnostic) -> Diagnostic:

@@ -10,7 +10,8 @@ of the instructions says:
 
 Tensors with addresses, those in PSUM and those of more than 64 partitions do not move, nor does what must
 start with one of them. Groups are put, the largest first, where the fullest partition they meet is the least
-full; a start at which an instruction breaks a rule of NKI-V110 is not taken.
+full; where one fits nowhere, the one before it goes to its next best start. A start at which an instruction
+breaks a rule of NKI-V110 is not taken.
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.liveness import NEVER, Liveness
-from nki_sim.utilisation import ALL_QUADRANTS, QUADRANT
-
-_QUADRANTS = ALL_QUADRANTS.bit_length()
+from nki_sim.utilisation import QUADRANT, QUADRANTS
 
 #: Partitions up to which a tensor may start elsewhere than at 0, and where (NKI-V110).
 _STARTS = ((32, (0, 32, 64, 96)), (64, (0, 64)))
 
+#: Groups put or taken back at most, beyond two for each.
+_TRIES = 1000
 
-def starts(program: Program, live: Liveness, target: Target) -> dict[int, int]:
+
+def starts(program: Program, live: Liveness, target: Target, capacity: int | None = None) -> dict[int, int]:
     """The first partition of each SBUF tensor without an address that does not start at 0, by storage index.
 
     Args:
         program: the kernel.
         live: its live ranges.
         target: the generation, for the rules of its instructions.
+        capacity: bytes per partition that must hold what is live at once; None to spread it as may be.
     """
     moving = sorted(_Groups(program).movable(live), key=lambda g: (-sum(s.row_bytes for s in g), g[0].index))
     moves = {storage.index for group in moving for storage in group}
@@ -51,15 +54,36 @@ def starts(program: Program, live: Liveness, target: Target) -> dict[int, int]:
     usage = _Usage(live)
     for storage in used:
         if storage.index not in moves:
-            usage.add(storage, storage.address[0] if storage.address else 0)
-    found: dict[int, int] = {}
-    for group in moving:
-        start = min(_possible(group), key=lambda start: usage.peak_with(group, start))
-        for storage in group:
-            usage.add(storage, start)
-            if start:
-                found[storage.index] = start
-    return found if usage.peak <= target.sbuf_usable_bytes and _keeps_rules(program, found, target) else {}
+            usage.add([storage], storage.address[0] if storage.address else 0)
+    chosen = _chosen(moving, usage, capacity)
+    found = {storage.index: start for group, start in zip(moving, chosen, strict=False) for storage in group}
+    found = {index: start for index, start in found.items() if start}
+    return found if _keeps_rules(program, found, target) else {}
+
+
+def _chosen(groups: Sequence[Sequence[Storage]], usage: _Usage, capacity: int | None) -> list[int]:
+    """A start for each group, with which no partition holds over `capacity`; empty where none is found."""
+    if capacity is not None and usage.peak > capacity:
+        return []
+    chosen: list[int] = []
+    waiting: list[list[int]] = []  # for each group so far, the starts left to try, the best last
+    for _ in range(2 * len(groups) + _TRIES):
+        if len(chosen) == len(groups):
+            return chosen
+        if len(waiting) == len(chosen):
+            group = groups[len(chosen)]
+            peaks = {start: usage.peak_with(group, start) for start in _possible(group)}
+            fitting = [start for start in peaks if capacity is None or peaks[start] <= capacity]
+            waiting.append(sorted(fitting, key=lambda start: (-peaks[start], -start)))
+        if waiting[-1]:
+            chosen.append(waiting[-1].pop())
+            usage.add(groups[len(chosen) - 1], chosen[-1])
+        elif chosen:
+            waiting.pop()
+            usage.add(groups[len(chosen) - 1], chosen.pop(), -1)
+        else:
+            return []
+    return []
 
 
 def _possible(group: Iterable[Storage]) -> tuple[int, ...]:
@@ -139,24 +163,23 @@ class _Usage:
 
     def __init__(self, live: Liveness):
         self._live = live
-        self._held: NDArray[np.int64] = np.zeros((_QUADRANTS, live.instructions), np.int64)
+        self._held: NDArray[np.int64] = np.zeros((QUADRANTS, live.instructions), np.int64)
 
     @property
     def peak(self) -> int:
         """The most in any partition."""
         return int(self._held.max(initial=0))
 
-    def add(self, storage: Storage, start: int, sign: int = 1) -> None:
-        """Enter `storage` from partition `start` on, or with `sign` -1 take it out again."""
-        self._of(storage, start)[...] += sign * storage.row_bytes
+    def add(self, group: Iterable[Storage], start: int, sign: int = 1) -> None:
+        """Enter `group` from partition `start` on, or with `sign` -1 take it out again."""
+        for storage in group:
+            self._of(storage, start)[...] += sign * storage.row_bytes
 
     def peak_with(self, group: Sequence[Storage], start: int) -> int:
         """The most in any partition and at any moment that `group` would have a part in there."""
-        for storage in group:
-            self.add(storage, start)
+        self.add(group, start)
         peak = max(int(self._of(storage, start).max(initial=0)) for storage in group)
-        for storage in group:
-            self.add(storage, start, -1)
+        self.add(group, start, -1)
         return peak
 
     def _of(self, storage: Storage, start: int) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ tried where the kernel's own order does not fit:
 
 Everything keeps its order that data, registers, engine state, ``no_reorder``, ``depends_on`` and schedules
 say. Nothing crosses a barrier or a sendrecv, a device loop moves as a whole, and tensors with addresses that
-share bytes count as one tensor. Tensors count as a whole; no instruction is added, left out or changed.
+share bytes count as one tensor. Tensors count as a whole, in all partitions or, where it is given at which
+they start, in the quadrants they lie in; no instruction is added, left out or changed.
 """
 
 from __future__ import annotations
@@ -30,22 +31,29 @@ from nki_isa.program import Node, Program, walk
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim.liveness import NEVER, Liveness
 from nki_sim.packing import Space
+from nki_sim.utilisation import ALL_QUADRANTS, QUADRANTS, quadrants_of
 
-#: Bytes of each memory, in the order of the spaces given.
+#: Bytes of each memory: of the spaces given in their order, with each quadrant of SBUF by itself if need be.
 Bytes = tuple[int, ...]
 
 
-def orders(program: Program, live: Liveness, spaces: Mapping[MemoryRegion, Space]) -> Iterator[list[Node]]:
+def orders(
+    program: Program,
+    live: Liveness,
+    spaces: Mapping[MemoryRegion, Space],
+    starts: Mapping[int, int] | None = None,
+) -> Iterator[list[Node]]:
     """The bodies to try in turn; each holds at most what the memories have.
 
     Args:
         program: the kernel.
         live: its live ranges.
         spaces: the memories to fit into.
+        starts: the first partition of SBUF tensors that are not at 0, by index (:mod:`nki_sim.quadrants`).
     """
     body = program.body
     needed = _dependencies(program)
-    demand = _Demand(program, live, spaces)
+    demand = _Demand(program, live, spaces, starts or {})
     before: list[int] = list(range(len(body)))
     for base, is_freeing in _bases(body, needed, demand):
         order = _fitting(base, needed, demand, is_freeing)
@@ -112,12 +120,14 @@ def _sharing_bytes(program: Program) -> dict[Storage, Hashable]:
     return keys
 
 
-def _addressed(program: Program, region: MemoryRegion) -> list[tuple[int, int, Storage]]:
-    """(first byte, end, storage) of the storages with an address, by address."""
+def _addressed(
+    program: Program, region: MemoryRegion, part: int = ALL_QUADRANTS
+) -> list[tuple[int, int, Storage]]:
+    """(first byte, end, storage) of the storages with an address that have bytes in `part`, by address."""
     found = [
         (s.address[1], s.address[1] + s.row_bytes, s)
         for s in program.storages
-        if s.region is region and s.address is not None
+        if s.region is region and s.address is not None and quadrants_of(s.address[0], s.partitions) & part
     ]
     return sorted(found, key=lambda row: row[:2])
 
@@ -204,10 +214,16 @@ class _Demand:
         uses: how many nodes touch a storage.
     """
 
-    def __init__(self, program: Program, live: Liveness, spaces: Mapping[MemoryRegion, Space]):
-        regions = list(spaces)
+    def __init__(
+        self,
+        program: Program,
+        live: Liveness,
+        spaces: Mapping[MemoryRegion, Space],
+        starts: Mapping[int, int],
+    ):
+        memories = [(region, part) for region in spaces for part in _parts(region, bool(starts))]
         self.limit: Bytes = tuple(
-            space.capacity - _union(_addressed(program, region)) for region, space in spaces.items()
+            spaces[region].capacity - _union(_addressed(program, region, part)) for region, part in memories
         )
         self.size: dict[int, Bytes] = {}
         for storage in program.storages:
@@ -215,7 +231,10 @@ class _Demand:
                 space = spaces[storage.region]
                 unit = space.bank or space.align
                 taken = -(-storage.row_bytes // unit) * unit
-                self.size[storage.index] = tuple(taken * (r is storage.region) for r in regions)
+                lanes = quadrants_of(starts.get(storage.index, 0), storage.partitions)
+                self.size[storage.index] = tuple(
+                    taken * (region is storage.region and part & lanes != 0) for region, part in memories
+                )
         touching = [
             dict.fromkeys(thing.index for thing, _ in touched(node) if isinstance(thing, Storage))
             for node in program.body
@@ -226,7 +245,7 @@ class _Demand:
             for index in indices:
                 if index in self.uses:
                     self.uses[index] += 1
-        self.start = _sum([self.size[index] for index in constants], len(regions))
+        self.start = _sum([self.size[index] for index in constants], len(memories))
         self.held = frozenset(constants)
         self.tensors: list[list[int]] = []
         self.inside: list[Bytes] = []
@@ -235,9 +254,14 @@ class _Demand:
             self.tensors.append([i for i in indices if i in self.size and i not in own])
             sizes = [self.size[i] for i in own]
             if isinstance(node, Instruction) or not own:
-                self.inside.append(_sum(sizes, len(regions)))
+                self.inside.append(_sum(sizes, len(memories)))
             else:
                 self.inside.append(_most(live, own, sizes))
+
+
+def _parts(region: MemoryRegion, is_apart: bool) -> Sequence[int]:
+    """What counts as a memory: each quadrant of SBUF if tensors lie side by side, else the whole."""
+    return [1 << k for k in range(QUADRANTS)] if is_apart and region is MemoryRegion.sbuf else [ALL_QUADRANTS]
 
 
 def _union(pieces: Sequence[tuple[int, int, Storage]]) -> int:

@@ -22,7 +22,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _KIB = 1024
 
 #: Partitions of a quadrant, within which tensors are not placed apart, and the set of all four of them.
-QUADRANT, ALL_QUADRANTS = 32, 0b1111
+QUADRANT, QUADRANTS, ALL_QUADRANTS = 32, 4, 0b1111
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def by_quadrant(holders: Sequence[Holder]) -> list[Sequence[Holder]]:
     """Those that hold bytes of each quadrant; one entry for all quadrants where all hold bytes of all."""
     if all(h.quadrants == ALL_QUADRANTS for h in holders):
         return [holders]
-    return [[h for h in holders if h.quadrants >> k & 1] for k in range(ALL_QUADRANTS.bit_length())]
+    return [[h for h in holders if h.quadrants >> k & 1] for k in range(QUADRANTS)]
 
 
 def usage_of(holders: Sequence[Holder], positions: int) -> NDArray[np.int64]:

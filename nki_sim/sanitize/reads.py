@@ -135,7 +135,6 @@ def _group(instruction: Instruction) -> int:
     return TENSOR_INDIRECTION_GROUP if instruction.on is Engine.tensor else INDIRECTION_GROUP
 
 
-
 # --- what is said
 
 

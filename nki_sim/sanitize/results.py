@@ -51,7 +51,6 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
         )
 
 
-
 def check_unused(survey: Survey, findings: Findings, *, alone: bool = True) -> None:
     """Report tensors that are written and neither read nor returned.
 
