@@ -69,15 +69,13 @@ def fit(program: Program, target: Target) -> Fitted:
 def _ways(program: Program, target: Target) -> Iterator[tuple[list[Node], dict[int, int] | None]]:
     """Orders of instructions, and at which partitions tensors start, to try in turn."""
     live = liveness(program)
-    beside = quadrants.starts(program, live, target, target.sbuf_usable_bytes)
-    if beside:
-        yield program.body, beside
-    for body in reorder.orders(program, live, spaces(target)):
-        yield body, None
     beside = quadrants.starts(program, live, target)
     if beside:
-        for body in reorder.orders(program, live, spaces(target), beside):
-            yield body, beside
+        yield program.body, beside
+    reordering = reorder.Reordering(program, live, spaces(target))
+    for starts in ({}, beside) if beside else ({},):
+        for body in reordering.orders(starts):
+            yield body, starts or None
 
 
 def _told(

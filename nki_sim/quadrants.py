@@ -39,14 +39,16 @@ _STARTS = ((32, (0, 32, 64, 96)), (64, (0, 64)))
 _TRIES = 1000
 
 
-def starts(program: Program, live: Liveness, target: Target, capacity: int | None = None) -> dict[int, int]:
+def starts(program: Program, live: Liveness, target: Target) -> dict[int, int]:
     """The first partition of each SBUF tensor without an address that does not start at 0, by storage index.
+
+    What is live at once fits then, if a choice that is tried does that; else the fullest partition is as full
+    as may be in the program's order.
 
     Args:
         program: the kernel.
         live: its live ranges.
-        target: the generation, for the rules of its instructions.
-        capacity: bytes per partition that must hold what is live at once; None to spread it as may be.
+        target: the generation, for its SBUF and the rules of its instructions.
     """
     moving = sorted(_Groups(program).movable(live), key=lambda g: (-sum(s.row_bytes for s in g), g[0].index))
     moves = {storage.index for group in moving for storage in group}
@@ -55,7 +57,7 @@ def starts(program: Program, live: Liveness, target: Target, capacity: int | Non
     for storage in used:
         if storage.index not in moves:
             usage.add([storage], storage.address[0] if storage.address else 0)
-    chosen = _chosen(moving, usage, capacity)
+    chosen = _chosen(moving, usage, target.sbuf_usable_bytes) or _chosen(moving, usage, None)
     found = {storage.index: start for group, start in zip(moving, chosen, strict=False) for storage in group}
     found = {index: start for index, start in found.items() if start}
     return found if _keeps_rules(program, found, target) else {}

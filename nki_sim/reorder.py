@@ -22,6 +22,8 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,39 +39,89 @@ from nki_sim.utilisation import ALL_QUADRANTS, QUADRANTS, quadrants_of
 Bytes = tuple[int, ...]
 
 
-def orders(
-    program: Program,
-    live: Liveness,
-    spaces: Mapping[MemoryRegion, Space],
-    starts: Mapping[int, int] | None = None,
-) -> Iterator[list[Node]]:
-    """The bodies to try in turn; each holds at most what the memories have.
+class Reordering:
+    """A Program whose instructions may run in other orders."""
 
-    Args:
-        program: the kernel.
-        live: its live ranges.
-        spaces: the memories to fit into.
-        starts: the first partition of SBUF tensors that are not at 0, by index (:mod:`nki_sim.quadrants`).
-    """
-    body = program.body
-    needed = _dependencies(program)
-    demand = _Demand(program, live, spaces, starts or {})
-    before: list[int] = list(range(len(body)))
-    for base, is_freeing in _bases(body, needed, demand):
-        order = _fitting(base, needed, demand, is_freeing)
-        if order is not None and order != before:
-            yield [body[k] for k in order]
-            before = order
+    def __init__(self, program: Program, live: Liveness, spaces: Mapping[MemoryRegion, Space]):
+        """Find what must stay behind what.
 
+        Args:
+            program: the kernel.
+            live: its live ranges.
+            spaces: the memories to fit into.
+        """
+        self._program = program
+        self._touched = [list(touched(node)) for node in program.body]
+        self._needed = _dependencies(program)
+        self._results = [k for k, node in enumerate(program.body) if _is_result(node)]
+        self._demand = partial(_Demand, program, live, spaces, self._touched)
+        self._whole = self._demand({})
 
-def _bases(
-    body: Sequence[Node], needed: Sequence[Sequence[int]], demand: _Demand
-) -> Iterator[tuple[list[int], bool]]:
-    """The orders to go by in turn, and whether what frees memory goes before them."""
-    yield list(range(len(body))), False
-    results = [k for k, node in enumerate(body) if _is_result(node)]
-    yield _by_result(body, needed, {k: k for k in results}), False
-    yield _loaded_late(_by_result(body, needed, _stored_together(body, results, demand)), body, needed), True
+    def orders(self, starts: Mapping[int, int]) -> Iterator[list[Node]]:
+        """The bodies to try in turn; each holds at most what the memories have.
+
+        Args:
+            starts: the first partition of SBUF tensors that are not at 0, by index
+                (:mod:`nki_sim.quadrants`); empty to take the bytes of all partitions for each.
+        """
+        body = self._program.body
+        demand = self._demand(starts) if starts else self._whole
+        before: list[int] = list(range(len(body)))
+        for base, is_freeing in self._bases():
+            order = _fitting(base, self._needed, demand, is_freeing)
+            if order is not None and order != before:
+                yield [body[k] for k in order]
+                before = order
+
+    def _bases(self) -> Iterator[tuple[list[int], bool]]:
+        """The orders to go by in turn, and whether what frees memory goes before them."""
+        yield list(range(len(self._needed))), False
+        yield _by_result(self._needed, {k: k for k in self._results}), False
+        together = _by_result(self._needed, self._stored_together())
+        yield self._loaded_late(together), True
+
+    def _stored_together(self) -> dict[int, int]:
+        """For each result the last of its group.
+
+        A result joins the one before it if less is taken on chip between the two than what it stores has.
+        """
+        groups: list[list[int]] = []
+        demand = self._whole
+        known = set(demand.held)
+        begin = 0
+        for k in self._results:
+            taken = 0
+            for j in range(begin, k + 1):
+                new = [index for index in demand.tensors[j] if index not in known]
+                known.update(new)
+                taken += sum(demand.inside[j]) + sum(sum(demand.size[index]) for index in new)
+            begin = k + 1
+            if groups and taken < max((s.row_bytes for s in self._on_chip(k, is_write=False)), default=0):
+                groups[-1].append(k)
+            else:
+                groups.append([k])
+        return {k: group[-1] for group in groups for k in group}
+
+    def _loaded_late(self, base: Sequence[int]) -> list[int]:
+        """`base` with each instruction that takes more than it reads right before the first that needs it."""
+        body = self._program.body
+        wanted = [len(base)] * len(base)
+        place = [0] * len(base)
+        for position in range(len(base) - 1, -1, -1):
+            k = base[position]
+            place[k] = position
+            if isinstance(body[k], Instruction) and wanted[k] < len(base):
+                sizes = (sum(s.row_bytes for s in self._on_chip(k, is_write=w)) for w in (False, True))
+                if next(sizes) < next(sizes):
+                    place[k] = wanted[k]
+            for before in self._needed[k]:
+                wanted[before] = min(wanted[before], place[k])
+        return sorted(base, key=place.__getitem__)
+
+    def _on_chip(self, k: int, is_write: bool) -> dict[Storage, None]:
+        """The SBUF and PSUM storages that node `k` reads or writes."""
+        found = (thing for thing, writes in self._touched[k] if writes is is_write)
+        return dict.fromkeys(thing for thing in found if isinstance(thing, Storage) and thing.on_chip)
 
 
 def moved(before: Sequence[Node], after: Sequence[Node]) -> int:
@@ -140,63 +192,18 @@ def _is_result(node: Node) -> bool:
     return any(i.synchronises or any(t.buffer.is_hbm for t in i.writes) for i in walk([node]))
 
 
-def _by_result(body: Sequence[Node], needed: Sequence[Sequence[int]], ends: Mapping[int, int]) -> list[int]:
+def _by_result(needed: Sequence[Sequence[int]], ends: Mapping[int, int]) -> list[int]:
     """The nodes by the first result that needs them, in their order among each other; others last.
 
     Args:
-        body: the nodes.
-        needed: for each those it must stay behind.
+        needed: for each node those it must stay behind.
         ends: for each result the position it counts as.
     """
-    wanted = [ends.get(k, len(body)) for k in range(len(body))]
-    for k in range(len(body) - 1, -1, -1):
+    wanted = [ends.get(k, len(needed)) for k in range(len(needed))]
+    for k in range(len(needed) - 1, -1, -1):
         for before in needed[k]:
             wanted[before] = min(wanted[before], wanted[k])
-    return sorted(range(len(body)), key=wanted.__getitem__)
-
-
-def _stored_together(body: Sequence[Node], results: Sequence[int], demand: _Demand) -> dict[int, int]:
-    """For each result the last of its group.
-
-    A result joins the one before it if less is taken on chip between the two than what it stores has.
-    """
-    groups: list[list[int]] = []
-    known = set(demand.held)
-    begin = 0
-    for k in results:
-        taken = 0
-        for j in range(begin, k + 1):
-            new = [index for index in demand.tensors[j] if index not in known]
-            known.update(new)
-            taken += sum(demand.inside[j]) + sum(sum(demand.size[index]) for index in new)
-        begin = k + 1
-        if groups and taken < max((s.row_bytes for s in _on_chip(body[k], is_write=False)), default=0):
-            groups[-1].append(k)
-        else:
-            groups.append([k])
-    return {k: group[-1] for group in groups for k in group}
-
-
-def _loaded_late(base: Sequence[int], body: Sequence[Node], needed: Sequence[Sequence[int]]) -> list[int]:
-    """`base` with each instruction that takes more than it reads right before the first that needs it."""
-    wanted = [len(base)] * len(base)
-    place = [0] * len(base)
-    for position in range(len(base) - 1, -1, -1):
-        k = base[position]
-        place[k] = position
-        if isinstance(body[k], Instruction) and wanted[k] < len(base):
-            sizes = (sum(s.row_bytes for s in _on_chip(body[k], is_write=w)) for w in (False, True))
-            if next(sizes) < next(sizes):
-                place[k] = wanted[k]
-        for before in needed[k]:
-            wanted[before] = min(wanted[before], place[k])
-    return sorted(base, key=place.__getitem__)
-
-
-def _on_chip(node: Node, is_write: bool) -> dict[Storage, None]:
-    """The SBUF and PSUM storages that `node` reads or writes."""
-    found = (thing for thing, writes in touched(node) if writes is is_write and isinstance(thing, Storage))
-    return dict.fromkeys(storage for storage in found if storage.on_chip)
+    return sorted(range(len(needed)), key=wanted.__getitem__)
 
 
 # --- what is held
@@ -219,6 +226,7 @@ class _Demand:
         program: Program,
         live: Liveness,
         spaces: Mapping[MemoryRegion, Space],
+        touched: Sequence[Sequence[tuple[Any, bool]]],
         starts: Mapping[int, int],
     ):
         memories = [(region, part) for region in spaces for part in _parts(region, bool(starts))]
@@ -236,8 +244,8 @@ class _Demand:
                     taken * (region is storage.region and part & lanes != 0) for region, part in memories
                 )
         touching = [
-            dict.fromkeys(thing.index for thing, _ in touched(node) if isinstance(thing, Storage))
-            for node in program.body
+            dict.fromkeys(thing.index for thing, _ in things if isinstance(thing, Storage))
+            for things in touched
         ]
         constants = [s.index for s in program.storages if s.data is not None and s.index in self.size]
         self.uses = dict.fromkeys(self.size, 0)

@@ -15,8 +15,8 @@ from nki_isa.program import Loop, Node, Program, While, walk
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.liveness import liveness
 from nki_sim.packing import Space
-from nki_sim.reorder import orders
-from nki_sim.utilisation import Holder, usage_of
+from nki_sim.reorder import Reordering
+from nki_sim.utilisation import ALL_QUADRANTS, Holder, quadrants_of, usage_of
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 REGISTERS = 3
@@ -27,8 +27,9 @@ PROGRAMS = 200
 class Maker:
     """A random program: every tensor loaded once, then used at random, and now and then stored."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, partitions: tuple[int, ...] = (128,)):
         self.random = random.Random(seed)
+        self.partitions = itertools.cycle(partitions)
         self.program = Program("kernel", "trn2", registers=REGISTERS + 4)
         self.index = itertools.count(REGISTERS)
         self.source, self.result = self.tensor(64, HBM), self.tensor(64, HBM)
@@ -65,7 +66,8 @@ class Maker:
         dtype: str = "uint8",
     ) -> NkiTensor:
         index = len(self.program.storages)
-        storage = Storage(index, f"t{index}", region, (128, columns), as_dtype(dtype), address)
+        partitions = next(self.partitions)
+        storage = Storage(index, f"t{index}", region, (partitions, columns), as_dtype(dtype), address)
         self.program.storages.append(storage)
         return NkiTensor.whole(storage)
 
@@ -163,8 +165,11 @@ def conflicts(earlier: Node, later: Node) -> bool:
     return any(producer in before for i in walk([later]) for producer in i.after)
 
 
-def usage(program: Program, region: MemoryRegion, unit: int) -> int:
-    """The most bytes of `region` held at once, tensors in whole units."""
+def usage(program: Program, region: MemoryRegion, unit: int, starts: dict[int, int] | None = None) -> int:
+    """The most bytes per partition of `region` held at once, tensors in whole units.
+
+    With `starts`, tensors have the bytes of the quadrants they lie in; else of all.
+    """
     live = liveness(program)
     holders = []
     for storage in program.storages:
@@ -172,9 +177,10 @@ def usage(program: Program, region: MemoryRegion, unit: int) -> int:
             size = storage.row_bytes if storage.address else -(-storage.row_bytes // unit) * unit
             whole = Storage(storage.index, "", region, (128, size), as_dtype("uint8"), storage.address)
             place = (0, 0) if storage.address is None else storage.address
-            holders.append(
-                Holder(whole, *place, int(live.first[storage.index]), int(live.last[storage.index]))
-            )
+            first, last = int(live.first[storage.index]), int(live.last[storage.index])
+            start = (starts or {}).get(storage.index, place[0])
+            lanes = ALL_QUADRANTS if starts is None else quadrants_of(start, storage.partitions)
+            holders.append(Holder(whole, start, place[1], first, last, lanes))
     return int(usage_of(holders, live.instructions).max(initial=0))
 
 
@@ -191,7 +197,7 @@ def test_every_conflicting_pair_keeps_its_order_and_what_is_held_fits() -> None:
         ]
         for capacity in np.linspace(0.5, 1, 6) * peak:
             spaces = {SBUF: Space(int(capacity), 32, 4), PSUM: Space(max(banks, 1) * BANK, BANK, 4, BANK)}
-            found = list(orders(program, liveness(program), spaces))
+            found = list(Reordering(program, liveness(program), spaces).orders({}))
             made[len(found)] += 1
             for body in found:
                 place = {node: position for position, node in enumerate(body)}
@@ -201,3 +207,18 @@ def test_every_conflicting_pair_keeps_its_order_and_what_is_held_fits() -> None:
                 assert usage(other, SBUF, 4) <= capacity, seed
                 assert usage(other, PSUM, BANK) <= max(banks, 1) * BANK, seed
     assert min(made) > 20
+
+
+def test_with_tensors_side_by_side_each_quadrant_holds_at_most_what_it_has() -> None:
+    made = 0
+    for seed in range(PROGRAMS):
+        program = Maker(seed, (128, 32, 32)).program
+        narrow = [s for s in program.storages if s.region is SBUF and not s.address and s.partitions == 32]
+        starts = {storage.index: 32 * (k % 4) for k, storage in enumerate(narrow)}
+        capacity = int(0.8 * usage(program, SBUF, 4, starts))
+        spaces = {SBUF: Space(capacity, 32, 4), PSUM: Space(8 * BANK, BANK, 4, BANK)}
+        for body in Reordering(program, liveness(program), spaces).orders(starts):
+            other = Program("kernel", "trn2", program.storages, program.registers, body=body)
+            assert usage(other, SBUF, 4, starts) <= capacity, seed
+            made += usage(other, SBUF, 4) > capacity
+    assert made > 20
