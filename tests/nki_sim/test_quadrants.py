@@ -89,8 +89,8 @@ def test_two_halves_lie_side_by_side():
 
 
 @nki.jit
-def rotated(x, order=None):
-    """Both halves of 64 KiB turned by an angle: 320 KiB one behind the other, 192 of two halves of partitions.
+def rotated(x):
+    """Both halves, 64 KiB, turned by an angle: 320 KiB one behind the other, 192 side by side.
 
     As stated it fits in neither: what is computed third lies beside what is computed second.
     """
@@ -111,12 +111,11 @@ def rotated(x, order=None):
     nisa.tensor_scalar(dst=d, data=upper, op0=nl.multiply, operand0=0.25)
     nisa.tensor_tensor(dst=turned[0:64], data1=a, data2=d, op=nl.subtract)
     nisa.tensor_tensor(dst=turned[64:128], data1=b, data2=c, op=nl.add)
-    nisa.tensor_tensor(dst=turned[0:64, 0:512], data1=turned[0:64, 0:512], data2=turned[0:64, 0:512], op=nl.add)
-    nisa.dma_copy(dst=turned[0:64, 512:1024], src=turned[64:128, 0:512])
-    nisa.tensor_tensor(
-        dst=turned[0:64, 0:512], data1=turned[0:64, 0:512], data2=turned[0:64, 512:1024], op=nl.add
-    )
-    nisa.dma_copy(dst=result, src=turned[0:64, 0:512])
+    low, high = turned[0:64, 0:512], turned[0:64, 512:1024]
+    nisa.tensor_tensor(dst=low, data1=low, data2=low, op=nl.add)
+    nisa.dma_copy(dst=high, src=turned[64:128, 0:512])
+    nisa.tensor_tensor(dst=low, data1=low, data2=high, op=nl.add)
+    nisa.dma_copy(dst=result, src=low)
     return result
 
 
