@@ -46,9 +46,7 @@ class Stream:
         self.program.outputs.append(view)
         return view
 
-    def sbuf(
-        self, shape: tuple[int, ...], dtype: str, address: tuple[int, int] | None = None
-    ) -> NkiTensor:
+    def sbuf(self, shape: tuple[int, ...], dtype: str, address: tuple[int, int] | None = None) -> NkiTensor:
         """A tile in SBUF."""
         return self.tensor("sbuf", shape, dtype, address=address)
 

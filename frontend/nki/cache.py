@@ -75,9 +75,7 @@ def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) 
         raise NotKept
 
 
-def _container(
-    value: Any, kind: type, parts: list[Any], inputs: list[Any], seen: dict[int, int]
-) -> None:
+def _container(value: Any, kind: type, parts: list[Any], inputs: list[Any], seen: dict[int, int]) -> None:
     if kind is not tuple:  # the kernel sees that one list or dict is passed in two places
         if id(value) in seen:
             parts += (kind, "again", seen[id(value)])

@@ -177,9 +177,7 @@ def _execute(path: str, *, asserts: bool) -> None:
 
 
 @contextlib.contextmanager
-def _as_main(
-    path: str, arguments: Sequence[str], target: Target | None, prints: Prints
-) -> Iterator[None]:
+def _as_main(path: str, arguments: Sequence[str], target: Target | None, prints: Prints) -> Iterator[None]:
     """The process as ``python path arguments...`` has it, with the target in the environment."""
     argv, paths, variable = sys.argv, list(sys.path), os.environ.get(_VARIABLE)
     sys.argv = [path, *arguments]

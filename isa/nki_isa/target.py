@@ -199,8 +199,14 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("partitions", 128, 128, 128, "ppp", _ARCH),
     ("sbuf_partition_bytes", 192 << 10, 224 << 10, 256 << 10, "ppp", _ARCH),
     # What a kernel may allocate: the compiler keeps 16 KiB for itself on trn1 and trn2.
-    ("sbuf_usable_bytes", 176 << 10, 208 << 10, 240 << 10, "mma",
-     "third-party notes (ucb-bar/autocomp, Jerry2423/kda-for-trainium); trn3: 16 KiB kept as before"),
+    (
+        "sbuf_usable_bytes",
+        176 << 10,
+        208 << 10,
+        240 << 10,
+        "mma",
+        "third-party notes (ucb-bar/autocomp, Jerry2423/kda-for-trainium); trn3: 16 KiB kept as before",
+    ),
     ("psum_partition_bytes", 16 << 10, 16 << 10, 16 << 10, "ppp", _ARCH),
     ("psum_banks", 8, 8, 8, "ppp", _ARCH),
     ("psum_bank_bytes", 2 << 10, 2 << 10, 2 << 10, "ppp", _ARCH),

@@ -115,4 +115,3 @@ def test_names_survive_as_text():
     program = specialize_call(every_target, (np.zeros(SHAPE, np.float32),), {}, target=TRN2).program
     again = parse_program(format_program(program))
     assert [s.name for s in again.storages] == [s.name for s in program.storages]
-

@@ -236,8 +236,6 @@ def test_tensors_with_addresses_never_move():
     assert refused(kernel_of(read_together, address=(0, 64))).code == "NKI-M001"
 
 
-
-
 def differing_starts(b, one, other):
     """A read at 32 and a read at 0: what holds of them where they are is all that is known."""
     dst = b.tensor(32, 8)

@@ -353,9 +353,7 @@ ranges = st.tuples(st.integers(0, 3), st.integers(1, 2)).map(lambda r: (r[0], mi
 lanes = st.sampled_from(_LANES)
 tensors3, tensors4 = st.integers(0, 2), st.integers(0, 3)
 boxes = st.tuples(*[ranges] * 6)
-steps = st.lists(
-    st.tuples(lanes, tensors3, tensors3, boxes, st.integers(1, 40)), min_size=1, max_size=40
-)
+steps = st.lists(st.tuples(lanes, tensors3, tensors3, boxes, st.integers(1, 40)), min_size=1, max_size=40)
 
 
 @given(steps)

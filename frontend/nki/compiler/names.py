@@ -66,6 +66,7 @@ _INSTEAD: dict[tuple[str, str], str] = {
     ("nki.language", "load_transpose2d"): "call nisa.dma_transpose(dst, src)",
 }
 
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 

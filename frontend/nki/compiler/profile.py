@@ -141,4 +141,3 @@ _BUILTINS = (
 
 BUILTINS: dict[str, Builtin] = {row.name: row for row in _BUILTINS}
 HOST_BUILTINS: tuple[str, ...] = tuple(row.name for row in _BUILTINS if row.verdict is not Verdict.refused)
-

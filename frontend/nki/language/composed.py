@@ -74,9 +74,7 @@ def trunc(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     return tensor_tensor(whole, "multiply", sign, dtype=x.dtype if dtype is None else dtype)
 
 
-def _rounded(
-    function: str, x: NkiTensor, dtype: Any, missed: str, correct: str, part: str = ""
-) -> NkiTensor:
+def _rounded(function: str, x: NkiTensor, dtype: Any, missed: str, correct: str, part: str = "") -> NkiTensor:
     """`x` cast to int32, which rounds to nearest, and corrected by 1 where that `missed`.
 
     Beyond 2**23, where int32 may saturate and every float32 is an integer, `x` stays as it is.

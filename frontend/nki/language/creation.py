@@ -52,9 +52,7 @@ def new_tensor(
     recorder = current()
     region = _region(buffer)
     sizes = _sizes(shape, region)
-    return recorder.allocate(
-        sizes, _dtype(dtype), region, name or "", _address(address, region), part=part
-    )
+    return recorder.allocate(sizes, _dtype(dtype), region, name or "", _address(address, region), part=part)
 
 
 def _dtype(dtype: Any) -> DType:
@@ -214,4 +212,3 @@ def shared_identity_matrix(n: int, dtype: Any = DTYPES["uint8"], dst: NkiTensor 
     identity = cast_values(np.eye(n, dtype=np.float32), kind)
     current().emit(REGISTRY["dma_copy"](tensor, _constant(identity, kind, "constant")))
     return tensor
-

@@ -50,9 +50,7 @@ def tensor_scalar(x: NkiTensor, *steps: Any, dtype: Any = None, part: str = "") 
     return result
 
 
-def tensor_tensor(
-    x: NkiTensor, operator: str, y: NkiTensor, dtype: Any = None, part: str = ""
-) -> NkiTensor:
+def tensor_tensor(x: NkiTensor, operator: str, y: NkiTensor, dtype: Any = None, part: str = "") -> NkiTensor:
     """``x op y`` in a new tile of the shape of `x`."""
     result = tile_like(x, dtype, part=part)
     emit("tensor_tensor", result, x, y, OPERATORS[operator])
