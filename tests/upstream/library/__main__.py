@@ -176,7 +176,7 @@ def _print(rows: list[Row]) -> None:
         print(f"{kernel:40} {counts} {sum(times):9.1f} {max(times):9.1f}")
     failures = [row for row in ran if row.outcome != "passed"]
     for row in failures:
-        print(f"\n{row.outcome}: {row.test}\n    {row.reason or 'the process ended'}")
+        print(f"\n{row.outcome}: {row.test}\n    {row.reason or 'its process ended: most often the machine has too little memory for it'}")
     times = sorted(row.seconds for row in ran)
     if times:
         print(f"\nmedian {times[len(times) // 2]:.1f} s; the slowest:")
