@@ -19,6 +19,9 @@ _RANKS = ("experimental/collectives",)
 #: API level of a checkout by a folder that only newer ones have.
 _LEVELS = (("src/nkilib_src/nkilib/experimental/dynamic_shapes", "0.3"), ("src/nkilib_src", "0.2"))
 
+#: What is said of a test without a reason.
+_ENDED = "its process ended: most often the machine has too little memory for it"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -176,7 +179,7 @@ def _print(rows: list[Row]) -> None:
         print(f"{kernel:40} {counts} {sum(times):9.1f} {max(times):9.1f}")
     failures = [row for row in ran if row.outcome != "passed"]
     for row in failures:
-        print(f"\n{row.outcome}: {row.test}\n    {row.reason or 'its process ended: most often the machine has too little memory for it'}")
+        print(f"\n{row.outcome}: {row.test}\n    {row.reason or _ENDED}")
     times = sorted(row.seconds for row in ran)
     if times:
         print(f"\nmedian {times[len(times) // 2]:.1f} s; the slowest:")
