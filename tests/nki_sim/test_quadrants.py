@@ -434,3 +434,23 @@ def test_smaller_memories_fit_side_by_side_or_not_at_all(b):
         assert fitted.placement.sbuf.peak <= target.sbuf_usable_bytes
         assert fitted.placement.sbuf.high_water <= target.sbuf_usable_bytes
         assert len(by_quadrant(fitted.placement.sbuf.holders)) == (4 if "NKI-M007" in codes else 1)
+
+
+@settings(max_examples=100)
+@given(straight(), st.sampled_from([0.5, 0.6, 0.75, 0.9]))
+def test_what_fits_in_another_order_or_side_by_side_computes_the_same(b, share):
+    program = b.program
+    for storage in program.storages:
+        storage.address = None
+    b.arrays.clear()
+    stated = place(program, TRN2)
+    target = dataclasses.replace(TRN2, sbuf_usable_bytes=max(int(share * stated.sbuf.peak), 2048))
+    try:
+        fitted = fit(program, target)
+    except NkiMemoryError:
+        return
+    results = []
+    for b.program, placement in ((program, stated), (fitted.program, fitted.placement)):
+        b.placement = dict(placement.addresses)
+        results.append(b.run().outputs[0])
+    np.testing.assert_array_equal(*results)
