@@ -369,6 +369,17 @@ def takes(x, scale=1.0, what="a"):
     return x
 
 
+def test_a_signature_is_shown_without_what_annotations_and_defaults_are() -> None:
+    @nki.jit
+    def annotated(x: nl.ndarray, of: Any = object()) -> nl.ndarray:  # noqa: B008
+        return x
+
+    with pytest.raises(NkiError) as found:
+        annotated(A, off=1)
+    (diagnostic,) = found.value.diagnostics
+    assert diagnostic.help == "its signature is annotated(x, of=...)"
+
+
 class Slotted:
     __slots__ = ("x",)
 

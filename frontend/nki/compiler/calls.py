@@ -108,7 +108,7 @@ def _meant(keyword: str, free: list[Parameter]) -> str | None:
 
 
 def of_python(callee: str, function: Callable[..., object]) -> Signature | None:
-    """The signature of one of nki's own functions."""
+    """The signature of a host function."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

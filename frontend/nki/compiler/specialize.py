@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nki import arrays, levels
-from nki.compiler import tree
+from nki.compiler import calls, tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
 from nki.compiler.parse import deep_recursion
@@ -162,7 +162,7 @@ def bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspe
         raise error(
             "NKI-L012",
             f"{kernel.function.__name__}: {problem}",
-            help=f"its signature is {kernel.function.__name__}{signature}",
+            help=f"its signature is {calls.of_python(kernel.function.__name__, kernel.function)}",
         ) from None
     bound.apply_defaults()
     return bound
