@@ -440,7 +440,7 @@ def test_wrong_arguments(args: Any, kwargs: Any, code: str, message: str) -> Non
 
 def test_the_signature_is_told() -> None:
     (found,) = refused(takes)
-    assert found.help == "its signature is takes(x, scale=1.0, what='a')"
+    assert found.help == "its signature is takes(x, scale=..., what=...)"
 
 
 def test_a_tensor_of_another_call_is_refused() -> None:
