@@ -205,8 +205,8 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
         208 << 10,
         240 << 10,
         "mma",
-        "third-party notes (ucb-bar/autocomp, Jerry2423/kda-for-trainium), and for trn2 the budget of the vendor's "
-        "kernels (nki-library mlp_cte_constants.py); trn3: 16 KiB kept as before",
+        "third-party notes (ucb-bar/autocomp, Jerry2423/kda-for-trainium), and for trn2 the budget of the "
+        "vendor's kernels (nki-library mlp_cte_constants.py); trn3: 16 KiB kept as before",
     ),
     ("psum_partition_bytes", 16 << 10, 16 << 10, 16 << 10, "ppp", _ARCH),
     ("psum_banks", 8, 8, 8, "ppp", _ARCH),
