@@ -12,6 +12,7 @@ from nki_sim import quadrants, reorder
 from nki_sim.liveness import liveness
 from nki_sim.place import Placement, place, spaces
 from nki_sim.refusals import described, kib
+from nki_sim.utilisation import Holder
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
@@ -82,16 +83,15 @@ def _told(
     before: Program, after: Program, placement: Placement, refusal: Diagnostic
 ) -> tuple[Diagnostic, ...]:
     """NKI-M006 if the order is another, NKI-M007 if tensors lie side by side."""
-    is_beside = any(h.partition and h.storage.address is None for h in placement.sbuf.live)
+    beside = [h for h in placement.sbuf.live if h.partition and h.storage.address is None]
     return (
         *([_warning(before, after, placement, refusal)] if after is not before else []),
-        *([_note(placement, refusal)] if is_beside else []),
+        *([_note(beside, placement, refusal)] if beside else []),
     )
 
 
-def _note(placement: Placement, refusal: Diagnostic) -> Diagnostic:
+def _note(moved: list[Holder], placement: Placement, refusal: Diagnostic) -> Diagnostic:
     """NKI-M007; it says what lies at other partitions than 0."""
-    moved = [h for h in placement.sbuf.live if h.partition and h.storage.address is None]
     largest = max(moved, key=lambda h: (h.storage.row_bytes, -h.storage.index))
     many = f"{len(moved)} tensors" if len(moved) > 1 else largest.storage.name
     return replace(

@@ -17,6 +17,7 @@ breaks a rule of NKI-V110 is not taken.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,7 @@ from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.liveness import NEVER, Liveness
-from nki_sim.utilisation import QUADRANT, QUADRANTS
+from nki_sim.utilisation import QUADRANTS, quadrant_range
 
 #: Partitions up to which a tensor may start elsewhere than at 0, and where (NKI-V110).
 _STARTS = ((32, (0, 32, 64, 96)), (64, (0, 64)))
@@ -51,21 +52,26 @@ def starts(program: Program, live: Liveness, target: Target) -> dict[int, int]:
         target: the generation, for its SBUF and the rules of its instructions.
     """
     moving = sorted(_Groups(program).movable(live), key=lambda g: (-sum(s.row_bytes for s in g), g[0].index))
+    if not moving:
+        return {}
     moves = {storage.index for group in moving for storage in group}
     used = [s for s in program.storages if s.region is MemoryRegion.sbuf and live.first[s.index] != NEVER]
     usage = _Usage(live)
     for storage in used:
         if storage.index not in moves:
             usage.add([storage], storage.address[0] if storage.address else 0)
-    chosen = _chosen(moving, usage, target.sbuf_usable_bytes) or _chosen(moving, usage, None)
+    chosen = _chosen(moving, usage, target.sbuf_usable_bytes) or _chosen(moving, usage, math.inf)
     found = {storage.index: start for group, start in zip(moving, chosen, strict=False) for storage in group}
     found = {index: start for index, start in found.items() if start}
-    return found if _keeps_rules(program, found, target) else {}
+    return found if found and _keeps_rules(program, found, target) else {}
 
 
-def _chosen(groups: Sequence[Sequence[Storage]], usage: _Usage, capacity: int | None) -> list[int]:
-    """A start for each group, with which no partition holds over `capacity`; empty where none is found."""
-    if capacity is not None and usage.peak > capacity:
+def _chosen(groups: Sequence[Sequence[Storage]], usage: _Usage, capacity: float) -> list[int]:
+    """A start for each group, with which no partition holds over `capacity`; empty where none is found.
+
+    `usage` has the groups then where one is found, else it is as it was.
+    """
+    if usage.peak > capacity:
         return []
     chosen: list[int] = []
     waiting: list[list[int]] = []  # for each group so far, the starts left to try, the best last
@@ -75,7 +81,7 @@ def _chosen(groups: Sequence[Sequence[Storage]], usage: _Usage, capacity: int | 
         if len(waiting) == len(chosen):
             group = groups[len(chosen)]
             peaks = {start: usage.peak_with(group, start) for start in _possible(group)}
-            fitting = [start for start in peaks if capacity is None or peaks[start] <= capacity]
+            fitting = [start for start in peaks if peaks[start] <= capacity]
             waiting.append(sorted(fitting, key=lambda start: (-peaks[start], -start)))
         if waiting[-1]:
             chosen.append(waiting[-1].pop())
@@ -85,6 +91,8 @@ def _chosen(groups: Sequence[Sequence[Storage]], usage: _Usage, capacity: int | 
             usage.add(groups[len(chosen) - 1], chosen.pop(), -1)
         else:
             return []
+    for group, start in zip(groups, chosen, strict=False):
+        usage.add(group, start, -1)
     return []
 
 
@@ -122,17 +130,17 @@ class _Groups:
         return list(groups.values())
 
     def _see(self, instruction: Instruction) -> None:
-        views = [*instruction.reads, *instruction.writes]
-        on_chip = [view for view in views if view.storage.on_chip]
+        reads, writes = instruction.reads, instruction.writes
+        views = [*reads, *writes]
         is_static = all(view.dynamic is None for view in views)
         how = instruction.starts
         if how is Starts.free:
             self._keep(view.dynamic.index for view in views if view.dynamic is not None)
         elif how is Starts.lanes and is_static and not instruction.uses_engine_state:
-            self._together([view for view in instruction.reads if view.storage.on_chip])
-            self._together([view for view in instruction.writes if view.storage.on_chip])
+            self._together([view for view in reads if view.storage.on_chip])
+            self._together([view for view in writes if view.storage.on_chip])
         else:
-            self._keep(on_chip)
+            self._keep(view for view in views if view.storage.on_chip)
 
     def _together(self, views: Sequence[NkiTensor]) -> None:
         """Where they start at one partition now, their tensors move as one; else none of them moves."""
@@ -185,8 +193,9 @@ class _Usage:
         return peak
 
     def _of(self, storage: Storage, start: int) -> NDArray[np.int64]:
-        low, end = start // QUADRANT, -(-(start + storage.partitions) // QUADRANT)
-        return self._held[low:end, self._live.first[storage.index] : self._live.last[storage.index] + 1]
+        lanes = quadrant_range(start, storage.partitions)
+        first, last = self._live.first[storage.index], self._live.last[storage.index]
+        return self._held[lanes.start : lanes.stop, first : last + 1]
 
 
 # --- what must hold then

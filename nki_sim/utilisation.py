@@ -225,9 +225,14 @@ class Placement:
         }
 
 
+def quadrant_range(partition: int, partitions: int) -> range:
+    """The numbers of the quadrants that `partitions` from `partition` on lie in."""
+    return range(partition // QUADRANT, -(-(partition + partitions) // QUADRANT))
+
+
 def quadrants_of(partition: int, partitions: int) -> int:
-    """The quadrants that `partitions` from `partition` on lie in, a bit each."""
-    return sum(1 << k for k in range(partition // QUADRANT, -(-(partition + partitions) // QUADRANT)))
+    """The same, a bit each."""
+    return sum(1 << k for k in quadrant_range(partition, partitions))
 
 
 def by_quadrant(holders: Sequence[Holder]) -> list[Sequence[Holder]]:

@@ -306,6 +306,18 @@ def test_a_start_that_breaks_a_rule_is_not_taken(monkeypatch):
     assert quadrants.starts(program, liveness(program), TRN2) == {}
 
 
+def test_a_search_that_is_given_up_leaves_nothing_behind(monkeypatch):
+    with runtime.session(target=TRN2, data=False) as session:
+        rotated(X)
+    program = session.launches[-1].program
+    live = liveness(program)
+    groups, usage = quadrants._Groups(program).movable(live), quadrants._Usage(live)
+    assert len(groups) == 2
+    monkeypatch.setattr(quadrants, "_TRIES", -3)  # one step: the first group is put, the second is not
+    assert quadrants._chosen(groups, usage, 208 * KIB) == []
+    assert usage.peak == 0
+
+
 # --- reports
 
 
