@@ -23,11 +23,10 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from nki_isa.dependencies import data_dependencies, touched
+from nki_isa.dependencies import Touch, data_dependencies, touched
 from nki_isa.instruction import Instruction
 from nki_isa.program import Node, Program, walk
 from nki_isa.tensor import MemoryRegion, Storage
@@ -52,7 +51,7 @@ class Reordering:
         """
         self._program = program
         self._touched = [list(touched(node)) for node in program.body]
-        self._needed = _dependencies(program)
+        self._needed = _dependencies(program, self._touched)
         self._results = [k for k, node in enumerate(program.body) if _is_result(node)]
         self._demand = partial(_Demand, program, live, spaces, self._touched)
         self._whole = self._demand({})
@@ -137,11 +136,11 @@ def moved(before: Sequence[Node], after: Sequence[Node]) -> int:
 # --- what must stay behind what
 
 
-def _dependencies(program: Program) -> list[list[int]]:
+def _dependencies(program: Program, touched: Sequence[Sequence[Touch]]) -> list[list[int]]:
     """For each node of the body, those it must stay behind, in program order."""
     body = program.body
     shared = _sharing_bytes(program)
-    needed = data_dependencies(body, lambda storage: shared.get(storage, storage))
+    needed = data_dependencies(touched, lambda storage: shared.get(storage, storage))
     place = {node: k for k, node in enumerate(body)}
     fence: int | None = None
     for k, node in enumerate(body):
@@ -226,7 +225,7 @@ class _Demand:
         program: Program,
         live: Liveness,
         spaces: Mapping[MemoryRegion, Space],
-        touched: Sequence[Sequence[tuple[Any, bool]]],
+        touched: Sequence[Sequence[Touch]],
         starts: Mapping[int, int],
     ):
         memories = [(region, part) for region in spaces for part in _parts(region, bool(starts))]

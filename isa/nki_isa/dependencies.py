@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from nki_isa.enums import oob_mode
@@ -10,26 +10,29 @@ from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node
 from nki_isa.tensor import Storage, VirtualRegister
 
+Touch = tuple[Any, bool]
+"""A storage, register number or engine, and whether it is written."""
+
 
 def data_dependencies(
-    body: Sequence[Node], same: Callable[[Storage], Hashable] = lambda storage: storage
+    body: Iterable[Iterable[Touch]], same: Callable[[Storage], Hashable] = lambda storage: storage
 ) -> list[set[int]]:
-    """For each node of `body`, the earlier nodes it must stay behind.
+    """For each node of a body, the earlier nodes it must stay behind.
 
     A node stays behind the last that wrote what it touches, and behind all that read since what it writes.
     A device loop is one node that touches what its body does. Tensors count as a whole.
 
     Args:
-        body: nodes in program order.
+        body: what each node in program order touches (:func:`touched`).
         same: a key that storages have in common whose accesses must stay in order.
     """
     writer: dict[Any, int] = {}
     readers: dict[Any, list[int]] = {}
     found: list[set[int]] = []
-    for k, node in enumerate(body):
+    for k, things in enumerate(body):
         reads: set[Any] = set()
         writes: set[Any] = set()
-        for thing, is_write in touched(node):
+        for thing, is_write in things:
             key = same(thing) if isinstance(thing, Storage) else thing
             (writes if is_write else reads).add(key)
         before: set[int] = set()
@@ -46,8 +49,8 @@ def data_dependencies(
     return found
 
 
-def touched(node: Node) -> Iterator[tuple[Any, bool]]:
-    """(storage, register number or engine, whether it is written) of a node and all inside it."""
+def touched(node: Node) -> Iterator[Touch]:
+    """What a node and all inside it touch."""
     if isinstance(node, Instruction):
         for tensors, is_write in ((node.reads, False), (node.writes, True)):
             for tensor in tensors:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa.dependencies import data_dependencies
+from nki_isa.dependencies import data_dependencies, touched
 from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Span, error
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While, walk
@@ -226,7 +226,7 @@ def _order(body: list[Node]) -> list[NkiError]:
 
 def _sort(body: list[Node], asked: list[set[int]]) -> list[NkiError]:
     """A stable topological order of `body` by what was asked for and by the data."""
-    needed = [a | d for a, d in zip(asked, data_dependencies(body), strict=True)]
+    needed = [a | d for a, d in zip(asked, data_dependencies(map(touched, body)), strict=True)]
     waiting = [len(n) for n in needed]
     followers: list[list[int]] = [[] for _ in body]
     for k, before in enumerate(needed):
