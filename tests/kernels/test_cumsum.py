@@ -6,7 +6,7 @@ import pytest
 
 from nki_isa.diagnostics import NkiError
 from nkilib.core.cumsum.cumsum import cumsum
-from nkilib.core.cumsum.cumsum_reference import cumsum_reference
+from nkilib.core.cumsum.reference import cumsum_reference
 
 SHAPES = [(1, 1), (5, 33), (128, 2048), (130, 2049), (7, 3, 100), (40, 10, 5000)]
 

@@ -8,8 +8,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki_isa.diagnostics import NkiError
+from nkilib.core.embeddings.reference import rope_reference
 from nkilib.core.embeddings.rope import RoPE, RoPE_sbuf
-from nkilib.core.embeddings.rope_reference import rope_reference
 
 LAYOUTS = [
     {},

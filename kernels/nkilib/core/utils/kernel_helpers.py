@@ -1,7 +1,8 @@
-"""Integer arithmetic on tile counts, and where in a launch a kernel runs."""
+"""Small helpers of kernels: integer arithmetic on tile counts, the launch, what options stand for."""
 
 import nki.language as nl
 
+from .common_types import ActFnType, NormType
 from .kernel_assert import kernel_assert
 
 
@@ -31,8 +32,8 @@ def get_floor_aligned_size(size: int, alignment_multiple: int) -> int:
 
 
 def is_hbm_buffer(tensor) -> bool:
-    """True for a tensor in either kind of HBM."""
-    return nl.is_hbm(tensor.buffer)
+    """True for a tensor in HBM, whichever kind."""
+    return tensor.buffer in (nl.hbm, nl.shared_hbm, nl.private_hbm)
 
 
 def is_launched_as_spmd() -> bool:
@@ -48,19 +49,81 @@ def get_program_sharding_info():
     return ndim, nl.num_programs(0), nl.program_id(0)
 
 
-def get_verified_program_sharding_info(kernel_name: str = "", grid_ndim_range=(0, 1), max_programs: int = 2):
+def get_verified_program_sharding_info(kernel_name: str = "", allowed_ndims=None, max_sharding=None):
     """As :func:`get_program_sharding_info`; refuses grids the kernel was not written for.
 
     Args:
         kernel_name: for the message.
-        grid_ndim_range: grid dimensions the kernel takes.
-        max_programs: the largest number of programs it takes.
+        allowed_ndims: the numbers of grid dimensions the kernel takes; None takes all.
+        max_sharding: the largest number of programs it takes; None takes all.
     """
     ndim, count, index = get_program_sharding_info()
-    kernel_assert(
-        ndim in grid_ndim_range, f"{kernel_name} takes grids of {grid_ndim_range} dimensions, got {ndim}"
-    )
-    kernel_assert(
-        count <= max_programs, f"{kernel_name} runs on at most {max_programs} programs, got {count}"
-    )
+    if allowed_ndims is not None:
+        kernel_assert(
+            ndim in allowed_ndims, f"{kernel_name} takes grids of {allowed_ndims} dimensions, got {ndim}"
+        )
+    if max_sharding is not None:
+        kernel_assert(
+            count <= max_sharding, f"{kernel_name} runs on at most {max_sharding} programs, got {count}"
+        )
     return ndim, count, index
+
+
+def is_rms_normalization(norm_type: NormType) -> bool:
+    """True for RMSNorm, with weights or without."""
+    return norm_type in (NormType.RMS_NORM, NormType.RMS_NORM_SKIP_GAMMA)
+
+
+def normalization_uses_weights(norm_type: NormType) -> bool:
+    """True if the normalization multiplies by weights of its own."""
+    return norm_type in (NormType.RMS_NORM, NormType.LAYER_NORM)
+
+
+def get_nl_act_fn_from_type(act_fn: ActFnType):
+    """The function of ``nki.language`` that the scalar engine evaluates for an activation."""
+    if act_fn == ActFnType.SiLU:
+        return nl.silu
+    if act_fn == ActFnType.GELU:
+        return nl.gelu
+    if act_fn == ActFnType.GELU_Tanh_Approx:
+        return nl.gelu_apprx_tanh
+    kernel_assert(act_fn == ActFnType.Swish, f"there is no activation function for {act_fn}")
+    return nl.gelu_apprx_sigmoid
+
+
+def get_max_positive_value_for_dtype(dtype) -> float:
+    """The largest finite value of a floating-point dtype; 240 for float8_e4m3."""
+    if dtype == nl.float8_e4m3:
+        return 240.0
+    if dtype == nl.float8_e5m2:
+        return 57344.0
+    if dtype == nl.float16:
+        return 65504.0
+    if dtype == nl.bfloat16:
+        return 255 * 2.0**120
+    kernel_assert(dtype == nl.float32, f"dtype {dtype} has no largest finite value here")
+    return (2**24 - 1) * 2.0**104
+
+
+def reduce(op: str = "mul", input=None, initial_value=None):
+    """Combine the numbers of a list, in order.
+
+    Args:
+        op: ``"mul"``, ``"add"``, ``"min"`` or ``"max"``.
+        input: the numbers.
+        initial_value: what it starts from; None starts from the first number.
+    """
+    kernel_assert(op in ("mul", "add", "min", "max"), f"reduce takes op mul, add, min or max, got {op}")
+    kernel_assert(initial_value is not None or len(input) > 0, "reduce of no numbers needs an initial_value")
+    result = input[0] if initial_value is None else initial_value
+    for index in range(1 if initial_value is None else 0, len(input)):
+        value = input[index]
+        if op == "mul":
+            result = result * value
+        elif op == "add":
+            result = result + value
+        elif op == "min":
+            result = min(result, value)
+        else:
+            result = max(result, value)
+    return result
