@@ -286,12 +286,17 @@ def contiguous_run(tensor: NkiTensor) -> int:
     return run
 
 
+def shared_runs(elements: int, one: int, other: int) -> int:
+    """Pieces of `elements` that are contiguous on both sides, whose runs are `one` and `other` long."""
+    return math.ceil(elements / one + elements / other - elements / math.lcm(one, other))
+
+
 def row_time(target: Target, row_bytes: float, *, small_write: bool = False) -> float:
     """ns one DMA engine spends on one row (descriptor element) of `row_bytes`."""
     rate = target.dma_bytes_per_ns
     if row_bytes <= target.dma_small_row_bytes:
         rate = target.dma_small_row_bytes_per_ns
-    time = target.dma_row_ns + row_bytes / rate
+    time = max(target.dma_row_floor_ns, target.dma_row_ns + row_bytes / rate)
     if small_write and row_bytes < target.dma_small_write_bytes:
         time *= target.dma_small_write_factor
     return time
@@ -353,13 +358,15 @@ def copy(
     slowdown = 1.0
     if transpose:
         slowdown = 1 / (target.dma_transpose_load if from_hbm else target.dma_transpose_local)
-    run = math.gcd(contiguous_run(dst), contiguous_run(src))
     wide = max(dst.dtype.itemsize, src.dtype.itemsize)
-    run = max(1, min(run, target.dma_row_limit_bytes // wide))
+    rows = max(
+        shared_runs(dst.size, contiguous_run(dst), contiguous_run(src)),
+        math.ceil(dst.size * wide / target.dma_row_limit_bytes),
+    )
     tile = src if to_hbm and not from_hbm else dst
     moved = Transfer(
-        elements=math.ceil(dst.size / run),
-        element_bytes=run * wide,
+        elements=rows,
+        element_bytes=math.ceil(dst.size * wide / rows),
         total_bytes=dst.size * wide,
         mode=mode or default_mode(target, dst, src),
         direction=direction,

@@ -134,6 +134,7 @@ class Target:
     dma_queues: int
     dma_partitions_per_engine: int
     dma_row_ns: float
+    dma_row_floor_ns: float
     dma_bytes_per_ns: float
     dma_small_row_bytes: int
     dma_small_row_bytes_per_ns: float
@@ -290,6 +291,7 @@ _FIGURES: tuple[tuple[str, Any, Any, Any, str, str], ...] = (
     ("dma_queues", 16, 16, 16, "ppp", _DMA),
     ("dma_partitions_per_engine", 8, 8, 8, "ppp", _DMA),
     ("dma_row_ns", 4.7, 4.7, 4.7, "ama", _TRACE),
+    ("dma_row_floor_ns", 7.0, 13.0, 13.0, "mma", _TRACE + ": 256 bytes in 12 to 14 ns; trn1: figure 29"),
     ("dma_bytes_per_ns", 15.4, 27.2, 38.4, "mpp", _DMA + "; trn1: performance guide figure 14, 247 GB/s"),
     # Rows up to this size move at a lower rate on trn1, whatever their size.
     ("dma_small_row_bytes", 1024, 0, 0, "mma", _TRN1),

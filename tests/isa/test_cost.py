@@ -7,6 +7,8 @@ import pytest
 from nki_isa import cost
 from nki_isa.dtypes import as_dtype
 from nki_isa.instruction import Engine
+from nki_isa.ops.accumulate import tensor_scalar_reduce
+from nki_isa.ops.vector import memset
 from nki_isa.target import SOURCES, TRN1, TRN2, TRN3
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
@@ -136,3 +138,35 @@ def test_a_dma_transpose_is_slower_than_a_copy():
     plain = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source).transfer)
     turned = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source, transpose=True).transfer)
     assert turned == pytest.approx(plain / 0.9)
+
+
+def test_rows_whose_ends_differ_are_cut_at_both():
+    """128 runs of 89 against 89 of 128: one end is shared. Their sizes have no factor in common."""
+    moved = cost.copy(TRN2, tile((128, 89), "bfloat16"), tile((89, 128), "bfloat16"), transpose=True).transfer
+    assert moved is not None
+    assert moved.elements == 89 + 128 - 1
+    assert moved.element_bytes * moved.elements == pytest.approx(moved.total_bytes, rel=0.01)
+
+
+def test_a_small_row_has_a_least_time():
+    assert cost.row_time(TRN2, 4) == cost.row_time(TRN2, 128) == TRN2.dma_row_floor_ns
+    assert cost.row_time(TRN2, 512) == pytest.approx(4.7 + 512 / 27.2)
+    assert cost.row_time(TRN1, 4) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("region", "asked", "engine"),
+    [("sbuf", {}, Engine.gpsimd), ("psum", {}, Engine.vector), ("sbuf", {"engine": "vector"}, Engine.vector)],
+)
+def test_engine_of_a_memset(region, asked, engine):
+    asked = {name: Engine[value] for name, value in asked.items()}
+    assert memset(dst=tile((128, 8), region=region), value=0.0, **asked).on is engine
+
+
+def test_reducing_as_it_goes_takes_an_element_a_cycle():
+    """Not the faster rates of tensor_scalar: max(64, N) + 64 cycles is published."""
+    data, result = tile((128, 512), "bfloat16"), tile((128, 1))
+    reducing = tensor_scalar_reduce(
+        dst=data, data=data, op0="multiply", operand0=2.0, reduce_op="add", reduce_res=result
+    )
+    assert reducing.cost(TRN2).rate == "vector_rate"

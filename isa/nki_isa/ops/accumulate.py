@@ -126,7 +126,6 @@ class tensor_scalar_reduce(Accumulating):
             target,
             self.on,
             elements_per_partition(self.dst),
-            rate=cost.streaming_rate(target, "tensor_scalar", self.dst, self.data),
             pointers=pointers(self.operand0),
             extra_cycles=self.reading_cycles(target),
         )
