@@ -238,7 +238,7 @@ def _prepare(
         kept = _cache.get(key)
         if kept is not None:
             return kept, inputs
-    except NotKept:
+    except (NotKept, RecursionError):  # nested too deeply: specialization says so
         inputs = []
     specialized = [
         specialize_call(kernel, args, kwargs, target=target, profile=profile, program_id=core)

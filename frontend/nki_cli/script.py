@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from nki import runtime, uncaught
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
+from nki.compiler.parse import deep_recursion
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.target import Target
 
 _VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
@@ -161,8 +162,7 @@ def _execute(path: str, *, asserts: bool) -> None:
     (Kernels are compiled from their text, not from the code object made here.)
     """
     linecache.getlines(path)  # kept, for a script that changes its working directory
-    parsed = ast.parse(Path(path).read_bytes(), path)
-    code = compile(parsed if asserts else _SkipAsserts().visit(parsed), path, "exec", dont_inherit=True)
+    code = _compiled(path, asserts)
     module = ModuleType("__main__")
     module.__file__ = path
     module.__package__ = _package_of(path)[0] or None
@@ -174,6 +174,24 @@ def _execute(path: str, *, asserts: bool) -> None:
     finally:
         if before is not None:
             sys.modules["__main__"] = before
+
+
+def _compiled(path: str, asserts: bool) -> CodeType:
+    """The code of a file.
+
+    Raises:
+        NkiError: NKI-L004 where Python gives up for another reason than a mistake of syntax.
+    """
+    try:
+        with deep_recursion():
+            parsed = ast.parse(Path(path).read_bytes(), path)
+            parsed = parsed if asserts else _SkipAsserts().visit(parsed)
+            return compile(parsed, path, "exec", dont_inherit=True)
+    except (RecursionError, MemoryError):
+        problem, help = "it is nested too deeply", "name inner parts in statements of their own"
+    except ValueError as found:
+        problem, help = str(found), "remove these characters"
+    raise error("NKI-L004", f"Python cannot read the file: {problem}", help=help, span=Span(path, 1))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.importer import is_host
+from nki.compiler.parse import deep_recursion
 from nki.compiler.profile import PROFILES
 from nki.compiler.scope import (
     Definition,
@@ -91,14 +92,15 @@ def _check_texts(path: str, text: str | None, profile: str) -> list[Diagnostic]:
     run = Run(profile)
     for found in names.source.diagnostics:
         run.add(found)
-    for stray in flow.stray_returns(names.source.module.body):
-        message = "`return` stands outside of a function"
-        run.add(
-            Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
-        )
-    for kernel in _kernels(names):
-        run.reach(kernel, ())
-    run.finish()
+    with deep_recursion():
+        for stray in flow.stray_returns(names.source.module.body):
+            message = "`return` stands outside of a function"
+            run.add(
+                Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
+            )
+        for kernel in _kernels(names):
+            run.reach(kernel, ())
+        run.finish()
     return run.diagnostics
 
 
