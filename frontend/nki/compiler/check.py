@@ -75,6 +75,12 @@ def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
     return _check_texts(path, None, profile)
 
 
+def kernels_of_file(path: str) -> dict[int, Definition]:
+    """The kernels of a file by the first line of each, decorators included."""
+    names = scope.text_scope(Path(path), None)
+    return {min(d.lineno for d in (k.node, *k.node.decorator_list)): k for k in _kernels(names)}
+
+
 def check_text(text: str, path: str, profile: str = "library") -> list[Diagnostic]:
     """Everything wrong with the kernels of `text`, as :func:`check_file` finds it.
 
@@ -368,4 +374,4 @@ class Run:
             self.add(replace(found.at(calls[-1].span if calls else None), stack=calls))
 
 
-__all__ = ["Run", "check", "check_file", "check_text", "require"]
+__all__ = ["Run", "check", "check_file", "check_text", "kernels_of_file", "require"]
