@@ -7,11 +7,10 @@ chosen generation, executed on real bytes and timed.
 
 from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
 from nki.kernel import Kernel, jit, simulate
-from nki.uncaught import NkiWarning, install
+from nki.uncaught import install
 
 __all__ = [
     "Kernel",
-    "NkiWarning",
     "builtin",
     "collectives",
     "compiler",

@@ -67,7 +67,7 @@ class Tolerance:
     reason: str
 
 
-def _same(results: Any) -> Any:
+def _same(results: Any, arguments: Inputs) -> Any:
     return results
 
 
@@ -91,8 +91,9 @@ class Row:
         since: the first API level whose instructions it needs.
         launched_by: makes the kernel that is launched of `entry`: ``nki.jit``, or for a function that
             works on SBUF one that loads, calls and stores.
-        values: takes what is compared out of what the kernel, or its reference, returns, where that is
-            more than arrays of numbers (a scale in the last bytes of a row, rows without a value).
+        values: takes what is compared out of what the kernel, or its reference, returns for the arguments
+            of a call, where that is more than arrays of numbers (a scale in the last bytes of a row, rows
+            without a value).
     """
 
     name: str
@@ -107,7 +108,7 @@ class Row:
     page: str
     since: str = "0.2"
     launched_by: Callable[[Any], Kernel] = nki.jit
-    values: Callable[[Any], Any] = _same
+    values: Callable[[Any, Inputs], Any] = _same
 
     @functools.cached_property
     def kernel(self) -> Kernel:
@@ -126,9 +127,8 @@ class Row:
         """The arrays that the reference computes for the arguments of a call."""
         known = signature_of(self.reference).parameters
         given = {**arguments, "lnc": lnc}
-        return arrays_of(
-            self.values(self.reference(**{name: value for name, value in given.items() if name in known}))
-        )
+        results = self.reference(**{name: value for name, value in given.items() if name in known})
+        return arrays_of(self.values(results, arguments))
 
     def run(self, arguments: Inputs, lnc: int = 1, target: str = "trn2", **options: Any) -> Outcome:
         """Launch the kernel.
@@ -141,7 +141,7 @@ class Row:
         """
         with session(target=as_target(target), **options) as record:
             returned = self.kernel[lnc](**arguments)
-        return Outcome(arrays_of(self.values(returned)), record.launches[-1])
+        return Outcome(arrays_of(self.values(returned, arguments)), record.launches[-1])
 
 
 @dataclass(frozen=True)

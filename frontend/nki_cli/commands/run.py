@@ -14,11 +14,10 @@ from nki_cli.options import (
     FillMode,
     FillOption,
     FormatOption,
-    Language,
-    LanguageOption,
+    Profile,
+    StrictOption,
     TargetOption,
     TracebackOption,
-    WarningsAsErrorsOption,
     read_checks,
     read_target,
 )
@@ -34,9 +33,11 @@ def run(
         typer.Argument(metavar="[-- ARGS]", help="Arguments of the script, after --.", show_default=False),
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="Also time each launch.")] = False,
-    language: LanguageOption = Language.library,
+    profile: Annotated[
+        Profile, typer.Option("--profile", help="Which Python kernels may use.")
+    ] = Profile.library,
     check: CheckOption = None,
-    warnings_as_errors: WarningsAsErrorsOption = False,
+    strict: StrictOption = False,
     fill: FillOption = FillMode.zeros,
     target: TargetOption = None,
     format: FormatOption = Format.text,
@@ -48,12 +49,7 @@ def run(
     chosen = read_target(target, screen)
     checks = read_checks(check, screen)
     options = Options(
-        target=chosen,
-        profile=language.value,
-        timing=time,
-        check=checks,
-        warnings_as_errors=warnings_as_errors,
-        fill=fill.value,
+        target=chosen, profile=profile.value, timing=time, check=checks, strict=strict, fill=fill.value
     )
     outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:

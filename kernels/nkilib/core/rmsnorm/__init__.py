@@ -1,0 +1,1 @@
+"""RMSNorm with quantization to fp8."""
