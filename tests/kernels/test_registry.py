@@ -23,6 +23,11 @@ def calls():
                         yield pytest.param(row, example, level, target, lnc, id=name, marks=marks)
 
 
+def told(found):
+    """What was found, but for the notes that a name has a successor: older levels have not."""
+    return [str(diagnostic) for diagnostic in found if diagnostic.code != "NKI-L056"]
+
+
 @pytest.fixture
 def at():
     before = levels.current()
@@ -52,13 +57,13 @@ def test_example_equals_the_reference(row, example, level, target, lnc, at):
             rtol=row.tolerance.rtol,
             atol=row.tolerance.atol,
         )
-    assert [str(found) for found in outcome.launch.diagnostics] == []
+    assert told(outcome.launch.diagnostics) == []
 
 
 @pytest.mark.parametrize("row", rows().values(), ids=list(rows()))
 class TestRow:
     def test_is_clean_in_the_strict_language(self, row):
-        assert [str(found) for found in check(row.kernel, "strict")] == []
+        assert told(check(row.kernel, "strict")) == []
 
     def test_documents_the_parameters_of_its_entry(self, row):
         assert list(row.options) == list(signature_of(row.entry).parameters)

@@ -5,6 +5,9 @@ import nki.language as nl
 from .common_types import ActFnType, NormType
 from .kernel_assert import kernel_assert
 
+PSUM_BANK_SIZE = 2048
+"""Bytes of one partition of a bank of PSUM."""
+
 
 def div_ceil(n: int, d: int) -> int:
     """`n` / `d`, rounded up."""
