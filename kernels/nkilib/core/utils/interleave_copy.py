@@ -9,7 +9,7 @@ from .tensor_view import TensorView
 
 
 def interleave_copy(dst, src, scale=None, bias=None, index: int = 0) -> None:
-    """dst = src * scale + bias, by the scalar engine for an even `index`, by the vector engine for an odd one.
+    """dst = src * scale + bias, by the scalar engine for an even `index`, else by the vector engine.
 
     A loop that passes its counter keeps both engines busy. The scalar engine takes a scale and a bias of one
     value per partition; for others it is the vector engine, whatever the index.
