@@ -7,10 +7,11 @@ chosen generation, executed on real bytes and timed.
 
 from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
 from nki.kernel import Kernel, jit, simulate
-from nki.uncaught import install
+from nki.uncaught import NkiWarning, install
 
 __all__ = [
     "Kernel",
+    "NkiWarning",
     "builtin",
     "collectives",
     "compiler",

@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nki_isa.codes import CODES, Category
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
 from nki_sim.report import words
 
@@ -24,7 +23,6 @@ Line = list[Piece]
 _TAB = "    "
 _MOST_LINES = 8  # of one span shown; the middle of a longer one is left out
 _MOST_CALLS = 8  # of a call chain shown
-_KEYS = ("rule", "source", "help")  # a note may start with one of these and a colon
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +160,7 @@ def _width(text: str) -> int:
 
 
 def _remarks(diagnostic: Diagnostic, width: int) -> Iterator[Line]:
-    notes = [_keyed(note) for note in _joined(diagnostic.notes)]
-    if not any(key == "rule" for key, _ in notes) and diagnostic.category is not Category.internal:
-        notes.insert(0, ("rule", CODES[diagnostic.code].rule))
+    notes = diagnostic.remarks()
     if diagnostic.help:
         notes.append(("help", diagnostic.help))
     if diagnostic.fix is not None and not _is_said(diagnostic.fix, diagnostic.help or ""):
@@ -193,22 +189,6 @@ def _remark(key: str, text: str, width: int) -> Iterator[Line]:
     yield [(lead, "gutter"), (key, "strong"), (first, "")]
     for line in more:
         yield [(" " * len(lead) + line, "")]
-
-
-def _joined(notes: Iterable[str]) -> list[str]:
-    """The notes, those that begin with two spaces as further lines of the one before."""
-    found: list[str] = []
-    for note in notes:
-        if found and note.startswith("  "):
-            found[-1] += f"\n{note}"
-        else:
-            found.append(note)
-    return found
-
-
-def _keyed(note: str) -> tuple[str, str]:
-    key, colon, rest = note.partition(": ")
-    return (key, rest) if colon and key in _KEYS else ("note", note)
 
 
 # --- several

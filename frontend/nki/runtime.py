@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import CodeType
 from typing import Any, Literal
 
 import numpy as np
 
-from nki import arrays, levels
+from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity, error
+from nki_isa.diagnostics import Diagnostic, NkiError, NkiMemoryError, Severity, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
 from nki_sim.core_times import CoreTimes, simulate_all
@@ -49,7 +49,7 @@ class Options:
         check: what to check while a kernel runs: classes of :data:`nki_sim.sanitize.CHECKS`, as a set
             or as text such as ``"all"``, ``"none"`` or ``"overlap,nan"``; None takes the environment's
             ``NKI_SIM_CHECK``, or all.
-        strict: True makes every finding of a check an error.
+        warnings_as_errors: True makes every warning an error, and every note of a run-time check.
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
     """
@@ -59,7 +59,7 @@ class Options:
     data: bool = True
     timing: bool = False
     check: frozenset[str] | str | None = None
-    strict: bool = False
+    warnings_as_errors: bool = False
     fill: Fill = "zeros"
 
     def checks(self) -> frozenset[str]:
@@ -139,12 +139,37 @@ class Overfull:
 
 @dataclass
 class Session:
-    """Options in force, and the launches made and refused for memory under them."""
+    """Options in force, and what happened under them.
+
+    Attributes:
+        options: how kernels run.
+        launches: the launches made.
+        overfull: those refused for memory.
+        refused: the errors of those refused, each once.
+        reached: the code of the kernels that were launched, refused ones too, and of those they call.
+        keep: False where nobody looks at the record: then warnings are told as Python's.
+    """
 
     options: Options = field(default_factory=Options)
     launches: list[Launch] = field(default_factory=list)
     overfull: list[Overfull] = field(default_factory=list)
+    refused: list[NkiError] = field(default_factory=list)
+    reached: set[CodeType] = field(default_factory=set)
     keep: bool = False
+
+    def include(self, inner: Session) -> None:
+        """Record what happened under a session inside this one."""
+        self.launches += inner.launches
+        self.overfull += inner.overfull
+        self.reached |= inner.reached
+        for found in inner.refused:
+            self.refuse(found)
+
+    def refuse(self, found: NkiError) -> None:
+        """Record the errors of a launch."""
+        told = {(d.code, d.span, d.message) for known in self.refused for d in known.diagnostics}
+        if self.keep and not all((d.code, d.span, d.message) in told for d in found.diagnostics):
+            self.refused.append(found)
 
 
 _session = Session()
@@ -159,6 +184,8 @@ def session(**options: Any) -> Iterator[Session]:
     try:
         yield _session
     finally:
+        if before.keep:
+            before.include(_session)
         _session = before
 
 
@@ -172,8 +199,18 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         NkiError: everything wrong with the kernel or the call. The caller's arrays
             change only where the kernel writes an input, and only if it ran to its end.
     """
+    try:
+        return _launch(kernel, args, kwargs)
+    except NkiError as found:
+        _session.refuse(found)
+        raise
+
+
+def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     options = _session.options
     target = options.target or default_target()
+    if _session.keep:
+        _session.reached.add(kernel.function.__code__)
     if kernel.grid > target.logical_cores:
         raise error(
             "NKI-U001",
@@ -182,6 +219,13 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             help=f"launch it with {kernel.function.__name__}[{target.logical_cores}](...)",
         )
     prepared, inputs = _prepare(kernel, args, kwargs, target)
+    first = prepared.specialized[0]
+    if _session.keep:
+        inner = (read.value for read in first.reads)
+        _session.reached.update(k.function.__code__ for k in inner if isinstance(k, Kernel))
+    warned = [d for d in first.diagnostics if d.severity is Severity.warning]
+    if options.warnings_as_errors and warned:
+        raise NkiError(replace(d, severity=Severity.error) for d in warned)
     run = partial(_run, kernel.function.__name__, prepared, target)
     traced = arrays.traced_by(inputs)
     if traced == "torch":
@@ -195,7 +239,7 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         outputs = jax_callback.launch(prepared, inputs, run)
     else:
         outputs = run(inputs)
-    return _rebuild(prepared.specialized[0].result, outputs)
+    return _rebuild(first.result, outputs)
 
 
 def _check_writable(name: str, prepared: Prepared, inputs: list[Any]) -> None:
@@ -223,6 +267,8 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
         _session.launches.append(Launch(name, cores, (*first.diagnostics, *found)))
+    else:
+        uncaught.warn((*first.diagnostics, *found))
     return arrays.like(inputs, outputs)
 
 
@@ -238,7 +284,7 @@ def _prepare(
         kept = _cache.get(key)
         if kept is not None:
             return kept, inputs
-    except NotKept:
+    except (NotKept, RecursionError):  # nested too deeply: specialization says so
         inputs = []
     specialized = [
         specialize_call(kernel, args, kwargs, target=target, profile=profile, program_id=core)
@@ -253,9 +299,6 @@ def _prepare(
             _session.overfull.append(Overfull(kernel.function.__name__, programs, target))
         raise
     warned = next((fits.diagnostics for fits in fitted if fits.diagnostics), ())  # cores differ in little
-    if not _session.keep:  # nobody else tells
-        for warning in (d for d in warned if d.severity is Severity.warning):
-            warnings.warn(str(warning), RuntimeWarning, stacklevel=2)
     specialized = [
         replace(one, program=fits.program, inputs=[], diagnostics=(*one.diagnostics, *warned))
         for one, fits in zip(specialized, fitted, strict=True)
@@ -286,7 +329,7 @@ def _execute(
         with prepared.lock:
             if prepared.replay is None:
                 prepared.replay = Replay(prepared.programs[0], placed[0])
-            result, told = prepared.replay(inputs, checks=checks, strict=options.strict)
+            result, told = prepared.replay(inputs, checks=checks, strict=options.warnings_as_errors)
         found += told
         return result
     times = CoreTimes(target, prepared.placements) if options.timing else None
@@ -314,7 +357,7 @@ def _checked(
     """Execute with checks; what they find below an error goes to `found`."""
     sentinels = options.fill == "sentinels"
     result, diagnostics = execute_checked(
-        *args, checks=checks, strict=options.strict, sentinels=sentinels, **kwargs
+        *args, checks=checks, strict=options.warnings_as_errors, sentinels=sentinels, **kwargs
     )
     found.extend(diagnostics)
     return result

@@ -1,4 +1,4 @@
-"""Errors nobody caught, told to the person who wrote the script: their own frames, not ours."""
+"""What nobody asked for, told to the person who wrote the script: errors nobody caught, and warnings."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import os
 import sys
 import sysconfig
 import traceback
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from types import FrameType, TracebackType
 
 from nki import rendering
 from nki_isa.codes import Category
-from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Span
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span
 
 # Frames of these packages are not the user's.
 _OWN_PACKAGES = {"nki", "nki_isa", "nki_sim"}
+_OURS = {*_OWN_PACKAGES, "nki_cli", "nkilib"}
 
-# Nor are those of files in these folders: the standard library and what is installed.
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+# Nor are those of the standard library, and of what is installed, here or for another interpreter.
+_STANDARD = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+_INSTALLED = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
 
 
 def install() -> None:
@@ -44,6 +48,30 @@ def install() -> None:
 
     sys.excepthook = show
     setattr(NkiError, "_render_traceback_", render)  # noqa: B010  (the class is another floor's)
+
+
+class NkiWarning(RuntimeWarning):
+    """A warning about a kernel, at the line it is about; Python's warning filters say what becomes of it."""
+
+
+_told: dict[str | tuple[str, type[Warning], int], int] = {}  # Python's record of the warnings it has shown
+
+
+def warn(found: Iterable[Diagnostic]) -> None:
+    """Tell the warnings among `found` as Python's, each once where no filter says otherwise."""
+    for told in (d for d in found if d.severity is Severity.warning):
+        place = told.span or _caller()
+        help = f" (help: {told.help})" if told.help else ""
+        text = f"[{told.code}] {told.message}{help}"
+        warnings.warn_explicit(text, NkiWarning, place.file, place.line, registry=_told)
+
+
+def _caller() -> Span:
+    """The line of the user's that called us."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_own(frame):
+        frame = frame.f_back
+    return Span(frame.f_code.co_filename, frame.f_lineno) if frame else Span("<unknown>", 1)
 
 
 def is_internal(found: NkiError) -> bool:
@@ -100,6 +128,11 @@ def user_traceback(found: BaseException, start: str) -> str:
     return "".join(summary.format()).rstrip("\n")
 
 
+def is_of_user(module: str, file: str | None) -> bool:
+    """True for a module that the user's script brought along: neither installed nor of this project."""
+    return file is not None and module.partition(".")[0] not in _OURS and not _is_library(file)
+
+
 _Step = tuple[FrameType, int, int]  # a frame of a traceback, its line, its bytecode offset
 
 
@@ -118,7 +151,11 @@ def _frames(found: TracebackType | None, start: str | None) -> list[_Step]:
 def _user_frames(found: TracebackType | None, start: str | None) -> list[_Step]:
     """The steps in the user's files up to this project's first; from there on a kernel's own stack tells."""
     outside = itertools.takewhile(lambda step: not _is_own(step[0]), _frames(found, start))
-    return [step for step in outside if not step[0].f_code.co_filename.startswith(_LIBRARIES)]
+    return [step for step in outside if not _is_library(step[0].f_code.co_filename)]
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_STANDARD) or any(folder in file for folder in _INSTALLED)
 
 
 def _is_own(frame: FrameType) -> bool:

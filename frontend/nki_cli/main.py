@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+import nki
 from nki import levels
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
@@ -18,14 +24,69 @@ from nki_cli.commands.sbuf import sbuf
 from nki_cli.commands.targets import targets
 from nki_isa.diagnostics import NkiError
 
+#: Options under the names they had, which are still taken.
+_RENAMED = {"--profile": "--language", "--strict": "--warnings-as-errors"}
+
+_READER_LEFT = 141  # what a shell reports for a command that SIGPIPE ended
+
+
+class _Command(TyperCommand):
+    """A command that takes options under older names too, and says which name they have now."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        mine = {name for parameter in self.params for name in parameter.opts}
+        end = args.index("--") if "--" in args else len(args)
+        for place, word in enumerate(args[:end]):
+            name, equals, value = word.partition("=")
+            now = _RENAMED.get(name)
+            if now in mine and name not in mine:
+                args[place] = f"{now}{equals}{value}"
+                print(f"note: {name} is called {now} now", file=sys.stderr)
+        return super().parse_args(ctx, args)
+
+
+class _Commands(TyperGroup):
+    """The commands; a reader that leaves early (``| head``) ends one as it ends other tools."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _reader():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _reader():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as ended:
+        if not isinstance(ended, BrokenPipeError) and not isinstance(ended.__context__, BrokenPipeError):
+            raise  # rich makes a SystemExit of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is written at the end
+        raise typer.Exit(_READER_LEFT) from None
+
+
 app = typer.Typer(
     name="nki-sim",
+    cls=_Commands,
     help="Run, check and time AWS Trainium NKI kernels without the hardware.",
     epilog="Exit status: 0 fine, 1 the kernel has errors, 2 wrong use of the command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"nki-sim {nki.__version__} (NKI API {', '.join(levels.LEVELS)})")
+        raise typer.Exit
 
 
 @app.callback()
@@ -34,11 +95,15 @@ def common(
         str | None,
         typer.Option(
             "--api",
-            metavar="0.2|0.3|0.4|0.5|0.6",
+            metavar="|".join(levels.LEVELS),
             help="The level of the NKI API that kernels use. Default: $NKI_SIM_API, or the newest.",
             show_default=False,
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Options before the command."""
     if api is not None:
@@ -50,4 +115,4 @@ def common(
 
 
 for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):
-    app.command()(command)
+    app.command(cls=_Command)(command)

@@ -14,8 +14,8 @@ from nki_isa.target import Target, as_target, default_target
 from nki_sim.sanitize import CHECKS, check_classes
 
 
-class Profile(str, enum.Enum):
-    """Which Python the language check accepts."""
+class Language(str, enum.Enum):
+    """The language profiles."""
 
     strict = "strict"
     library = "library"
@@ -26,6 +26,9 @@ FileArgument = Annotated[
     typer.Argument(
         metavar="FILE", help="A Python script that calls at least one kernel.", show_default=False
     ),
+]
+LanguageOption = Annotated[
+    Language, typer.Option("--language", help="Language profile: constructs accepted in kernels.")
 ]
 TargetOption = Annotated[
     str | None,
@@ -50,7 +53,7 @@ TracebackOption = Annotated[
     bool,
     typer.Option(
         "--traceback",
-        help="Show Python tracebacks whole, from this command's start on.",
+        help="Full tracebacks, including nki-sim's frames.",
         show_default=False,
     ),
 ]
@@ -71,8 +74,13 @@ CheckOption = Annotated[
         show_default=False,
     ),
 ]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Treat every warning and note of the checks as an error.")
+WarningsAsErrorsOption = Annotated[
+    bool,
+    typer.Option(
+        "--warnings-as-errors",
+        help="Make every warning an error, and every note of a run-time check.",
+        show_default=False,
+    ),
 ]
 
 

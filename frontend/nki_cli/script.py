@@ -7,16 +7,18 @@ import contextlib
 import enum
 import linecache
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from nki import runtime, uncaught
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
+from nki.compiler.parse import deep_recursion
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.target import Target
 
 _VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
@@ -38,6 +40,8 @@ class Outcome:
         launches: the kernel calls that were accepted, in order.
         overfull: the kernel calls that were refused because memory cannot hold what they need.
         diagnostics: what was refused, warned of or noted.
+        caught: the errors of kernel calls that the script caught.
+        reached: resolved file and first line of the kernels that were called.
         traceback: a Python error outside of kernels, as text, or None.
         status: the status the script asked to exit with, 0 if it ended by itself.
     """
@@ -45,13 +49,34 @@ class Outcome:
     launches: list[runtime.Launch] = field(default_factory=list)
     overfull: list[runtime.Overfull] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    caught: list[Diagnostic] = field(default_factory=list)
+    reached: frozenset[tuple[str, int]] = frozenset()
     traceback: str | None = None
     status: int = 0
+
+    @property
+    def told(self) -> list[Diagnostic]:
+        """The diagnostics, with the errors that the script caught as warnings."""
+        note = "the script caught this error"
+        caught = (replace(d, severity=Severity.warning, notes=(*d.notes, note)) for d in self.caught)
+        return [*caught, *self.diagnostics]
 
     @property
     def errors(self) -> list[Diagnostic]:
         """Diagnostics that stop a kernel or the script."""
         return [d for d in self.diagnostics if d.severity is Severity.error]
+
+
+_IMPORTS_NKI = re.compile(r"^\s*(?:import|from)\s+(?:nki|nkilib|neuronxcc)\b", re.MULTILINE)
+
+
+def files_of(path: str) -> list[str]:
+    """`path`, or for a folder the Python files under it that import nki, in order."""
+    if not Path(path).is_dir():
+        return [path]
+    inside = sorted(p for p in Path(path).rglob("*.py") if not any(n.startswith(".") for n in p.parts[1:]))
+    found = [str(p) for p in inside if _IMPORTS_NKI.search(p.read_text("utf-8", errors="replace"))]
+    return found or [path]
 
 
 def unreadable(path: str) -> Diagnostic | None:
@@ -89,8 +114,8 @@ def run_script(
 ) -> Outcome:
     """Run the file at `path` as ``__main__`` with these options for its kernels.
 
-    Without data kernels return zeros, so what the script finds wrong with them does not count: its own
-    ``assert`` statements are left out, an exception after a kernel call is a note or a warning, and the
+    Without data kernels return zeros, so what the script finds wrong with them does not count: a
+    comparison that fails does not end it, an exception after a kernel call is a note or a warning, and the
     status it exits with is ignored.
 
     Args:
@@ -100,14 +125,16 @@ def run_script(
     """
     status, error_text = 0, None
     diagnostics: list[Diagnostic] = []
+    passed: list[NkiError] = []
     with (
         _as_main(path, arguments, options.target, prints),
         _arithmetic_warnings(options.data),
         runtime.session(**vars(options)) as session,
     ):
         try:
-            _execute(path, asserts=options.data)
+            _execute(path, verdicts=options.data)
         except NkiError as found:
+            passed.append(found)
             diagnostics += uncaught.diagnostics_of(found, path)
             if uncaught.is_internal(found):
                 error_text = _traceback(found, None if whole_traceback else path)
@@ -116,7 +143,10 @@ def run_script(
             if isinstance(asked.code, str):
                 print(asked.code, file=sys.stderr)
             if session.launches and not options.data:
+                diagnostics += [_exited_on_zeros(asked, path)] * bool(status)
                 status = 0
+        except BrokenPipeError:  # whoever reads what the script prints has left
+            raise
         except Exception as found:  # whatever the user's script raises is the user's to see
             if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
                 diagnostics.append(_syntax_error(found))
@@ -125,22 +155,34 @@ def run_script(
             else:
                 diagnostics.append(_script_error(found, path))
                 error_text = _traceback(found, None if whole_traceback else path)
-    outcome = Outcome(session.launches, session.overfull, [], error_text, status)
+    caught = dict.fromkeys(
+        d for e in session.refused if e not in passed for d in uncaught.diagnostics_of(e, path)
+    )
+    reached = frozenset((str(Path(c.co_filename).resolve()), c.co_firstlineno) for c in session.reached)
+    outcome = Outcome(session.launches, session.overfull, [], [*caught], reached, error_text, status)
     for launch in session.launches:
         outcome.diagnostics.extend(d for d in launch.diagnostics if d not in outcome.diagnostics)
     outcome.diagnostics.extend(diagnostics)
     return outcome
 
 
-_ASSERTS = "__nki_sim_asserts__"
+class _SkipVerdicts(ast.NodeTransformer):
+    """Lets each ``assert`` and each call that stands alone go on after an AssertionError.
 
+    Both are evaluated: kernels called in them are reached, and one that compares is not believed.
+    """
 
-class _SkipAsserts(ast.NodeTransformer):
-    """Puts each ``assert`` under a condition that is false; code objects keep every name they had."""
+    def visit_Assert(self, node: ast.Assert) -> ast.Try:
+        return self._going_on(node)
 
-    def visit_Assert(self, node: ast.Assert) -> ast.If:
-        name = ast.Name(_ASSERTS, ast.Load())
-        return ast.fix_missing_locations(ast.copy_location(ast.If(name, [node], []), node))
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        return self._going_on(node) if isinstance(node.value, ast.Call) else node
+
+    def _going_on(self, node: ast.stmt) -> ast.Try:
+        failed = ast.Name("AssertionError", ast.Load())
+        skip = ast.ExceptHandler(type=failed, name=None, body=[ast.Pass()])
+        made = ast.Try(body=[node], handlers=[skip], orelse=[], finalbody=[])
+        return ast.fix_missing_locations(ast.copy_location(made, node))
 
 
 def _package_of(path: str) -> tuple[str, Path]:
@@ -153,20 +195,18 @@ def _package_of(path: str) -> tuple[str, Path]:
     return ".".join(names), folder
 
 
-def _execute(path: str, *, asserts: bool) -> None:
-    """Run a file as ``__main__``, with or without its ``assert`` statements; kernels keep theirs.
+def _execute(path: str, *, verdicts: bool) -> None:
+    """Run a file as ``__main__``; without `verdicts` it goes on where a comparison fails, kernels do not.
 
     A module of a package runs as ``python -m`` runs it, so that its relative imports work.
 
     (Kernels are compiled from their text, not from the code object made here.)
     """
     linecache.getlines(path)  # kept, for a script that changes its working directory
-    parsed = ast.parse(Path(path).read_bytes(), path)
-    code = compile(parsed if asserts else _SkipAsserts().visit(parsed), path, "exec", dont_inherit=True)
+    code = _compiled(path, verdicts)
     module = ModuleType("__main__")
     module.__file__ = path
     module.__package__ = _package_of(path)[0] or None
-    module.__dict__[_ASSERTS] = asserts
     before = sys.modules.get("__main__")
     sys.modules["__main__"] = module
     try:
@@ -176,9 +216,28 @@ def _execute(path: str, *, asserts: bool) -> None:
             sys.modules["__main__"] = before
 
 
+def _compiled(path: str, verdicts: bool) -> CodeType:
+    """The code of a file.
+
+    Raises:
+        NkiError: NKI-L004 where Python gives up for another reason than a mistake of syntax.
+    """
+    try:
+        with deep_recursion():
+            parsed = ast.parse(Path(path).read_bytes(), path)
+            parsed = parsed if verdicts else _SkipVerdicts().visit(parsed)
+            return compile(parsed, path, "exec", dont_inherit=True)
+    except (RecursionError, MemoryError):
+        problem, help = "it is nested too deeply", "name inner parts in statements of their own"
+    except ValueError as found:
+        problem, help = str(found), "remove these characters"
+    raise error("NKI-L004", f"Python cannot read the file: {problem}", help=help, span=Span(path, 1))
+
+
 @contextlib.contextmanager
 def _as_main(path: str, arguments: Sequence[str], target: Target | None, prints: Prints) -> Iterator[None]:
     """The process as ``python path arguments...`` has it, with the target in the environment."""
+    modules = set(sys.modules)
     argv, paths, variable = sys.argv, list(sys.path), os.environ.get(_VARIABLE)
     sys.argv = [path, *arguments]
     sys.path.insert(0, str(_package_of(path)[1]))
@@ -192,6 +251,9 @@ def _as_main(path: str, arguments: Sequence[str], target: Target | None, prints:
     finally:
         sys.stdout.flush()
         sys.argv, sys.path[:] = argv, paths
+        for name in set(sys.modules) - modules:  # another script may have a module of that name
+            if uncaught.is_of_user(name, getattr(sys.modules[name], "__file__", None)):
+                del sys.modules[name]
         if variable is None:
             os.environ.pop(_VARIABLE, None)
         else:
@@ -236,8 +298,18 @@ def _stopped_on_zeros(found: Exception, path: str) -> Diagnostic:
         "NKI-L030",
         message,
         span=uncaught.user_place(found, path),
-        notes=("what the script does after it was not run",),
+        notes=("what the script does after it was not checked",),
         severity=severity,
+    )
+
+
+def _exited_on_zeros(asked: SystemExit, path: str) -> Diagnostic:
+    return Diagnostic(
+        "NKI-L030",
+        f"the script ended itself with status {asked.code!r}; kernels return zeros here, which may be why",
+        span=uncaught.user_place(asked, path),
+        notes=("what the script does after it was not checked",),
+        severity=Severity.note,
     )
 
 

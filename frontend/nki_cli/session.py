@@ -38,7 +38,7 @@ def launches_of(
     readable(screen, file)
     prints = Prints.nowhere if not options.data else Prints.out if screen.is_text else Prints.err
     outcome = run_script(file, options, arguments, prints=prints, whole_traceback=whole_traceback)
-    if not outcome.launches and not outcome.errors and not outcome.status:
+    if not (outcome.launches or outcome.caught or outcome.errors or outcome.status):
         screen.fail(
             [
                 Diagnostic(
@@ -70,7 +70,7 @@ def as_json(
         "file": file,
         "target": target.name,
         "launches": [launch_facts(launch, facts) for launch in outcome.launches],
-        "diagnostics": [d.as_dict() for d in outcome.diagnostics],
+        "diagnostics": [d.as_dict() for d in outcome.told],
     }
 
 
@@ -93,12 +93,10 @@ def launch_facts(launch: Launch, facts: Callable[[CoreRun], dict[str, Any]] | No
 
 
 def finish(screen: Screen, outcome: Outcome) -> None:
-    """Report what went wrong and end with the status it has."""
+    """Report what went wrong and end with the status it has; what the script caught is for it to judge."""
     if screen.format is not Format.json:
         shown = [
-            d
-            for d in outcome.diagnostics
-            if not (outcome.traceback and d.code == "NKI-L031" and screen.is_text)
+            d for d in outcome.told if not (outcome.traceback and d.code == "NKI-L031" and screen.is_text)
         ]
         if outcome.traceback and screen.is_text:
             screen.remark(outcome.traceback)

@@ -73,7 +73,7 @@ _ROWS = (
     Code("NKI-L024", "unsupported kernel argument", "Kernels take arrays, scalars, strings, None and containers of them."),
     Code("NKI-L025", "bad return value", "A kernel returns HBM tensors, or tuples and lists of them."),
     Code("NKI-L026", "file not found", "A command is given a file that exists and is Python source."),
-    Code("NKI-L027", "no kernel call in file", "A file given to run, profile or ir calls at least one kernel."),
+    Code("NKI-L027", "kernel not called", "A file given to run, profile, ir or sbuf must call a kernel; check names those it does not call."),
     Code("NKI-L028", "malformed IR text", "IR text follows the grammar that `nki-sim ir` prints."),
     Code("NKI-L029", "called outside a kernel", "Device operations are written inside a function that nki.jit compiles."),
     # --- language: scheduling

@@ -66,6 +66,9 @@ class Label:
     message: str
 
 
+_KEYS = ("rule", "source")  # a note may start with one of these and a colon
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding, as data.
@@ -106,8 +109,27 @@ class Diagnostic:
             return self
         return replace(self, span=span, stack=tuple(stack))
 
+    def remarks(self) -> list[tuple[str, str]]:
+        """What stands under the message before the help, each with its key: rule, note or source.
+
+        A note may begin with ``rule:`` or ``source:``; one that begins with two spaces goes on with the
+        one before. Without a rule of its own a diagnostic has the rule of its code.
+        """
+        found: list[tuple[str, str]] = []
+        for note in self.notes:
+            key, colon, rest = note.partition(": ")
+            if found and note.startswith("  "):
+                found[-1] = found[-1][0], f"{found[-1][1]}\n{note}"
+            else:
+                found.append((key, rest) if colon and key in _KEYS else ("note", note))
+        if not any(key == "rule" for key, _ in found) and self.category is not Category.internal:
+            found.insert(0, ("rule", CODES[self.code].rule))
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the key order is part of the format."""
+        remarks = self.remarks()
+        texts = {key: "; ".join(text for k, text in remarks if k == key) or None for key in _KEYS}
         return {
             "code": self.code,
             "severity": self.severity.value,
@@ -115,8 +137,10 @@ class Diagnostic:
             "title": CODES[self.code].title,
             "message": self.message,
             "span": _span_dict(self.span),
+            "rule": texts["rule"],
+            "source": texts["source"],
             "help": self.help,
-            "notes": list(self.notes),
+            "notes": [text for key, text in remarks if key == "note"],
             "labels": [{"span": _span_dict(x.span), "message": x.message} for x in self.labels],
             "stack": [{"function": f.function, "span": _span_dict(f.span)} for f in self.stack],
             "fix": self.fix,

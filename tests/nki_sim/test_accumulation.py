@@ -82,7 +82,7 @@ def onto_a_full_sum(x, w):
 
 def test_views_of_one_accumulation_do_not_take_turns():
     x, w = arrays()
-    with runtime.session(strict=True):
+    with runtime.session(warnings_as_errors=True):
         got = onto_a_full_sum(x, w)
     expected = 2 * (w[0].T @ x)
     expected[:, 4:20] *= 1.5

@@ -141,7 +141,7 @@ def scoped(x):
 
 
 def test_a_stack_of_scopes_reuses_its_bytes():
-    with runtime.session(target=TRN2, strict=True) as session:
+    with runtime.session(target=TRN2, warnings_as_errors=True) as session:
         assert np.array_equal(scoped(X), 6 * X)
     used = session.launches[0].placement.sbuf
     places = {h.storage.name: h.offset for h in used.holders}

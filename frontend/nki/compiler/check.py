@@ -20,6 +20,7 @@ from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.importer import is_host
+from nki.compiler.parse import deep_recursion
 from nki.compiler.profile import PROFILES
 from nki.compiler.scope import (
     Definition,
@@ -74,6 +75,12 @@ def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
     return _check_texts(path, None, profile)
 
 
+def kernels_of_file(path: str) -> dict[int, Definition]:
+    """The kernels of a file by the first line of each, decorators included."""
+    names = scope.text_scope(Path(path), None)
+    return {min(d.lineno for d in (k.node, *k.node.decorator_list)): k for k in _kernels(names)}
+
+
 def check_text(text: str, path: str, profile: str = "library") -> list[Diagnostic]:
     """Everything wrong with the kernels of `text`, as :func:`check_file` finds it.
 
@@ -91,14 +98,15 @@ def _check_texts(path: str, text: str | None, profile: str) -> list[Diagnostic]:
     run = Run(profile)
     for found in names.source.diagnostics:
         run.add(found)
-    for stray in flow.stray_returns(names.source.module.body):
-        message = "`return` stands outside of a function"
-        run.add(
-            Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
-        )
-    for kernel in _kernels(names):
-        run.reach(kernel, ())
-    run.finish()
+    with deep_recursion():
+        for stray in flow.stray_returns(names.source.module.body):
+            message = "`return` stands outside of a function"
+            run.add(
+                Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
+            )
+        for kernel in _kernels(names):
+            run.reach(kernel, ())
+        run.finish()
     return run.diagnostics
 
 
@@ -366,4 +374,4 @@ class Run:
             self.add(replace(found.at(calls[-1].span if calls else None), stack=calls))
 
 
-__all__ = ["Run", "check", "check_file", "check_text", "require"]
+__all__ = ["Run", "check", "check_file", "check_text", "kernels_of_file", "require"]

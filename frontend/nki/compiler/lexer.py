@@ -36,6 +36,7 @@ _STATEMENT_WORD = re.compile(
 )
 _AFTER_NUMBER = re.compile(r"(?!(?:and|else|for|if|in|is|not|or)\b)\w+")
 _LEADING_ZERO = re.compile(r"0[0-9_]*[1-9][0-9_]*")
+_NEVER_SOURCE = re.compile("[\0\ud800-\udfff]")
 _FIRST_INDENT = re.compile(r"([ \t\f]*)[^ \t\f\n#\\]")
 
 # The literal text of an f-string up to what ends it: a quote, a brace, and a newline unless triple-quoted.
@@ -121,7 +122,9 @@ class Lexer:
         text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         if not text.endswith("\n"):
             text += "\n"
-        return _Run(self, Tokens(file, text)).tokens()
+        out = Tokens(file, _NEVER_SOURCE.sub(" ", text))
+        out.diagnostics += (_never_source(found, text, file) for found in _NEVER_SOURCE.finditer(text))
+        return _Run(self, out).tokens()
 
 
 class _Run:
@@ -530,6 +533,20 @@ class _Run:
             ):
                 return False
         return False
+
+
+def _never_source(found: re.Match[str], text: str, file: str) -> Diagnostic:
+    """NKI-L001 for a character that no source text holds, not even inside a string."""
+    code = ord(found[0])
+    what = "a NUL character" if code == 0 else f"U+{code:04X}, half of a surrogate pair"
+    line = text.count("\n", 0, found.start()) + 1
+    column = found.start() - text.rfind("\n", 0, found.start())
+    return Diagnostic(
+        "NKI-L001",
+        f"the text holds {what}, which Python does not read",
+        Span(file, line, column, line, column + 1),
+        help="remove it; in a string, write it as an escape",
+    )
 
 
 def _opener(closer: str) -> str:

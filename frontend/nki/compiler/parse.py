@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from nki.compiler import tree, tree_cache
 from nki_isa.diagnostics import Diagnostic
 
-RECURSION = 6000
+RECURSION = 8000  # calls; Python 3.10 has no more room for them on a stack of 8 MiB
 _REMEMBERED = 256
 
 
@@ -25,7 +26,7 @@ class ParseResult:
     """What became of a text.
 
     Attributes:
-        tree: the statements without mistakes; None only if the text is nested too deeply to go through.
+        tree: the statements without mistakes; None only if the text is nested too deeply for the parser.
         diagnostics: every mistake found, in the order of the text.
         tokens: how many tokens the text has.
     """
@@ -61,13 +62,12 @@ def _kept(text: str, file: str) -> ParseResult:
     """The result of an earlier run where `file` has one and no mistakes, else of parsing now."""
     if not os.path.isfile(file):
         return _parsed(text, file)
-    with deep_recursion():
-        found = tree_cache.load(text)
-        if found is not None:
-            return ParseResult(found[0], (), found[1])
-        result = _parsed(text, file)
-        if result.tree is not None and not result.diagnostics:
-            tree_cache.keep(text, result.tree, result.tokens)
+    found = tree_cache.load(text)
+    if found is not None:
+        return ParseResult(found[0], (), found[1])
+    result = _parsed(text, file)
+    if result.tree is not None and not result.diagnostics:
+        tree_cache.keep(text, result.tree, result.tokens)
     return result
 
 
@@ -77,12 +77,36 @@ def _parsed(text: str, file: str) -> ParseResult:
     return Parse(text, file).result()
 
 
+class _Room:
+    """Python's recursion limit, raised while any thread needs it so."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.before = 0
+
+    def take(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.before = sys.getrecursionlimit()
+                sys.setrecursionlimit(max(self.before, RECURSION))
+            self.users += 1
+
+    def give_back(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                sys.setrecursionlimit(self.before)
+
+
+_room = _Room()
+
+
 @contextmanager
 def deep_recursion() -> Iterator[None]:
-    """Room for nested calls: some twenty for each pair of brackets, a few for each step of a tree."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, RECURSION))
+    """Room for going through a tree: some twenty calls for each pair of brackets, a few for each step."""
+    _room.take()
     try:
         yield
     finally:
-        sys.setrecursionlimit(limit)
+        _room.give_back()

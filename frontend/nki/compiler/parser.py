@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.resources
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from nki.compiler import tree
 from nki.compiler.build import METHODS, Builder
 from nki.compiler.explain import Explainer
 from nki.compiler.generate import Mismatch, Parser, Run, generate
-from nki.compiler.lexer import LAYOUT, Lexer, Tokens
+from nki.compiler.lexer import LAYOUT, Lexer
 from nki.compiler.llk import Grammar, build_lexer
-from nki.compiler.parse import RECURSION, ParseResult, deep_recursion
-from nki_isa.diagnostics import Diagnostic
+from nki.compiler.parse import ParseResult, deep_recursion
+from nki_isa.diagnostics import Diagnostic, Span
 
 _START = "file_input"
 _RECOVERING = "stmt"
@@ -66,11 +67,19 @@ class Parse:
             try:
                 module, _ = self.run(_START, 0)
             except RecursionError:
-                self.tokens.diagnostics.append(_too_deep(self.tokens))
+                self.tokens.diagnostics.append(_too_deep(self.tokens.span(0)))
+        if module is not None:
+            self.leave_out_too_deep(module)
         found = sorted(
             self.tokens.diagnostics, key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0)
         )
         return ParseResult(module, tuple(found), len(self.tokens.texts))
+
+    def leave_out_too_deep(self, module: tree.Module) -> None:
+        """Report statements that nothing could go through, and leave them out."""
+        deep = {id(item): found for item in module.body if (found := tree.too_deep(item)) is not None}
+        self.tokens.diagnostics += [_too_deep(found.span(self.tokens.file)) for found in deep.values()]
+        module.body = [item for item in module.body if id(item) not in deep]
 
     def recover(self, start: int, mismatch: Mismatch) -> tuple[list[Any], int]:
         """Report a mismatch in the statement that begins at `start`, and skip to the next statement.
@@ -109,8 +118,11 @@ class Parse:
         return any(d.span and first <= d.span.line <= last for d in self.unreadable)
 
 
-def _too_deep(tokens: Tokens) -> Diagnostic:
-    message = f"the text is nested more deeply than {RECURSION} steps of the parser"
+def _too_deep(place: Span) -> Diagnostic:
     return Diagnostic(
-        "NKI-L004", message, tokens.span(0), help="Name the inner parts in statements of their own."
+        "NKI-L004",
+        f"this is nested more than {tree.DEPTH} levels deep",
+        replace(place, end_line=place.line, end_column=place.column + 1),
+        help="name the inner parts of a long expression in statements of their own; look a long chain of "
+        "elif up in a dict",
     )

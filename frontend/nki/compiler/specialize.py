@@ -8,7 +8,7 @@ import difflib
 import enum
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, FunctionType, MethodType, TracebackType
 from typing import Any
@@ -87,7 +87,7 @@ def specialize_call(
     call: inspect.BoundArguments | None = None
     with contextlib.suppress(NkiError):  # mistakes of the kernel are told before those of its call
         call = bind(kernel, args, kwargs)
-    with _deep(kernel):
+    with deep_recursion():
         checked = require(kernel.function, profile, call.arguments.values() if call else ())
     strict = profile == "strict"
     recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
@@ -95,8 +95,15 @@ def specialize_call(
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
     arguments = _Arguments(recorder, Importer(Kernel))
-    values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
-    with _deep(kernel):
+    try:
+        values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
+    except RecursionError as failed:
+        raise error(
+            "NKI-L024",
+            "an argument is nested too deeply to go through",
+            help="pass flat lists, tuples and dicts",
+        ) from failed
+    with deep_recursion():
         function = arguments.importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
     returned, cause = _evaluate(recorder, function, bound)
@@ -123,20 +130,6 @@ def _reached(cause: BaseException | None, found: Iterable[Diagnostic]) -> bool:
 
 def _is_error(diagnostic: Diagnostic) -> bool:
     return diagnostic.severity is Severity.error
-
-
-@contextlib.contextmanager
-def _deep(kernel: Kernel) -> Iterator[None]:
-    """Room for going through long expressions and chains; NKI-L004 where it is not enough."""
-    with deep_recursion():
-        try:
-            yield
-        except RecursionError as failed:
-            raise error(
-                "NKI-L004",
-                f"{kernel.function.__name__}, or a function it reaches, is nested too deeply to go through",
-                help="name inner parts of a long expression, or look a long if-elif chain up in a dict",
-            ) from failed
 
 
 @functools.lru_cache(256)

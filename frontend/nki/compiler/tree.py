@@ -15,6 +15,9 @@ from typing import ClassVar
 
 from nki_isa.diagnostics import Span
 
+#: How deeply a tree may be nested: as many steps as everything that goes through one has room for.
+DEPTH = 1000
+
 _PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
@@ -794,6 +797,19 @@ def walk(node: Node) -> Iterator[Node]:
         node = todo.pop()
         yield node
         todo += reversed(list(children(node)))
+
+
+def too_deep(node: Node) -> stmt | None:
+    """The innermost statement around the first node below `node` that is more than :data:`DEPTH` deep."""
+    todo: list[tuple[Node, int, stmt | None]] = [(node, 0, None)]
+    while todo:
+        node, depth, inside = todo.pop()
+        if isinstance(node, stmt):
+            inside = node
+        if depth > DEPTH:
+            return inside
+        todo += [(child, depth + 1, inside) for child in children(node)]
+    return None
 
 
 def dump(value: object, places: bool = False, indent: int | None = None, _depth: int = 0) -> str:

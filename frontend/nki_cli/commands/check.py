@@ -1,89 +1,179 @@
-"""``nki-sim check FILE``: everything wrong with a file's kernels, in one run."""
+"""``nki-sim check FILE...``: everything wrong with the kernels of files, in one run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from nki.compiler.check import check_file
+from nki.compiler.check import check_file, kernels_of_file
+from nki.compiler.scope import Definition
 from nki.rendering import summary
 from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
-    FileArgument,
     FormatOption,
-    Profile,
+    Language,
+    LanguageOption,
     TargetOption,
     TracebackOption,
     read_target,
 )
 from nki_cli.screen import ERRORS, Format, Screen
-from nki_cli.script import Outcome, Prints, run_script
+from nki_cli.script import Outcome, Prints, files_of, run_script
 from nki_cli.session import readable
-from nki_isa.diagnostics import Diagnostic, Severity
+from nki_isa.diagnostics import Diagnostic, Label, Severity
 from nki_sim.report.words import counted
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What the check of one file gave.
+
+    Attributes:
+        file: its path.
+        found: what is wrong with it.
+        outcome: what running it gave; None if it was not run.
+        kernels: how many kernels it has.
+        reached: how many of them were called, or were called by one that was.
+    """
+
+    file: str
+    found: list[Diagnostic]
+    outcome: Outcome | None
+    kernels: int
+    reached: int
+
+    @property
+    def errors(self) -> int:
+        """How many of what was found stop a kernel."""
+        return sum(d.severity is Severity.error for d in self.found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": self.file,
+            "diagnostics": [d.as_dict() for d in self.found],
+            "errors": self.errors,
+            "warnings": sum(d.severity is Severity.warning for d in self.found),
+            "kernels": self.kernels,
+            "kernels_reached": self.reached,
+            "launches": len(self.outcome.launches) if self.outcome else 0,
+        }
+
+
 def check(
-    file: FileArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Python files, or folders: all their Python files that import nki.",
+            show_default=False,
+        ),
+    ],
     static: Annotated[
         bool, typer.Option("--static", help="Check the text only; do not run the file.")
     ] = False,
-    profile: Annotated[
-        Profile, typer.Option("--profile", help="Which Python kernels may use.")
-    ] = Profile.strict,
+    require_launch: Annotated[
+        bool,
+        typer.Option("--require-launch", help="A kernel that is not called is an error.", show_default=False),
+    ] = False,
+    language: LanguageOption = Language.strict,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
     traceback: TracebackOption = False,
 ) -> None:
-    """Report every error of a file's kernels: their text, then shapes, instructions and memory.
+    """Report every error of the kernels of files: their text, then shapes, instructions and memory.
 
-    The second half runs the file with the arithmetic left out, to learn the shapes its kernels get.
+    The second half runs each file with the arithmetic left out, to learn the shapes its kernels get. What
+    depends on values is checked by `run`.
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    readable(screen, file)
-    found = list(check_file(file, profile.value))
-    outcome = Outcome()
-    if not static and not any(d.severity is Severity.error for d in found):
-        options = Options(target=chosen, profile=profile.value, data=False, check="none")
-        outcome = run_script(file, options, prints=Prints.nowhere, whole_traceback=traceback)
-        found += [d for d in outcome.diagnostics if not _is_known(d, found)]
-    errors = sum(d.severity is Severity.error for d in found)
+    paths = [path for name in files for path in files_of(name)]
+    for path in paths:
+        readable(screen, path)
+    options = None if static else Options(target=chosen, profile=language.value, data=False, check="none")
+    checked = []
+    for path in paths:
+        one = _check(path, language.value, options, require_launch, traceback)
+        checked.append(one)
+        if screen.format is not Format.json:
+            _show(screen, one, chosen.name)
+    errors = sum(one.errors for one in checked)
     if screen.format is Format.json:
-        warnings = sum(d.severity is Severity.warning for d in found)
-        screen.json(
-            {
-                "command": "check",
-                "file": file,
-                "target": chosen.name,
-                "diagnostics": [d.as_dict() for d in found],
-                "errors": errors,
-                "warnings": warnings,
-                "launches": len(outcome.launches),
-            }
-        )
-    else:
-        if outcome.traceback and screen.is_text:
-            screen.remark(outcome.traceback)
-        screen.diagnostics(found, result=True)
-    if screen.is_text:
-        count = len(outcome.launches)
-        reached = (
-            f" ({counted(count, 'kernel call')} checked for {chosen.name})" if count and not errors else ""
-        )
-        screen.out.print(summary(found, file) + reached, soft_wrap=True)
-        if outcome.errors:
-            screen.remark("What the file does after the refused call was not checked.")
-        screen.advise(found)
+        head = {"command": "check", "target": chosen.name}
+        if len(checked) == 1:
+            screen.json({**head, **checked[0].as_dict()})
+        else:
+            screen.json({**head, "files": [one.as_dict() for one in checked], "errors": errors})
+    elif screen.is_text and len(checked) != 1:
+        screen.out.print(f"{counted(errors, 'error')} in {counted(len(checked), 'file')}", soft_wrap=True)
+    screen.advise(d for one in checked for d in one.found)
     if errors:
         raise typer.Exit(ERRORS)
 
 
-def _is_known(diagnostic: Diagnostic, found: list[Diagnostic]) -> bool:
-    """True if the check of the text found it already."""
-    return any(
-        (d.code, d.span, d.message) == (diagnostic.code, diagnostic.span, diagnostic.message) for d in found
+def _check(
+    file: str, language: str, options: Options | None, require_launch: bool, traceback: bool
+) -> Checked:
+    """Check the text of `file`, and unless `options` is None or the text has errors, run it."""
+    found = list(check_file(file, language))
+    kernels = kernels_of_file(file)
+    if options is None or any(d.severity is Severity.error for d in found):
+        return Checked(file, found, None, len(kernels), 0)
+    outcome = run_script(file, options, prints=Prints.nowhere, whole_traceback=traceback)
+    fresh = dict.fromkeys((*outcome.caught, *outcome.diagnostics))
+    known = {(d.code, d.span, d.message) for d in found}
+    found += [d for d in fresh if (d.code, d.span, d.message) not in known]
+    place = str(Path(file).resolve())
+    missed = [kernel for first, kernel in kernels.items() if (place, first) not in outcome.reached]
+    if not outcome.errors and (missed or not (kernels or outcome.reached)):
+        told = _not_reached(file, missed)
+        found.append(replace(told, severity=Severity.error) if require_launch else told)
+    return Checked(file, found, outcome, len(kernels), len(kernels) - len(missed))
+
+
+def _not_reached(file: str, missed: list[Definition]) -> Diagnostic:
+    """NKI-L027, a note, for kernels that nothing called; for a file without kernels, that none was called."""
+    names = ", ".join(kernel.name for kernel in missed)
+    what = f"{names} {'are' if len(missed) > 1 else 'is'} not" if missed else "no kernel is"
+    return Diagnostic(
+        "NKI-L027",
+        f"{what} called when {file} runs",
+        span=missed[0].heading if missed else None,
+        help="call it with arrays at the end of the file, or check the file that calls it",
+        notes=("shapes, instructions and memory of a kernel are checked where it is called",),
+        labels=tuple(Label(kernel.heading, "not called either") for kernel in missed[1:]),
+        severity=Severity.note,
     )
+
+
+def _show(screen: Screen, checked: Checked, target: str) -> None:
+    """Write what was found in one file, and in text what was checked."""
+    outcome = checked.outcome
+    if outcome and outcome.traceback and screen.is_text:
+        screen.remark(outcome.traceback)
+    screen.diagnostics(checked.found, result=True)
+    if screen.is_text:
+        reached = ", ".join(_reached(checked, target))
+        told = summary(checked.found, checked.file) + (f" ({reached})" if reached else "")
+        screen.out.print(told, soft_wrap=True)
+        if outcome and outcome.errors:
+            screen.remark("What the file does after the refused call was not checked.")
+
+
+def _reached(checked: Checked, target: str) -> Iterator[str]:
+    """How much of a file was checked, in words."""
+    if checked.outcome is None:
+        if not checked.errors:
+            yield "text only"
+        return
+    if checked.reached < checked.kernels and not checked.outcome.errors:
+        yield f"{checked.reached} of {counted(checked.kernels, 'kernel')} reached"
+    if checked.outcome.launches and not checked.errors:
+        yield f"{counted(len(checked.outcome.launches), 'kernel call')} checked for {target}"

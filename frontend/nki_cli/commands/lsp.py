@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from nki_cli.options import Profile, TargetOption, read_target
+from nki_cli.options import Language, LanguageOption, TargetOption, read_target
 from nki_cli.screen import Screen
 from nki_isa.diagnostics import Diagnostic
 
 
 def lsp(
-    profile: Annotated[
-        Profile, typer.Option("--profile", help="Which Python kernels may use.")
-    ] = Profile.strict,
+    language: LanguageOption = Language.strict,
     target: TargetOption = None,
 ) -> None:
     """Serve an editor: errors while typing, pages over names and errors, fixes. See docs/editors.md."""
@@ -25,4 +19,4 @@ def lsp(
     except ModuleNotFoundError as missing:
         message = f"the language server needs {missing.name}, which is not installed"
         screen.fail([Diagnostic("NKI-L034", message, help="pip install 'nki-sim[lsp]'")])
-    server(profile.value, chosen).start_io()
+    server(language.value, chosen).start_io()

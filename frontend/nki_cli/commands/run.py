@@ -14,10 +14,11 @@ from nki_cli.options import (
     FillMode,
     FillOption,
     FormatOption,
-    Profile,
-    StrictOption,
+    Language,
+    LanguageOption,
     TargetOption,
     TracebackOption,
+    WarningsAsErrorsOption,
     read_checks,
     read_target,
 )
@@ -33,11 +34,9 @@ def run(
         typer.Argument(metavar="[-- ARGS]", help="Arguments of the script, after --.", show_default=False),
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="Also time each launch.")] = False,
-    profile: Annotated[
-        Profile, typer.Option("--profile", help="Which Python kernels may use.")
-    ] = Profile.library,
+    language: LanguageOption = Language.library,
     check: CheckOption = None,
-    strict: StrictOption = False,
+    warnings_as_errors: WarningsAsErrorsOption = False,
     fill: FillOption = FillMode.zeros,
     target: TargetOption = None,
     format: FormatOption = Format.text,
@@ -49,7 +48,12 @@ def run(
     chosen = read_target(target, screen)
     checks = read_checks(check, screen)
     options = Options(
-        target=chosen, profile=profile.value, timing=time, check=checks, strict=strict, fill=fill.value
+        target=chosen,
+        profile=language.value,
+        timing=time,
+        check=checks,
+        warnings_as_errors=warnings_as_errors,
+        fill=fill.value,
     )
     outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:
