@@ -25,13 +25,16 @@ _seen: list[tuple[str, Any]] | None = None
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    global _seen
     if _seen is None or event not in _WATCHED:
         return
     if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
         return
     if event == "import" and arguments[0] in sys.modules:
         return
-    _seen.append((event, arguments[0]))
+    seen, _seen = _seen, None  # what keeping it does is not an event
+    seen.append((event, arguments[0]))
+    _seen = seen
 
 
 @contextlib.contextmanager
@@ -46,3 +49,16 @@ def watched() -> Iterator[list[tuple[str, Any]]]:
         yield found
     finally:
         _seen = None
+
+
+def into(path: str) -> None:
+    """Append the events of this process from now on to a file, one a line."""
+    global _seen
+
+    class File(list[tuple[str, Any]]):
+        def append(self, event: tuple[str, Any]) -> None:
+            with open(path, "a") as file:
+                file.write(f"{event[0]} {event[1]!r}\n")
+
+    sys.addaudithook(_hook)
+    _seen = File()

@@ -8,9 +8,9 @@ without running it.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
-import importlib
 import inspect
 import sys
 import weakref
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from nki.compiler import source, tree
+from nki.compiler import hosts, source, tree
 from nki.compiler.importer import is_host
 from nki.compiler.parse import parse
 from nki.compiler.tree import Node
@@ -88,13 +88,19 @@ class Definition:
 
     def member(self, name: str) -> Definition | Unresolved:
         """A method of a class by name: its own or of a base that is known."""
-        for item in self.node.body:
-            if isinstance(item, tree.FunctionDef) and item.name == name:
-                return method(self, item)
-        for base in self.bases():
-            found = base.member(name) if isinstance(base, Definition) else Unresolved.unknown
-            if found is not Unresolved.missing:
-                return found
+        todo: list[Value] = [self]
+        seen: set[int] = set()
+        while todo:
+            owner = todo.pop(0)
+            if not isinstance(owner, Definition):
+                return Unresolved.unknown
+            if id(owner.node) in seen:  # a text may have a class inherit from itself
+                continue
+            seen.add(id(owner.node))
+            for item in owner.node.body:
+                if isinstance(item, tree.FunctionDef) and item.name == name:
+                    return method(owner, item)
+            todo = [*owner.bases(), *todo]
         return Unresolved.missing
 
     def bases(self) -> list[Value]:
@@ -220,10 +226,7 @@ def attribute(base: Value, name: str) -> Value:
     if isinstance(base, Host):
         value = base.value
         if isinstance(value, ModuleType):
-            try:
-                return _live(getattr(value, name))
-            except AttributeError:
-                return Unresolved.missing
+            return _of_module(value, name)
         found = inspect.getattr_static(value, name, Unresolved.missing)
         if isinstance(found, (enum.Enum, int, float, str)) and found is not Unresolved.missing:
             return Host(found)
@@ -236,6 +239,16 @@ def attribute(base: Value, name: str) -> Value:
         found = base.member(name)
         return Unresolved.unknown if found is Unresolved.missing else found
     return Unresolved.unknown
+
+
+def _of_module(module: ModuleType, name: str) -> Value:
+    """What a module that is not kernel source has under `name`; nothing is imported for it."""
+    if name in vars(module):
+        return _live(vars(module)[name])
+    if is_nki(module.__name__):  # their own __getattr__ imports nothing that a text chooses
+        found = getattr(module, name, Unresolved.missing)
+        return found if isinstance(found, Unresolved) else _live(found)
+    return Unresolved.unknown if hosts.has_submodule(module, name) else Unresolved.missing
 
 
 def _is_closed(value: Any) -> bool:
@@ -555,20 +568,21 @@ def forget_texts() -> None:
 
 
 def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:
-    """The module `dotted`: imported if it is nki's or the standard library's, else read as text."""
+    """The module `dotted`: if it is not kernel source, as far as it is known, else read as text."""
     top = dotted.partition(".")[0]
     if top == LEGACY:
         return Legacy(dotted)
     if is_host(top) and top != "":
-        try:
-            return Host(importlib.import_module(dotted))
-        except ImportError:
-            return Unresolved.missing if is_nki(top) else Unresolved.unknown
+        known = hosts.loaded(dotted)
+        if known is not None:
+            return Host(known)
+        return Unresolved.missing if is_nki(top) and not hosts.exists(dotted) else Unresolved.unknown
     relative = Path(*dotted.split(".")) if dotted else Path()
     for root in roots:
         for candidate in ((root / relative).with_suffix(".py"), root / relative / "__init__.py"):
-            if dotted and candidate.is_file():
-                return Module(text_scope(candidate))
+            with contextlib.suppress(OSError):  # a file that cannot be read is not known
+                if dotted and candidate.is_file():
+                    return Module(text_scope(candidate))
     return Unresolved.unknown
 
 
