@@ -1,50 +1,136 @@
-"""What the host process leaves aside while a kernel runs, because it costs more than it gives."""
+"""What the host process has one of, and its threads share.
+
+Settings of the process hold while any thread needs them. A child made by fork has only the thread that made
+it: what others were in the middle of never ends there, so no lock of theirs may be waited for.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gc
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, overload
 
-try:
-    from threadpoolctl import ThreadpoolController
-except ImportError:  # the extra is not installed
-    ThreadpoolController = None
+_T = TypeVar("_T")
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+class Lock:
+    """A lock that is free in a forked child, whoever held it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Forget who holds it."""
+        self._lock = threading.Lock()
+
+
+def _in_child() -> None:
+    for lock in _locks:
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+class Shared:
+    """A setting of the process that is made when the first thread needs it and undone after the last.
+
+    Args:
+        make: makes the setting and gives what undoes it.
+    """
+
+    def __init__(self, make: Callable[[], Callable[[], None]]):
+        self._make = make
+        self._lock = Lock()
+        self._users = 0
+        self._undo: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """It holds inside the block."""
+        with self._lock:
+            if not self._users:
+                self._undo = self._make()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._undo()
+
+
+class lazy(Generic[_T]):
+    """``functools.cached_property`` without the lock that it has up to Python 3.11."""
+
+    def __init__(self, function: Callable[[Any], _T]):
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> lazy[_T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> _T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.function(instance)
+        return value
 
 
 @functools.cache
 def _controller() -> Any:
-    return ThreadpoolController() if ThreadpoolController is not None else None
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # the extra is not installed
+        return None
+    return ThreadpoolController()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """Matrix products use one thread inside the block.
-
-    A tile's product is too small to share: on a busy machine, starting and joining
-    threads costs more than the product. Needs threadpoolctl (the extra ``fast``);
-    without it numpy's own setting stays.
-    """
+def _single() -> Callable[[], None]:
     controller = _controller()
     if controller is None:
-        return contextlib.nullcontext()
-    limit: AbstractContextManager[Any] = controller.limit(limits=1, user_api="blas")
-    return limit
+        return lambda: None
+    limit = controller.limit(limits=1, user_api="blas")
+    return lambda: limit.restore_original_limits()
 
 
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """The garbage collector rests inside the block.
-
-    Nearly all that running a kernel allocates stays, and looking through it again and
-    again costs a quarter of the time.
-    """
-    collecting = gc.isenabled()
+def _no_collection() -> Callable[[], None]:
+    if not gc.isenabled():
+        return lambda: None
     gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+    return gc.enable
+
+
+one_thread = Shared(_single)
+"""Matrix products use one thread inside the block.
+
+A tile's product is too small to share: on a busy machine, starting and joining threads costs more than the
+product. Needs threadpoolctl (the extra ``fast``); without it numpy's own setting stays.
+"""
+
+no_collection = Shared(_no_collection)
+"""The garbage collector rests inside the block.
+
+Nearly all that running a kernel allocates stays, and looking through it again and again costs a quarter of
+the time.
+"""

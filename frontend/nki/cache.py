@@ -24,6 +24,7 @@ from nki_isa.dtypes import DType
 from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_sim.execute import written_inputs
+from nki_sim.host import Lock
 from nki_sim.place import Placement
 from nki_sim.replay import Replay, can_replay, is_static
 
@@ -99,7 +100,7 @@ class Prepared:
         static: True if every run does the same accesses on one core, so that checks of them find the same.
         passed: the sets of checks that a run of a static Program passed without a finding.
         replay: the loaded machine of a Program that is run again.
-        lock: held while `replay` runs.
+        running: held while `replay` runs; another thread, or a child forked meanwhile, does not wait for it.
     """
 
     specialized: list[Specialized]
@@ -108,7 +109,7 @@ class Prepared:
     static: bool = False
     passed: set[frozenset[str]] = field(default_factory=set)
     replay: Replay | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         program = self.programs[0]
@@ -128,6 +129,7 @@ class Cache:
         self._limit = limit
         self._kept: OrderedDict[Key, Prepared] = OrderedDict()
         self._read: dict[FunctionType, list[Snapshot]] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -139,26 +141,28 @@ class Cache:
             NkiError: NKI-L054, a value that the kernel read from outside has changed.
         """
         function = key[0]
-        for snapshot in self._read.get(function, ()):
+        for snapshot in tuple(self._read.get(function, ())):
             if not snapshot.same():
                 if not snapshot.is_code:
                     raise snapshot.changed(function.__name__)
                 self.forget(function)
                 return None
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-        return found
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
 
     def put(self, key: Key, prepared: Prepared) -> None:
         """Keep `prepared` under `key`."""
-        self._kept[key] = prepared
-        self._remember(key[0], prepared.specialized[0].reads)
-        if len(self._kept) > self._limit:
-            oldest = next(iter(self._kept))[0]
-            self._kept.popitem(last=False)
-            if not any(other[0] is oldest for other in self._kept):
-                self._read.pop(oldest, None)
+        with self._lock:
+            self._kept[key] = prepared
+            self._remember(key[0], prepared.specialized[0].reads)
+            if len(self._kept) > self._limit:
+                oldest = next(iter(self._kept))[0]
+                self._kept.popitem(last=False)
+                if not any(other[0] is oldest for other in self._kept):
+                    self._read.pop(oldest, None)
 
     def _remember(self, function: FunctionType, reads: Iterable[Read]) -> None:
         known = self._read.setdefault(function, [])
@@ -167,6 +171,7 @@ class Cache:
 
     def forget(self, function: FunctionType) -> None:
         """Drop all that is kept of `function`."""
-        self._read.pop(function, None)
-        for key in [key for key in self._kept if key[0] is function]:
-            del self._kept[key]
+        with self._lock:
+            self._read.pop(function, None)
+            for key in [key for key in self._kept if key[0] is function]:
+                del self._kept[key]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType
@@ -35,6 +36,7 @@ from nki_sim.sanitize import check_classes, execute_checked
 from nki_sim.timing import Timeline
 
 Fill = Literal["zeros", "sentinels"]
+Run = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ class Session:
         refused: the errors of those refused, each once.
         reached: the code of the kernels that were launched, refused ones too, and of those they call.
         keep: False where nobody looks at the record: then warnings are told as Python's.
+        closed: True from the end of the session on.
     """
 
     options: Options = field(default_factory=Options)
@@ -156,6 +159,7 @@ class Session:
     refused: list[NkiError] = field(default_factory=list)
     reached: set[CodeType] = field(default_factory=set)
     keep: bool = False
+    closed: bool = False
 
     def include(self, inner: Session) -> None:
         """Record what happened under a session inside this one."""
@@ -172,21 +176,60 @@ class Session:
             self.refused.append(found)
 
 
-_session = Session()
+_of_process = Session()
+_of_context: ContextVar[Session | None] = ContextVar("session", default=None)
 _cache = Cache()
+
+
+def _current() -> Session:
+    """The session in force: that of this thread or task, else that of the process."""
+    return _of_context.get() or _of_process
 
 
 @contextlib.contextmanager
 def session(**options: Any) -> Iterator[Session]:
-    """Run kernels with these :class:`Options` inside the block; yields the record of launches."""
-    global _session
-    before, _session = _session, Session(Options(**options), keep=True)
+    """Run kernels with these :class:`Options` inside the block; yields the record of launches.
+
+    It holds for the thread or asyncio task that enters the block, and for tasks made inside; not for other
+    threads, unless they are started with ``contextvars.copy_context().run``.
+    """
+    before, made = _current(), Session(Options(**options), keep=True)
+    token = _of_context.set(made)
     try:
-        yield _session
+        yield made
     finally:
-        if before.keep:
-            before.include(_session)
-        _session = before
+        _of_context.reset(token)
+        _close(made, before)
+
+
+@contextlib.contextmanager
+def session_of_process(**options: Any) -> Iterator[Session]:
+    """As :func:`session`, for every thread that is in no session of its own: what a command runs under."""
+    global _of_process
+    before, made = _of_process, Session(Options(**options), keep=True)
+    _of_process = made
+    try:
+        yield made
+    finally:
+        _of_process = before
+        _close(made, before)
+
+
+def _close(made: Session, before: Session) -> None:
+    made.closed = True
+    if before.keep:
+        before.include(made)
+
+
+def _in(held: Session, run: Run, inputs: list[Any]) -> list[Any]:
+    """`run` in the session it was made in, while that lasts: frameworks call from threads of their own."""
+    if held.closed or _of_context.get() is not None:
+        return run(inputs)
+    token = _of_context.set(held)
+    try:
+        return run(inputs)
+    finally:
+        _of_context.reset(token)
 
 
 def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -202,15 +245,16 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     try:
         return _launch(kernel, args, kwargs)
     except NkiError as found:
-        _session.refuse(found)
+        _current().refuse(found)
         raise
 
 
 def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    options = _session.options
+    session = _current()
+    options = session.options
     target = options.target or default_target()
-    if _session.keep:
-        _session.reached.add(kernel.function.__code__)
+    if session.keep:
+        session.reached.add(kernel.function.__code__)
     if kernel.grid > target.logical_cores:
         raise error(
             "NKI-U001",
@@ -220,9 +264,9 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         )
     prepared, inputs = _prepare(kernel, args, kwargs, target)
     first = prepared.specialized[0]
-    if _session.keep:
+    if session.keep:
         inner = (read.value for read in first.reads)
-        _session.reached.update(k.function.__code__ for k in inner if isinstance(k, Kernel))
+        session.reached.update(k.function.__code__ for k in inner if isinstance(k, Kernel))
     warned = [d for d in first.diagnostics if d.severity is Severity.warning]
     if options.warnings_as_errors and warned:
         raise NkiError(replace(d, severity=Severity.error) for d in warned)
@@ -236,7 +280,7 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
         from nki import jax_callback
 
         _check_writable(kernel.function.__name__, prepared, inputs)
-        outputs = jax_callback.launch(prepared, inputs, run)
+        outputs = jax_callback.launch(prepared, inputs, partial(_in, _current(), run))
     else:
         outputs = run(inputs)
     return _rebuild(first.result, outputs)
@@ -249,7 +293,8 @@ def _check_writable(name: str, prepared: Prepared, inputs: list[Any]) -> None:
 
 def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> list[Any]:
     """Run a prepared kernel on its arrays: what it returns, in the order of the Program's outputs."""
-    options = _session.options
+    session = _current()
+    options = session.options
     first = prepared.specialized[0]
     _check_writable(name, prepared, inputs)
     found: list[Diagnostic] = []
@@ -263,10 +308,10 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
         if options.timing:
             timelines = simulate_all(prepared.programs, prepared.placements)
         outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in first.program.outputs]
-    if _session.keep:
+    if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
-        _session.launches.append(Launch(name, cores, (*first.diagnostics, *found)))
+        session.launches.append(Launch(name, cores, (*first.diagnostics, *found)))
     else:
         uncaught.warn((*first.diagnostics, *found))
     return arrays.like(inputs, outputs)
@@ -276,7 +321,8 @@ def _prepare(
     kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], target: Target
 ) -> tuple[Prepared, list[Any]]:
     """The kernel specialized and placed for this call, kept from an earlier one where there is one."""
-    profile = _session.options.profile
+    session = _current()
+    profile = session.options.profile
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
@@ -294,9 +340,9 @@ def _prepare(
     try:
         fitted = [fit(one.program, target) for one in specialized]
     except NkiMemoryError:
-        if _session.keep:
+        if session.keep:
             programs = tuple(one.program for one in specialized)
-            _session.overfull.append(Overfull(kernel.function.__name__, programs, target))
+            session.overfull.append(Overfull(kernel.function.__name__, programs, target))
         raise
     warned = next((fits.diagnostics for fits in fitted if fits.diagnostics), ())  # cores differ in little
     specialized = [
@@ -317,7 +363,7 @@ def _execute(
     found: list[Diagnostic],
 ) -> ExecutionResult:
     """Run the Programs; times go to `timelines`, what checks find below an error to `found`."""
-    options = _session.options
+    options = _current().options
     placed = [placement.addresses for placement in prepared.placements]
     if high_precision():
         if options.timing:
@@ -325,11 +371,13 @@ def _execute(
         return execute_widened(prepared.programs, placed, inputs, target)
     checks = options.checks()
     kept = prepared.static and not options.timing and options.fill == "zeros"
-    if kept and checks in prepared.passed:
-        with prepared.lock:
+    if kept and checks in prepared.passed and prepared.running.acquire(blocking=False):
+        try:
             if prepared.replay is None:
                 prepared.replay = Replay(prepared.programs[0], placed[0])
             result, told = prepared.replay(inputs, checks=checks, strict=options.warnings_as_errors)
+        finally:
+            prepared.running.release()
         found += told
         return result
     times = CoreTimes(target, prepared.placements) if options.timing else None

@@ -129,7 +129,7 @@ def run_script(
     with (
         _as_main(path, arguments, options.target, prints),
         _arithmetic_warnings(options.data),
-        runtime.session(**vars(options)) as session,
+        runtime.session_of_process(**vars(options)) as session,
     ):
         try:
             _execute(path, verdicts=options.data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import NoReturn, TypeVar
 
 from nki_isa.diagnostics import NkiError, error
@@ -56,17 +57,17 @@ _CONTENTS = {
 }  # fmt: skip
 
 
-_on_truth: list[Callable[[NkiError], bool]] = []
+_on_truth: ContextVar[Callable[[NkiError], bool] | None] = ContextVar("on_truth", default=None)
 
 
 @contextlib.contextmanager
 def deciding_truth(decide: Callable[[NkiError], bool]) -> Iterator[None]:
     """Inside the block, `decide` is given the refusal of a tensor's truth value and may return one."""
-    _on_truth.append(decide)
+    token = _on_truth.set(decide)
     try:
         yield
     finally:
-        _on_truth.pop()
+        _on_truth.reset(token)
 
 
 def opaque(cls: _T) -> _T:
@@ -96,6 +97,7 @@ def _refused(code: str, what: str, tensor: object, remedy: str) -> NkiError:
 
 def _truth(self: object) -> bool:
     refused = _refused("NKI-V031", "the truth value of", self, _TRUTH)
-    if not _on_truth:
+    decide = _on_truth.get()
+    if decide is None:
         raise refused
-    return _on_truth[-1](refused)
+    return decide(refused)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from nki.compiler.build import Builder
@@ -17,6 +16,7 @@ from nki.compiler.generate import Mismatch, Parser
 from nki.compiler.lexer import LAYOUT, Lexer, Tokens
 from nki.compiler.llk import Call, Grammar
 from nki_isa.diagnostics import Diagnostic, Span
+from nki_sim.host import lazy
 
 
 class Alike(enum.Enum):
@@ -205,7 +205,7 @@ class Explainer:
         )
         return Diagnostic("NKI-L004", f"expected {listed}, found {found}", span, help=help)
 
-    @cached_property
+    @lazy
     def examples(self) -> dict[_Key, Example]:
         """The table by where its mistakes surface."""
         table: dict[_Key, Example] = {}

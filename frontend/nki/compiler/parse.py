@@ -6,16 +6,16 @@ The grammar and its parser are read when a text is met that has not been parsed 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nki.compiler import tree, tree_cache
 from nki_isa.diagnostics import Diagnostic
+from nki_sim.host import Shared
 
 RECURSION = 8000  # calls; Python 3.10 has no more room for them on a stack of 8 MiB
 _REMEMBERED = 256
@@ -54,7 +54,8 @@ def parse(text: str, file: str) -> ParseResult:
     if result is None:
         result = _results[key] = _kept(text, file)
         if len(_results) > _REMEMBERED:
-            _results.popitem(last=False)
+            with contextlib.suppress(KeyError):  # another thread has
+                _results.popitem(last=False)
     return result
 
 
@@ -77,36 +78,11 @@ def _parsed(text: str, file: str) -> ParseResult:
     return Parse(text, file).result()
 
 
-class _Room:
-    """Python's recursion limit, raised while any thread needs it so."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.before = 0
-
-    def take(self) -> None:
-        with self.lock:
-            if not self.users:
-                self.before = sys.getrecursionlimit()
-                sys.setrecursionlimit(max(self.before, RECURSION))
-            self.users += 1
-
-    def give_back(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if not self.users:
-                sys.setrecursionlimit(self.before)
+def _room() -> Callable[[], None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION))
+    return lambda: sys.setrecursionlimit(before)
 
 
-_room = _Room()
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Room for going through a tree: some twenty calls for each pair of brackets, a few for each step."""
-    _room.take()
-    try:
-        yield
-    finally:
-        _room.give_back()
+deep_recursion = Shared(_room)
+"""Room for going through a tree: some twenty calls for each pair of brackets, a few for each step."""

@@ -1,6 +1,6 @@
 """Collects a Program while a kernel is specialized.
 
-One :class:`Recorder` is current at a time; ``nki.isa`` and ``nki.language`` reach
+One :class:`Recorder` is current at a time in each thread or task; ``nki.isa`` and ``nki.language`` reach
 it through :func:`current`. It numbers storages and registers, keeps the nesting of
 device loops, attaches the user's call stack to everything, and gathers the
 constraint errors of every instruction so that one run reports all of them.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
@@ -25,35 +26,35 @@ from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
-_current: Recorder | None = None
+_current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
 def current() -> Recorder:
     """The recorder of the kernel being specialized; NKI-L029 outside of one."""
-    if _current is None:
+    recorder = _current.get()
+    if recorder is None:
         raise error(
             "NKI-L029",
             "a device operation was called outside of a kernel",
             help="put it in a function decorated with @nki.jit and call that function with arrays",
         )
-    return _current
+    return recorder
 
 
 def is_recording() -> bool:
     """True while a kernel is being specialized."""
-    return _current is not None
+    return _current.get() is not None
 
 
 @contextlib.contextmanager
 def recording(recorder: Recorder) -> Iterator[None]:
     """`recorder` is current inside the block."""
-    global _current
-    before, _current = _current, recorder
+    token = _current.set(recorder)
     try:
         with deciding_truth(recorder.truth):
             yield
     finally:
-        _current = before
+        _current.reset(token)
 
 
 class Recorder:

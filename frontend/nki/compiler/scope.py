@@ -25,6 +25,7 @@ from nki.compiler.importer import is_host
 from nki.compiler.parse import parse
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
+from nki_sim.host import lazy
 
 LEGACY = "neuronxcc"
 
@@ -143,11 +144,11 @@ class SourceFile:
     name: str
     text: str
 
-    @functools.cached_property
+    @lazy
     def _parsed(self) -> Any:
         return parse(self.text, self.name)
 
-    @functools.cached_property
+    @lazy
     def lines(self) -> list[str]:
         """The text by line."""
         return self.text.splitlines()
@@ -162,13 +163,13 @@ class SourceFile:
         """Its mistakes of syntax."""
         return self._parsed.diagnostics
 
-    @functools.cached_property
+    @lazy
     def definitions(self) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
         """Every function and class, by name and first line."""
         kinds = (tree.FunctionDef, tree.ClassDef)
         return {(n.name, source.first_line(n)): n for n in tree.walk(self.module) if isinstance(n, kinds)}
 
-    @functools.cached_property
+    @lazy
     def classes(self) -> dict[str, tree.ClassDef]:
         """The classes at the top of the text, and those inside them, by qualified name."""
         return dict(_classes(self.module.body, ""))
@@ -421,12 +422,12 @@ class TextScope(Scope):
         """The name of the text."""
         return self.source.name
 
-    @functools.cached_property
+    @lazy
     def bindings(self) -> dict[str, Node]:
         """The node that binds each name of the module, the last one of several."""
         return dict(_bindings(self.source.module.body))
 
-    @functools.cached_property
+    @lazy
     def stars(self) -> list[tree.ImportFrom]:
         """Its star imports."""
         nodes = (n for n in self.source.module.body if isinstance(n, tree.ImportFrom))
