@@ -3,6 +3,7 @@
 from typing import Any
 
 from nki import levels
+from nki.compiler import names
 from nki.language.composed import (
     ceil,
     cos,
@@ -81,8 +82,7 @@ def par_dim(size: int) -> int:
 
 
 def __getattr__(name: str) -> Any:
-    told = levels.refusal(__name__, name)
-    raise AttributeError(str(told) if told else f"module 'nki.language' has no attribute {name!r}")
+    raise names.attribute_error(__name__, name)
 
 
 __all__ = [
