@@ -15,6 +15,7 @@ from typing import Any
 
 from nki_isa.access import consecutive_partitions, fits_partition, max_dims, start_partition
 from nki_isa.instruction import Constraint, Engine
+from nki_isa.kinds import kind_of
 from nki_isa.operands import (
     ARCHITECTURE,
     NUMBERS,
@@ -25,7 +26,6 @@ from nki_isa.operands import (
     elements_per_partition,
     free_size_of,
     in_psum,
-    kind_of,
     listed,
     region_name,
     rules,

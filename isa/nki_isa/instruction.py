@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, error
+from nki_isa.kinds import WORD, Kind, kinds_of, member_of, optional, problem
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
@@ -64,11 +65,22 @@ class Starts(enum.Enum):
 
 REQUIRED: Any = inspect.Parameter.empty
 
+#: What the operand of a role is, as an annotation of :mod:`nki_isa.kinds`.
+_OPERAND = {
+    Role.read: "NkiTensor",
+    Role.write: "NkiTensor",
+    Role.read_write: "NkiTensor",
+    Role.scalar: "float | NkiTensor | VirtualRegister",
+    Role.reads: "list[NkiTensor]",
+    Role.register_write: "VirtualRegister",
+}
+
 
 @dataclass(slots=True)
 class Field:
     """One parameter of an instruction: its role, default and, for attributes, its kind.
 
+    `kinds` are the kinds of values it takes, None among them if it is `optional`.
     One that is not `public` is no parameter of the API: what an older level of the API says differently.
     """
 
@@ -77,6 +89,28 @@ class Field:
     kind: Any = None
     name: str = ""
     public: bool = True
+    kinds: tuple[Kind, ...] = ()
+    optional: bool = False
+
+    def settle(self, annotation: str) -> None:
+        """Work out `kinds` (none where the instruction's own rules say it) and `optional`."""
+        self.optional = self.default is None or optional(annotation)
+        if self.role is Role.register_read:
+            self.kinds = *kinds_of("VirtualRegister"), WORD
+        elif self.kind is int:
+            self.kinds = (WORD,)
+        elif self.is_operand:
+            self.kinds = kinds_of(_OPERAND[self.role])
+        elif isinstance(self.kind, enum.EnumMeta):
+            self.kinds = (member_of(self.kind),)
+        else:
+            self.kinds = kinds_of(annotation or getattr(self.kind, "__name__", ""))
+
+    @property
+    def usual(self) -> frozenset[type]:
+        """Types whose values all are of a kind it takes."""
+        none = frozenset({type(None)}) if self.optional else frozenset()
+        return none.union(*(kind.usual for kind in self.kinds))
 
     @property
     def is_operand(self) -> bool:
@@ -122,6 +156,14 @@ def register_write(default: Any = REQUIRED) -> Any:
 def attribute(kind: Any, default: Any = REQUIRED, *, public: bool = True) -> Any:
     """A compile-time value; `kind` names its type: an Enum class, ``Operator``, bool, int, tuple, str."""
     return Field(Role.attribute, default, kind, public=public)
+
+
+class Misfit(NamedTuple):
+    """A value of a wrong kind: the code of the diagnostic, what is wrong, and what to pass instead."""
+
+    code: str
+    message: str
+    help: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +233,22 @@ class Instruction:
     opcode: ClassVar[str] = ""
     signature: ClassVar[inspect.Signature]
 
+    misfits: tuple[Misfit, ...] = ()  # values of a wrong kind, kept as they came
+    notes: tuple[str, ...] = ()  # what else there is to say about them
     on: Engine  # the engine that runs this one, decided by `resolve`
     stack: tuple[Frame, ...] = ()  # the user's calls, innermost last
     after: tuple[Instruction, ...] = ()  # those it was asked to run after, beyond what its data say
     name: str | None
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self.__dict__.update(self.bind(args, kwargs))
+        values = self.__dict__
+        values.update(self.bind(args, kwargs))
+        for name, usual in _operands_of(type(self)).usual:
+            if type(values[name]) not in usual:
+                self._settle(name, values[name])
+        if self.misfits:
+            self.on = self.engines[0]
+            return
         self.normalise()
         self.on = self.resolve_engine()
 
@@ -232,6 +283,26 @@ class Instruction:
             raise error("NKI-L012", problem, help=f"its signature is {cls.opcode}{cls.signature}")
         return values
 
+    def _settle(self, name: str, value: Any) -> None:
+        """Keep `value` of field `name` in the form of its kind, or note that it is of none."""
+        field = self.fields[name]
+        if value is field.default:
+            return
+        for kind in field.kinds:
+            if kind.fits(value):
+                if kind.kept is not None:
+                    self.__dict__[name] = kind.kept(value)
+                return
+        first = field.kinds[0]
+        said = first.says and first.says(value)
+        if said:
+            told = said.diagnostics[0]
+            found = Misfit(told.code, f"{name}: {told.message}", told.help or first.help)
+        else:
+            code = "NKI-V100" if field.is_operand else first.code
+            found = Misfit(code, problem(field.kinds, name, value), first.help)
+        self.misfits = (*self.misfits, found)
+
     def normalise(self) -> None:
         """Bring arguments to one form (for example names to operators); may be extended."""
 
@@ -245,6 +316,12 @@ class Instruction:
 
     def check(self, target: Target) -> None:
         """Raise NkiValidationError with every constraint this instruction breaks on `target`."""
+        if self.misfits:
+            notes = (f"source: {self.source}", *self.notes)
+            raise NkiValidationError(
+                Diagnostic(m.code, f"{self.opcode}: {m.message}", help=m.help, notes=notes)
+                for m in self.misfits
+            )
         broken: list[Diagnostic] = []
         for tensor in self._views():
             try:
@@ -351,10 +428,14 @@ class Instruction:
 
 
 class _Operands(NamedTuple):
-    """The fields of a class that the machine touches something for, and the names of those it writes."""
+    """The fields of a class that the machine touches something for, and the names of those it writes.
+
+    `usual` are the fields with kinds, and the types whose values are of one.
+    """
 
     touched: tuple[tuple[str, Field], ...]
     written: tuple[str, ...]
+    usual: tuple[tuple[str, frozenset[type]], ...]
 
 
 _OPERANDS: dict[type[Instruction], _Operands] = {}
@@ -366,7 +447,8 @@ def _operands_of(kind: type[Instruction]) -> _Operands:
         touched = tuple((name, field) for name, field in kind.fields.items() if field.is_operand)
         writing = (Role.write, Role.read_write)
         written = tuple(name for name, field in touched if field.role in writing)
-        found = _OPERANDS[kind] = _Operands(touched, written)
+        usual = tuple((name, field.usual) for name, field in kind.fields.items() if field.kinds)
+        found = _OPERANDS[kind] = _Operands(touched, written, usual)
     return found
 
 
@@ -379,10 +461,12 @@ def instruction(cls: type[I]) -> type[I]:
     for key, value in list(vars(cls).items()):
         if isinstance(value, Field):
             value.name = key
+            value.settle(cls.__annotations__.get(key, ""))
             fields[key] = value
             delattr(cls, key)
     if "name" not in fields:
         fields["name"] = Field(Role.attribute, None, str, "name")
+        fields["name"].settle("str | None")
     cls.fields = fields
     cls.parameters = tuple(name for name, field in fields.items() if field.public)
     cls.opcode = cls.__name__

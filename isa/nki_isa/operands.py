@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.instruction import Constraint, Engine, Field, Instruction, Role
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.instruction import Constraint, Engine, Instruction
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.target import Target
@@ -119,93 +119,15 @@ def rules(*rows: Constraint | tuple[Constraint, ...]) -> tuple[Constraint, ...]:
     return tuple(found)
 
 
-def kind_of(value: Any) -> str:
-    """Type and value, shortened."""
-    if value is None:
-        return "None"
-    if isinstance(value, np.ndarray):
-        return f"a numpy array {value.dtype}{list(value.shape)}"
-    return f"{type(value).__name__} {value!r}"[:60]
-
-
-_TENSOR, _NUMBER = frozenset({NkiTensor}), frozenset({int, float})
-_USUAL = {
-    Role.read: _TENSOR,
-    Role.write: _TENSOR,
-    Role.read_write: _TENSOR,
-    Role.scalar: _TENSOR | _NUMBER | {VirtualRegister},
-    Role.register_read: _NUMBER | {VirtualRegister},
-    Role.register_write: frozenset({VirtualRegister}),
-    Role.reads: frozenset(),
-}
-
-
-_usual_of_class: dict[type[Instruction], tuple[tuple[str, frozenset[type]], ...]] = {}
-
-
-def _usual_types(cls: type[Instruction]) -> tuple[tuple[str, frozenset[type]], ...]:
-    """The types the values of a field usually have, so that a legal instruction is recognised quickly."""
-    found: list[tuple[str, frozenset[type]]] = []
-    for name, field in cls.fields.items():
-        if field.role is not Role.attribute:
-            optional = {type(None)} if field.default is None else set()
-            found.append((name, _USUAL[field.role] | optional))
-        elif isinstance(field.kind, type) and issubclass(field.kind, enum.Enum):
-            found.append((name, frozenset({field.kind})))
-    _usual_of_class[cls] = tuple(found)
-    return _usual_of_class[cls]
-
-
 def _operand_kinds(instruction: Instruction, target: Target) -> str | None:
-    values = instruction.__dict__
-    for name, usual in _usual_of_class.get(type(instruction)) or _usual_types(type(instruction)):
-        if type(values[name]) not in usual:
-            message = _kind_problem(instruction.fields[name], name, values[name])
-            if message is not None:
-                return message
-    return None
-
-
-def _kind_problem(field: Field, name: str, value: Any) -> str | None:
-    role = field.role
-    if role is Role.attribute:
-        if isinstance(value, field.kind) or value is field.default:
-            return None
-        return f"{name} is {kind_of(value)}, it must be a member of {field.kind.__name__}"
-    if value is None:
-        return None if field.default is None else f"{name} is None, it must be given"
-    if role is Role.reads:
-        fits = isinstance(value, (list, tuple)) and all(isinstance(v, NkiTensor) for v in value)
-    else:
-        fits = isinstance(value, _FITTING[role])
-    return None if fits else f"{name} is {kind_of(value)}, it must be {_WANTED[role]}"
-
-
-_FITTING: dict[Role, tuple[type, ...]] = {
-    Role.read: (NkiTensor,),
-    Role.write: (NkiTensor,),
-    Role.read_write: (NkiTensor,),
-    Role.scalar: (*NUMBERS, NkiTensor, VirtualRegister),
-    Role.register_read: (*NUMBERS, VirtualRegister),
-    Role.register_write: (VirtualRegister,),
-}
-_WANTED = {
-    Role.read: "a tensor",
-    Role.write: "a tensor",
-    Role.read_write: "a tensor",
-    Role.reads: "a list of tensors",
-    Role.scalar: "a number, a tensor or a register",
-    Role.register_read: "a register or an int",
-    Role.register_write: "a register",
-}
+    return next((misfit.message for misfit in instruction.misfits), None)
 
 
 OPERAND_KINDS = Constraint(
     "NKI-V100",
-    "Each operand is a tensor, a scalar or a register, as its parameter says.",
+    "Each operand is a tensor, a number or a register, as its parameter says; each attribute is of its kind.",
     _operand_kinds,
-    "pass what the signature names: a tensor made by nl.ndarray, a number, or a register; an array comes in "
-    "as an argument of the kernel, or by nl.shared_constant",
+    "pass what the signature names",
     STUB,
 )
 

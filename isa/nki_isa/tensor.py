@@ -21,6 +21,7 @@ from typing import Any
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
+from nki_isa.kinds import Kind, define
 from nki_isa.opaque import opaque
 from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
@@ -533,6 +534,24 @@ class NkiTensor(StridedView):
             f"index {_text(index)} of dimension {dim} of {self}, which has size {self.shape[dim]}",
             help=f"nothing is clipped: for a partial tile write min(end, {self.shape[dim]}) yourself",
         )
+
+
+_MAKE_TENSOR = (
+    "pass a tensor made by nl.ndarray; an array comes in as an argument of the kernel, or by "
+    "nl.shared_constant, and is loaded into SBUF first"
+)
+define(
+    "NkiTensor",
+    Kind("a tensor", lambda v: isinstance(v, NkiTensor), help=_MAKE_TENSOR, usual=frozenset({NkiTensor})),
+)
+define(
+    "list[NkiTensor]",
+    Kind(
+        "a list of tensors",
+        lambda v: isinstance(v, (list, tuple)) and all(isinstance(item, NkiTensor) for item in v),
+        help="pass the tensors in brackets: [a, b]",
+    ),
+)
 
 
 def box(tensor: NkiTensor) -> tuple[int, int, int, int]:

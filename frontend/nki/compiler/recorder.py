@@ -138,6 +138,8 @@ class Recorder:
             self.report(
                 found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack)
             )
+        if instruction.misfits:  # nothing else can be asked of it
+            return instruction
         self._body.append(instruction)
         if self._no_reorder:
             if self._before is not None:

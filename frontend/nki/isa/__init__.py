@@ -113,10 +113,13 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
             if levels.current() == levels.NEWEST:
-                return _Handle(current().emit(cls(*args, **kwargs)))
-            opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs)
-            new_kwargs = levels.with_members(opcode, new_kwargs)
-            made = REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode))
+                made = cls(*args, **kwargs)
+            else:
+                opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs)
+                new_kwargs = levels.with_members(opcode, new_kwargs)
+                made = REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode))
+            if made.misfits:
+                made.notes = levels.orders(__name__, name, len(args))
             return _Handle(current().emit(made))
         except NkiError as found:
             raise levels.with_orders(__name__, name, len(args), found) from None

@@ -67,18 +67,29 @@ from nki.language.regions import (
     tile_size,
 )
 from nki_isa.dtypes import DTYPES, DType
+from nki_isa.kinds import checked, public_function
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)
 globals().update(FUNCTIONS)
 range = static_range
-globals().update({name: levels.leveled(__name__, name, globals()[name]) for name in levels.changed(__name__)})
 
 
 def par_dim(size: int) -> int:
     """`size`: at API level 0.2 kernels mark the partition dimension of a shape with it."""
     return size
+
+
+# What becomes public here checks the arguments it gets; functions of this package call each other unchecked.
+globals().update(
+    {
+        name: checked(value, "nl.")
+        for name, value in list(globals().items())
+        if public_function(__name__, value)
+    }
+)
+globals().update({name: levels.leveled(__name__, name, globals()[name]) for name in levels.changed(__name__)})
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from nki.language.creation import constant_of
-from nki.language.emitting import activation, emit, require_tile, tensor_scalar, tensor_tensor, tile_like
+from nki.language.emitting import activation, emit, tensor_scalar, tensor_tensor, tile_like
 from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
 from nki_isa.dtypes import DTYPES, as_dtype
+from nki_isa.kinds import Dtype
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import NkiTensor
 
@@ -19,67 +20,63 @@ _FLOAT32 = DTYPES["float32"]
 _INTEGERS_ONLY = 2.0**23  # from here on every float32 is an integer
 
 
-def negative(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def negative(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """``-x`` (``tensor_scalar`` with -1)."""
-    require_tile("negative", x)
     return tensor_scalar(x, "multiply", -1.0, dtype=dtype)
 
 
-def logical_not(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def logical_not(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """``x xor 1`` (``tensor_scalar``); `x` holds 0 and 1."""
-    require_tile("logical_not", x)
     return tensor_scalar(x, "logical_xor", 1.0, dtype=dtype)
 
 
-def cos(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def cos(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """Cosine: ``1 - 2 sin(x / 2)**2``, so that the sine's range of [-pi, pi] serves `x` in [-2 pi, 2 pi].
 
     One ``activation`` (sin), ``tensor_tensor`` and ``tensor_scalar``.
     """
-    require_tile("cos", x)
     return _cosine(x, x.dtype if dtype is None else dtype)
 
 
-def _cosine(x: NkiTensor, dtype: Any, part: str = "") -> NkiTensor:
+def _cosine(x: NkiTensor, dtype: Dtype, part: str = "") -> NkiTensor:
     half = activation("sin", x, _FLOAT32, scale=0.5, part="half")
     square = tensor_tensor(half, "multiply", half, part="square")
     return tensor_scalar(square, "multiply", -2.0, "add", 1.0, dtype=dtype, part=part)
 
 
-def tan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def tan(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """Tangent: sine by the ``reciprocal`` of cosine; `x` in [-pi, pi]."""
-    require_tile("tan", x)
     inverse = tile_like(x, _FLOAT32, part="inverse")
     emit("reciprocal", inverse, _cosine(x, _FLOAT32, "cosine"))
     sine = activation("sin", x, _FLOAT32, part="sine")
     return tensor_tensor(sine, "multiply", inverse, dtype=x.dtype if dtype is None else dtype)
 
 
-def floor(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def floor(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """The largest integer that is not above `x`: rounded to int32, less 1 where that is above `x`."""
     return _rounded("floor", x, dtype, "greater", "subtract")
 
 
-def ceil(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def ceil(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """The smallest integer that is not below `x`: rounded to int32, plus 1 where that is below `x`."""
     return _rounded("ceil", x, dtype, "less", "add")
 
 
-def trunc(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def trunc(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """The integer part of `x`: the floor of its size, with its sign."""
-    require_tile("trunc", x)
     size = activation("abs", x, _FLOAT32, part="size")
     whole = _rounded("trunc", size, _FLOAT32, "greater", "subtract", part="whole")
     sign = activation("sign", x, _FLOAT32, part="sign")
     return tensor_tensor(whole, "multiply", sign, dtype=x.dtype if dtype is None else dtype)
 
 
-def _rounded(function: str, x: NkiTensor, dtype: Any, missed: str, correct: str, part: str = "") -> NkiTensor:
+def _rounded(
+    function: str, x: NkiTensor, dtype: Dtype, missed: str, correct: str, part: str = ""
+) -> NkiTensor:
     """`x` cast to int32, which rounds to nearest, and corrected by 1 where that `missed`.
 
     Beyond 2**23, where int32 may saturate and every float32 is an integer, `x` stays as it is.
     """
-    require_tile(function, x)
     kind = as_dtype(x.dtype if dtype is None else dtype)
     whole = tile_like(x, "int32", part="int32")
     emit("tensor_copy", whole, x)
@@ -95,14 +92,15 @@ def _rounded(function: str, x: NkiTensor, dtype: Any, missed: str, correct: str,
     return retyped(result, kind, part)
 
 
-def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def where(
+    condition: NkiTensor, x: NkiTensor | float, y: NkiTensor | float, dtype: Dtype | None = None
+) -> NkiTensor:
     """`x` where `condition` is not 0, else `y`; each a tile of the shape of `condition` or a number.
 
     A ``tensor_scalar`` makes the condition a predicate, a ``tensor_copy`` (``memset`` for a number)
     brings `y`, a ``tensor_copy_predicated`` writes `x` over it. The result has the dtype of `x`, or of
     `y` if `x` is a number.
     """
-    require_tile("where", condition)
     typed = next((v for v in (x, y) if isinstance(v, NkiTensor)), condition)
     kind = as_dtype(typed.dtype if dtype is None else dtype)
     predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8", part="predicate")
@@ -116,7 +114,7 @@ def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     return result
 
 
-def softmax(x: NkiTensor, axis: Any = -1, dtype: Any = None) -> NkiTensor:
+def softmax(x: NkiTensor, axis: Any = -1, dtype: Dtype | None = None) -> NkiTensor:
     """``exp(x - max) / sum(exp(x - max))`` over the last free dimensions given by `axis`.
 
     Two ``tensor_reduce``, an ``activation`` (exp), a ``reciprocal`` and two ``tensor_tensor`` with a
@@ -125,7 +123,6 @@ def softmax(x: NkiTensor, axis: Any = -1, dtype: Any = None) -> NkiTensor:
     Raises:
         NkiError: NKI-V141 for other dimensions.
     """
-    require_tile("softmax", x)
     largest = reduce_tile("softmax", "maximum", x, axis, _FLOAT32, "maximum")
     shifted = tile_like(x, _FLOAT32, part="shifted")
     emit("tensor_tensor", shifted, x, repeated(largest, x.shape), OPERATORS["subtract"])
@@ -144,8 +141,8 @@ def rms_norm(
     axis: Any,
     n: int,
     epsilon: float = 1e-06,
-    dtype: Any = None,
-    compute_dtype: Any = None,
+    dtype: Dtype | None = None,
+    compute_dtype: Dtype | None = None,
 ) -> NkiTensor:
     """``x / sqrt(sum(x**2) / n + epsilon) * w``.
 
@@ -164,8 +161,6 @@ def rms_norm(
     Raises:
         NkiError: NKI-V141 for other dimensions; NKI-V103 where `w` does not broadcast to `x`.
     """
-    require_tile("rms_norm", x)
-    require_tile("rms_norm", w)
     inner = _FLOAT32 if compute_dtype is None else compute_dtype
     reduced_size("rms_norm", x, axis)
     squares = activation("square", x, inner, part="squares")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, DType, as_dtype
 from nki_isa.dtypes import cast as cast_values
 from nki_isa.instruction import REGISTRY
+from nki_isa.kinds import Dtype, Shape
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 
 def ndarray(
-    shape: Sequence[int],
-    dtype: Any,
+    shape: Shape,
+    dtype: Dtype,
     buffer: Any = MemoryRegion.sbuf,
-    name: str = "",
+    name: str | None = "",
     address: tuple[int, int] | None = None,
 ) -> NkiTensor:
     """A new tensor; its bytes are unset until something writes them.
@@ -41,10 +41,10 @@ def ndarray(
 
 
 def new_tensor(
-    shape: Sequence[int],
-    dtype: Any,
+    shape: Shape,
+    dtype: Dtype,
     buffer: Any = MemoryRegion.sbuf,
-    name: str = "",
+    name: str | None = "",
     address: tuple[int, int] | None = None,
     part: str = "",
 ) -> NkiTensor:
@@ -134,7 +134,7 @@ def constant_of(value: float, dtype: DType) -> float:
 
 
 def full(
-    shape: Sequence[int], fill_value: float, dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = ""
+    shape: Shape, fill_value: float, dtype: Dtype, buffer: Any = MemoryRegion.sbuf, name: str | None = ""
 ) -> NkiTensor:
     """A new tensor with every element set to `fill_value` (a memset for on-chip tensors)."""
     tensor = ndarray(shape, dtype, buffer, name)
@@ -146,22 +146,26 @@ def full(
     return tensor
 
 
-def zeros(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def zeros(shape: Shape, dtype: Dtype, buffer: Any = MemoryRegion.sbuf, name: str | None = "") -> NkiTensor:
     """A new tensor of zeros."""
     return full(shape, 0.0, dtype, buffer, name)
 
 
-def ones(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def ones(shape: Shape, dtype: Dtype, buffer: Any = MemoryRegion.sbuf, name: str | None = "") -> NkiTensor:
     """A new tensor of ones."""
     return full(shape, 1.0, dtype, buffer, name)
 
 
-def zeros_like(x: NkiTensor, dtype: Any = None, buffer: Any = None, name: str = "") -> NkiTensor:
+def zeros_like(
+    x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
+) -> NkiTensor:
     """Zeros of the shape of `x`, and of its dtype and buffer unless others are given."""
     return zeros(x.shape, dtype or x.dtype, buffer or x.buffer, name)
 
 
-def empty_like(x: NkiTensor, dtype: Any = None, buffer: Any = None, name: str = "") -> NkiTensor:
+def empty_like(
+    x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
+) -> NkiTensor:
     """An unset tensor of the shape of `x`, and of its dtype and buffer unless others are given."""
     return ndarray(x.shape, dtype or x.dtype, buffer or x.buffer, name)
 
@@ -199,7 +203,7 @@ def _constant(constant: Any, dtype: DType | None = None, part: str = "") -> NkiT
     )
 
 
-def shared_identity_matrix(n: int, dtype: Any = DTYPES["uint8"], dst: NkiTensor | None = None) -> NkiTensor:
+def shared_identity_matrix(n: int, dtype: Dtype = DTYPES["uint8"], dst: NkiTensor | None = None) -> NkiTensor:
     """The `n` by `n` identity in SBUF (``n`` at most 128), copied from a constant in HBM.
 
     Args:

@@ -31,16 +31,6 @@ def tile_like(
     return new_tensor(x.shape if shape is None else shape, x.dtype if dtype is None else dtype, part=part)
 
 
-def require_tile(function: str, x: Any) -> None:
-    """Refuse what is no tensor: NKI-V100."""
-    if not isinstance(x, NkiTensor):
-        raise error(
-            "NKI-V100",
-            f"nl.{function} got {x!r}, which is no tile",
-            help="load the data into SBUF first; for plain numbers use Python's own operators and math",
-        )
-
-
 def tensor_scalar(x: NkiTensor, *steps: Any, dtype: Any = None, part: str = "") -> NkiTensor:
     """``(x op0 operand0) op1 operand1`` in a new tile; `steps` are names of operators and their operands."""
     result = tile_like(x, dtype, part=part)

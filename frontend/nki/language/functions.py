@@ -11,20 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from nki import levels
-from nki.language.emitting import emit, no_instruction, require_tile, tile_like
+from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
+from nki_isa.kinds import Dtype, checked
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.tensor import NkiTensor
+
+called = partial(checked, prefix="nl.")
 
 
 class UnaryFunction(Operator):
     """An operator of one argument: ``f(x, dtype=None)``; by default in the dtype of `x`."""
 
-    def __call__(self, x: NkiTensor, dtype: Any = None) -> NkiTensor:
-        require_tile(self.name, x)
+    @called
+    def __call__(self, x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
         result = tile_like(x, dtype)
         _UNARY.get(self.name, _activation)(self, result, x)
         return result
@@ -37,13 +41,19 @@ class BinaryFunction(Operator):
     the dtype of the first tile unless `dtype` is given; comparisons give 1 and 0 in it.
     """
 
-    def __call__(self, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+    @called
+    def __call__(self, x: NkiTensor | float, y: NkiTensor | float, dtype: Dtype | None = None) -> NkiTensor:
         if dtype is None and self.name in _COMPARISONS and levels.before("0.3"):
             dtype = "bool"
         if isinstance(x, NkiTensor) and isinstance(y, NkiTensor):
             return self._tiles(x, y, dtype)
         tile, number, reverse = (x, y, False) if isinstance(x, NkiTensor) else (y, x, True)
-        require_tile(self.name, tile)
+        if not isinstance(tile, NkiTensor):
+            raise error(
+                "NKI-V100",
+                f"nl.{self.name} got {x!r} and {y!r}, neither of which is a tensor",
+                help="for plain numbers use Python's own operators and math",
+            )
         if self.name == "power":
             raise no_instruction(
                 "power",

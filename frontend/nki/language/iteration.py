@@ -6,7 +6,7 @@ import builtins
 import contextlib
 from collections.abc import Callable, Iterator
 from types import NoneType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import NkiTensor, VirtualRegister, ds
 
+#: A bound or step of a loop, which the loop checks itself (NKI-V124).
+Bound: TypeAlias = Any
+
 
 def _static(name: str) -> Callable[..., builtins.range]:
-    def make(start: int, stop: int | None = None, step: int = 1) -> builtins.range:
+    def make(start: Bound, stop: Bound = None, step: Bound = 1) -> builtins.range:
         for bound in (start, stop, step):
             if isinstance(bound, VirtualRegister):
                 raise error(
@@ -46,9 +49,7 @@ sequential_range = _static("sequential_range")
 static_range = _static("static_range")
 
 
-def dynamic_range(
-    start: int | VirtualRegister, stop: int | VirtualRegister | None = None, step: int = 1
-) -> Iterator[VirtualRegister]:
+def dynamic_range(start: Bound, stop: Bound = None, step: Bound = 1) -> Iterator[VirtualRegister]:
     """A loop that runs on the device; its variable is a frozen register.
 
     Args:
@@ -81,9 +82,7 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
             )
 
 
-def fori_loop(
-    lower: int | VirtualRegister, upper: int | VirtualRegister, body_fun: Callable[[Any], None], step: int = 1
-) -> None:
+def fori_loop(lower: Bound, upper: Bound, body_fun: Callable[[Any], None], step: Bound = 1) -> None:
     """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive.
 
     The body gets `i` as a register of its own: what it writes there has no effect on the loop.
@@ -102,7 +101,7 @@ def fori_loop(
         body_fun(index)
 
 
-def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
+def while_loop(init: Bound, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
     """Run `body_fun` on the device while its register is not zero.
 
     Args:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nki.language.creation import ndarray, new_tensor
-from nki.language.emitting import emit, no_instruction, require_tile, tile_like
+from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import as_dtype
+from nki_isa.kinds import Dtype, Shape
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 _LANES = 32  # partitions of a quadrant, the reach of nc_stream_shuffle
 
 
-def retyped(x: NkiTensor, dtype: Any, part: str = "") -> NkiTensor:
+def retyped(x: NkiTensor, dtype: Dtype, part: str = "") -> NkiTensor:
     """`x`, or a copy of it (``tensor_copy``) where `dtype` is given and another."""
     if dtype is None or as_dtype(dtype) == x.dtype:
         return x
@@ -28,7 +28,7 @@ def unless_converted(x: NkiTensor, dtype: Any) -> str:
     return "" if dtype is None or as_dtype(dtype) == x.dtype else str(x.dtype)
 
 
-def load(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+def load(src: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """An HBM tensor in a new SBUF tile (``dma_copy``).
 
     Raises:
@@ -41,7 +41,6 @@ def load(src: NkiTensor, dtype: Any = None) -> NkiTensor:
 
 
 def _require_hbm(function: str, src: NkiTensor) -> None:
-    require_tile(function, src)
     if not src.buffer.is_hbm:
         raise error(
             "NKI-V101",
@@ -56,7 +55,6 @@ def store(dst: NkiTensor, value: NkiTensor) -> NkiTensor:
     Raises:
         NkiError: NKI-V101 for a tile in PSUM, which DMA does not read.
     """
-    require_tile("store", value)
     if value.buffer is MemoryRegion.psum:
         raise error(
             "NKI-V101",
@@ -67,7 +65,7 @@ def store(dst: NkiTensor, value: NkiTensor) -> NkiTensor:
     return dst
 
 
-def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+def load_transpose2d(src: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """A 2-D HBM tensor, transposed, in a new SBUF tile (``dma_transpose``).
 
     Raises:
@@ -87,9 +85,8 @@ def _require_2d(function: str, x: NkiTensor) -> None:
         )
 
 
-def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def transpose(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """A 2-D tile with partitions and free dimension exchanged, in PSUM (``nc_transpose``)."""
-    require_tile("transpose", x)
     _require_2d("transpose", x)
     result = ndarray((x.shape[1], x.shape[0]), x.dtype if dtype is None else dtype, MemoryRegion.psum)
     emit("nc_transpose", result, x)
@@ -107,8 +104,6 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
     Raises:
         NkiError: NKI-V140 without `transpose_x`.
     """
-    require_tile("matmul", x)
-    require_tile("matmul", y)
     if not transpose_x:
         raise no_instruction(
             "matmul",
@@ -123,11 +118,10 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
 
 def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
     """The view of `x` with a dimension of size 1 at `axis`."""
-    require_tile("expand_dims", x)
     return x.expand_dim(axis + x.ndim + 1 if axis < 0 else axis)
 
 
-def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTensor:
+def broadcast_to(x: NkiTensor, shape: Shape, dtype: Dtype | None = None) -> NkiTensor:
     """`x` repeated along its dimensions of size 1 to `shape`, of the same number of dimensions.
 
     Free dimensions are repeated by a view with stride 0; a repeated partition is
@@ -136,11 +130,10 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
     Raises:
         NkiError: NKI-V103 where a size is neither 1 nor the wanted one.
     """
-    require_tile("broadcast_to", x)
     return repeated(x, shape, dtype)
 
 
-def repeated(x: NkiTensor, shape: Sequence[int], dtype: Any = None, part: str = "") -> NkiTensor:
+def repeated(x: NkiTensor, shape: Shape, dtype: Dtype | None = None, part: str = "") -> NkiTensor:
     """:func:`broadcast_to`, with what the tile that copies of a partition go to is called."""
     wanted = tuple(shape)
     if len(wanted) != x.ndim or any(have not in (1, want) for have, want in zip(x.shape, wanted)):
@@ -161,7 +154,9 @@ def repeated(x: NkiTensor, shape: Sequence[int], dtype: Any = None, part: str = 
     return retyped(view, dtype, part)
 
 
-def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: Any = None) -> NkiTensor:
+def gather_flattened(
+    data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: Dtype | None = None
+) -> NkiTensor:
     """For each partition, the elements of `data` that `indices` number in its flattened free dimensions.
 
     Args:
@@ -173,8 +168,6 @@ def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: 
     Raises:
         NkiError: NKI-U011 for another axis.
     """
-    require_tile("gather_flattened", data)
-    require_tile("gather_flattened", indices)
     if axis != 0:
         raise error(
             "NKI-U011",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nki.compiler.recorder import current
 from nki.language.creation import ndarray, new_tensor
-from nki.language.emitting import KNOWN_ISSUES, emit, require_tile, tensor_scalar, tile_like
+from nki.language.emitting import KNOWN_ISSUES, emit, tensor_scalar, tile_like
 from nki.language.movement import retyped, unless_converted
 from nki_isa.diagnostics import error
+from nki_isa.kinds import Dtype, Shape
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
@@ -17,7 +17,7 @@ _GEN4 = 4
 _UNUSED_BITS = 8  # a float32 in [0, 1) takes the upper 24 of 32
 
 
-def random_seed(seed: NkiTensor) -> None:
+def random_seed(seed: Any) -> None:
     """Seed the vector engine (``set_rng_seed``), which :func:`rand` and :func:`dropout` draw from.
 
     Args:
@@ -37,7 +37,7 @@ def random_seed(seed: NkiTensor) -> None:
     emit("set_rng_seed", seed)
 
 
-def rand(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def rand(shape: Shape, dtype: Dtype, buffer: Any = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
     """A new tensor of uniform random numbers in [0, 1).
 
     From NeuronCore-v4 on one ``rand2``; before, ``rng`` on the vector engine, a shift to the 24 bits that
@@ -58,7 +58,7 @@ def rand(shape: Sequence[int], dtype: Any, buffer: Any = MemoryRegion.sbuf, name
     return result
 
 
-def dropout(x: NkiTensor, rate: Any, dtype: Any = None) -> NkiTensor:
+def dropout(x: NkiTensor, rate: float | NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """`x` with each element set to 0 with probability `rate`; the others are not rescaled (``dropout``).
 
     Args:
@@ -66,7 +66,6 @@ def dropout(x: NkiTensor, rate: Any, dtype: Any = None) -> NkiTensor:
         rate: a number, or a tile of shape (partitions, 1).
         dtype: of the result; that of `x` unless given.
     """
-    require_tile("dropout", x)
     result = tile_like(x, part=unless_converted(x, dtype))
     emit("dropout", result, x, rate)
     return retyped(result, dtype)

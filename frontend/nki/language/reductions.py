@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from nki.language.creation import new_tensor
-from nki.language.emitting import emit, require_tile, tensor_scalar, tile_like
+from nki.language.emitting import emit, tensor_scalar, tile_like
 from nki.language.regions import tile_size
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES
+from nki_isa.kinds import Dtype
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import NkiTensor
 
@@ -44,7 +45,7 @@ def reduced_size(function: str, x: NkiTensor, axis: Any) -> int:
 
 
 def reduce_tile(
-    function: str, operator: str, x: NkiTensor, axis: Any, dtype: Any = None, part: str = ""
+    function: str, operator: str, x: NkiTensor, axis: Any, dtype: Dtype | None = None, part: str = ""
 ) -> NkiTensor:
     """`x` reduced, the reduced dimensions kept with size 1."""
     axes = last_axes(function, x, axis)
@@ -61,8 +62,7 @@ def _shaped(result: NkiTensor, kept: int, keepdims: bool) -> NkiTensor:
 
 
 def _reduction(name: str, operator: str, what: str) -> Callable[..., NkiTensor]:
-    def reduce(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
-        require_tile(name, x)
+    def reduce(x: NkiTensor, axis: Any, dtype: Dtype | None = None, keepdims: bool = False) -> NkiTensor:
         kept = x.ndim - len(last_axes(name, x, axis))
         return _shaped(reduce_tile(name, operator, x, axis, dtype), kept, keepdims)
 
@@ -87,24 +87,22 @@ max = _reduction("max", "maximum", "maximum")
 min = _reduction("min", "minimum", "minimum")
 
 
-def all(x: NkiTensor, axis: Any, dtype: Any = None) -> NkiTensor:
+def all(x: NkiTensor, axis: Any, dtype: Dtype | None = None) -> NkiTensor:
     """1 where every element along the last free dimensions is not 0, else 0 (``tensor_reduce``).
 
     Raises:
         NkiError: NKI-V141 for other dimensions.
     """
-    require_tile("all", x)
     kept = x.ndim - len(last_axes("all", x, axis))
     return _shaped(reduce_tile("all", "logical_and", x, axis, dtype), kept, False)
 
 
-def mean(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def mean(x: NkiTensor, axis: Any, dtype: Dtype | None = None, keepdims: bool = False) -> NkiTensor:
     """The mean along the last free dimensions: a float32 sum (``tensor_reduce``) by 1/n (``tensor_scalar``).
 
     Raises:
         NkiError: NKI-V141 for other dimensions.
     """
-    require_tile("mean", x)
     kept = x.ndim - len(last_axes("mean", x, axis))
     total = reduce_tile("mean", "add", x, axis, _FLOAT32, "sum")
     result = tensor_scalar(
@@ -113,7 +111,7 @@ def mean(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> 
     return _shaped(result, kept, keepdims)
 
 
-def var(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def var(x: NkiTensor, axis: Any, dtype: Dtype | None = None, keepdims: bool = False) -> NkiTensor:
     """The variance along the last free dimensions, which stay with size 1 whatever `keepdims` says.
 
     ``bn_stats`` of up to 512 elements each, one ``bn_aggr`` for each result of a partition.
@@ -121,7 +119,6 @@ def var(x: NkiTensor, axis: Any, dtype: Any = None, keepdims: bool = False) -> N
     Raises:
         NkiError: NKI-V141 for other dimensions; NKI-V019 for a view that cannot be flattened.
     """
-    require_tile("var", x)
     axes = last_axes("var", x, axis)
     kept = [1 if dim in axes else size for dim, size in enumerate(x.shape)]
     result = tile_like(x, dtype, kept)

@@ -87,7 +87,7 @@ class tensor_scalar_reduce(Accumulating):
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
-    operand0: Any = scalar()
+    operand0: Any | None = scalar()
     reduce_op: Operator = attribute(Operator)
     reduce_res: NkiTensor | None = write(None)
     reverse0: bool = attribute(bool, False)
@@ -109,11 +109,6 @@ class tensor_scalar_reduce(Accumulating):
         loads_with("reduce_init", None),
         *indirection("dst", "data", gather="data"),
     )
-
-    def normalise(self) -> None:
-        super().normalise()
-        if self.operand0 is None and "unary" in self.op0.kinds:
-            self.operand0 = 0.0
 
     def compute(self, state: Any, data: Array, operand0: Any, reduce_init: Any) -> tuple[Array, Array]:
         value = rows(float32(data, self.data))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nki_isa.dtypes import DType, to_float32
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Engine, Field, Instruction, Role
-from nki_isa.operators import Operator, as_operator
+from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -23,22 +23,7 @@ SCALAR_ENGINE, VECTOR_ENGINE, GPSIMD_ENGINE = Engine.scalar, Engine.vector, Engi
 
 
 class ComputeInstruction(Instruction):
-    """An instruction of the vector, scalar or gpsimd engine; its operator fields hold rows of the table."""
-
-    operator_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        stated = vars(cls).items()
-        cls.operator_fields = tuple(k for k, f in stated if isinstance(f, Field) and f.kind is Operator)
-
-    def normalise(self) -> None:
-        """Bring operators to rows of the table; NKI-V107 where one is not in it."""
-        values = self.__dict__
-        for name in self.operator_fields:
-            value = values[name]
-            if type(value) is not Operator and (value is not None or self.fields[name].default is not None):
-                values[name] = as_operator(value)
+    """An instruction of the vector, scalar or gpsimd engine."""
 
 
 def updating(instruction: Instruction, name: str) -> None:
@@ -135,14 +120,14 @@ def scalar_operand(value: Any, operand: Any, shape: tuple[int, ...] = ()) -> Any
     """A scalar operand as float32: a number, or one value per partition that broadcasts along `shape`.
 
     Args:
-        value: a number, or the stored values of a tile of one column.
+        value: a number, or the stored values of a tile of one column; None, that of a unary operator, stays.
         operand: the operand itself, which knows the data type of a tile.
         shape: shape of the tile it is combined with; ``(partitions, elements)`` if not given.
     """
     if isinstance(value, np.ndarray) and isinstance(operand, NkiTensor):
         column = to_float32(value, operand.dtype)
         return column.reshape(column.shape[0], *(1,) * (max(len(shape), 2) - 1))
-    return np.float32(value)
+    return None if value is None else np.float32(value)
 
 
 def pointers(*operands: Any) -> int:

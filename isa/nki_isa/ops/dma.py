@@ -54,7 +54,7 @@ from nki_isa.instruction import (
     reads,
     write,
 )
-from nki_isa.operators import Operator, as_operator
+from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -470,10 +470,6 @@ class dma_compute(DmaInstruction):
         ),
         no_indirection(source=_COMPUTE),
     )
-
-    def normalise(self) -> None:
-        """The operator by its name."""
-        self.reduce_op = as_operator(self.reduce_op)
 
     def descriptors(self, target: Target) -> str | None:
         """Software DGE with indices, else prepared by the host."""

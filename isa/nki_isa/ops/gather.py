@@ -134,12 +134,8 @@ class nc_stream_shuffle(ComputeInstruction):
     )
 
     def normalise(self) -> None:
-        super().normalise()
-        mask: Any = self.shuffle_mask
-        if isinstance(mask, (list, tuple)):
-            self.shuffle_mask = tuple(mask)
-            if _KEEP in self.shuffle_mask:
-                updating(self, "dst")
+        if _KEEP in self.shuffle_mask:
+            updating(self, "dst")
 
     def compute(self, *arrays: Array) -> Array:
         src = rows(arrays[-1])

@@ -36,21 +36,10 @@ _DIMENSIONS = 4
 
 def _bad_pattern(instruction: Any, target: Any) -> str | None:
     pattern = instruction.__dict__["pattern"]
-    if not isinstance(pattern, tuple) or not 1 <= len(pattern) <= _DIMENSIONS:
+    if not 1 <= len(pattern) <= _DIMENSIONS:
         return f"pattern is {pattern!r}, it must be a list of 1 to {_DIMENSIONS} pairs [step, count]"
-    for pair in pattern:
-        if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(n, int) for n in pair):
-            return f"pattern has the entry {pair!r}, each entry must be a pair of ints [step, count]"
-        if pair[1] < 1:
-            return f"pattern has the entry {list(pair)}, its count must be at least 1"
-    return None
-
-
-def _multiplier(instruction: Any, target: Any) -> str | None:
-    value = instruction.__dict__["channel_multiplier"]
-    if isinstance(value, (int, np.integer)) and -(2**31) <= value < 2**31:
-        return None
-    return f"channel_multiplier is {value!r}, it must be a 32-bit int"
+    empty = next((pair for pair in pattern if pair[1] < 1), None)
+    return f"pattern has the entry {list(empty)}, its count must be at least 1" if empty else None
 
 
 def _positions(instruction: Any, target: Any) -> int | None:
@@ -65,7 +54,6 @@ _PATTERN = (
         _bad_pattern,
         "pass pattern=[[step, count], ...]",
     ),
-    attribute_rule("channel_multiplier is a 32-bit int.", _multiplier, "pass an int"),
     elements("dst", _positions, "an element for each position of the pattern"),
 )
 
@@ -76,12 +64,6 @@ class _Affine(ComputeInstruction):
     dst: NkiTensor
     pattern: tuple[tuple[int, int], ...]
     channel_multiplier: int
-
-    def normalise(self) -> None:
-        super().normalise()
-        pattern: Any = self.pattern
-        if isinstance(pattern, (list, tuple)):
-            self.pattern = tuple(tuple(p) if isinstance(p, (list, tuple)) else p for p in pattern)
 
     def affine(self, offset: int) -> Array:
         """The values as int32, partitions by positions; they wrap at 32 bits."""
@@ -122,13 +104,6 @@ class iota(_Affine):
 _COMPARISONS = ("equal", "not_equal", "greater_equal", "greater", "less_equal", "less")
 
 
-def _number(instruction: Any, target: Any) -> str | None:
-    value = instruction.__dict__["on_false_value"]
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return None
-    return f"on_false_value is {value!r}, it must be a number"
-
-
 @instruction
 class affine_select(_Affine):
     """dst = on_true_tile where cmp_op(affine value, 0) holds, else `on_false_value`.
@@ -157,7 +132,6 @@ class affine_select(_Affine):
         memory("dst", "on_true_tile", SBUF),
         *same_shape("on_true_tile", "dst"),
         *_PATTERN,
-        attribute_rule("on_false_value is a number.", _number, "pass a Python number"),
         operator_in("cmp_op", *_COMPARISONS),
         no_indirection(),
     )

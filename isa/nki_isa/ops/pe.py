@@ -36,7 +36,7 @@ from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
-from nki_isa.operands import kind_of
+from nki_isa.kinds import kind_of
 from nki_isa.systolic import (
     ARRAY,
     ONE_BANK,
@@ -339,13 +339,6 @@ class nc_matmul(_Matmul):
         ),
         untiled_indirection(_MATMUL),
     )
-
-    def normalise(self) -> None:
-        """Also a performance mode given by its name."""
-        super().normalise()
-        mode: Any = self.perf_mode
-        if isinstance(mode, str) and mode in matmul_perf_mode.__members__:
-            self.perf_mode = matmul_perf_mode[mode]
 
     def specialize(self, recorder: Any) -> None:
         """As for every matmul; a transpose overwrites unless told otherwise and starts no accumulation."""

@@ -138,7 +138,6 @@ class quantize_mx(ComputeInstruction):
     )
 
     def normalise(self) -> None:
-        super().normalise()
         src, scale = self.src, self.dst_scale
         if (
             isinstance(src, NkiTensor)

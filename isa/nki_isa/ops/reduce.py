@@ -121,13 +121,8 @@ class tensor_reduce(ComputeInstruction):
     )
 
     def normalise(self) -> None:
-        super().normalise()
-        axis: Any = self.axis
-        if isinstance(axis, (int, np.integer)):
-            axis = (axis,)
-        if isinstance(axis, (list, tuple)) and isinstance(self.data, NkiTensor):
-            ndim = len(self.data.shape)
-            self.axis = tuple(sorted(int(a) + ndim if a < 0 else int(a) for a in axis))
+        ndim = len(self.data.shape)
+        self.axis = tuple(sorted(a + ndim if a < 0 else a for a in self.axis))
 
     def compute(self, data: Array) -> Array:
         kept = data.reshape(data.shape[0], -1, math.prod(data.shape[self.axis[0] :]))

@@ -48,30 +48,6 @@ _LEAST, _MOST = 8, 16384  # elements per partition that the eight-value instruct
 _INDEX_TYPES = ("uint16", "uint32")
 
 
-def _is_number(name: str) -> Any:
-    def broken(instruction: Any, target: Any) -> str | None:
-        value = instruction.__dict__[name]
-        return (
-            None
-            if isinstance(value, (int, float, np.number))
-            else f"{name} is {value!r}, it must be a number"
-        )
-
-    return attribute_rule(f"{name} is a number.", broken, "pass a Python number")
-
-
-def is_int32(name: str) -> Any:
-    """Attribute `name` is an int of 32 bits (NKI-V111)."""
-
-    def broken(instruction: Any, target: Any) -> str | None:
-        value = instruction.__dict__[name]
-        if isinstance(value, (int, np.integer)) and -(2**31) <= value < 2**31:
-            return None
-        return f"{name} is {value!r}, it must be a 32-bit int"
-
-    return attribute_rule(f"{name} is a 32-bit int.", broken, "pass an int")
-
-
 @instruction
 class max8(ComputeInstruction):
     """dst = the eight largest values of each partition of `src`, in descending order.
@@ -192,7 +168,6 @@ class nc_match_replace8(ComputeInstruction):
         elements("vals", 8, "the eight values to replace"),
         elements("dst_idx", 8, "one index for each value"),
         dtypes("dst_idx", (*_INDEX_TYPES, "int16", "int32")),
-        _is_number("imm"),
         no_indirection(),
     )
 
@@ -254,13 +229,10 @@ class nonzero_with_count(ComputeInstruction):
         dtypes("src", ("float32", "int32")),
         dtypes("dst", ("int32",)),
         elements("dst", _one_more, "an index for each element of src, and the count"),
-        is_int32("index_offset"),
-        is_int32("padding_val"),
         no_indirection(),
     )
 
     def normalise(self) -> None:
-        super().normalise()
         if isinstance(self.dst, NkiTensor) and self.dst.shape[0] > 1:
             updating(self, "dst")
 

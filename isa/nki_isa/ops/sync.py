@@ -103,12 +103,6 @@ class core_barrier(Instruction):
         attribute_rule("cores are 0, 1 or both.", _known_cores, "write cores=(0, 1)", source=_BARRIER),
     )
 
-    def normalise(self) -> None:
-        """A bare core number and a list become a tuple."""
-        cores = self.cores
-        if isinstance(cores, (int, list)):
-            self.cores = (cores,) if isinstance(cores, int) else tuple(cores)
-
     @property
     def orders(self) -> bool:
         """True if it orders what the cores do in shared HBM."""

@@ -100,13 +100,6 @@ class tensor_copy(ComputeInstruction):
 _FLOATS = (float, np.floating)
 
 
-def _is_number(instruction: Any, target: Any) -> str | None:
-    value = instruction.__dict__["value"]
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return None
-    return f"value is {value!r}, it must be a number known at compile time"
-
-
 def _packed_zero(instruction: Any, target: Any) -> str | None:
     dst, value = instruction.__dict__["dst"], instruction.__dict__["value"]
     if isinstance(dst, NkiTensor) and dst.dtype.lanes > 1 and value != 0:
@@ -144,7 +137,6 @@ class memset(ComputeInstruction):
     engine: Engine = attribute(Engine, Engine.unknown)
     constraints = rules(
         *tile("dst", packed=True),
-        attribute_rule("value is a number.", _is_number, "pass a Python number"),
         attribute_rule(
             "An integer data type is set to a whole number.",
             _integer_value,
@@ -358,7 +350,7 @@ class tensor_scalar(ComputeInstruction):
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
-    operand0: Any = scalar()
+    operand0: Any | None = scalar()
     reverse0: bool = attribute(bool, False)
     op1: Operator | None = attribute(Operator, None)
     operand1: Any = scalar(None)
@@ -390,11 +382,6 @@ class tensor_scalar(ComputeInstruction):
         ),
         *indirection("dst", "data", gather="data", on_scalar=True),
     )
-
-    def normalise(self) -> None:
-        super().normalise()
-        if self.operand0 is None and "unary" in self.op0.kinds:
-            self.operand0 = 0.0
 
     def resolve_engine(self) -> Engine:
         ops = [op.name for op in (self.op0, self.op1) if op is not None]
@@ -456,7 +443,7 @@ class scalar_tensor_tensor(ComputeInstruction):
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
-    operand0: Any = scalar()
+    operand0: Any | None = scalar()
     op1: Operator = attribute(Operator)
     operand1: NkiTensor = read()
     reverse0: bool = attribute(bool, False)

@@ -156,7 +156,7 @@ _PATTERN = (
     Case("NKI-V111", "pattern is 5", {"pattern": 5}),
     Case("NKI-V111", "list of 1 to 4 pairs", {"pattern": [[1, 1]] * 4 + [[1, 16]]}),
     Case("NKI-V111", "count must be at least 1", {"pattern": [[1, 0]]}),
-    Case("NKI-V111", "pair of ints", {"pattern": [[1.5, 16]]}),
+    Case("NKI-V111", "pattern[0][0] is 1.5", {"pattern": [[1.5, 16]]}),
     Case("NKI-V111", "32-bit int", {"channel_multiplier": 2**31}),
     Case("NKI-V103", "it must have 8", {"pattern": [[1, 8]]}),
 )
@@ -207,7 +207,7 @@ CASES = {
         Case("NKI-V103", "dst [64, 8] has 8", {"dst": t((64, 8))}),
         Case("NKI-V111", "reduce_cmd is load_reduce", {"reduce_cmd": reduce_cmd.load_reduce}),
         Case("NKI-V113", "reduce_cmd is reset_reduce and reduce_op is None", {"reduce_op": None}),
-        Case("NKI-V100", "reduce_cmd is int 3", {"reduce_cmd": 3}),
+        Case("NKI-V100", "reduce_cmd is 3", {"reduce_cmd": 3}),
     ),
     "activation_reduce": (
         *_ACTIVATION,

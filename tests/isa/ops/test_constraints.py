@@ -77,7 +77,7 @@ def test_every_constraint_has_a_case_that_breaks_it(opcode):
             instruction = build(opcode, **changes)
         except NkiValidationError:
             continue
-        for k in list(open_rules):
+        for k in {0} if instruction.misfits else list(open_rules):  # other rules are of the right kinds
             if cls.constraints[k].broken(instruction, target) is not None:
                 open_rules.discard(k)
     assert not open_rules, [
