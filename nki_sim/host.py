@@ -99,18 +99,13 @@ class lazy(Generic[_T]):
 
 @functools.cache
 def _controller() -> Any:
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:  # the extra is not installed
-        return None
+    from threadpoolctl import ThreadpoolController  # looks at every library loaded: not for each import
+
     return ThreadpoolController()
 
 
 def _single() -> Callable[[], None]:
-    controller = _controller()
-    if controller is None:
-        return lambda: None
-    limit = controller.limit(limits=1, user_api="blas")
+    limit = _controller().limit(limits=1, user_api="blas")
     return lambda: limit.restore_original_limits()
 
 
@@ -122,10 +117,11 @@ def _no_collection() -> Callable[[], None]:
 
 
 one_thread = Shared(_single)
-"""Matrix products use one thread inside the block.
+"""Matrix products of the process use one thread inside the block.
 
-A tile's product is too small to share: on a busy machine, starting and joining threads costs more than the
-product. Needs threadpoolctl (the extra ``fast``); without it numpy's own setting stays.
+How a product is shared among threads decides the order of its sums, and so its last bits: with one, a kernel
+gives the same bits every time, on every host. A tile's product is too small to share, too: on a busy machine,
+starting and joining threads costs more than the product.
 """
 
 no_collection = Shared(_no_collection)

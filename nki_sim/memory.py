@@ -334,4 +334,12 @@ def _extent(tensor: NkiTensor) -> str:
 
 
 def _filled(shape: tuple[int, ...], fill: int) -> Array:
-    return np.zeros(shape, np.uint8) if fill == 0 else np.full(shape, fill, np.uint8)
+    try:
+        return np.zeros(shape, np.uint8) if fill == 0 else np.full(shape, fill, np.uint8)
+    except MemoryError:
+        size = np.prod(shape, dtype=float) / (1 << 30)
+        raise error(
+            "NKI-M003",
+            f"a tensor takes {size:,.1f} GiB, which this host cannot allocate",
+            help="simulate the kernel on smaller arrays; nki-sim check and profile need no data",
+        ) from None

@@ -37,6 +37,25 @@ _NOT_MODELLED = (
 )
 
 
+def too_much_hbm(program: Program, target: Target) -> NkiMemoryError | None:
+    """NKI-M003 where the HBM tensors of `program` exceed the HBM of the whole device; None where they fit."""
+    storages = [s for s in program.storages if s.region.is_hbm]
+    total = sum(s.row_bytes for s in storages)
+    if total <= target.hbm_bytes:
+        return None
+    largest = max(storages, key=lambda s: s.row_bytes)
+    gib = 1 << 30
+    return _at(
+        error(
+            "NKI-M003",
+            f"the HBM tensors of {program.name} take {total / gib:,.1f} GiB, {described(largest)} alone "
+            f"{largest.row_bytes / gib:,.1f} GiB; {target.name} has {target.hbm_bytes / gib:,.0f} GiB of HBM",
+            help="check the shape of that tensor; split it over several kernel calls if it is meant",
+        ),
+        largest,
+    )
+
+
 def too_large(storage: Storage, capacity: int, target: Target) -> NkiMemoryError:
     """NKI-M003: one tensor exceeds its memory."""
     region = storage.region.value.upper()

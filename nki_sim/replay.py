@@ -15,6 +15,7 @@ from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
+from nki_sim import host
 from nki_sim.execute import ExecutionResult, Machine
 from nki_sim.memory import ZEROS, Array, Placement
 from nki_sim.sanitize.domains import Domains
@@ -75,7 +76,8 @@ class Replay:
         for octets in self._stale:
             octets.fill(self._fill)
         machine.load(inputs)
-        list(machine.run())  # yields nothing: no other core takes part
+        with host.one_thread(), host.no_collection():
+            list(machine.run())  # yields nothing: no other core takes part
         domains.finish()
         found = findings.diagnostics(strict=strict)
         if any(d.severity is Severity.error for d in found):

@@ -463,6 +463,13 @@ MEANINGS: tuple[Meaning, ...] = (
         "which the page never allowed and the kernel library at 0.3 passes, is refused",
     ),
     Meaning(
+        "memset",
+        "0.2",
+        {"whole_floats": True},
+        "the value for an integer data type is an int, where it could be a float such as 2.0; 0.0 is taken, "
+        "since the kernel library of 0.3 writes it",
+    ),
+    Meaning(
         "quantize_mx",
         "0.5",
         {"sample_conversion": True},

@@ -190,7 +190,7 @@ _ROWS = (
     # --- memory
     Code("NKI-M001", "SBUF over capacity", "What is live at once fits the usable bytes of an SBUF partition."),
     Code("NKI-M002", "PSUM over capacity", "What is live at once fits the banks of a PSUM partition."),
-    Code("NKI-M003", "tensor larger than its memory", "One tensor fits the bytes of a partition."),
+    Code("NKI-M003", "tensor larger than its memory", "One tensor fits the bytes of a partition, all in HBM fit the HBM."),
     Code("NKI-M004", "address outside its memory", "An explicit address is inside its memory, in PSUM at a bank."),
     Code("NKI-M006", "fits in another order only", "What is live at once fits in the order the kernel states."),
     Code("NKI-M007", "fits side by side only", "What is live at once fits with tensors one behind the other."),

@@ -126,6 +126,11 @@ def as_dtype(value: Any) -> DType:
     return row
 
 
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """The least and the largest value of an integer data type."""
+    return (-int(dtype.max) - 1 if dtype.kind == "int" else 0), int(dtype.max)
+
+
 def cast(values: Array, dtype: DType) -> Array:
     """`values` rounded to `dtype` and stored as it is stored.
 
@@ -228,7 +233,7 @@ def _cast_float(values: Array, dtype: DType) -> Array:
 
 
 def _cast_integer(values: Array, dtype: DType) -> Array:
-    low, high = (-dtype.max - 1 if dtype.kind == "int" else 0), dtype.max
+    low, high = integer_range(dtype)
     if values.dtype.kind in "biu":
         return np.clip(values.astype(np.int64, copy=False), low, high).astype(dtype.numpy)
     bounded = np.asarray(np.clip(np.rint(_as_float32(values)), np.float32(low), np.float32(high)))

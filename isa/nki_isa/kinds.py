@@ -166,7 +166,7 @@ KINDS: dict[str, Kind] = {
         help="write the sizes as a tuple: (128, 512)",
         code="NKI-V120",
     ),
-    "Callable[[Any], None]": Kind(
+    "Body": Kind(
         "a function", callable, help="pass a function by its name, without calling it"
     ),
     "VirtualRegister": Kind(

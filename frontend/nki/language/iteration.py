@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any, TypeAlias
@@ -16,8 +17,12 @@ from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import NkiTensor, VirtualRegister, ds
 
+_MIGRATED = "NKI Migration Guides, 0.5 to 0.6, rules for migrated loops"
+
 #: A bound or step of a loop, which the loop checks itself (NKI-V124).
 Bound: TypeAlias = Any
+#: A function of the loop's variable.
+Body: TypeAlias = Callable[..., Any]
 
 
 def _static(name: str) -> Callable[..., builtins.range]:
@@ -82,7 +87,7 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
             )
 
 
-def fori_loop(lower: Bound, upper: Bound, body_fun: Callable[[Any], None], step: Bound = 1) -> None:
+def fori_loop(lower: Bound, upper: Bound, body_fun: Body, step: Bound = 1) -> None:
     """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive.
 
     The body gets `i` as a register of its own: what it writes there has no effect on the loop.
@@ -94,14 +99,37 @@ def fori_loop(lower: Bound, upper: Bound, body_fun: Callable[[Any], None], step:
         step: a positive int known at specialization.
 
     Raises:
-        NkiError: NKI-V124 for bounds or steps of other kinds.
+        NkiError: NKI-V124 for bounds or steps of other kinds, and for a body that returns a value; NKI-L012
+            for a body without a parameter for `i`.
     """
     _check_bounds(lower, upper, step)
+    _check_body("fori_loop", body_fun, "i")
     for index in current().loop(lower, upper, step, frozen=False):
-        body_fun(index)
+        returned = body_fun(index)
+    if returned is not None:
+        raise error(
+            "NKI-V124",
+            f"the body of a fori_loop returned {returned!r}; a round of the loop has no result",
+            help="leave out the return; keep what the next round needs in a tensor allocated before the loop",
+            notes=(f"source: {_MIGRATED}",),
+        )
 
 
-def while_loop(init: Bound, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
+def _check_body(function: str, body: Any, variable: str) -> None:
+    """Refuse a loop body that does not take the loop's one variable (NKI-L012)."""
+    signature = inspect.signature(body)
+    try:
+        signature.bind(None)
+    except TypeError as problem:
+        name = getattr(body, "__name__", "the body")
+        raise error(
+            "NKI-L012",
+            f"nl.{function} calls {name}({variable}), which takes {signature}: {problem}",
+            help=f"write `def {name}({variable}):`",
+        ) from None
+
+
+def while_loop(init: Bound, body_fun: Body) -> None:
     """Run `body_fun` on the device while its register is not zero.
 
     Args:
@@ -118,6 +146,7 @@ def while_loop(init: Bound, body_fun: Callable[[VirtualRegister], VirtualRegiste
             f"the condition of a while_loop is {init!r}, not a register",
             help="write nisa.register_alloc(1), or load it with nisa.register_load",
         )
+    _check_body("while_loop", body_fun, "condition")
     condition = recorder.new_register()
     recorder.emit(REGISTRY["register_move"](condition, init))
     region = While(condition)

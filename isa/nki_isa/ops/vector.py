@@ -31,7 +31,7 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import cast
+from nki_isa.dtypes import cast, integer_range
 from nki_isa.indirection import indirection, no_indirection
 from nki_isa.instruction import Engine, Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import Operator
@@ -111,8 +111,12 @@ def _integer_value(instruction: Any, target: Any) -> str | None:
     dst, value = instruction.__dict__["dst"], instruction.__dict__["value"]
     if not isinstance(dst, NkiTensor) or dst.dtype.kind not in ("int", "uint"):
         return None
-    if isinstance(value, _FLOATS) and not float(value).is_integer():
+    whole = isinstance(value, float) and value.is_integer()
+    if isinstance(value, _FLOATS) and not (whole and (value == 0 or instruction.whole_floats)):
         return f"value is {value!r} and dst is {dst.dtype}, it must be an int"
+    low, high = integer_range(dst.dtype)
+    if not low <= value <= high:
+        return f"value is {value!r} and dst is {dst.dtype}, which holds {low} to {high}"
     return None
 
 
@@ -123,8 +127,9 @@ class memset(ComputeInstruction):
     Where `engine` is not given it goes to gpsimd, as profiles of compiled kernels show, and to the vector
     engine for a tile in PSUM, which gpsimd does not reach.
 
-    Integer data types take a whole number, packed ones 0 only. (The release notes of NKI 0.3.0 ask for an
-    int; the kernel library of that release sets uint32 tiles to 0.0.)
+    Integer data types take an int that they hold, packed ones 0 only. (The release notes of NKI 0.3.0 ask for
+    an int; the kernel library of that release sets uint32 tiles to 0.0, so 0.0 is taken.) API level 0.2
+    takes whole floats too.
     Errors: NKI-V101, V102, V104, V106, V110, V111, V112, V115.
     Source: SDK page nki.isa.memset.
     """
@@ -135,12 +140,13 @@ class memset(ComputeInstruction):
     dst: NkiTensor = write()
     value: float = attribute(float)
     engine: Engine = attribute(Engine, Engine.unknown)
+    whole_floats: bool = attribute(bool, False, public=False)  # taken for ints before NKI 0.3
     constraints = rules(
         *tile("dst", packed=True),
         attribute_rule(
-            "An integer data type is set to a whole number.",
+            "An integer data type is set to an int that it holds.",
             _integer_value,
-            "write an int, such as value=2",
+            "write an int of that range, such as value=2",
             source="nki/release-notes (0.3.0, breaking changes)",
         ),
         attribute_rule(
