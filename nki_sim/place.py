@@ -61,8 +61,8 @@ def place(program: Program, target: Target, starts: Mapping[int, int] | None = N
 
     Raises:
         NkiMemoryError: NKI-M001 or NKI-M002, what is live at once exceeds SBUF or PSUM; NKI-M003, one
-            tensor does, or the tensors in HBM exceed that; NKI-M004, an explicit address is outside its memory or misaligned; NKI-M005,
-            matmuls accumulate into more PSUM banks at once than there are.
+            tensor does, or the tensors in HBM exceed that; NKI-M004, an explicit address is outside its
+            memory or misaligned; NKI-M005, matmuls accumulate into more PSUM banks at once than there are.
     """
     refused = refusals.too_much_hbm(program, target)
     if refused is not None:

@@ -65,7 +65,8 @@ class Kind:
             wrong = next(((k, item) for k, item in enumerate(value) if not self.item.fits(item)), None)
             if wrong is not None:
                 return self.item.problem(f"{name}[{wrong[0]}]", wrong[1])
-        return f"{name} is {shown(value)}, it must be {self.wanted}"
+        received = kind_of(value) if self.code == "NKI-V100" else shown(value)
+        return f"{name} is {received}, it must be {self.wanted}"
 
 
 def is_whole(value: Any) -> bool:
@@ -97,12 +98,12 @@ def _refused_operator(value: Any) -> NkiError | None:
     return None
 
 
-def _is_dtype(value: Any) -> bool:
+def _refused_dtype(value: Any) -> NkiError | None:
     try:
         as_dtype(value)
-    except TypeError:
-        return False
-    return True
+    except TypeError as refused:
+        return error("NKI-V121", str(refused), help="use a dtype of nki.language, such as nl.bfloat16")
+    return None
 
 
 def list_of(item: Kind, wanted: str, help: str) -> Kind:
@@ -155,10 +156,7 @@ KINDS: dict[str, Kind] = {
         says=_refused_operator,
     ),
     "Dtype": Kind(
-        "a data type",
-        _is_dtype,
-        help="use a dtype of nki.language, such as nl.bfloat16",
-        code="NKI-V121",
+        "a data type", lambda value: _refused_dtype(value) is None, code="NKI-V121", says=_refused_dtype
     ),
     "Shape": Kind(
         "an int or a list of ints",
@@ -166,9 +164,7 @@ KINDS: dict[str, Kind] = {
         help="write the sizes as a tuple: (128, 512)",
         code="NKI-V120",
     ),
-    "Body": Kind(
-        "a function", callable, help="pass a function by its name, without calling it"
-    ),
+    "Body": Kind("a function", callable, help="pass a function by its name, without calling it"),
     "VirtualRegister": Kind(
         "a register",
         lambda v: isinstance(v, VirtualRegister),
@@ -325,4 +321,8 @@ def _check(
     for kind in kinds:
         if kind.fits(value):
             return
-    raise error(kinds[0].code, f"{called(args)}: {problem(kinds, name, value)}", help=kinds[0].help)
+    first = kinds[0]
+    said = first.says and first.says(value)
+    if said:
+        raise said
+    raise error(first.code, f"{called(args)}: {problem(kinds, name, value)}", help=first.help)

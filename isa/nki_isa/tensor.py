@@ -340,9 +340,9 @@ class NkiTensor(StridedView):
     ) -> NkiTensor:
         """The hardware's own access pattern over the storage, whatever this view shows of it.
 
-        With a runtime offset the access starts at
-        ``offset + index * prod(self.shape[indirect_dim + 1:])``; that product is of this view's shape, so
-        a reshape before ``ap`` chooses it. Without one, any runtime offset of this view is dropped too.
+        With a runtime offset the access starts at ``offset + index * self.strides[indirect_dim]``: one step
+        of the index is one step along that dimension of this view, whatever part of it a slice shows.
+        Without one, any runtime offset of this view is dropped too.
 
         Args:
             pattern: ``[[stride, count], ...]`` in elements of `dtype`, outermost first. On chip the first
@@ -469,7 +469,7 @@ class NkiTensor(StridedView):
                 "NKI-V027", f"ap of {self} gets scalar_offset and vector_offset", help="give at most one"
             )
         self._check_dim(indirect_dim)
-        stride = _scale(math.prod(self.shape[indirect_dim + 1 :]), self.dtype, dtype, self)
+        stride = _scale(self.strides[indirect_dim], self.dtype, dtype, self)
         limit = self.shape[indirect_dim]
         if scalar is not None:
             self._refuse_runtime_partition(indirect_dim)

@@ -16,10 +16,11 @@ from nki import levels
 from nki.compiler import names
 from nki.compiler.recorder import current, is_recording
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
-from nki_isa.dtypes import as_dtype
+from nki_isa.dtypes import DType, as_dtype
 from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.instruction import Engine as engine
+from nki_isa.kinds import checked, is_whole, public_function
 from nki_isa.target import default_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
@@ -73,7 +74,7 @@ def get_nc_sub_version() -> int:
     return 0
 
 
-def register_alloc(x: int | NkiTensor | None = None) -> VirtualRegister:
+def register_alloc(x: Any = None) -> VirtualRegister:
     """A new 32-bit register.
 
     Args:
@@ -83,7 +84,7 @@ def register_alloc(x: int | NkiTensor | None = None) -> VirtualRegister:
     register = recorder.new_register()
     if isinstance(x, NkiTensor):
         recorder.emit(REGISTRY["register_load"](register, x))
-    elif isinstance(x, int):
+    elif is_whole(x):
         recorder.emit(REGISTRY["register_move"](register, x))
     elif x is not None:
         raise error(
@@ -94,12 +95,19 @@ def register_alloc(x: int | NkiTensor | None = None) -> VirtualRegister:
     return register
 
 
+def _named(dtype: Any) -> DType | None:
+    try:
+        return as_dtype(dtype)
+    except TypeError:
+        return None
+
+
 def _check_dtype(opcode: str, dtype: Any, dst: Any) -> None:
     """Take the ``dtype=`` of older releases where it says what `dst` says; published kernels pass it."""
-    if isinstance(dst, NkiTensor) and dtype is not None and as_dtype(dtype) is not dst.dtype:
+    if isinstance(dst, NkiTensor) and dtype is not None and _named(dtype) is not dst.dtype:
         raise error(
             "NKI-V105",
-            f"{opcode}: dtype={dtype} differs from dst, which is {dst.dtype}; the argument was removed",
+            f"{opcode}: dtype={dtype!s:.60} differs from dst, which is {dst.dtype}; the argument was removed",
             help="leave dtype= out: the data type of dst decides",
         )
 
@@ -147,6 +155,13 @@ def tensor_copy_dynamic_dst(
     return _Handle(current().emit(REGISTRY["tensor_copy"](dst, src, engine=engine, name=name)))
 
 
+globals().update(
+    {
+        name: checked(value, "nisa.")
+        for name, value in list(globals().items())
+        if public_function(__name__, value)
+    }
+)
 INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}
 globals().update(INSTRUCTIONS)
 

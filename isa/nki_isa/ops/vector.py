@@ -59,12 +59,12 @@ if TYPE_CHECKING:
 class tensor_copy(ComputeInstruction):
     """dst = src, within SBUF and PSUM.
 
-    With equal data types the vector and gpsimd engines copy the bits; otherwise, and
-    always on the scalar engine, values pass through float32 (int32 beyond 2**24 rounds).
+    With equal data types the bits are copied, on every engine (the scalar engine, which has it from
+    NeuronCore-v3 on, too); otherwise values pass through float32 (int32 beyond 2**24 rounds).
 
     Shapes: `dst` and `src` have the same partitions (at most 128) and elements per partition.
     Errors: NKI-V101 to V106, V108, V110, V112, V115.
-    Source: SDK page nki.isa.tensor_copy.
+    Source: SDK page nki.isa.tensor_copy; trn2 architecture guide (scalar engine).
     """
 
     engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
@@ -82,10 +82,7 @@ class tensor_copy(ComputeInstruction):
     )
 
     def compute(self, src: Array) -> Array:
-        same = self.src.dtype == self.dst.dtype
-        if same and (self.on is not SCALAR_ENGINE or self.src.dtype.lanes > 1):
-            return src
-        return float32(src, self.src)
+        return src if self.src.dtype == self.dst.dtype else float32(src, self.src)
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
