@@ -44,7 +44,7 @@ def test_example_equals_the_reference(row, example, level, target, lnc, at):
         lnc,
         target,
         check="all",
-        strict=True,
+        warnings_as_errors=True,
         profile="strict" if level == levels.NEWEST else "library",
     )
     expected = row.expected(example.arguments(), lnc)

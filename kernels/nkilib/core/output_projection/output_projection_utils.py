@@ -13,6 +13,10 @@ FLOATS = (nl.float32, nl.float16, nl.bfloat16)
 P_MAX = nl.tile_size.pmax
 BANK = nl.tile_size.gemm_moving_fmax  # columns of fp32 in a bank of PSUM
 
+# Descriptors that are ready when the kernel starts: the first byte moves 0.75 us after the trigger, not 2 us
+# as with software DGE; and scales and biases, which have those, do not wait in the same queue.
+AT_ONCE = nisa.dge_mode.none
+
 
 @dataclass
 class Contraction(nl.NKIObject):
@@ -97,22 +101,29 @@ def load_rows(dst, weight, contraction, tile, together, rows, first):
     """
     pitch = weight.shape[1]
     pattern = [[pitch, rows], [contraction.rows * pitch, together], [1, dst.shape[2]]]
-    nisa.dma_copy(dst=dst, src=weight.ap(pattern=pattern, offset=tile * contraction.rows * pitch + first))
+    src = weight.ap(pattern=pattern, offset=tile * contraction.rows * pitch + first)
+    nisa.dma_copy(dst=dst, src=src, dge_mode=AT_ONCE)
 
 
 # --- sums out of PSUM
 
 
-def broadcast_row(row, first, columns, partitions):
-    """Columns of a row [1, H] in HBM, in all of `partitions` partitions of SBUF.
-
-    A DMA to all partitions would write the row as often; here it is read once, and the tensor engine
-    multiplies a column of ones with it.
-    """
+def load_line(row, first, columns):
+    """Columns of a row [1, H] in HBM, in one partition of SBUF."""
     line = nl.ndarray((1, columns), dtype=row.dtype, buffer=nl.sbuf)
-    ones = nl.ndarray((1, partitions), dtype=row.dtype, buffer=nl.sbuf)
-    result = nl.ndarray((partitions, columns), dtype=row.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=line, src=row[0:1, nl.ds(first, columns)])
+    return line
+
+
+def broadcast_line(line, partitions):
+    """A line [1, columns] of SBUF in all of `partitions` partitions.
+
+    A DMA to all partitions would write the line as often; here the tensor engine multiplies a column of
+    ones with it.
+    """
+    columns = line.shape[1]
+    ones = nl.ndarray((1, partitions), dtype=line.dtype, buffer=nl.sbuf)
+    result = nl.ndarray((partitions, columns), dtype=line.dtype, buffer=nl.sbuf)
     nisa.memset(dst=ones, value=1.0)
     for turn in range(div_ceil(columns, BANK)):
         part = nl.ds(turn * BANK, min(BANK, columns - turn * BANK))

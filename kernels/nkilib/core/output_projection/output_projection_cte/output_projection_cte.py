@@ -32,15 +32,17 @@ from ...utils.common_types import QuantizationType
 from ...utils.kernel_assert import assert_shape, kernel_assert
 from ...utils.kernel_helpers import div_ceil, get_ceil_aligned_size, get_verified_program_sharding_info
 from ..output_projection_utils import (
+    AT_ONCE,
     BANK,
     FLOATS,
     P_MAX,
     Contraction,
     accumulate,
-    broadcast_row,
+    broadcast_line,
     check_quantization,
     contraction_of,
     evacuate,
+    load_line,
     load_rows,
     load_static_scales,
     quantize,
@@ -184,7 +186,7 @@ def _project_columns(out, attention, weight, bias, scales, plan, first, columns)
     flat = out.reshape((rows, weight.shape[1]))
     bias_sb = None
     if bias is not None:
-        bias_sb = broadcast_row(bias, first, columns, P_MAX)
+        bias_sb = broadcast_line(load_line(bias, first, columns), P_MAX)
     scores = _load_scores(attention, scales, plan, 0)
     weights = nl.ndarray((cut.rows, cut.tiles, columns), dtype=weight.dtype, buffer=nl.sbuf)
     for start in range(0, columns, plan.piece):
@@ -214,7 +216,9 @@ def _project_columns(out, attention, weight, bias, scales, plan, first, columns)
                     added = None if bias is None else bias_sb[0:count, nl.ds(start + part, size)]
                     evacuate(result[:, nl.ds(part, size)], sums, product, added, turn)
                     turn += 1
-                nisa.dma_copy(dst=flat[nl.ds(tile, count), nl.ds(first + start, width)], src=result)
+                nisa.dma_copy(
+                    dst=flat[nl.ds(tile, count), nl.ds(first + start, width)], src=result, dge_mode=AT_ONCE
+                )
         scores = following
 
 
@@ -254,9 +258,11 @@ def _load_segment(tile, attention, plan, batch, batches, start, length, column):
     nisa.dma_copy(
         dst=tile[:, 0 : cut.full, columns],
         src=attention.ap(pattern=[[pitch, cut.rows], [cut.rows * pitch, cut.full]] + tail, offset=base),
+        dge_mode=AT_ONCE,
     )
     if cut.tail > 0:
         nisa.dma_copy(
             dst=tile[0 : cut.tail, cut.full, columns],
             src=attention.ap(pattern=[[pitch, cut.tail]] + tail, offset=base + cut.full * cut.rows * pitch),
+            dge_mode=AT_ONCE,
         )
