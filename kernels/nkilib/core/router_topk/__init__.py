@@ -1,0 +1,1 @@
+"""Router of a mixture of experts."""
