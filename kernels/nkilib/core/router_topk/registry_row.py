@@ -63,8 +63,8 @@ ROWS = (
         maths=(
             "`logits = x w + bias`; `index` holds the k experts of largest logit. Before the choice "
             "(`router_pre_norm`) affinities are softmax or sigmoid of all logits, with `norm_topk_prob` "
-            "those of the chosen divided by their sum; else they are softmax over the chosen logits, or their "
-            "sigmoid. Where affinities are of the chosen only, the others are 0."
+            "those of the chosen divided by their sum; else they are softmax over the chosen logits, or "
+            "their sigmoid. Where affinities are of the chosen only, the others are 0."
         ),
         options={
             "x": "`[H, T]` or `[T, H]` in HBM, or in SBUF in one of four layouts",
