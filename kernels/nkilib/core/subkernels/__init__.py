@@ -1,0 +1,1 @@
+"""Kernels that other kernels call on tiles in SBUF."""
