@@ -40,7 +40,7 @@ def store(tile):
 def clean(kernel, *args):
     """The result of a kernel in which strict language and all checks find nothing."""
     assert check(kernel, "strict") == []
-    with session(strict=True) as record:
+    with session(warnings_as_errors=True) as record:
         result = kernel(*args)
     assert record.launches[-1].diagnostics == ()
     return result

@@ -272,7 +272,7 @@ def _rows_of_a_tile(norm: Norm, to_hbm: bool) -> int:
 def _identity(norm: Norm, rows: int):
     """The identity that becomes diag(rstd)."""
     dtype = nl.float32 if norm.input.dtype == nl.float32 else nl.bfloat16
-    return nl.shared_identity_matrix(rows, dtype=dtype, dst=norm.tile((rows, rows), dtype))
+    return nl.shared_identity_matrix(rows, dtype=dtype)
 
 
 def _norm_by_rows(norm: Norm, start: int, rows: int, gamma, beta, identity, result) -> None:
