@@ -71,7 +71,7 @@ def in_sbuf(attention, weight, bias, transposed, scales):
     kind = QuantizationType.NONE if scales is None else QuantizationType.STATIC
     result = output_projection_tkg(scores, weight, bias, kind, scales, scales, transposed, True)
     programs = nl.num_programs(0)
-    out = nl.ndarray((programs,) + result.shape, dtype=result.dtype, buffer=nl.shared_hbm)  # noqa: RUF005
+    out = nl.ndarray((programs,) + result.shape, dtype=result.dtype, buffer=nl.shared_hbm)
     nisa.dma_copy(dst=out[nl.program_id(0)], src=result)
     return out
 
