@@ -1,0 +1,1 @@
+"""The MLP of context encoding: many tokens, bound by the tensor engine."""

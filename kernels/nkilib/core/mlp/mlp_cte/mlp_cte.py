@@ -1,0 +1,2 @@
+def mlp_cte(a):
+    return [a.hidden]

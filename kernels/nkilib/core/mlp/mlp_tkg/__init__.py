@@ -1,0 +1,1 @@
+"""The MLP of token generation: few tokens, bound by reading the weights."""

@@ -1,0 +1,119 @@
+"""Down projection of token generation, in both orders of operands."""
+
+from typing import Any
+
+import nki.isa as nisa
+import nki.language as nl
+
+from ...utils.kernel_helpers import div_ceil
+from ...utils.tiled_range import TiledRange
+from .contraction import BANK, PARTITIONS, contract_weights
+
+BLOCK = 2048  # columns of the result that tokens-stationary works on at a time: four PSUM banks
+CHUNK_BYTES = 16384  # of weights in each partition that weights-stationary sums before it leaves PSUM
+
+
+class TokenRows(nl.NKIObject):
+    """Takes sums [T, n] from PSUM and keeps sums * scale + bias as rows of tokens in SBUF.
+
+    Attributes:
+        out: [T, N] in SBUF.
+        scale: fp32 [T, 1] or [T, N] in SBUF, or None.
+        bias: [T, N] in SBUF, or None.
+    """
+
+    def __init__(self, out, scale: Any = None, bias: Any = None):
+        self.out = out
+        self.scale = scale
+        self.bias = bias
+
+    def take(self, sums, first, index):
+        """Take columns `first` on of the result; `index` counts the calls, which alternate between engines."""
+        columns = nl.ds(first, sums.shape[1])
+        target = self.out[:, columns]
+        if self.scale is None and self.bias is None:
+            engine = nisa.engine.scalar if index % 2 else nisa.engine.vector
+            nisa.tensor_copy(dst=target, src=sums, engine=engine)
+        elif self.scale is None:
+            nisa.tensor_tensor(dst=target, data1=sums, data2=self.bias[:, columns], op=nl.add)
+        elif self.scale.shape[1] == 1 and self.bias is None:
+            nisa.activation(dst=target, op=nl.copy, data=sums, scale=self.scale)
+        elif self.scale.shape[1] == 1:
+            nisa.scalar_tensor_tensor(
+                dst=target,
+                data=sums,
+                op0=nl.multiply,
+                operand0=self.scale,
+                op1=nl.add,
+                operand1=self.bias[:, columns],
+            )
+        elif self.bias is None:
+            nisa.tensor_tensor(dst=target, data1=sums, data2=self.scale[:, columns], op=nl.multiply)
+        else:
+            scaled = nl.ndarray(sums.shape, dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_tensor(dst=scaled, data1=sums, data2=self.scale[:, columns], op=nl.multiply)
+            nisa.tensor_tensor(dst=target, data1=scaled, data2=self.bias[:, columns], op=nl.add)
+
+
+def project_down_by_token(inter, rows, weights, result):
+    """inter.T @ weights with tokens stationary, handed to `result` a PSUM bank at a time.
+
+    Args:
+        inter: [128, ceil(rows / 128), T] in SBUF.
+        rows: rows of the contraction, I.
+        weights: view of HBM, [I, N].
+        result: has a method take(sums, first, index), such as :class:`TokenRows`.
+    """
+    tokens = inter.shape[2]
+    index = 0
+    for columns in TiledRange(weights.shape[1], BLOCK):
+        tiles = TiledRange(columns.size, BANK)
+        banks = []
+        for tile in tiles:
+            banks.append(nl.ndarray((tokens, tile.size), dtype=nl.float32, buffer=nl.psum))
+        for k in TiledRange(rows, PARTITIONS):
+            block = nl.ndarray((k.size, columns.size), dtype=weights.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(
+                dst=block,
+                src=weights[nl.ds(k.start_offset, k.size), nl.ds(columns.start_offset, columns.size)],
+            )
+            for tile in tiles:
+                nisa.nc_matmul(
+                    dst=banks[tile.index],
+                    stationary=inter[nl.ds(0, k.size), k.index, :],
+                    moving=block[:, nl.ds(tile.start_offset, tile.size)],
+                )
+        for tile in tiles:
+            result.take(banks[tile.index], columns.start_offset + tile.start_offset, index)
+            index += 1
+
+
+def project_down_by_weight(inter, rows, weights, strided):
+    """weights.T @ inter with weights stationary: fp32 [128, N / 128, T] in SBUF.
+
+    Args:
+        inter: [128, ceil(rows / 128), T] in SBUF.
+        rows: rows of the contraction, I.
+        weights: view of HBM, [I, N], N a multiple of 128.
+        strided: True: result [p, j, t] is column p * (N / 128) + j; False: it is column j * 128 + p.
+    """
+    width = weights.shape[1]
+    blocks = width // PARTITIONS
+    accumulator = nl.ndarray((PARTITIONS, blocks, inter.shape[2]), dtype=nl.float32, buffer=nl.sbuf)
+    row_bytes = width * (1 if weights.dtype == nl.float8_e4m3 else 2)
+    for chunk in TiledRange(rows, PARTITIONS * max(1, CHUNK_BYTES // row_bytes)):
+        count = div_ceil(chunk.size, PARTITIONS)
+        tile = nl.ndarray((PARTITIONS, count, width), dtype=weights.dtype, buffer=nl.sbuf)
+        for k in TiledRange(chunk, PARTITIONS):
+            nisa.dma_copy(dst=tile[nl.ds(0, k.size), k.index, :], src=weights[nl.ds(k.start_offset, k.size), :])
+        contract_weights(
+            accumulator,
+            inter[:, nl.ds(chunk.start_offset // PARTITIONS, count), :],
+            tile,
+            rows=chunk.size,
+            columns=width,
+            first=0,
+            is_first=chunk.index == 0,
+            stride=blocks if strided else 1,
+        )
+    return accumulator

@@ -1,0 +1,155 @@
+"""Gate and up projection of token generation, and what is between them and the down projection."""
+
+import nki.isa as nisa
+import nki.language as nl
+
+from ...utils.common_types import ActFnType
+from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
+from ...utils.tiled_range import TiledRange
+from .contraction import PARTITIONS, ColumnTiling, clear_tail, contract_weights
+
+BLOCK = 1024  # columns of weights that are worked on at a time
+CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
+
+
+def project_hidden(x, tokens, weights, column_tiling):
+    """Products of the tokens with several weights, or of this core's rows of them.
+
+    Args:
+        x: [128, K, T'] in SBUF with T' >= T; with column tiling T' is :func:`.contraction.column_group`,
+            and tokens beyond T are 0.
+        tokens: T.
+        weights: list of views of HBM, each [128 * K, N]; row p * K + k meets x[p, k].
+        column_tiling: True: tokens stationary; False: weights stationary.
+
+    Returns:
+        fp32 [128, len(weights) * ceil(N / 128), T] in SBUF, the results one after the other; rows beyond N are 0.
+    """
+    blocks_of_rows, width = x.shape[1], weights[0].shape[1]
+    blocks = div_ceil(width, PARTITIONS)
+    accumulator = nl.ndarray((PARTITIONS, len(weights) * blocks, tokens), dtype=nl.float32, buffer=nl.sbuf)
+    for q in range(len(weights)):
+        clear_tail(accumulator[:, nl.ds(q * blocks, blocks), :], width)
+    tiling = None
+    if column_tiling:
+        tiling = ColumnTiling(x, tokens)
+    for columns in TiledRange(width, BLOCK):
+        chunk_size = max(1, CHUNK_BYTES // (columns.size * _bytes(weights[0].dtype)))
+        banks = []
+        if column_tiling:
+            for q in range(len(weights)):
+                banks.append(tiling.banks(columns.size))
+        for chunk in TiledRange(blocks_of_rows, chunk_size):
+            for q in range(len(weights)):
+                rows = weights[q].reshape((PARTITIONS, blocks_of_rows, width))
+                tile = nl.ndarray(
+                    (PARTITIONS, chunk.size, columns.size), dtype=weights[q].dtype, buffer=nl.sbuf
+                )
+                nisa.dma_copy(
+                    dst=tile,
+                    src=rows[
+                        :,
+                        nl.ds(chunk.start_offset, chunk.size),
+                        nl.ds(columns.start_offset, columns.size),
+                    ],
+                )
+                if column_tiling:
+                    tiling.multiply(banks[q], tile, chunk.start_offset)
+                else:
+                    contract_weights(
+                        accumulator,
+                        x[:, nl.ds(chunk.start_offset, chunk.size), :],
+                        tile,
+                        rows=chunk.size * PARTITIONS,
+                        columns=columns.size,
+                        first=q * blocks + columns.start_offset // PARTITIONS,
+                        is_first=chunk.index == 0,
+                    )
+        if column_tiling:
+            for q in range(len(weights)):
+                first = q * blocks + columns.start_offset // PARTITIONS
+                tiling.collect(accumulator, banks[q], first, blocks_of_rows)
+    return accumulator
+
+
+def _bytes(dtype):
+    return 1 if dtype == nl.float8_e4m3 else 2
+
+
+def sum_over_cores(accumulator, program, pipe_id=0):
+    """Add the other core's `accumulator` to this core's, on both: each had half of the contraction."""
+    other = nl.ndarray(accumulator.shape, dtype=accumulator.dtype, buffer=nl.sbuf)
+    nisa.sendrecv(
+        src=accumulator, dst=other, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=pipe_id
+    )
+    nisa.tensor_tensor(dst=accumulator, data1=accumulator, data2=other, op=nl.add)
+
+
+def load_by_column(vector, dtype=None):
+    """A row of HBM, [1, N], as [128, ceil(N / 128)] in SBUF: element n at [n % 128, n // 128], then zeros."""
+    width = vector.shape[1]
+    blocks, whole = div_ceil(width, PARTITIONS), width // PARTITIONS
+    tile = nl.ndarray((PARTITIONS, blocks), dtype=vector.dtype, buffer=nl.sbuf)
+    if whole > 0:
+        nisa.dma_copy(
+            dst=tile[:, nl.ds(0, whole)],
+            src=vector[:, nl.ds(0, whole * PARTITIONS)].ap([[1, PARTITIONS], [PARTITIONS, whole]]),
+        )
+    rest = width - whole * PARTITIONS
+    if rest > 0:
+        nisa.memset(dst=tile[:, nl.ds(whole, 1)], value=0.0)
+        nisa.dma_copy(
+            dst=tile[nl.ds(0, rest), nl.ds(whole, 1)],
+            src=vector[:, nl.ds(whole * PARTITIONS, rest)].ap([[1, rest], [1, 1]]),
+        )
+    return tile
+
+
+def along_tokens(column, tokens):
+    """[128, N] in SBUF seen as [128, N, tokens], the same for each token."""
+    size = column.shape[1]
+    return column.ap([[size, PARTITIONS], [1, size], [0, tokens]])
+
+
+def finish_projection(values, scale, bias, clamp_upper, clamp_lower):
+    """values = clamp(values * scale + bias), in place.
+
+    Args:
+        values: fp32 [128, blocks, T] in SBUF, columns of the weights along partitions and blocks.
+        scale: [128, 1] or [128, blocks] fp32 in SBUF, or None.
+        bias: [128, blocks] in SBUF, or None.
+        clamp_upper: the largest value, or None.
+        clamp_lower: the smallest value, or None.
+    """
+    tokens = values.shape[2]
+    if scale is not None and scale.shape[1] == 1:
+        nisa.tensor_scalar(dst=values, data=values, op0=nl.multiply, operand0=scale)
+    elif scale is not None:
+        nisa.tensor_tensor(dst=values, data1=values, data2=along_tokens(scale, tokens), op=nl.multiply)
+    if bias is not None:
+        nisa.tensor_tensor(dst=values, data1=values, data2=along_tokens(bias, tokens), op=nl.add)
+    if clamp_upper is not None and clamp_lower is not None:
+        nisa.tensor_scalar(
+            dst=values,
+            data=values,
+            op0=nl.minimum,
+            operand0=clamp_upper,
+            op1=nl.maximum,
+            operand1=clamp_lower,
+        )
+    elif clamp_upper is not None:
+        nisa.tensor_scalar(dst=values, data=values, op0=nl.minimum, operand0=clamp_upper)
+    elif clamp_lower is not None:
+        nisa.tensor_scalar(dst=values, data=values, op0=nl.maximum, operand0=clamp_lower)
+
+
+def activate(gate, up, activation_fn: ActFnType, dtype):
+    """act(gate) * up, or act(up) where gate is None, in `dtype`; operands fp32 [128, blocks, T] in SBUF."""
+    result = nl.ndarray(up.shape, dtype=dtype, buffer=nl.sbuf)
+    function = get_nl_act_fn_from_type(activation_fn)
+    if gate is None:
+        nisa.activation(dst=result, op=function, data=up)
+        return result
+    nisa.activation(dst=gate, op=function, data=gate)
+    nisa.tensor_tensor(dst=result, data1=gate, data2=up, op=nl.multiply)
+    return result

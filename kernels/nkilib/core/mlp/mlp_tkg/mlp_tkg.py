@@ -1,0 +1,175 @@
+"""MLP for token generation.
+
+Up to 96 tokens every weight is read from HBM once and multiplies at most 96 columns: the kernel is as fast as
+the DMA engines bring the weights, and everything else is arranged to happen meanwhile.
+
+| step | engine | layout |
+|---|---|---|
+| load hidden (and residual), normalize | DMA, scalar, vector; sums over partitions on the tensor engine | x [128, T, H/128] |
+| gate and up projection | tensor; :mod:`.contraction` has both orders of operands | fp32 [128, I/128, T] |
+| with two cores: each has half of H; the halves are added | DMA (sendrecv), vector | the same |
+| scale, bias, clamp, activation, gate * up | vector, scalar | inter [128, I/128, T] |
+| down projection, each core its half of the columns | tensor; PSUM is emptied by scalar and vector in turns | y [T, H] or [128, H/128, T] |
+
+SBUF holds x, the intermediate results and the result: for T tokens about T * (H + 4 I) / 32 bytes per
+partition (28 KiB for T = 64, H = 8192, I = 896); all the rest is a ring of weight tiles of 2 to 16 KiB, so that
+loads run ahead of the products and the weights of the down projection arrive while the activation is computed.
+"""
+
+import nki.isa as nisa
+import nki.language as nl
+
+from ...utils.common_types import QuantizationType
+from ...utils.kernel_assert import kernel_assert
+from ...utils.kernel_helpers import div_ceil
+from ..mlp_parameters import PARTITIONS, MlpArguments
+from .contraction import BANK, column_group
+from .down import TokenRows, project_down_by_token, project_down_by_weight
+from .gate_up import activate, finish_projection, load_by_column, project_hidden, sum_over_cores
+from .hidden import load_hidden
+
+PSUM_BANKS = 8
+
+
+def mlp_tkg(a: MlpArguments):
+    """The token-generation path of :func:`nkilib.core.mlp.mlp.mlp`; returns what it returns."""
+    _check(a)
+    x, stored_sum = load_hidden(a, column_group(a.tokens) if a.gate_up_column_tiling else a.tokens)
+    inter = _gate_up(a, x)
+    y = _down_by_token(a, inter) if a.down_column_tiling else _down_by_weight(a, inter)
+    if a.store_fused_add:
+        return [y, stored_sum]
+    return [y]
+
+
+def _check(a):
+    blocks = a.hidden_size // PARTITIONS
+    kernel_assert(
+        blocks % a.programs == 0, f"H / 128 = {blocks} must divide over {a.programs} cores; H is {a.hidden_size}"
+    )
+    kernel_assert(
+        not a.hidden_is_quantized,
+        "with up to 96 tokens hidden_tensor is bfloat16 or float16, got float8_e4m3; quantized activations "
+        "take force_cte_mode",
+    )
+    kernel_assert(
+        not (a.down_optimized_layout and a.down_column_tiling),
+        "use_tkg_down_proj_optimized_layout is for use_tkg_down_proj_column_tiling=False, got True",
+    )
+    if not a.down_column_tiling:
+        banks = div_ceil(blocks // a.programs, BANK // a.tokens)
+        kernel_assert(
+            banks <= PSUM_BANKS,
+            f"without use_tkg_down_proj_column_tiling the down projection of {a.tokens} tokens and H = "
+            f"{a.hidden_size} on {a.programs} cores needs {banks} PSUM banks, there are {PSUM_BANKS}",
+        )
+
+
+def _gate_up(a, x):
+    """The input of the down projection, [128, ceil(I / 128), T] in SBUF, on every core alike."""
+    rows = a.hidden_size // a.programs
+    mine = nl.ds(a.program * rows, rows)
+    projections = [a.up] if a.skip_gate else [a.gate, a.up]
+    weights = []
+    for projection in projections:
+        weights.append(projection.weights[mine, :])
+    products = project_hidden(x, a.tokens, weights, a.gate_up_column_tiling)
+    if a.programs > 1:
+        sum_over_cores(products, a.program)
+
+    blocks = div_ceil(a.intermediate_size, PARTITIONS)
+    values = []
+    for q in range(len(projections)):
+        projection = projections[q]
+        part = products[:, nl.ds(q * blocks, blocks), :]
+        scale = None
+        if a.quantization_type == QuantizationType.ROW:
+            scale = load_by_column(projection.scale[0:1, :])
+        elif a.quantization_type == QuantizationType.STATIC:
+            scale = _load(projection.scale)
+        bias = load_by_column(projection.bias) if projection.bias is not None else None
+        finish_projection(part, scale, bias, projection.clamp_upper, projection.clamp_lower)
+        values.append(part)
+    gate = None if a.skip_gate else values[0]
+    return activate(gate, values[len(values) - 1], a.activation_fn, a.dtype)
+
+
+def _load(tensor):
+    tile = nl.ndarray(tensor.shape, dtype=tensor.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=tensor)
+    return tile
+
+
+def _down_by_token(a, inter):
+    """The result as rows of tokens."""
+    width = a.hidden_size // a.programs
+    mine = nl.ds(a.program * width, width)
+    scale = None
+    if a.quantization_type == QuantizationType.STATIC:
+        scale = _load(a.down.scale)[nl.ds(0, a.tokens), :]
+    elif a.quantization_type == QuantizationType.ROW:
+        scale = _load(a.down.scale[nl.ds(0, a.tokens), mine])
+    bias = None
+    if a.down.bias is not None:
+        bias = nl.ndarray((a.tokens, width), dtype=a.down.bias.dtype, buffer=nl.sbuf)
+        first = a.down.bias[:, mine]
+        nisa.dma_copy(dst=bias, src=first.ap([[0, a.tokens], [1, width]]))
+    if a.output_in_sbuf:
+        y = nl.ndarray((a.tokens, a.hidden_size), dtype=a.output_dtype, buffer=nl.sbuf)
+        part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf) if a.programs > 1 else y
+    else:
+        part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf)
+    project_down_by_token(inter, a.intermediate_size, a.down.weights[:, mine], TokenRows(part, scale, bias))
+    if not a.output_in_sbuf:
+        y = nl.ndarray(_rows_of_hbm(a), dtype=a.output_dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=y.reshape((a.tokens, a.hidden_size))[:, mine], src=part)
+    elif a.programs > 1:
+        nisa.tensor_copy(dst=y[:, mine], src=part)
+        theirs = nl.ds((1 - a.program) * width, width)
+        nisa.sendrecv(
+            src=part, dst=y[:, theirs], send_to_rank=1 - a.program, recv_from_rank=1 - a.program, pipe_id=0
+        )
+    return y
+
+
+def _down_by_weight(a, inter):
+    """The result with H along the partitions, [p, j, t] for h = p * blocks + j of this core's part of H."""
+    width = a.hidden_size // a.programs
+    blocks = width // PARTITIONS
+    mine = nl.ds(a.program * width, width)
+    sums = project_down_by_weight(
+        inter, a.intermediate_size, a.down.weights[:, mine], strided=not a.down_optimized_layout
+    )
+    scale = None
+    if a.quantization_type == QuantizationType.STATIC:
+        scale = _load(a.down.scale)
+    elif a.quantization_type == QuantizationType.ROW:
+        scale = _load(a.down.scale[0:1, mine].reshape((PARTITIONS, blocks)))
+    bias = _load(a.down.bias[:, mine].reshape((PARTITIONS, blocks))) if a.down.bias is not None else None
+    finish_projection(sums, scale, bias, None, None)
+    if a.output_in_sbuf:
+        y = nl.ndarray((PARTITIONS, a.hidden_size // PARTITIONS, a.tokens), dtype=a.output_dtype, buffer=nl.sbuf)
+        here = y[:, nl.ds(a.program * blocks, blocks), :]
+        nisa.tensor_copy(dst=here, src=sums)
+        if a.programs > 1:
+            there = y[:, nl.ds((1 - a.program) * blocks, blocks), :]
+            nisa.sendrecv(
+                src=here, dst=there, send_to_rank=1 - a.program, recv_from_rank=1 - a.program, pipe_id=0
+            )
+        return y
+    y = nl.ndarray(_rows_of_hbm(a), dtype=a.output_dtype, buffer=nl.shared_hbm)
+    rows = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=a.output_dtype, buffer=nl.sbuf)
+    by_block = rows.ap([[a.tokens * blocks, PARTITIONS], [1, blocks], [blocks, a.tokens]])
+    nisa.tensor_copy(dst=by_block, src=sums)
+    target = y.reshape((a.tokens, a.hidden_size))[:, mine]
+    nisa.dma_copy(
+        dst=target.ap([[blocks, PARTITIONS], [a.hidden_size, a.tokens], [1, blocks]]), src=rows
+    )
+    return y
+
+
+def _rows_of_hbm(a):
+    """The shape of the result in HBM."""
+    if a.hidden_in_sbuf:
+        return (a.tokens, a.hidden_size)
+    return a.hidden.shape
