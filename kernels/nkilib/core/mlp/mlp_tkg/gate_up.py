@@ -1,75 +1,101 @@
 """Gate and up projection of token generation, and what is between them and the down projection."""
 
+from dataclasses import dataclass
+
 import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import ActFnType
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
-from ...utils.tiled_range import TiledRange
+from ...utils.tensor_view import TensorView
+from ...utils.tiled_range import TiledRange, TiledRangeIterator
 from .contraction import PARTITIONS, ColumnTiling, clear_tail, contract_weights
+from .hidden import rows_of_weights
 
 BLOCK = 1024  # columns of weights that are worked on at a time
 CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
 
 
-def project_hidden(x, tokens, weights, column_tiling):
+def project_hidden(hidden, tokens, weights, column_tiling):
     """Products of the tokens with several weights, or of this core's rows of them.
 
     Args:
-        x: [128, K, T'] in SBUF with T' >= T; with column tiling T' is :func:`.contraction.column_group`,
-            and tokens beyond T are 0.
+        hidden: :class:`.hidden.Hidden`, x [128, K, width]; with column tiling width is
+            :func:`.contraction.column_group`.
         tokens: T.
-        weights: list of views of HBM, each [128 * K, N]; row p * K + k meets x[p, k].
+        weights: list of views of HBM, each [128 * K, N].
         column_tiling: True: tokens stationary; False: weights stationary.
 
     Returns:
         fp32 [128, len(weights) * ceil(N / 128), T] in SBUF, the results one after the other; rows beyond N are 0.
     """
-    blocks_of_rows, width = x.shape[1], weights[0].shape[1]
+    x, chunks, width = hidden.x, hidden.chunks, weights[0].shape[1]
     blocks = div_ceil(width, PARTITIONS)
     accumulator = nl.ndarray((PARTITIONS, len(weights) * blocks, tokens), dtype=nl.float32, buffer=nl.sbuf)
     for q in range(len(weights)):
         clear_tail(accumulator[:, nl.ds(q * blocks, blocks), :], width)
-    tiling = None
-    if column_tiling:
-        tiling = ColumnTiling(x, tokens)
+    tiling = ColumnTiling(x, tokens) if column_tiling else None
     for columns in TiledRange(width, BLOCK):
-        chunk_size = max(1, CHUNK_BYTES // (columns.size * _bytes(weights[0].dtype)))
+        most = max(1, CHUNK_BYTES // (columns.size * _bytes(weights[0].dtype)))
         banks = []
         if column_tiling:
             for q in range(len(weights)):
                 banks.append(tiling.banks(columns.size))
-        for chunk in TiledRange(blocks_of_rows, chunk_size):
+        for rows in _row_groups(chunks, x.shape[1] // chunks, most):
             for q in range(len(weights)):
-                rows = weights[q].reshape((PARTITIONS, blocks_of_rows, width))
-                tile = nl.ndarray(
-                    (PARTITIONS, chunk.size, columns.size), dtype=weights[q].dtype, buffer=nl.sbuf
-                )
-                nisa.dma_copy(
-                    dst=tile,
-                    src=rows[
-                        :,
-                        nl.ds(chunk.start_offset, chunk.size),
-                        nl.ds(columns.start_offset, columns.size),
-                    ],
-                )
+                tile = load_rows(weights[q], chunks, rows, columns)
                 if column_tiling:
-                    tiling.multiply(banks[q], tile, chunk.start_offset)
+                    tiling.multiply(banks[q], tile, rows.first)
                 else:
                     contract_weights(
                         accumulator,
-                        x[:, nl.ds(chunk.start_offset, chunk.size), :],
+                        x[:, nl.ds(rows.first, tile.shape[1]), :],
                         tile,
-                        rows=chunk.size * PARTITIONS,
+                        rows=tile.shape[1] * PARTITIONS,
                         columns=columns.size,
                         first=q * blocks + columns.start_offset // PARTITIONS,
-                        is_first=chunk.index == 0,
+                        is_first=rows.first == 0,
                     )
         if column_tiling:
             for q in range(len(weights)):
                 first = q * blocks + columns.start_offset // PARTITIONS
-                tiling.collect(accumulator, banks[q], first, blocks_of_rows)
+                tiling.collect(accumulator, banks[q], first, x.shape[1])
     return accumulator
+
+
+@dataclass
+class RowGroup(nl.NKIObject):
+    """Blocks of rows that one DMA brings: some blocks of a chunk, or all of some chunks.
+
+    Attributes:
+        chunk: the chunks.
+        block: the blocks in each.
+        first: the number of the first block, over all chunks.
+    """
+
+    chunk: TiledRangeIterator
+    block: TiledRangeIterator
+    first: int
+
+
+def _row_groups(chunks, blocks, most):
+    """All blocks of rows in groups of up to `most`."""
+    groups = []
+    for chunk in TiledRange(chunks, max(1, most // blocks)):
+        for block in TiledRange(blocks, most):
+            groups.append(RowGroup(chunk, block, chunk.start_offset * blocks + block.start_offset))
+    return groups
+
+
+def load_rows(weights, chunks, rows, columns):
+    """A group of blocks of weights [H, N] in HBM, for some of the columns: [128, k, n] in SBUF."""
+    tile = nl.ndarray(
+        (PARTITIONS, rows.chunk.size, rows.block.size, columns.size), dtype=weights.dtype, buffer=nl.sbuf
+    )
+    view = rows_of_weights(weights, chunks).slice(1, rows.chunk.start_offset, rows.chunk.end_offset)
+    view = view.slice(2, rows.block.start_offset, rows.block.end_offset)
+    nisa.dma_copy(dst=tile, src=view.slice(3, columns.start_offset, columns.end_offset).get_view())
+    return tile.reshape((PARTITIONS, rows.chunk.size * rows.block.size, columns.size))
 
 
 def _bytes(dtype):
@@ -85,7 +111,7 @@ def sum_over_cores(accumulator, program, pipe_id=0):
     nisa.tensor_tensor(dst=accumulator, data1=accumulator, data2=other, op=nl.add)
 
 
-def load_by_column(vector, dtype=None):
+def load_by_column(vector):
     """A row of HBM, [1, N], as [128, ceil(N / 128)] in SBUF: element n at [n % 128, n // 128], then zeros."""
     width = vector.shape[1]
     blocks, whole = div_ceil(width, PARTITIONS), width // PARTITIONS
@@ -107,8 +133,7 @@ def load_by_column(vector, dtype=None):
 
 def along_tokens(column, tokens):
     """[128, N] in SBUF seen as [128, N, tokens], the same for each token."""
-    size = column.shape[1]
-    return column.ap([[size, PARTITIONS], [1, size], [0, tokens]])
+    return TensorView(column).expand_dim(2).broadcast(2, tokens).get_view()
 
 
 def finish_projection(values, scale, bias, clamp_upper, clamp_lower):

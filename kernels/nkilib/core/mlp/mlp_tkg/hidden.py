@@ -1,15 +1,44 @@
 """The input of the token-generation MLP: hidden plus residual, normalized, with H along the partitions.
 
-H is cut into a chunk for each core; chunk c is (128, H / 128 / cores), and element (p, j) of it lies at
-[p, t, c * (H / 128 / cores) + j]: rows of memory that are as long as they can be, in the order in which the
-weights of the projections are read in long rows too.
+The rows of tokens are brought in as [T * chunks, H / chunks], so that many partitions, and with them many DMA
+engines, take part; sums of squares are along such rows. The tensor engine turns them: block (k, b) of the result
+holds rows k * W + p * B + b of H, p the partition, for a chunk of W = 128 B rows. Weights in that order are read
+in runs of B rows (:func:`rows_of_weights`). Statistics arrive while the rows are turned and are multiplied in last.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import NormType
+from ...utils.tensor_view import TensorView
+from ...utils.tiled_range import TiledRange
 from ..mlp_parameters import PARTITIONS
+
+MOST_CHUNKS = 8
+BANK_BYTES = 2048
+
+
+@dataclass
+class Hidden(nl.NKIObject):
+    """This core's part of x in SBUF.
+
+    Attributes:
+        x: [128, K, width], K blocks of 128 rows; tokens from T on are 0.
+        chunks: into how many chunks the K blocks are grouped, see :func:`rows_of_weights`.
+    """
+
+    x: Any
+    chunks: int
+
+
+def rows_of_weights(weights, chunks):
+    """Weights [H, N] in HBM seen as [128, chunks, B, N], in the order of the blocks of :class:`Hidden`."""
+    blocks = weights.shape[0] // PARTITIONS // chunks
+    view = TensorView(weights).reshape_dim(0, (chunks, PARTITIONS, blocks))
+    return view.permute((1, 0, 2, 3))
 
 
 def load_hidden(a, width):
@@ -17,119 +46,238 @@ def load_hidden(a, width):
 
     Args:
         a: the arguments.
-        width: tokens of the result, at least T; those beyond are 0.
+        width: tokens of the result, at least T.
 
     Returns:
-        ([128, K, width], sum): this core's part of x in SBUF, K blocks of 128 rows of H (row p * K + k of the
-        part at [p, k]); and the sum with the residual in HBM, or None.
+        (:class:`Hidden`, the sum with the residual in HBM or None).
     """
+    return _from_sbuf(a, width) if a.hidden_in_sbuf else _from_hbm(a, width)
+
+
+def _chunks(tokens, blocks):
+    """Chunks a row is cut into: the most that divide its blocks and leave a partition for each token's chunk."""
+    chunks = min(MOST_CHUNKS, PARTITIONS // tokens, blocks)
+    while blocks % chunks != 0:
+        chunks -= 1
+    return chunks
+
+
+# --- rows of tokens in HBM
+
+
+def _from_hbm(a, width):
     blocks = a.hidden_size // PARTITIONS // a.programs
-    mine = nl.ndarray((PARTITIONS, width, blocks), dtype=a.dtype, buffer=nl.sbuf)
-    if width > a.tokens:
-        nisa.memset(dst=mine, value=0.0)
-    target = mine[:, nl.ds(0, a.tokens), :]
+    chunks = _chunks(a.tokens, blocks)
+    mine = _load_rows(a, a.program, chunks)
+    parts = [mine]
     stored = None
-    if a.norm_type == NormType.NO_NORM:
-        stored = _sum_with_residual(a, target, a.program, 1)
-    else:
-        everything = nl.ndarray(
-            (PARTITIONS, a.tokens, a.programs, blocks), dtype=a.dtype, buffer=nl.sbuf
-        )
-        stored = _sum_with_residual(a, everything, 0, a.programs)
-        _normalize(a, everything, target)
-    return mine.ap([[width * blocks, PARTITIONS], [1, blocks], [blocks, width]]), stored
-
-
-def _sum_with_residual(a, target, first, chunks):
-    """target = hidden + residual for `chunks` of the cores' chunks of H from `first` on; stores this core's."""
-    stored = None
-    if a.hidden_in_sbuf:
-        blocks = a.hidden_size // PARTITIONS // a.programs
-        nisa.tensor_copy(dst=target, src=a.hidden[:, :, nl.ds(first * blocks, chunks * blocks)])
-    else:
-        nisa.dma_copy(dst=target, src=_chunks(a, a.hidden, first, chunks))
-    if a.fused_add is None:
-        return stored
-    other = nl.ndarray(target.shape, dtype=a.fused_add.dtype, buffer=nl.sbuf)
-    if a.hidden_in_sbuf:
-        nisa.tensor_copy(dst=other, src=a.fused_add[:, :, nl.ds(first * blocks, chunks * blocks)])
-    else:
-        nisa.dma_copy(dst=other, src=_chunks(a, a.fused_add, first, chunks))
-    nisa.tensor_tensor(dst=target, data1=target, data2=other, op=nl.add)
     if a.store_fused_add:
         stored = nl.ndarray(a.hidden.shape, dtype=a.dtype, buffer=nl.shared_hbm)
-        part = target if chunks == 1 else target[:, :, a.program, :]
-        nisa.dma_copy(dst=_chunks(a, stored, a.program, 1), src=part)
-    return stored
+        nisa.dma_copy(dst=_rows(a, stored, a.program, chunks), src=mine)
+    mean, scale = None, None
+    if a.norm_type != NormType.NO_NORM:
+        if a.programs > 1:
+            parts.append(_load_rows(a, 1 - a.program, chunks))
+        mean, scale = _statistics_of_rows(a, parts, chunks)
+
+    per_chunk = blocks // chunks
+    result = _Normalized(a, chunks, per_chunk, width, mean, scale)
+    rows = a.tokens * chunks
+    for group in TiledRange(per_chunk, BANK_BYTES // 2 // rows):
+        turned = nl.ndarray((PARTITIONS, group.size, rows), dtype=a.dtype, buffer=nl.psum)
+        for b in range(group.size):
+            first = group.start_offset + b
+            columns = slice(first, first + (PARTITIONS - 1) * per_chunk + 1, per_chunk)
+            nisa.nc_transpose(dst=turned[:, b, :], data=mine[:, columns])
+        view = TensorView(turned).reshape_dim(2, (a.tokens, chunks)).permute((0, 3, 1, 2))
+        result.take(view, group.start_offset, group.size)
+    return result.hidden(), stored
 
 
-def _chunks(a, tensor, first, chunks):
-    """[B, S, H] in HBM seen as [128, T, chunks, H / 128 / cores], or without `chunks` where it is 1."""
+def _rows(a, tensor, part, chunks):
+    """A core's part of [B, S, H] in HBM seen as [T, chunks, W]."""
     size = a.hidden_size // a.programs
-    blocks = size // PARTITIONS
-    rows = tensor.reshape((a.tokens, a.hidden_size))[:, nl.ds(first * size, chunks * size)]
-    if chunks == 1:
-        return rows.ap([[blocks, PARTITIONS], [a.hidden_size, a.tokens], [1, blocks]])
-    return rows.ap([[blocks, PARTITIONS], [a.hidden_size, a.tokens], [size, chunks], [1, blocks]])
+    rows = TensorView(tensor.reshape((a.tokens, a.hidden_size))).slice(1, part * size, (part + 1) * size)
+    return rows.reshape_dim(1, (chunks, size // chunks)).get_view()
 
 
-def _normalize(a, x, target):
-    """target = this core's chunk of x [128, T, chunks, K], normalized over all of H."""
-    centred = x
+def _load_rows(a, part, chunks):
+    """hidden + residual of a core's part of H, [T * chunks, W] in SBUF."""
+    shape = (a.tokens * chunks, a.hidden_size // a.programs // chunks)
+    rows = nl.ndarray(shape, dtype=a.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=rows, src=_rows(a, a.hidden, part, chunks))
+    if a.fused_add is not None:
+        residual = nl.ndarray(shape, dtype=a.fused_add.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=residual, src=_rows(a, a.fused_add, part, chunks))
+        nisa.tensor_tensor(dst=rows, data1=rows, data2=residual, op=nl.add)
+    return rows
+
+
+def _statistics_of_rows(a, parts, chunks):
+    """(mean or None, 1 / deviation) of each token, [128, T] in SBUF, every partition alike.
+
+    `parts` are [T * chunks, W]; sums over the chunks of a token are products with a matrix of ones and zeros.
+    """
+    rows = a.tokens * chunks
+    identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
+    token_of_row = identity[nl.ds(0, rows), nl.ds(0, rows)]
+    if chunks > 1:
+        token_of_row = nl.ndarray((rows, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+        grouped = identity[nl.ds(0, rows), nl.ds(0, rows)].reshape((rows, a.tokens, chunks))
+        nisa.tensor_reduce(dst=token_of_row, op=nl.add, data=grouped, axis=2)
+
+    mean = None
+    minus_mean = None
     if a.norm_type == NormType.LAYER_NORM:
-        centred = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+        sums = []
+        for part in parts:
+            total = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_reduce(dst=total, op=nl.add, data=part, axis=1)
+            sums.append(total)
         mean = nl.ndarray((PARTITIONS, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-        total = _sum_over_hidden(x)
-        nisa.tensor_scalar(dst=mean, data=total, op0=nl.multiply, operand0=1.0 / a.hidden_size)
-        nisa.tensor_tensor(dst=centred, data1=x, data2=_per_token(mean, x), op=nl.subtract)
-    squares = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
-    nisa.activation(dst=squares, op=nl.square, data=centred)
-    total = _sum_over_hidden(squares)
+        nisa.tensor_scalar(
+            dst=mean, data=_total(sums, token_of_row), op0=nl.multiply, operand0=1.0 / a.hidden_size
+        )
+        per_row = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.psum)
+        same_token = TensorView(token_of_row).expand_dim(2).broadcast(2, chunks).get_view()
+        for total in sums:
+            nisa.nc_matmul(dst=per_row, stationary=same_token, moving=total)
+        minus_mean = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(dst=minus_mean, data=per_row, op0=nl.multiply, operand0=-1.0 / a.hidden_size)
+
+    sums = []
+    for part in parts:
+        total = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+        squares = nl.ndarray(part.shape, dtype=nl.bfloat16, buffer=nl.sbuf)
+        nisa.activation_reduce(
+            dst=squares, op=nl.square, data=part, bias=minus_mean, reduce_op=nl.add, reduce_res=total
+        )
+        sums.append(total)
+    return mean, _inverse_deviation(a, _total(sums, token_of_row))
+
+
+def _total(sums, token_of_row):
+    """Sums of rows, each [R, 1], added up for each token: [128, T] in PSUM, every partition alike."""
+    total = nl.ndarray((PARTITIONS, token_of_row.shape[1]), dtype=nl.float32, buffer=nl.psum)
+    for part in sums:
+        repeated = TensorView(part).broadcast(1, PARTITIONS).get_view()
+        nisa.nc_matmul(dst=total, stationary=repeated, moving=token_of_row)
+    return total
+
+
+def _inverse_deviation(a, squares):
+    """1 / sqrt(squares / H + eps) in SBUF."""
     eps = nl.ndarray((PARTITIONS, 1), dtype=nl.float32, buffer=nl.sbuf)
     nisa.memset(dst=eps, value=a.eps)
-    scale = nl.ndarray((PARTITIONS, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.activation(dst=scale, op=nl.rsqrt, data=total, scale=1.0 / a.hidden_size, bias=eps)
-
-    mine = centred[:, :, a.program, :]
-    nisa.tensor_tensor(dst=target, data1=mine, data2=_per_token(scale, mine), op=nl.multiply)
-    if a.norm_weights is not None and a.norm_type != NormType.RMS_NORM_SKIP_GAMMA:
-        weights = _load_chunk(a, a.norm_weights)
-        nisa.tensor_tensor(dst=target, data1=target, data2=_per_block(weights, target), op=nl.multiply)
-    if a.norm_bias is not None:
-        bias = _load_chunk(a, a.norm_bias)
-        nisa.tensor_tensor(dst=target, data1=target, data2=_per_block(bias, target), op=nl.add)
+    scale = nl.ndarray(squares.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.activation(dst=scale, op=nl.rsqrt, data=squares, scale=1.0 / a.hidden_size, bias=eps)
+    return scale
 
 
-def _sum_over_hidden(x):
-    """x [128, T, ...] summed over everything but T: [128, T] in PSUM, the same in every partition."""
-    tokens = x.shape[1]
-    partial = nl.ndarray((PARTITIONS, tokens), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_reduce(dst=partial, op=nl.add, data=x, axis=(2, 3))
+# --- hidden in SBUF, with H along the partitions already
+
+
+def _from_sbuf(a, width):
+    everything = a.hidden
+    if a.fused_add is not None:
+        everything = nl.ndarray(a.hidden.shape, dtype=a.dtype, buffer=nl.sbuf)
+        nisa.tensor_tensor(dst=everything, data1=a.hidden, data2=a.fused_add, op=nl.add)
+    mean, scale = None, None
+    if a.norm_type != NormType.NO_NORM:
+        mean, scale = _statistics_of_columns(a, everything)
+    blocks = a.hidden_size // PARTITIONS // a.programs
+    result = _Normalized(a, 1, blocks, width, mean, scale)
+    mine = TensorView(everything).slice(2, a.program * blocks, (a.program + 1) * blocks)
+    result.take(mine.expand_dim(1).permute((0, 1, 3, 2)), 0, blocks)
+    return result.hidden(), None
+
+
+def _statistics_of_columns(a, x):
+    """As :func:`_statistics_of_rows`, of x [128, T, H / 128]."""
+    mean = None
+    centred = x
+    if a.norm_type == NormType.LAYER_NORM:
+        mean = nl.ndarray((PARTITIONS, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(
+            dst=mean, data=_total_of_columns(x), op0=nl.multiply, operand0=1.0 / a.hidden_size
+        )
+        centred = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+        per_token = TensorView(mean).expand_dim(2).broadcast(2, x.shape[2]).get_view()
+        nisa.tensor_tensor(dst=centred, data1=x, data2=per_token, op=nl.subtract)
+    squares = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.activation(dst=squares, op=nl.square, data=centred)
+    return mean, _inverse_deviation(a, _total_of_columns(squares))
+
+
+def _total_of_columns(x):
+    """x [128, T, N] summed over partitions and N: [128, T] in PSUM, every partition alike."""
+    partial = nl.ndarray((PARTITIONS, x.shape[1]), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=partial, op=nl.add, data=x, axis=2)
     ones = nl.ndarray((PARTITIONS, PARTITIONS), dtype=nl.float32, buffer=nl.sbuf)
     nisa.memset(dst=ones, value=1.0)
-    total = nl.ndarray((PARTITIONS, tokens), dtype=nl.float32, buffer=nl.psum)
+    total = nl.ndarray((PARTITIONS, x.shape[1]), dtype=nl.float32, buffer=nl.psum)
     nisa.nc_matmul(dst=total, stationary=ones, moving=partial)
     return total
 
 
-def _per_token(column, like):
-    """[128, T] seen in the shape of `like`, [128, T, ...]."""
-    tokens = like.shape[1]
-    pattern = [[column.shape[1], PARTITIONS], [1, tokens]]
-    for size in like.shape[2:]:
-        pattern.append([0, size])
-    return column.ap(pattern)
+# --- what both end with
 
 
-def _per_block(row, like):
-    """[128, K] seen as [128, T, K], the shape of `like`."""
-    return row.ap([[row.shape[1], PARTITIONS], [0, like.shape[1]], [1, like.shape[2]]])
+class _Normalized(nl.NKIObject):
+    """x = ((rows - mean) * weights * scale + bias), written a group of blocks at a time."""
+
+    def __init__(self, a, chunks, blocks, width, mean: Any, scale: Any):
+        self.tokens = a.tokens
+        self.chunks = chunks
+        self.x = nl.ndarray((PARTITIONS, chunks, blocks, width), dtype=a.dtype, buffer=nl.sbuf)
+        if width > a.tokens:
+            pad = TensorView(self.x).slice(3, a.tokens, width).get_view()
+            nisa.memset(dst=pad, value=0.0)
+        has_weights = a.norm_type in (NormType.RMS_NORM, NormType.LAYER_NORM)
+        weights = _load_vector(a, a.norm_weights, chunks) if has_weights else None
+        bias = _load_vector(a, a.norm_bias, chunks) if a.norm_bias is not None else None
+        self.steps = []
+        if mean is not None:
+            self.steps.append((mean, nl.subtract))
+        if weights is not None:
+            self.steps.append((weights, nl.multiply))
+        if scale is not None:
+            self.steps.append((scale, nl.multiply))
+        if bias is not None:
+            self.steps.append((bias, nl.add))
+
+    def take(self, rows, first, count):
+        """Blocks `first` on of each chunk, from the view [128, chunks, count, T]."""
+        end = first + count
+        target = TensorView(self.x).slice(2, first, end).slice(3, 0, self.tokens).get_view()
+        current = rows.get_view()
+        if len(self.steps) == 0:
+            nisa.tensor_copy(dst=target, src=current)
+            return
+        between = current
+        if len(self.steps) > 1:
+            between = nl.ndarray((PARTITIONS, self.chunks, count, self.tokens), dtype=nl.float32, buffer=nl.sbuf)
+        for index in range(len(self.steps)):
+            operand, op = self.steps[index]
+            if len(operand.shape) == 2:
+                view = TensorView(operand).expand_dim(1).expand_dim(1).broadcast(1, self.chunks).broadcast(2, count)
+            else:
+                view = TensorView(operand).slice(2, first, end).expand_dim(3).broadcast(3, self.tokens)
+            written = target if index == len(self.steps) - 1 else between
+            nisa.tensor_tensor(dst=written, data1=current, data2=view.get_view(), op=op)
+            current = written
+
+    def hidden(self):
+        blocks, width = self.x.shape[2], self.x.shape[3]
+        return Hidden(self.x.reshape((PARTITIONS, self.chunks * blocks, width)), self.chunks)
 
 
-def _load_chunk(a, vector):
-    """This core's chunk of a vector [1, H], as [128, K]."""
+def _load_vector(a, vector, chunks):
+    """This core's part of a vector [1, H], [128, chunks, blocks] in SBUF."""
     size = a.hidden_size // a.programs
-    tile = nl.ndarray((PARTITIONS, size // PARTITIONS), dtype=vector.dtype, buffer=nl.sbuf)
-    part = vector[:, nl.ds(a.program * size, size)]
-    nisa.dma_copy(dst=tile, src=part.reshape((PARTITIONS, size // PARTITIONS)))
+    blocks = size // PARTITIONS // chunks
+    tile = nl.ndarray((PARTITIONS, chunks, blocks), dtype=vector.dtype, buffer=nl.sbuf)
+    part = TensorView(vector).slice(1, a.program * size, (a.program + 1) * size)
+    view = part.reshape_dim(1, (chunks, PARTITIONS, blocks)).squeeze_dim(0).permute((1, 0, 2))
+    nisa.dma_copy(dst=tile, src=view.get_view())
     return tile

@@ -34,8 +34,8 @@ PSUM_BANKS = 8
 def mlp_tkg(a: MlpArguments):
     """The token-generation path of :func:`nkilib.core.mlp.mlp.mlp`; returns what it returns."""
     _check(a)
-    x, stored_sum = load_hidden(a, column_group(a.tokens) if a.gate_up_column_tiling else a.tokens)
-    inter = _gate_up(a, x)
+    hidden, stored_sum = load_hidden(a, column_group(a.tokens) if a.gate_up_column_tiling else a.tokens)
+    inter = _gate_up(a, hidden)
     y = _down_by_token(a, inter) if a.down_column_tiling else _down_by_weight(a, inter)
     if a.store_fused_add:
         return [y, stored_sum]
@@ -65,7 +65,7 @@ def _check(a):
         )
 
 
-def _gate_up(a, x):
+def _gate_up(a, hidden):
     """The input of the down projection, [128, ceil(I / 128), T] in SBUF, on every core alike."""
     rows = a.hidden_size // a.programs
     mine = nl.ds(a.program * rows, rows)
@@ -73,7 +73,7 @@ def _gate_up(a, x):
     weights = []
     for projection in projections:
         weights.append(projection.weights[mine, :])
-    products = project_hidden(x, a.tokens, weights, a.gate_up_column_tiling)
+    products = project_hidden(hidden, a.tokens, weights, a.gate_up_column_tiling)
     if a.programs > 1:
         sum_over_cores(products, a.program)
 
