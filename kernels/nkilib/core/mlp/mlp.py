@@ -54,9 +54,9 @@ def mlp(
 
     Args:
         hidden_tensor: [B, S, H] in HBM, bf16 or fp16; H a multiple of 128. Token generation also takes
-            [128, B*S, H/128] in SBUF: H cut into a chunk for each core, each chunk seen as (128, H/128/cores),
-            the chunks side by side on the last dimension. Context encoding also takes float8_e4m3, with
-            ROW [B, S, H + 4], where the last 4 bytes of a row are its fp32 scale.
+            [128, B*S, H/128] in SBUF: H cut into a chunk for each core, each chunk seen as (128,
+            H/128/cores), the chunks side by side on the last dimension. Context encoding also takes
+            float8_e4m3, with ROW [B, S, H + 4], where the last 4 bytes of a row are its fp32 scale.
         gate_proj_weights_tensor: [H, I]; bf16, fp16 or float8_e4m3, as all weights.
         up_proj_weights_tensor: [H, I].
         down_proj_weights_tensor: [I, H].
@@ -87,7 +87,8 @@ def mlp(
             and weights stream through it; False: weights are the columns and tokens stream.
         use_tkg_down_proj_column_tiling: the same for the down projection.
         use_tkg_down_proj_optimized_layout: without down column tiling: the down weights, [I, cores, 128,
-            H/128/cores], come with the last two dimensions swapped, so that columns used together are contiguous.
+            H/128/cores], come with the last two dimensions swapped, so that columns used together are
+            contiguous.
         gate_clamp_upper_limit: largest value of the gate projection, None for no limit.
         gate_clamp_lower_limit: smallest value of the gate projection.
         up_clamp_upper_limit: largest value of the up projection.
@@ -96,7 +97,8 @@ def mlp(
 
     Returns:
         [y] or [y, hidden + fused_add]. y is [B, S, H] in HBM; with store_output_in_sbuf [B*S, H] in SBUF,
-        or, without down column tiling, [128, H/128, B*S] with the order of H that `hidden_tensor` has in SBUF.
+        or, without down column tiling, [128, H/128, B*S] with the order of H that `hidden_tensor` has in
+        SBUF.
     """
     arguments = derive(
         MlpArguments(

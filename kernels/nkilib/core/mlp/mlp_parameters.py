@@ -125,7 +125,9 @@ def derive(arguments: MlpArguments) -> MlpArguments:
     _check_quantization(a)
     if a.fused_add is not None:
         assert_shape(a.fused_add, hidden.shape, "fused_add_tensor")
-        kernel_assert(not a.hidden_is_quantized, "fused_add_tensor cannot be added to a quantized hidden_tensor")
+        kernel_assert(
+            not a.hidden_is_quantized, "fused_add_tensor cannot be added to a quantized hidden_tensor"
+        )
     kernel_assert(
         not a.store_fused_add or not a.hidden_in_sbuf,
         "store_fused_add_result stores to HBM and takes a hidden_tensor in HBM, got one in SBUF",
@@ -190,6 +192,4 @@ def _check_quantization(a):
         )
         assert_shape(a.gate_up_in_scale, (PARTITIONS, 1), "gate_up_in_scale")
         assert_shape(a.down_in_scale, (PARTITIONS, 1), "down_in_scale")
-    kernel_assert(
-        a.clipping_bound >= 0.0, f"quant_clipping_bound is at least 0, got {a.clipping_bound}"
-    )
+    kernel_assert(a.clipping_bound >= 0.0, f"quant_clipping_bound is at least 0, got {a.clipping_bound}")

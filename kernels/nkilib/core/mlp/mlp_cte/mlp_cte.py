@@ -6,16 +6,16 @@ tokens (few tokens: the weights). A core works on blocks of up to 512 tokens, an
 | step | engine | layout |
 |---|---|---|
 | load rows of hidden (and residual) in pieces, add | DMA, vector | [128 tokens, 2048] |
-| turn a block of 128 columns: H along the partitions | tensor, leaving PSUM by vector, times the norm's weights | x [128, H/128, 512] |
+| turn 128 columns: H along the partitions | tensor; vector, times the norm's weights | x [128, H/128, 512] |
 | sums of squares for RMSNorm | scalar, beside | [128 tokens, 1] |
-| gate, then up projection, 512 columns at a time | tensor: tokens stationary, weights stream | PSUM [128 tokens, 512] x 4 |
+| gate, then up, 512 columns at a time | tensor: tokens stationary | PSUM [128 tokens, 512] x 4 |
 | activation with the token's scale; times up | scalar; vector | inter [128 tokens, I] |
 | turn inter: I along the partitions | tensor, vector | [128, I/128, 512] |
-| down projection, 512 columns at a time | tensor; scalar and vector empty PSUM in turns | y [128 tokens, 2048], then DMA |
+| down, 512 columns at a time | tensor; PSUM is emptied by scalar and vector in turns | y [128 tokens, 2048] |
 
-Turning is interleaved with the first products, three blocks ahead, so that the tensor engine never waits for it.
-SBUF per partition: x of one block H * 8 bytes (64 KiB at H = 8192), inter 16 I bytes, and a ring of weight
-chunks of up to 8 KiB and row pieces of 4 KiB in the rest.
+Turning is interleaved with the first products, three blocks ahead, so that the tensor engine never waits
+for it. SBUF per partition: x of one block H * 8 bytes (64 KiB at H = 8192), inter 16 I bytes, and a ring of
+weight chunks of up to 8 KiB and row pieces of 4 KiB in the rest.
 
 Quantized (float8_e4m3) hidden: pairs of fp8 elements are turned as 16-bit elements, and the products contract
 two rows in each row of the array (double row), at twice the rate; inter is quantized by rows, or statically.
@@ -109,9 +109,7 @@ def _check(a):
     kernel_assert(
         a.hidden_size % size == 0, f"quantized, H must be a multiple of {size}, got {a.hidden_size}"
     )
-    kernel_assert(
-        a.intermediate_size % 2 == 0, f"quantized, I must be even, got {a.intermediate_size}"
-    )
+    kernel_assert(a.intermediate_size % 2 == 0, f"quantized, I must be even, got {a.intermediate_size}")
     kernel_assert(a.down.bias is None, "down_proj_bias_tensor is not taken with quantized context encoding")
 
 

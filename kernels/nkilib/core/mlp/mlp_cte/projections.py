@@ -1,8 +1,8 @@
 """The three matrix products of context encoding, a block of tokens at a time.
 
-Tokens are stationary: 128 of them are the columns of the array, and up to 512 columns of weights stream through
-and are summed in a PSUM bank, [128 tokens, 512]. Each chunk of weights serves all tiles of the block while it is
-in SBUF; a block's four tiles take four banks, and the other four are emptied meanwhile.
+Tokens are stationary: 128 of them are the columns of the array, and up to 512 columns of weights stream
+through and are summed in a PSUM bank, [128 tokens, 512]. Each chunk of weights serves all tiles of the
+block while it is in SBUF; a block's four tiles take four banks, and the other four are emptied meanwhile.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def _multiply(dst, stationary, moving):
 
 
 class ColumnVector(nl.NKIObject):
-    """A row of numbers for the columns of a result, the same in all partitions: [128, N] in SBUF, or a number."""
+    """A number for each column of a result, the same in all partitions: [128, N] in SBUF."""
 
     def __init__(self, tensor, span):
         self.first = span.start
@@ -128,7 +128,8 @@ def gate_up(a, rows, columns, gate_finish, up_finish):
         up_finish: that of the up projection.
 
     Returns:
-        For each tile [tokens, columns.size] in SBUF, in the dtype of the products, or fp32 if it is to be quantized.
+        For each tile [tokens, columns.size] in SBUF, in the dtype of the products, or fp32 if it is to be
+        quantized.
     """
     dtype = nl.float32 if a.hidden_is_quantized else a.dtype
     results = []
@@ -157,7 +158,9 @@ def _products(weights, rows, span):
     for piece in range(rows.norm.pieces):
         for chunk in cut(0, size, most):
             tile = nl.ndarray((PARTITIONS, chunk.size, span.size), dtype=weights.dtype, buffer=nl.sbuf)
-            part = view.slice(1, piece, piece + 1).squeeze_dim(1).slice(1, chunk.start, chunk.start + chunk.size)
+            part = (
+                view.slice(1, piece, piece + 1).squeeze_dim(1).slice(1, chunk.start, chunk.start + chunk.size)
+            )
             nisa.dma_copy(dst=tile, src=part.get_view())
             for k in range(chunk.size // rows.pairs):
                 block = (piece * size + chunk.start) // rows.pairs + k
@@ -209,7 +212,8 @@ def quantize_rows(values, clipping_bound, static_scale):
     Args:
         values: in SBUF; overwritten.
         clipping_bound: values are clipped to plus or minus this first, unless it is 0.
-        static_scale: fp32 [128, 1] in SBUF, the scale of all rows; None to take the largest value of each row.
+        static_scale: fp32 [128, 1] in SBUF, the scale of all rows; None to take the largest value of each
+        row.
 
     Returns:
         (fp8 [tokens, N], scale fp32 [tokens, 1]) in SBUF: values are about fp8 * scale.

@@ -1,12 +1,12 @@
 """Rows of tokens: loaded, summed with the residual, normalized, and turned to have H along the partitions.
 
-A row is read in pieces of up to 2048 columns. In piece k, element k * W + p * B + b (W = 128 B) of the row comes
-to partition p of block k * B + b, an order in which weights are read in runs of B rows
+A row is read in pieces of up to 2048 columns. In piece k, element k * W + p * B + b (W = 128 B) of the row
+comes to partition p of block k * B + b, an order in which weights are read in runs of B rows
 (:func:`...mlp_tkg.hidden.rows_of_weights`).
 
-RMSNorm needs nothing before the products: the inverse deviation of a token multiplies them afterwards, and the
-weights of the norm multiply where a turned block leaves PSUM. LayerNorm subtracts the mean first, so its
-statistics come from an earlier reading of the rows.
+RMSNorm needs nothing before the products: the inverse deviation of a token multiplies them afterwards, and
+the weights of the norm multiply where a turned block leaves PSUM. LayerNorm subtracts the mean first, so
+its statistics come from an earlier reading of the rows.
 """
 
 import nki.isa as nisa

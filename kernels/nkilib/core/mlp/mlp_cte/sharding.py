@@ -103,7 +103,7 @@ def column_tiles(span: Span):
 
 
 def blocks_of_piece(blocks: int, most: int):
-    """The largest divisor of `blocks` that is at most `most`: blocks of 128 columns loaded as one piece of a row."""
+    """The largest divisor of `blocks` up to `most`: how many are loaded as one piece of a row."""
     size = min(blocks, most)
     while blocks % size != 0:
         size -= 1

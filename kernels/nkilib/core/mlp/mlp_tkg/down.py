@@ -28,7 +28,7 @@ class TokenRows(nl.NKIObject):
         self.bias = bias
 
     def take(self, sums, first, index):
-        """Take columns `first` on of the result; `index` counts the calls, which alternate between engines."""
+        """Take columns `first` on of the result; `index` counts the calls, which alternate engines."""
         columns = nl.ds(first, sums.shape[1])
         target = self.out[:, columns]
         if self.scale is None and self.bias is None:
@@ -105,7 +105,9 @@ def project_down_by_weight(inter, rows, weights, strided):
         count = div_ceil(chunk.size, PARTITIONS)
         tile = nl.ndarray((PARTITIONS, count, width), dtype=weights.dtype, buffer=nl.sbuf)
         for k in TiledRange(chunk, PARTITIONS):
-            nisa.dma_copy(dst=tile[nl.ds(0, k.size), k.index, :], src=weights[nl.ds(k.start_offset, k.size), :])
+            nisa.dma_copy(
+                dst=tile[nl.ds(0, k.size), k.index, :], src=weights[nl.ds(k.start_offset, k.size), :]
+            )
         contract_weights(
             accumulator,
             inter[:, nl.ds(chunk.start_offset // PARTITIONS, count), :],

@@ -27,7 +27,8 @@ def project_hidden(hidden, tokens, weights, column_tiling):
         column_tiling: True: tokens stationary; False: weights stationary.
 
     Returns:
-        fp32 [128, len(weights) * ceil(N / 128), T] in SBUF, the results one after the other; rows beyond N are 0.
+        fp32 [128, len(weights) * ceil(N / 128), T] in SBUF, the results one after the other; rows beyond N
+        are 0.
     """
     x, chunks, width = hidden.x, hidden.chunks, weights[0].shape[1]
     blocks = div_ceil(width, PARTITIONS)
@@ -39,7 +40,7 @@ def project_hidden(hidden, tokens, weights, column_tiling):
         most = max(1, CHUNK_BYTES // (columns.size * _bytes(weights[0].dtype)))
         banks = []
         if column_tiling:
-            for q in range(len(weights)):
+            for _ in weights:
                 banks.append(tiling.banks(columns.size))
         for rows in _row_groups(chunks, x.shape[1] // chunks, most):
             for q in range(len(weights)):

@@ -1,9 +1,10 @@
 """The input of the token-generation MLP: hidden plus residual, normalized, with H along the partitions.
 
 The rows of tokens are brought in as [T * chunks, H / chunks], so that many partitions, and with them many DMA
-engines, take part; sums of squares are along such rows. The tensor engine turns them: block (k, b) of the result
-holds rows k * W + p * B + b of H, p the partition, for a chunk of W = 128 B rows. Weights in that order are read
-in runs of B rows (:func:`rows_of_weights`). Statistics arrive while the rows are turned and are multiplied in last.
+engines, take part; sums of squares are along such rows. The tensor engine turns them: block (k, b) of the
+result holds rows k * W + p * B + b of H, p the partition, for a chunk of W = 128 B rows. Weights in that
+order are read in runs of B rows (:func:`rows_of_weights`). Statistics arrive while the rows are turned and
+are multiplied in last.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def load_hidden(a, width):
 
 
 def _chunks(tokens, blocks):
-    """Chunks a row is cut into: the most that divide its blocks and leave a partition for each token's chunk."""
+    """Chunks a row is cut into: as many as divide its blocks and leave each token's chunk a partition."""
     chunks = min(MOST_CHUNKS, PARTITIONS // tokens, blocks)
     while blocks % chunks != 0:
         chunks -= 1
@@ -198,9 +199,7 @@ def _statistics_of_columns(a, x):
     centred = x
     if a.norm_type == NormType.LAYER_NORM:
         mean = nl.ndarray((PARTITIONS, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_scalar(
-            dst=mean, data=_total_of_columns(x), op0=nl.multiply, operand0=1.0 / a.hidden_size
-        )
+        nisa.tensor_scalar(dst=mean, data=_total_of_columns(x), op0=nl.multiply, operand0=1.0 / a.hidden_size)
         centred = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
         per_token = TensorView(mean).expand_dim(2).broadcast(2, x.shape[2]).get_view()
         nisa.tensor_tensor(dst=centred, data1=x, data2=per_token, op=nl.subtract)
@@ -256,11 +255,19 @@ class _Normalized(nl.NKIObject):
             return
         between = current
         if len(self.steps) > 1:
-            between = nl.ndarray((PARTITIONS, self.chunks, count, self.tokens), dtype=nl.float32, buffer=nl.sbuf)
+            between = nl.ndarray(
+                (PARTITIONS, self.chunks, count, self.tokens), dtype=nl.float32, buffer=nl.sbuf
+            )
         for index in range(len(self.steps)):
             operand, op = self.steps[index]
             if len(operand.shape) == 2:
-                view = TensorView(operand).expand_dim(1).expand_dim(1).broadcast(1, self.chunks).broadcast(2, count)
+                view = (
+                    TensorView(operand)
+                    .expand_dim(1)
+                    .expand_dim(1)
+                    .broadcast(1, self.chunks)
+                    .broadcast(2, count)
+                )
             else:
                 view = TensorView(operand).slice(2, first, end).expand_dim(3).broadcast(3, self.tokens)
             written = target if index == len(self.steps) - 1 else between

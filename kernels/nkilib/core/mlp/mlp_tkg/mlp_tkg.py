@@ -5,15 +5,16 @@ the DMA engines bring the weights, and everything else is arranged to happen mea
 
 | step | engine | layout |
 |---|---|---|
-| load hidden (and residual), normalize | DMA, scalar, vector; sums over partitions on the tensor engine | x [128, T, H/128] |
+| load hidden (and residual), turn, normalize | DMA; tensor; scalar, vector | x [128, H/128, T] |
 | gate and up projection | tensor; :mod:`.contraction` has both orders of operands | fp32 [128, I/128, T] |
-| with two cores: each has half of H; the halves are added | DMA (sendrecv), vector | the same |
+| with two cores: each has half of H; their sums are added | DMA (sendrecv), vector | the same |
 | scale, bias, clamp, activation, gate * up | vector, scalar | inter [128, I/128, T] |
-| down projection, each core its half of the columns | tensor; PSUM is emptied by scalar and vector in turns | y [T, H] or [128, H/128, T] |
+| down projection, each core half of the columns | tensor; scalar, vector empty PSUM | y [T, H], or turned |
 
 SBUF holds x, the intermediate results and the result: for T tokens about T * (H + 4 I) / 32 bytes per
-partition (28 KiB for T = 64, H = 8192, I = 896); all the rest is a ring of weight tiles of 2 to 16 KiB, so that
-loads run ahead of the products and the weights of the down projection arrive while the activation is computed.
+partition (28 KiB for T = 64, H = 8192, I = 896); all the rest is a ring of weight tiles of 2 to 16 KiB, so
+that loads run ahead of the products and the weights of the down projection arrive while the activation is
+computed.
 """
 
 import nki.isa as nisa
@@ -45,7 +46,8 @@ def mlp_tkg(a: MlpArguments):
 def _check(a):
     blocks = a.hidden_size // PARTITIONS
     kernel_assert(
-        blocks % a.programs == 0, f"H / 128 = {blocks} must divide over {a.programs} cores; H is {a.hidden_size}"
+        blocks % a.programs == 0,
+        f"H / 128 = {blocks} must divide over {a.programs} cores; H is {a.hidden_size}",
     )
     kernel_assert(
         not a.hidden_is_quantized,
@@ -148,7 +150,9 @@ def _down_by_weight(a, inter):
     bias = _load(a.down.bias[:, mine].reshape((PARTITIONS, blocks))) if a.down.bias is not None else None
     finish_projection(sums, scale, bias, None, None)
     if a.output_in_sbuf:
-        y = nl.ndarray((PARTITIONS, a.hidden_size // PARTITIONS, a.tokens), dtype=a.output_dtype, buffer=nl.sbuf)
+        y = nl.ndarray(
+            (PARTITIONS, a.hidden_size // PARTITIONS, a.tokens), dtype=a.output_dtype, buffer=nl.sbuf
+        )
         here = y[:, nl.ds(a.program * blocks, blocks), :]
         nisa.tensor_copy(dst=here, src=sums)
         if a.programs > 1:
@@ -162,9 +166,7 @@ def _down_by_weight(a, inter):
     by_block = rows.ap([[a.tokens * blocks, PARTITIONS], [1, blocks], [blocks, a.tokens]])
     nisa.tensor_copy(dst=by_block, src=sums)
     target = y.reshape((a.tokens, a.hidden_size))[:, mine]
-    nisa.dma_copy(
-        dst=target.ap([[blocks, PARTITIONS], [a.hidden_size, a.tokens], [1, blocks]]), src=rows
-    )
+    nisa.dma_copy(dst=target.ap([[blocks, PARTITIONS], [a.hidden_size, a.tokens], [1, blocks]]), src=rows)
     return y
 
 
