@@ -154,7 +154,7 @@ def in_sbuf(hidden, gate, up, down, weights, residual, column_tiling):
         store_output_in_sbuf=True,
         use_tkg_down_proj_column_tiling=column_tiling,
     )[0]
-    result = nl.ndarray((cores,) + tuple(y.shape), dtype=y.dtype, buffer=nl.shared_hbm)  # noqa: RUF005
+    result = nl.ndarray((cores,) + tuple(y.shape), dtype=y.dtype, buffer=nl.shared_hbm)
     nisa.dma_copy(dst=result[core], src=y)
     return result
 
