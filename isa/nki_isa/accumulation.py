@@ -28,7 +28,7 @@ Accumulate = bool | tuple[Box, ...]
 """Onto all of a destination, onto none of it, or onto these parts; the rest is overwritten."""
 
 _Key = tuple[int, tuple[int, ...], tuple[int, ...], str]
-_Extent = tuple[int, int, int, int]  # first partition, one past the last, first byte in each, one past the last
+_Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
 class _Written:

@@ -21,7 +21,7 @@ def call(inputs, lnc=1, target="trn2", **options):
         **{k: sizes[k] for k in ("tp_q", "tp_k") if k in sizes},
         **options,
     }
-    outcome = CTE.run(arguments, lnc, target, check="all", strict=True)
+    outcome = CTE.run(arguments, lnc, target, check="all", warnings_as_errors=True)
     assert [str(found) for found in outcome.launch.diagnostics] == []
     return outcome.results, CTE.expected(arguments)
 

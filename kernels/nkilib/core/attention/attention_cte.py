@@ -67,12 +67,13 @@ from .attention_cte_plan import (
     units_of,
 )
 from .attention_cte_setup import (
+    bounds_of,
     check_arguments,
     everywhere,
     factor_of,
     mask_of,
-    place_prior,
     place_queries,
+    used_of,
 )
 
 MATMUL_COLUMNS = 512
@@ -174,19 +175,17 @@ def attention_cte(
         statistics = (negative_max, reciprocal)
         result = (out, negative_max, reciprocal)
 
+    shares = _shares(heads, queries, programs, program)
+    if len(shares) == 0:
+        return result
     problem = Problem(
         queries, keys, prior, d, causal_mask, window, 0, 1, scale, cache_softmax,
     )  # fmt: skip
-    call = Call(problem, q, k, v, k_prior, v_prior, sink, out, statistics, tp_q, tp_k, tp_out)
+    call = Call(problem, q, k, v, k_prior, v_prior, sink, out, statistics, tp_q, tp_k, tp_out, prior_used_len)
     call.masks = {}
     call.dtype = nl.float16 if v.dtype == nl.float16 else nl.bfloat16
     place_queries(call, cp_offset, global_cp_deg, cp_strided_q_slicing)
-    place_prior(call, prior_used_len)
-
-    shares = _shares(heads, queries, programs, program)
     groups = _groups(call, shares, heads // k.shape[0])
-    if len(groups) == 0:
-        return result
     bytes_of_a_group = 2 * (blocks_of(problem.keys) + blocks_of(problem.prior)) * (TILE + d + 1)
     together = 2 * bytes_of_a_group + SPARE_BYTES <= SBUF_BYTES
     if together:
@@ -298,11 +297,11 @@ def _bias(call, work, banks, scores):
     if unit.bounded:
         tile = nl.ds(unit.tile, 1)
         work.masked = nl.ndarray((TILE, columns), dtype=nl.float32, buffer=nl.sbuf)
+        upper, lower = bounds_of(call, unit.is_prior)
         nisa.range_select(
             dst=work.masked, on_true_tile=scores, reduce_res=largest, reduce_cmd=nisa.reduce_cmd.reset_reduce,
-            reduce_op=nl.maximum, range_start=unit.first * TILE,
-            comp_op0=nl.less_equal, bound0=call.prior_upper if unit.is_prior else call.upper[:, tile],
-            comp_op1=nl.greater, bound1=call.prior_lower[:, tile] if unit.is_prior else call.lower[:, tile],
+            reduce_op=nl.maximum, range_start=unit.first * TILE, comp_op0=nl.less_equal,
+            bound0=upper[:, tile], comp_op1=nl.greater, bound1=lower[:, tile],
         )  # fmt: skip
     elif exact:
         nisa.tensor_reduce(dst=largest, op=nl.maximum, data=scores, axis=1, negate=True)
@@ -403,7 +402,7 @@ def _load_group(call, group, unit):
             group["prior"] = _segment(call, problem.prior)
     upto = unit.first + unit.count + CHUNK_BLOCKS
     if unit.is_prior:
-        unused = Unused(call.used, group["active"].keys)
+        unused = Unused(used_of(call), group["active"].keys)
         _load_blocks(call, row, group["prior"], call.k_prior, call.v_prior, upto, unused)
     else:
         _load_blocks(call, row, group["active"], call.k, call.v, upto, None)

@@ -102,12 +102,16 @@ class Call(nl.NKIObject):
     tp_q: bool
     tp_k: bool
     tp_out: bool
+    prior_used_len: Any
     dtype: Any = None  # of queries, keys and values in SBUF
-    start: Any = None  # [1, 1] int32: the first active key that is loaded
+    cp_offset: Any = None
+    offset: Any = None  # [128, 1] fp32: cp_offset
+    begin: Any = None  # [128, 1] fp32: the first active key that is loaded
+    start: Any = None  # the same as [1, 1] int32
     used: Any = None  # [128, 1] fp32: prior keys that count
-    upper: Any = None  # [128, tiles] fp32: the last active key that each query sees
-    lower: Any = None  # the last one that is too far back
-    prior_upper: Any = None  # the same for prior keys
+    upper: Any = None  # bounds of active keys, then of prior ones: see bounds_of
+    lower: Any = None
+    prior_upper: Any = None
     prior_lower: Any = None
     identity: Any = None
     masks: Any = None  # [128, 128] of 0 and MASKED, by the rows a tile stands below a block

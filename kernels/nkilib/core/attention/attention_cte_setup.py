@@ -76,61 +76,86 @@ def check_arguments(
 
 
 def place_queries(call, cp_offset, degree, strided):
-    """Where the queries stand, and which active keys they can see at all."""
+    """Settle where the queries can stand, and which active keys are loaded."""
     problem = call.problem
     length = problem.keys
     if cp_offset is None or degree == 1:
         if problem.causal:
             problem.keys = min(problem.keys, problem.queries)
-    elif strided:
+        return
+    call.cp_offset = cp_offset
+    if strided:
         problem.base, problem.step = degree - 1, degree
-    else:
-        problem.base = (degree - 1) * problem.queries
-    tiles = blocks_of(problem.queries)
-    known = problem.base == 0 and problem.step == 1
-    if known and (problem.window == 0 or problem.prior == 0):
         return
-    call.upper = nl.ndarray((TILE, tiles), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.iota(
-        dst=call.upper, pattern=[[TILE * problem.step, tiles]], offset=0, channel_multiplier=problem.step
-    )
-    if not known:
-        offset = everywhere(cp_offset, 0)
-        if not strided and problem.window > 0:
-            # A window needs but the keys before this slice of queries: they are loaded from there on.
-            behind = blocks_of(problem.window - 1) * TILE
-            problem.keys = min(length, problem.queries + behind)
-            begin = nl.ndarray((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_scalar(
-                dst=begin, data=offset, op0=nl.subtract, operand0=float(behind), op1=nl.maximum, operand1=0.0
-            )
-            nisa.tensor_scalar(dst=begin, data=begin, op0=nl.minimum, operand0=float(length - problem.keys))
-            call.start = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
-            nisa.tensor_copy(dst=call.start, src=begin[0:1, :])
-            relative = nl.ndarray((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_tensor(dst=relative, data1=offset, data2=begin, op=nl.subtract)
-            offset = relative
-            problem.base = min(problem.base, behind + max(0, degree * problem.queries - length))
-        nisa.tensor_scalar(dst=call.upper, data=call.upper, op0=nl.add, operand0=offset)
-    call.lower = nl.ndarray((TILE, tiles), dtype=nl.float32, buffer=nl.sbuf)
+    problem.base = (degree - 1) * problem.queries
     if problem.window > 0:
-        nisa.tensor_scalar(dst=call.lower, data=call.upper, op0=nl.subtract, operand0=float(problem.window))
-    else:
-        nisa.memset(dst=call.lower, value=-1.0)
+        # A window needs but the keys just before this slice of queries: they are loaded from there on.
+        behind = blocks_of(problem.window - 1) * TILE
+        problem.keys = min(length, problem.queries + behind)
+        problem.base = min(problem.base, behind + max(0, degree * problem.queries - length))
+        call.begin = nl.ndarray((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(
+            dst=call.begin, data=offset_of(call), op0=nl.subtract, operand0=float(behind), op1=nl.maximum,
+            operand1=0.0,
+        )  # fmt: skip
+        last = float(length - problem.keys)
+        nisa.tensor_scalar(dst=call.begin, data=call.begin, op0=nl.minimum, operand0=last)
+        call.start = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=call.start, src=call.begin[0:1, :])
 
 
-def place_prior(call, prior_used_len):
-    """How many prior keys count, and with a window which of them each query sees."""
+def bounds_of(call, is_prior):
+    """The last key that each query sees, and the last that is too far back: fp32 [128, tiles], made once."""
     problem = call.problem
-    if problem.prior == 0:
-        return
-    call.used = everywhere(prior_used_len, 0)
-    if problem.window > 0:
-        tiles = blocks_of(problem.queries)
-        call.prior_upper = nl.ndarray((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_scalar(dst=call.prior_upper, data=call.used, op0=nl.subtract, operand0=1.0)
-        call.prior_lower = nl.ndarray((TILE, tiles), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_scalar(dst=call.prior_lower, data=call.lower, op0=nl.add, operand0=call.used)
+    if call.upper is None:
+        call.upper = nl.ndarray((TILE, blocks_of(problem.queries)), dtype=nl.float32, buffer=nl.sbuf)
+        pattern = [[TILE * problem.step, blocks_of(problem.queries)]]
+        nisa.iota(dst=call.upper, pattern=pattern, offset=0, channel_multiplier=problem.step)
+        if call.cp_offset is not None:
+            nisa.tensor_scalar(dst=call.upper, data=call.upper, op0=nl.add, operand0=offset_of(call))
+        if call.begin is not None:
+            nisa.tensor_scalar(dst=call.upper, data=call.upper, op0=nl.subtract, operand0=call.begin)
+    if is_prior:
+        # Relative to the active keys, prior key j is at j - used; it needs j < used as well.
+        if call.prior_upper is None:
+            first = used_of(call)
+            if call.begin is not None:
+                first = nl.ndarray((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
+                nisa.tensor_tensor(dst=first, data1=used_of(call), data2=call.begin, op=nl.add)
+            call.prior_upper = nl.ndarray(call.upper.shape, dtype=nl.float32, buffer=nl.sbuf)
+            nisa.memset(dst=call.prior_upper, value=-1.0)
+            nisa.tensor_scalar(
+                dst=call.prior_upper, data=call.prior_upper, op0=nl.add, operand0=used_of(call)
+            )
+            call.prior_lower = nl.ndarray(call.upper.shape, dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_scalar(
+                dst=call.prior_lower, data=call.upper, op0=nl.add, operand0=first, op1=nl.subtract,
+                operand1=float(problem.window),
+            )  # fmt: skip
+        return call.prior_upper, call.prior_lower
+    if call.lower is None:
+        call.lower = nl.ndarray(call.upper.shape, dtype=nl.float32, buffer=nl.sbuf)
+        if problem.window > 0:
+            nisa.tensor_scalar(
+                dst=call.lower, data=call.upper, op0=nl.subtract, operand0=float(problem.window)
+            )
+        else:
+            nisa.memset(dst=call.lower, value=-1.0)
+    return call.upper, call.lower
+
+
+def offset_of(call):
+    """cp_offset on all partitions: fp32 [128, 1], made once."""
+    if call.offset is None:
+        call.offset = everywhere(call.cp_offset, 0)
+    return call.offset
+
+
+def used_of(call):
+    """How many prior keys count, on all partitions: fp32 [128, 1], made once."""
+    if call.used is None:
+        call.used = everywhere(call.prior_used_len, 0)
+    return call.used
 
 
 def everywhere(tensor, index):
