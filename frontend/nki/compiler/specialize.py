@@ -28,6 +28,7 @@ from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
+from nki_isa.idioms import idiom
 from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_isa.target import Target
@@ -288,6 +289,7 @@ _REMEDIES = (
     ("slice indices must be integers", "divide sizes with //, which keeps whole numbers"),
     ("can only concatenate str", "write an f-string: f'{value}'"),
     ("list index out of range", "print the index and the length: print runs while the kernel is compiled"),
+    ("'int' object is not callable", "t.size is the number of elements, t.shape[d] the size of a dimension"),
     ("division by zero", "assert before that the divisor is not 0 for the shapes given"),
 )
 
@@ -302,6 +304,8 @@ def _attribute_meant(failed: Exception) -> str | None:
     """The remedy for a misspelt attribute, and for a tensor's of a plain value, such as ``[1].shape``."""
     if not isinstance(failed, AttributeError) or not failed.name:
         return None
+    if isinstance(failed.obj, NkiTensor) and idiom(failed.name):
+        return idiom(failed.name)
     known = [name for name in dir(failed.obj) if not name.startswith("_")]
     nearest = difflib.get_close_matches(failed.name, known, 1)
     if nearest:
