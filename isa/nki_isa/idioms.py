@@ -96,15 +96,18 @@ _BINARY = """
 """
 
 
-def _named(names: str, arguments: str) -> dict[str, tuple[str, str]]:
-    pairs = (word.partition("=") for word in names.split())
-    return {name: (f"nl.{now or name}({arguments})", "") for name, _, now in pairs}
+_TWO_TILES = ", or nisa.tensor_tensor(dst=other, data1=t, data2=other, op=nl.{})"
+
+
+def _named(names: str, arguments: str, remark: str = "") -> dict[str, tuple[str, str]]:
+    pairs = ((name, now or name) for name, _, now in (word.partition("=") for word in names.split()))
+    return {name: (f"nl.{now}({arguments})", remark.format(now)) for name, now in pairs}
 
 
 #: name -> the line to write, and what to know of it.
 IDIOMS: dict[str, tuple[str, str]] = {
     **_named(_UNARY, "t"),
-    **_named(_BINARY, "t, other"),
+    **_named(_BINARY, "t, other", _TWO_TILES),
     **{name: (line, remark) for names, line, remark in _ROWS for name in names.split()},
 }
 

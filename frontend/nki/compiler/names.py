@@ -14,6 +14,7 @@ from types import ModuleType
 
 from nki import levels
 from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.idioms import idiom
 
 REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migration guide"
 
@@ -160,7 +161,9 @@ def missing(module: str, name: str, written: str = "") -> Diagnostic:
     home = next((m for m in PUBLIC if m != module and name in vars(sys.modules[m])), None)
     near = nearest(name, dir(sys.modules[module]))
     hint = f"see the names of {module} in its reference"
-    if home is not None:
+    if module == "nki.language" and idiom(name) and nearest(name, dir(sys.modules[module]), 0.9) is None:
+        hint = str(idiom(name))
+    elif home is not None:
         hint = f"write {_ALIASES[home]}.{name}, with {_import_of(home)}"
     elif near:
         hint = f"write {prefix}{near}"
@@ -168,10 +171,8 @@ def missing(module: str, name: str, written: str = "") -> Diagnostic:
 
 
 def attribute_error(module: str, name: str) -> AttributeError:
-    """What a module of nki raises for a name it lacks; special names have nothing said of them."""
-    if name.startswith("_"):
-        return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
-    return AttributeError(str(missing(module, name)), name=name, obj=sys.modules[module])
+    """What a module of nki raises for a name it lacks; :func:`explained` says more of it."""
+    return AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
 
 
 def explained(raised: BaseException) -> NkiError | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nki import arrays, levels
-from nki.compiler import calls, tree
+from nki.compiler import calls, names, tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
 from nki.compiler.parse import deep_recursion
@@ -275,8 +275,11 @@ def _evaluate(
         inside = _own_function(failed.__traceback__)
         if inside is not None:
             raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
+        told = names.explained(failed)
         if isinstance(failed, AssertionError):
             recorder.report(_failed_assertion(failed))
+        elif told is not None:
+            recorder.report(_placed(told, failed))
         else:
             message = f"{type(failed).__name__}: {failed}"
             recorder.report(_placed(error("NKI-L021", message, help=_remedy(failed)), failed))
