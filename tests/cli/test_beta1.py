@@ -97,7 +97,7 @@ def test_simulate_kernel(nki_sim, script, call):
         ("from nki.language import mgrid", "NKI-L015", "write slices"),
         ("from nki import benchmark", "NKI-L015", "nki-sim profile"),
         ("from nki.isa import device_print", "NKI-L011", "nl.device_print"),
-        ("from nkilib.core.mlp.mlp import mlp", "NKI-U011", "nkilib_src.nkilib.core.mlp"),
+        ("from nkilib.core.none.such import kernel", "NKI-U011", "nkilib_src.nkilib.core.none"),
         ("nki.benchmark", "NKI-L015", "nki-sim profile"),
         ("import neuronxcc.nki as old", "NKI-L015", "import nki"),
     ],
