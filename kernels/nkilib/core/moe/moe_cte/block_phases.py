@@ -408,7 +408,6 @@ def gate_up_tile(problem, weights, turned_rows, start, size):
                 dst=bank,
                 stationary=weights[:, tile, half, nl.ds(start, size)],
                 moving=turned_rows[:, tile, :],
-                accumulate=tile > 0,
             )
         projected.append(bank)
     return projected
@@ -469,6 +468,5 @@ def down_bank(share, weights, product, token, start, width):
             dst=bank,
             stationary=product[0 : tile.size, tile.index, nl.ds(token * P, P)],
             moving=weights[0 : tile.size, tile.index, nl.ds(start, width)],
-            accumulate=tile.index > 0,
         )
     return bank
