@@ -7,8 +7,8 @@ _FORI_LOOP = getattr(nl, "fori_loop", None)
 _DYNAMIC_RANGE = nl.dynamic_range if _FORI_LOOP is None else None
 
 
-def device_loop(lower, upper, body):
-    """Run `body(i)` on the device for the register `i` from `lower` to `upper`, exclusive.
+def device_loop(lower, upper, body, step=1):
+    """Run `body(i)` on the device for the register `i` from `lower` to `upper`, exclusive, by `step`.
 
     Args:
         lower: first value, an int or a register.
@@ -16,7 +16,7 @@ def device_loop(lower, upper, body):
         body: called once, to record the instructions of one turn.
     """
     if _FORI_LOOP is not None:
-        _FORI_LOOP(lower, upper, body)
+        _FORI_LOOP(lower, upper, body, step)
     else:
-        for index in _DYNAMIC_RANGE(lower, upper):
+        for index in _DYNAMIC_RANGE(lower, upper, step):
             body(index)

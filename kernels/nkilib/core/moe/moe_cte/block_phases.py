@@ -26,7 +26,7 @@ from typing import Any
 import nki.isa as nisa
 import nki.language as nl
 
-from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
+from ...utils.kernel_helpers import get_nl_act_fn_from_type
 from ...utils.tiled_range import TiledRange
 
 P = 128
@@ -154,8 +154,8 @@ def gather(problem, block, before=None):
         dst=expert, src=row_of(problem.block_to_expert.reshape((problem.blocks, 1)), block, 1, partitions=P)
     )
     affinities = None
-    if problem.prescaled() or problem.postscaled():
-        affinities = _affinities(problem, ids, expert)
+    if problem.postscaled():
+        affinities = affinities_of(problem, ids, expert)
     weights = expert[0:1, 0:1]
     if problem.skip.skip_weight and before is not None:
         same = nl.ndarray((1, 1), dtype=nl.float32, buffer=nl.sbuf)
@@ -169,12 +169,12 @@ def gather(problem, block, before=None):
             op1=nl.add,
             operand1=expert[0:1, 0:1],
         )
-    targets = _without_padding(problem, ids) if problem.padding_is_skipped() else ids
+    targets = ids if problem.skip.skip_token else _without_padding(problem, ids)
     return Gathered(block, expert, weights, ids, targets, affinities)
 
 
 def _without_padding(problem, ids):
-    """Ids of rows of the result, far outside of it for the row of padding, which no core may write then."""
+    """Ids of rows of the result, far outside of it for padding: its row is named often, and by both cores."""
     outside = nl.ndarray(ids.shape, dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_scalar(
         dst=outside,
@@ -182,37 +182,22 @@ def _without_padding(problem, ids):
         op0=nl.equal,
         operand0=float(problem.rows - 1),
         op1=nl.multiply,
-        operand1=float(problem.rows),
+        operand1=float(4 * problem.rows),
     )
     targets = nl.ndarray(ids.shape, dtype=nl.int32, buffer=nl.sbuf)
     nisa.tensor_tensor(dst=targets, data1=outside, data2=ids, op=nl.add)
     return targets
 
 
-def gather_rows(problem, gathered, group):
-    """[128, tokens / 128, H]: the rows of x of a group of at most 512 tokens, token t * 128 + p at [p, t]."""
-    rows = nl.ndarray((P, group.size // P, problem.hidden), dtype=problem.compute_dtype, buffer=nl.sbuf)
-    if problem.skip.skip_token:
-        nisa.memset(dst=rows, value=0.0)
-    for tile in TiledRange(group, P):
-        column = nl.ds(tile.start_offset // P, 1)
-        source = problem.hidden_states.ap(
-            pattern=[[problem.hidden, P], [1, problem.hidden]],
-            vector_offset=gathered.ids[:, column],
-            indirect_dim=0,
-        )
-        _indexed_copy(problem, rows[:, tile.index, :], source)
-        if problem.prescaled():
-            nisa.tensor_scalar(
-                dst=rows[:, tile.index, :],
-                data=rows[:, tile.index, :],
-                op0=nl.multiply,
-                operand0=gathered.affinities[:, column],
-            )
-    return rows
+def weights_copy(problem, dst, src):
+    """Read weights; those of expert E, which there is none of, are in place."""
+    if problem.skip.skip_weight:
+        nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip)
+    else:
+        nisa.dma_copy(dst=dst, src=src)
 
 
-def _indexed_copy(problem, dst, src):
+def indexed_copy(problem, dst, src):
     """A gather or scatter; rows of padding are left out where their ids are -1."""
     if problem.skip.skip_token:
         nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip)
@@ -220,8 +205,8 @@ def _indexed_copy(problem, dst, src):
         nisa.dma_copy(dst=dst, src=src)
 
 
-def _affinities(problem, ids, expert):
-    """[128, tiles] fp32: the affinity of each token of a block to its expert."""
+def affinities_of(problem, ids, expert):
+    """[128, tiles] fp32: the affinity of the tokens of `ids`, [128, tiles], to the expert of their block."""
     tiles = ids.shape[1]
     index = nl.ndarray((P, tiles), dtype=nl.int32, buffer=nl.sbuf)  # integers of gpsimd are exact
     nisa.memset(dst=index, value=problem.experts)
@@ -233,59 +218,9 @@ def _affinities(problem, ids, expert):
         nisa.memset(dst=found, value=0.0)
     for tile in range(tiles):
         source = table.ap(pattern=[[1, P], [1, 1]], vector_offset=index[:, nl.ds(tile, 1)], indirect_dim=0)
-        _indexed_copy(problem, found[:, nl.ds(tile, 1)], source)
+        indexed_copy(problem, found[:, nl.ds(tile, 1)], source)
     result = nl.ndarray((P, tiles), dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_copy(dst=result, src=found, engine=nisa.gpsimd_engine)
-    return result
-
-
-def turned(rows, dtype):
-    """x with H on partitions, [128, H / 128, tokens], of rows [128, tokens / 128, H]."""
-    tiles, hidden = rows.shape[1], rows.shape[2]
-    result = nl.ndarray((P, hidden // P, tiles * P), dtype=dtype, buffer=nl.sbuf)
-    pair = 2 * COLUMNS // (tiles * P)
-    for group in TiledRange(hidden // P, pair):
-        bank = nl.ndarray((P, group.size, tiles * P), dtype=dtype, buffer=nl.psum)
-        for tile in TiledRange(group, 1):
-            for token in range(tiles):
-                nisa.nc_transpose(
-                    dst=bank[:, tile.index, nl.ds(token * P, P)],
-                    data=rows[:, token, nl.ds(tile.start_offset * P, P)],
-                )
-        engine = nisa.vector_engine if group.index % 2 == 0 else nisa.scalar_engine
-        nisa.tensor_copy(dst=result[:, nl.ds(group.start_offset, group.size), :], src=bank, engine=engine)
-    return result
-
-
-# --- columns: one value a partition for each tile of I
-
-
-def columns(table, expert, share, groups, stride):
-    """[128, tiles, groups] fp32 of a table [E or 1, columns]: `g * stride + i` is at [i % 128, i // 128, g].
-
-    A table of `groups` columns has one value for all.
-    """
-    tiles = div_ceil(share.size, P)
-    loaded = nl.ndarray((P, tiles, groups), dtype=table.dtype, buffer=nl.sbuf)
-    step = 1 if table.shape[1] > groups else 0
-    result = loaded
-    if table.dtype != nl.float32:
-        result = nl.ndarray((P, tiles, groups), dtype=nl.float32, buffer=nl.sbuf)
-    for stack in stacks(share.size):
-        pattern = [[step, stack.partitions], [P * step, stack.count], [stride if step else 1, groups]]
-        offset = (share.first + stack.first * P) * step
-        if table.shape[0] == 1:
-            source = table.ap(pattern=pattern, offset=offset)
-        else:
-            source = table.ap(pattern=pattern, offset=offset, scalar_offset=expert[0:1, 0:1], indirect_dim=0)
-        part = loaded[0 : stack.partitions, nl.ds(stack.first, stack.count), :]
-        nisa.dma_copy(dst=part, src=source)
-        if table.dtype != nl.float32:
-            nisa.tensor_copy(
-                dst=result[0 : stack.partitions, nl.ds(stack.first, stack.count), :],
-                src=part,
-                engine=nisa.gpsimd_engine,
-            )
     return result
 
 
@@ -302,69 +237,7 @@ def spread_row(table, expert, first, width):
     return loaded
 
 
-# --- the projections
-
-
-def gate_up_pieces(problem, share):
-    """Ranges of this core's columns of I, each of weights that fit a piece."""
-    tile_bytes = problem.hidden // P * 2 * P * problem_bytes(problem)
-    return TiledRange(share.size, max(1, PIECE_BYTES // tile_bytes) * P)
-
-
-def down_pieces(problem, share):
-    """Ranges of the columns of H that one core finishes, each of weights that fit a piece."""
-    bank_bytes = div_ceil(share.size, P) * COLUMNS * problem_bytes(problem)
-    return TiledRange(share.width, max(1, PIECE_BYTES // bank_bytes) * COLUMNS)
-
-
-def problem_bytes(problem):
-    """Bytes of one weight."""
-    return 1 if problem.gate_up_proj_scale is not None else 2
-
-
-def load_gate_up(problem, gathered, share, piece, weights=None):
-    """[128, H / 128, 2, piece] of gate and up weights, into `weights` if they may be there already."""
-    hidden, intermediate = problem.hidden, problem.intermediate
-    table = problem.gate_up_proj_weight
-    if weights is None:
-        weights = nl.ndarray((P, hidden // P, 2, piece.size), dtype=table.dtype, buffer=nl.sbuf)
-    source = table.ap(
-        pattern=[
-            [2 * intermediate, P],
-            [P * 2 * intermediate, hidden // P],
-            [intermediate, 2],
-            [1, piece.size],
-        ],
-        offset=share.first + piece.start_offset,
-        scalar_offset=gathered.weights,
-        indirect_dim=0,
-    )
-    _weights_copy(problem, weights, source)
-    return weights
-
-
-def _weights_copy(problem, dst, src):
-    """Read weights; those of expert E, which there is none of, are in place."""
-    if problem.skip.skip_weight:
-        nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
-
-
-def load_down(problem, gathered, share, first, piece, weights=None):
-    """[128, tiles of I, piece] of down weights, into `weights` if they may be there already."""
-    hidden, table = problem.hidden, problem.down_proj_weight
-    if weights is None:
-        weights = nl.ndarray((P, div_ceil(share.size, P), piece.size), dtype=table.dtype, buffer=nl.sbuf)
-    for stack in stacks(share.size):
-        source = table.ap(
-            pattern=[[hidden, stack.partitions], [P * hidden, stack.count], [1, piece.size]],
-            offset=(share.first + stack.first * P) * hidden + first + piece.start_offset,
-            scalar_offset=gathered.weights,
-            indirect_dim=0,
-        )
-        _weights_copy(problem, weights[0 : stack.partitions, nl.ds(stack.first, stack.count), :], source)
-    return weights
+# --- between the projections
 
 
 def _steps(scale, bias, upper, lower, tile, partitions, group):
@@ -396,24 +269,7 @@ def _apply(data, steps, dtype):
     return result
 
 
-def gate_up_tile(problem, weights, turned_rows, start, size):
-    """Gate and up of `size` columns of I from `start` of a piece: two tiles of PSUM, [size, tokens]."""
-    projected = []
-    tokens = turned_rows.shape[2]
-    for half in range(2):
-        bank = nl.ndarray((size, tokens), dtype=nl.float32, buffer=nl.psum)
-        tiles = problem.hidden // P
-        for tile in range(tiles):
-            nisa.nc_matmul(
-                dst=bank,
-                stationary=weights[:, tile, half, nl.ds(start, size)],
-                moving=turned_rows[:, tile, :],
-            )
-        projected.append(bank)
-    return projected
-
-
-def activate(problem, share, gate_bank, up_bank, scale, bias, tile, target, checkpoint):
+def activate(problem, gate_bank, up_bank, scale, bias, tile, target, checkpoint):
     """target = act(gate) * up, after scales, biases and clamps; both are stored to `checkpoint`, if given."""
     size, clamps = gate_bank.shape[0], problem.clamps
     act = get_nl_act_fn_from_type(problem.activation_function)
@@ -440,7 +296,8 @@ def activate(problem, share, gate_bank, up_bank, scale, bias, tile, target, chec
         nisa.activation(dst=activated, op=act, data=gate_bank)
     if checkpoint is not None:
         up = _apply(up_bank, up_steps, problem.compute_dtype)
-        _store_checkpoint(problem, share, checkpoint, gate, up, tile)
+        nisa.dma_copy(dst=checkpoint[0], src=gate)
+        nisa.dma_copy(dst=checkpoint[1], src=up)
         nisa.tensor_tensor(dst=target, data1=activated, data2=up, op=nl.multiply)
     elif len(up_steps) % 2 == 1:  # the last step and the product are one instruction
         last = up_steps.pop()
@@ -451,22 +308,3 @@ def activate(problem, share, gate_bank, up_bank, scale, bias, tile, target, chec
     else:
         up = _apply(up_bank, up_steps, problem.compute_dtype)
         nisa.tensor_tensor(dst=target, data1=activated, data2=up, op=nl.multiply)
-
-
-def _store_checkpoint(problem, share, checkpoint, gate, up, tile):
-    """Store gate and up of one tile of I; `checkpoint` is their two views [I, tokens] of one block."""
-    for half in range(2):
-        values = up if half else gate
-        nisa.dma_copy(dst=checkpoint[half][nl.ds(share.first + tile * P, values.shape[0]), :], src=values)
-
-
-def down_bank(share, weights, product, token, start, width):
-    """One bank of PSUM of the down projection: [128 tokens, `width` columns from `start` of a piece]."""
-    bank = nl.ndarray((P, width), dtype=nl.float32, buffer=nl.psum)
-    for tile in TiledRange(share.size, P):
-        nisa.nc_matmul(
-            dst=bank,
-            stationary=product[0 : tile.size, tile.index, nl.ds(token * P, P)],
-            moving=weights[0 : tile.size, tile.index, nl.ds(start, width)],
-        )
-    return bank

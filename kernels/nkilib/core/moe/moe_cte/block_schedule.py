@@ -6,25 +6,8 @@ from typing import Any
 import nki.isa as nisa
 import nki.language as nl
 
-from ...utils.kernel_helpers import div_ceil
 from ...utils.tiled_range import TiledRange
-from .block_phases import (
-    COLUMNS,
-    TOKENS,
-    P,
-    activate,
-    columns,
-    down_bank,
-    down_pieces,
-    gate_up_pieces,
-    gate_up_tile,
-    gather,
-    gather_rows,
-    load_down,
-    load_gate_up,
-    spread_row,
-    turned,
-)
+from .block_phases import COLUMNS, TOKENS, P, activate, gather, spread_row
 
 
 @dataclass
@@ -55,7 +38,7 @@ class Progress(nl.NKIObject):
     """Tiles in SBUF of the group of tokens being worked on."""
 
     rows: Any = None
-    turned: Any = None
+    moving: Any = None
     product: Any = None
     sent: Any = None
     received: Any = None
@@ -73,39 +56,46 @@ class Tables(nl.NKIObject):
     row_bias: Any = None
 
 
-def run_blocks(problem, share, outputs, blocks):
-    """Compute `blocks`, a list of block numbers or registers, and add their results to `outputs`."""
+def run_blocks(weights_of, outputs, blocks):
+    """Compute `blocks`, a list of block numbers or registers, and add their results to `outputs`.
+
+    `weights_of` reads and multiplies the weights: a :class:`PlainWeights` or a :class:`MxWeights`.
+    """
     if len(blocks) == 0:
         return
-    work = _work(problem, share, len(blocks))
+    problem, share = weights_of.problem, weights_of.share
+    work = _work(weights_of, len(blocks))
     resident = Resident([], [])
     gathered = [gather(problem, blocks[0])]
-    rows = gather_rows(problem, gathered[0], work[0].group)
-    weights = _load(problem, share, gathered, work[0], resident)
+    rows = weights_of.gather_rows(gathered[0], work[0].group)
+    weights = _load(weights_of, gathered, work[0], resident)
     progress, tables = Progress(), Tables()
     for number in range(len(work)):
         item, following = work[number], None
         block = gathered[item.position]
         if item.opens:
             if item.group.index == 0:
-                tables = _tables(problem, share, block)
+                tables = _tables(weights_of, block)
             progress = Progress(rows=rows)
         if number + 1 < len(work):
             upcoming = work[number + 1]
-            following = _load(problem, share, gathered, upcoming, resident)
+            following = _load(weights_of, gathered, upcoming, resident)
         if item.opens:
             successor = _successor(work, number)
             if successor is not None:
                 if successor.position == len(gathered):
                     gathered.append(gather(problem, blocks[successor.position], before=block))
-                rows = gather_rows(problem, gathered[successor.position], successor.group)
-            _start(problem, share, progress)
+                rows = weights_of.gather_rows(gathered[successor.position], successor.group)
+            progress.moving = weights_of.moving(progress.rows)
+            progress.product = weights_of.new_product(item.group.size)
         if item.phase == "gate_up":
-            _gate_up(problem, share, outputs, block, item, weights, progress, tables)
+            _gate_up(weights_of, outputs, block, item, weights, progress, tables)
+            if item.piece.end_offset == share.size:
+                progress.product = weights_of.sealed(progress.product)
         elif item.phase == "send":
-            _send(problem, share, item, weights, progress)
+            _send(weights_of, item, weights, progress, tables)
         else:
-            _finish(problem, share, outputs, block, item, weights, progress, tables)
+            _finish(weights_of, outputs, block, item, weights, progress, tables)
         weights = following
 
 
@@ -117,16 +107,17 @@ def _successor(work, number):
     return None
 
 
-def _work(problem, share, count):
+def _work(weights_of, count):
+    problem, share = weights_of.problem, weights_of.share
     work = []
     for position in range(count):
         for group in TiledRange(problem.block_size, TOKENS):
-            for piece in gate_up_pieces(problem, share):
+            for piece in weights_of.gate_up_pieces():
                 work.append(Work(position, group, "gate_up", piece, 0))
             if share.cores > 1:
-                for piece in down_pieces(problem, share):
+                for piece in weights_of.down_pieces():
                     work.append(Work(position, group, "send", piece, share.width - share.own))
-            for piece in down_pieces(problem, share):
+            for piece in weights_of.down_pieces():
                 work.append(Work(position, group, "down", piece, share.own))
     return work
 
@@ -139,7 +130,7 @@ class Resident(nl.NKIObject):
     down: Any
 
 
-def _load(problem, share, gathered, item, resident):
+def _load(weights_of, gathered, item, resident):
     """The weights of a piece of work; those that stay are read again for a block of another expert only."""
     block, before = gathered[item.position], None
     pieces = resident.gate_up if item.phase == "gate_up" else resident.down
@@ -148,64 +139,61 @@ def _load(problem, share, gathered, item, resident):
         if item.group.index > 0:
             return before
     if item.phase == "gate_up":
-        weights = load_gate_up(problem, block, share, item.piece, before)
+        weights = weights_of.load_gate_up(block, item.piece, before)
     else:
-        weights = load_down(problem, block, share, item.first, item.piece, before)
-    if problem.skip.skip_weight and before is None:
+        weights = weights_of.load_down(block, item.first, item.piece, before)
+    if weights_of.problem.skip.skip_weight and before is None:
         pieces.append(weights)
     return weights
 
 
-def _start(problem, share, progress):
-    """Turn the rows of x; make room for the product of gate and up."""
-    progress.turned = turned(progress.rows, problem.compute_dtype)
-    progress.product = nl.ndarray(
-        (P, div_ceil(share.size, P), progress.turned.shape[2]), dtype=problem.compute_dtype, buffer=nl.sbuf
-    )
-
-
-def _tables(problem, share, gathered):
-    tables = Tables()
-    experts, intermediate = problem.experts, problem.intermediate
-    if problem.gate_up_proj_scale is not None:
-        scale = problem.gate_up_proj_scale
-        table = scale.reshape((scale.shape[0], scale.shape[2]))
-        tables.column_scale = columns(table, gathered.expert, share, 2, intermediate)
+def _tables(weights_of, gathered):
+    problem, share = weights_of.problem, weights_of.share
+    tables = Tables(weights_of.scales(gathered), weights_of.biases(gathered))
+    if tables.column_scale is not None:
         scale = problem.down_proj_scale
         table = scale.reshape((scale.shape[0], scale.shape[2]))
         tables.row_scale = spread_row(table, gathered.expert, share.own, share.width)
-    if problem.gate_and_up_proj_bias is not None:
-        table = problem.gate_and_up_proj_bias.reshape((experts, 2 * intermediate))
-        tables.column_bias = columns(table, gathered.expert, share, 2, intermediate)
     if problem.down_proj_bias is not None:
         tables.row_bias = spread_row(problem.down_proj_bias, gathered.expert, share.own, share.width)
     return tables
 
 
-def _gate_up(problem, share, outputs, gathered, item, weights, progress, tables):
-    checkpoint = None
-    if outputs.gate_up is not None:
-        tokens = nl.ds(item.group.start_offset, item.group.size)
-        checkpoint = (
-            outputs.gate_up[gathered.block, 0, :, tokens],
-            outputs.gate_up[gathered.block, 1, :, tokens],
+def _gate_up(weights_of, outputs, gathered, item, weights, progress, tables):
+    for tile in TiledRange(item.piece, weights_of.tile):
+        index = tile.start_offset // weights_of.tile
+        gate = weights_of.gate_up_bank(weights, progress.moving, 0, tile)
+        up = weights_of.gate_up_bank(weights, progress.moving, 1, tile)
+        checkpoint = None
+        if outputs.gate_up is not None:
+            columns = nl.ds(weights_of.share.first + tile.start_offset, tile.size)
+            tokens = nl.ds(item.group.start_offset, item.group.size)
+            checkpoint = (
+                outputs.gate_up[gathered.block, 0, columns, tokens],
+                outputs.gate_up[gathered.block, 1, columns, tokens],
+            )
+        target = weights_of.slot(progress.product, index, tile.size)
+        activate(
+            weights_of.problem,
+            gate,
+            up,
+            tables.column_scale,
+            tables.column_bias,
+            index,
+            target,
+            checkpoint,
         )
-    for tile in TiledRange(item.piece, P):
-        index = tile.start_offset // P
-        gate, up = gate_up_tile(problem, weights, progress.turned, tile.index * P, tile.size)
-        target = progress.product[0 : tile.size, index, :]
-        activate(problem, share, gate, up, tables.column_scale, tables.column_bias, index, target, checkpoint)
 
 
-def _send(problem, share, item, weights, progress):
+def _send(weights_of, item, weights, progress, tables):
     """Down projection of the other core's columns, sent when they are complete."""
-    tiles = progress.turned.shape[2] // P
-    dtype = nl.float32 if problem.down_proj_scale is not None else problem.compute_dtype
+    problem, share, tiles = weights_of.problem, weights_of.share, item.group.size // P
+    dtype = problem.compute_dtype if tables.row_scale is None else nl.float32  # not yet scaled: of any size
     if item.piece.index == 0:
         progress.sent = nl.ndarray((P, tiles, share.width), dtype=dtype, buffer=nl.sbuf)
     for bank in TiledRange(item.piece, COLUMNS):
         for token in range(tiles):
-            partial = down_bank(share, weights, progress.product, token, bank.index * COLUMNS, bank.size)
+            partial = weights_of.down_bank(weights, progress.product, token, bank.index * COLUMNS, bank.size)
             target = progress.sent[:, token, nl.ds(bank.start_offset, bank.size)]
             nisa.tensor_copy(dst=target, src=partial, engine=nisa.scalar_engine)
     if item.piece.end_offset == share.width:
@@ -226,9 +214,9 @@ def _rows(outputs, share, ids, tile):
     )
 
 
-def _finish(problem, share, outputs, gathered, item, weights, progress, tables):
+def _finish(weights_of, outputs, gathered, item, weights, progress, tables):
     """Down projection of this core's columns, the other's part added, scaled, and added to the result."""
-    tiles = progress.turned.shape[2] // P
+    problem, share, tiles = weights_of.problem, weights_of.share, item.group.size // P
     first_tile = item.group.start_offset // P
     if item.piece.index == 0:
         progress.result = nl.ndarray((P, tiles, share.width), dtype=outputs.rows.dtype, buffer=nl.sbuf)
@@ -241,7 +229,7 @@ def _finish(problem, share, outputs, gathered, item, weights, progress, tables):
                 nisa.dma_copy(dst=progress.old[:, token, :], src=source, oob_mode=_oob(problem))
     for bank in TiledRange(item.piece, COLUMNS):
         for token in range(tiles):
-            value = down_bank(share, weights, progress.product, token, bank.index * COLUMNS, bank.size)
+            value = weights_of.down_bank(weights, progress.product, token, bank.index * COLUMNS, bank.size)
             here = nl.ds(bank.start_offset, bank.size)
             if share.cores > 1:
                 value = _combined(value, progress.received[:, token, here], nl.add, nl.float32)
@@ -267,7 +255,7 @@ def _finish(problem, share, outputs, gathered, item, weights, progress, tables):
             nisa.dma_copy(
                 dst=_rows(outputs, share, gathered.targets, first_tile + token),
                 src=progress.result[:, token, :],
-                oob_mode=nisa.oob_mode.skip if problem.padding_is_skipped() else _oob(problem),
+                oob_mode=nisa.oob_mode.skip,
             )
 
 

@@ -11,6 +11,7 @@ from ...utils.kernel_helpers import get_verified_program_sharding_info
 from .block_phases import Outputs, Share, clear_rows
 from .block_schedule import run_blocks
 from .moe_cte_utils import NO_SKIP, Clamps, SkipMode, checked_problem
+from .plain_weights import PlainWeights
 
 
 @nki.jit
@@ -174,9 +175,8 @@ def shard_on_intermediate(problem, checkpoint, on_intermediate, gate_up=None, do
     """All blocks in order; `gate_up` and `down` hold the activations that are kept, or new tensors do."""
     share = share_of_intermediate(problem, on_intermediate)
     dtype = problem.compute_dtype
-    rows = nl.ndarray((problem.rows, problem.hidden), dtype=dtype, buffer=nl.shared_hbm)
-    outputs = Outputs(rows, problem.hidden, share.own)
-    results = [rows]
+    outputs = result_of(problem, share)
+    results = [outputs.rows]
     if checkpoint:
         shape = (problem.blocks, 2, problem.intermediate, problem.block_size)
         outputs.gate_up = nl.ndarray(shape, dtype=dtype, buffer=nl.shared_hbm) if gate_up is None else gate_up
@@ -185,35 +185,47 @@ def shard_on_intermediate(problem, checkpoint, on_intermediate, gate_up=None, do
             shape = (problem.blocks, problem.block_size, problem.hidden)
             outputs.down = nl.ndarray(shape, dtype=dtype, buffer=nl.shared_hbm) if down is None else down
             results.append(outputs.down)
-    clear_rows(outputs, problem.rows, share.width, dtype)
-    run_blocks(problem, share, outputs, list(range(problem.blocks)))
-    return tuple(results) if checkpoint else rows
+    run_blocks(PlainWeights(problem, share), outputs, list(range(problem.blocks)))
+    return tuple(results) if checkpoint else outputs.rows
 
 
 def hybrid_on_intermediate(problem, conditions, num_static_block):
     """The first `num_static_block` blocks, then those `conditions` has ones for in a device loop."""
     share = share_of_intermediate(problem, False)
     kernel_assert(share.cores == 2, f"shard_on_i_hybrid: 2 programs are needed, got {share.cores}")
-    blocks, dtype = problem.blocks, problem.compute_dtype
-    kernel_assert(conditions is not None, f"shard_on_i_hybrid: conditions [{blocks + 1}] must be given")
+    outputs = result_of(problem, share)
+    weights_of = PlainWeights(problem, share)
+    run_hybrid(weights_of, outputs, "shard_on_i_hybrid", conditions, num_static_block)
+    return outputs.rows
+
+
+def run_hybrid(weights_of, outputs, kernel, conditions, num_static_block):
+    """The first `num_static_block` blocks as they are, the rest in a device loop that ends before padding."""
+    problem = weights_of.problem
+    blocks = problem.blocks
+    kernel_assert(conditions is not None, f"{kernel}: conditions [{blocks + 1}] must be given")
     assert_shape(conditions, (blocks + 1,), "conditions")
-    if num_static_block is None:  # each expert leaves at most one block unfilled
-        num_static_block = max(0, blocks - (problem.experts - 1))
+    if num_static_block is None:
+        num_static_block = problem.blocks_with_tokens()
     kernel_assert(
         num_static_block >= 0 and num_static_block <= blocks,
-        f"shard_on_i_hybrid: num_static_block must be 0 to {blocks}, got {num_static_block}",
+        f"{kernel}: num_static_block must be 0 to {blocks}, got {num_static_block}",
     )
-    rows = nl.ndarray((problem.rows, problem.hidden), dtype=dtype, buffer=nl.shared_hbm)
-    outputs = Outputs(rows, problem.hidden, share.own)
-    clear_rows(outputs, problem.rows, share.width, dtype)
-    run_blocks(problem, share, outputs, list(range(num_static_block)))
+    run_blocks(weights_of, outputs, list(range(num_static_block)))
     if num_static_block < blocks:
 
         def one_block(block):
-            run_blocks(problem, share, outputs, [block])
+            run_blocks(weights_of, outputs, [block])
 
         device_loop(num_static_block, count_ones(conditions), one_block)
-    return rows
+
+
+def result_of(problem, share):
+    """The result, new and zero: [rows, H], of which this core finishes its columns."""
+    rows = nl.ndarray((problem.rows, problem.hidden), dtype=problem.compute_dtype, buffer=nl.shared_hbm)
+    outputs = Outputs(rows, problem.hidden, share.own)
+    clear_rows(outputs, problem.rows, share.width, problem.compute_dtype)
+    return outputs
 
 
 def count_ones(conditions):
@@ -228,13 +240,13 @@ def count_ones(conditions):
     return register
 
 
-def share_of_intermediate(problem, on_intermediate):
+def share_of_intermediate(problem, on_intermediate, multiple=1):
     """Half of I for each of two cores, each of which finishes half of H; all of both for one."""
     kernel_assert(not problem.skip.skip_weight, "shard_on_i: skip_dma.skip_weight must be False, got True")
     _, cores, core = get_verified_program_sharding_info("moe_cte shard_on_i", (0, 1), 2)
     kernel_assert(
-        problem.intermediate % cores == 0,
-        f"shard_on_i: I must divide over {cores} cores, got {problem.intermediate}",
+        problem.intermediate % (cores * multiple) == 0,
+        f"shard_on_i: I must be a multiple of {cores * multiple}, got {problem.intermediate}",
     )
     size, width = problem.intermediate // cores, problem.hidden // cores
     return Share(core, cores, core * size, size, core * width, width, on_intermediate)

@@ -14,6 +14,7 @@ from ...utils.tiled_range import TiledRange
 from .block_phases import Outputs, P, Share, clear_rows
 from .block_schedule import run_blocks
 from .moe_cte_utils import NO_SKIP, Clamps, SkipMode, checked_problem
+from .plain_weights import PlainWeights
 
 
 class BlockShardStrategy(Enum):
@@ -82,37 +83,52 @@ def shard_on_block(problem, strategy):
         strategy == BlockShardStrategy.PING_PONG,
         f"shard_on_block: block_sharding_strategy must be PING_PONG, got {strategy}",
     )
-    _, cores, core = get_verified_program_sharding_info("moe_cte shard_on_block", (1,), 2)
-    kernel_assert(cores == 2, f"shard_on_block: 2 programs are needed, got {cores}")
+    cores, core = two_cores("shard_on_block")
     rows, hidden, dtype = problem.rows, problem.hidden, problem.compute_dtype
-    share = Share(0, 1, 0, problem.intermediate, 0, hidden)
+    weights_of = PlainWeights(problem, whole_share(problem))
     blocks = list(range(core, problem.blocks, cores))
     if problem.accumulating:
         result = nl.ndarray((rows, cores, hidden), dtype=dtype, buffer=nl.shared_hbm)
         outputs = Outputs(result, cores * hidden, core * hidden)
         clear_rows(outputs, rows, hidden, dtype)
-        run_blocks(problem, share, outputs, blocks)
-        nisa.core_barrier(result, (0, 1))
-        _add_results(result, core)
+        run_blocks(weights_of, outputs, blocks)
+        add_results(result, core, rows, hidden, cores * hidden, hidden)
         return result
     result = nl.ndarray((rows, hidden), dtype=dtype, buffer=nl.shared_hbm)
     half = hidden // cores
     clear_rows(Outputs(result, hidden, core * half), rows, half, dtype)
     nisa.core_barrier(result, (0, 1))
-    problem.shared_rows = True
-    run_blocks(problem, share, Outputs(result, hidden, 0), blocks)
+    run_blocks(weights_of, Outputs(result, hidden, 0), blocks)
     return result
 
 
-def _add_results(result, core):
-    """Add the cores' results [rows, 2, H] into the first, set the second to zero; half the rows a core."""
-    rows, cores, hidden = result.shape
+def two_cores(kernel):
+    """(2, this core); refuses other launches of `kernel`."""
+    _, cores, core = get_verified_program_sharding_info(f"moe_cte {kernel}", (1,), 2)
+    kernel_assert(cores == 2, f"{kernel}: 2 programs are needed, got {cores}")
+    return cores, core
+
+
+def whole_share(problem):
+    """All columns of a block for one core."""
+    return Share(0, 1, 0, problem.intermediate, 0, problem.hidden)
+
+
+def add_results(result, core, rows, hidden, row_stride, core_stride):
+    """Add both cores' results into the first and set the second to zero, half the rows a core.
+
+    Element [r, h] of core c's result is at r * row_stride + c * core_stride + h.
+    """
+    nisa.core_barrier(result, (0, 1))
     half = (rows + 1) // 2
     for tile in TiledRange(half if core == 0 else rows - half, P):
-        span = nl.ds(core * half + tile.start_offset, tile.size)
-        both = nl.ndarray((tile.size, cores, hidden), dtype=result.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=both, src=result[span, :, :])
-        added = nl.ndarray((tile.size, cores, hidden), dtype=result.dtype, buffer=nl.sbuf)
-        nisa.tensor_tensor(dst=added[:, 0, :], data1=both[:, 0, :], data2=both[:, 1, :], op=nl.add)
+        both = result.ap(
+            pattern=[[row_stride, tile.size], [core_stride, 2], [1, hidden]],
+            offset=(core * half + tile.start_offset) * row_stride,
+        )
+        loaded = nl.ndarray((tile.size, 2, hidden), dtype=result.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=loaded, src=both)
+        added = nl.ndarray((tile.size, 2, hidden), dtype=result.dtype, buffer=nl.sbuf)
+        nisa.tensor_tensor(dst=added[:, 0, :], data1=loaded[:, 0, :], data2=loaded[:, 1, :], op=nl.add)
         nisa.memset(dst=added[:, 1, :], value=0.0)
-        nisa.dma_copy(dst=result[span, :, :], src=added)
+        nisa.dma_copy(dst=both, src=added)

@@ -19,7 +19,9 @@ import nki.language as nl
 from ...utils.common_types import ActFnType, ExpertAffinityScaleMode
 from ...utils.kernel_assert import kernel_assert
 from .bwmm_shard_on_block import BlockShardStrategy, shard_on_block
+from .bwmm_shard_on_block_mx import shard_on_block_mx
 from .bwmm_shard_on_I import hybrid_on_intermediate, shard_on_intermediate
+from .bwmm_shard_on_I_mx import hybrid_on_intermediate_mx, shard_on_intermediate_mx
 from .moe_cte_utils import NO_SKIP, Clamps, SkipMode, checked_problem
 
 
@@ -153,6 +155,11 @@ def moe_cte(
     """
     if quantization_config is None:
         quantization_config = QuantizationConfig()
+    chosen = spec.implementation
+    on_block, on_i = spec.shard_on_block, spec.shard_on_I
+    block_mx = chosen == MoECTEImplementation.shard_on_block_mx
+    i_mx = chosen == MoECTEImplementation.shard_on_i_mx
+    i_mx_hybrid = chosen == MoECTEImplementation.shard_on_i_mx_hybrid
     problem = checked_problem(
         "moe_cte",
         hidden_states,
@@ -172,10 +179,17 @@ def moe_cte(
         is_tensor_update_accumulating,
         expert_affinities_scaling_mode,
         Clamps(gate_clamp_upper_limit, gate_clamp_lower_limit, up_clamp_upper_limit, up_clamp_lower_limit),
+        packed=block_mx or i_mx or i_mx_hybrid,
+        least_block=128 if block_mx else 256,
     )
-    chosen, on_i = spec.implementation, spec.shard_on_I
+    if block_mx:
+        return shard_on_block_mx(problem, conditions, on_block.n_static_blocks)
+    if i_mx:
+        return shard_on_intermediate_mx(problem)
+    if i_mx_hybrid:
+        return hybrid_on_intermediate_mx(problem, conditions, on_i.num_static_block)
     if chosen == MoECTEImplementation.shard_on_block:
-        return shard_on_block(problem, spec.shard_on_block.block_sharding_strategy)
+        return shard_on_block(problem, on_block.block_sharding_strategy)
     if chosen == MoECTEImplementation.shard_on_i_hybrid:
         return hybrid_on_intermediate(problem, conditions, on_i.num_static_block)
     kernel_assert(

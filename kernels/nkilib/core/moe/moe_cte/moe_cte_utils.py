@@ -49,7 +49,6 @@ class Problem(nl.NKIObject):
         experts: E.
         blocks: N.
         block_size: B.
-        shared_rows: True if several cores write whole rows of one result, so that none may write padding.
     """
 
     hidden_states: Any
@@ -74,7 +73,6 @@ class Problem(nl.NKIObject):
     accumulating: bool
     scaling: ExpertAffinityScaleMode
     clamps: Clamps
-    shared_rows: bool = False
 
     def prescaled(self):
         """True if affinities multiply the hidden states; PRE_SCALE_DELAYED is the same by linearity."""
@@ -83,9 +81,9 @@ class Problem(nl.NKIObject):
             or self.scaling == ExpertAffinityScaleMode.PRE_SCALE_DELAYED
         )
 
-    def padding_is_skipped(self):
-        """True if the row of padding is not written though its id is a row."""
-        return self.shared_rows and not self.skip.skip_token
+    def blocks_with_tokens(self):
+        """How many blocks at the front hold tokens whatever the routing: an expert leaves one unfilled."""
+        return max(0, self.blocks - (self.experts - 1))
 
     def postscaled(self):
         """True if affinities multiply the result of a block."""
@@ -111,13 +109,18 @@ def checked_problem(
     is_tensor_update_accumulating,
     expert_affinities_scaling_mode,
     clamps,
+    packed=False,
+    least_block=256,
 ):
-    """The :class:`Problem` of a call of `kernel`, a name for messages; refuses what none takes."""
+    """The :class:`Problem` of a call of `kernel`, a name for messages; refuses what none takes.
+
+    `packed` weights are MX; `block_size` is a multiple of `least_block`.
+    """
     rows, hidden = hidden_states.shape
-    experts, _, _, intermediate = gate_up_proj_weight.shape
+    experts, intermediate = gate_up_proj_weight.shape[0], gate_up_proj_weight.shape[-1]
     kernel_assert(
-        block_size > 0 and block_size % 256 == 0,
-        f"{kernel}: block_size must be a multiple of 256, got {block_size}",
+        block_size > 0 and block_size % least_block == 0,
+        f"{kernel}: block_size must be a multiple of {least_block}, got {block_size}",
     )
     kernel_assert(
         hidden >= MIN_HIDDEN and hidden <= MAX_HIDDEN and hidden % 512 == 0,
@@ -128,8 +131,21 @@ def checked_problem(
         intermediate % 16 == 0,
         f"{kernel}: I of gate_up_proj_weight must be a multiple of 16, got {intermediate}",
     )
-    assert_shape(gate_up_proj_weight, (experts, hidden, 2, intermediate), "gate_up_proj_weight")
-    assert_shape(down_proj_weight, (experts, intermediate, hidden), "down_proj_weight")
+    if packed:
+        _check_packed(
+            kernel,
+            gate_up_proj_weight,
+            down_proj_weight,
+            gate_up_proj_scale,
+            down_proj_scale,
+            gate_and_up_proj_bias,
+            hidden,
+        )
+    else:
+        assert_shape(gate_up_proj_weight, (experts, hidden, 2, intermediate), "gate_up_proj_weight")
+        assert_shape(down_proj_weight, (experts, intermediate, hidden), "down_proj_weight")
+        if gate_and_up_proj_bias is not None:
+            assert_shape(gate_and_up_proj_bias, (experts, 2, intermediate), "gate_and_up_proj_bias")
     assert_shape(expert_affinities_masked, (rows * experts, 1), "expert_affinities_masked")
     positions = token_position_to_id.shape[0]
     kernel_assert(
@@ -146,8 +162,6 @@ def checked_problem(
         (gate_up_proj_scale is None) == (down_proj_scale is None),
         f"{kernel}: gate_up_proj_scale and down_proj_scale must be given together",
     )
-    if gate_and_up_proj_bias is not None:
-        assert_shape(gate_and_up_proj_bias, (experts, 2, intermediate), "gate_and_up_proj_bias")
     if down_proj_bias is not None:
         assert_shape(down_proj_bias, (experts, hidden), "down_proj_bias")
     return Problem(
@@ -174,3 +188,23 @@ def checked_problem(
         scaling=expert_affinities_scaling_mode,
         clamps=clamps,
     )
+
+
+def _check_packed(kernel, gate_up, down, gate_up_scale, down_scale, bias, hidden):
+    """Refuse MX weights whose shapes do not belong together."""
+    experts, intermediate, tiles = gate_up.shape[0], gate_up.shape[-1], hidden // 512
+    kernel_assert(
+        intermediate % 512 == 0 or (intermediate < 512 and intermediate % 32 == 0),
+        f"{kernel}: I of gate_up_proj_weight must be a multiple of 512, or 32 if less, got {intermediate}",
+    )
+    kernel_assert(
+        gate_up_scale is not None and down_scale is not None,
+        f"{kernel}: gate_up_proj_scale and down_proj_scale must be given with MX weights",
+    )
+    partitions, packed = min(128, intermediate // 4), max(1, intermediate // 512)
+    assert_shape(gate_up, (experts, 128, 2, tiles, intermediate), "gate_up_proj_weight")
+    assert_shape(gate_up_scale, (experts, 16, 2, tiles, intermediate), "gate_up_proj_scale")
+    assert_shape(down, (experts, partitions, packed, hidden), "down_proj_weight")
+    assert_shape(down_scale, (experts, partitions // 8, packed, hidden), "down_proj_scale")
+    if bias is not None:
+        assert_shape(bias, (experts, partitions, 2, packed, 4), "gate_and_up_proj_bias")
