@@ -269,6 +269,15 @@ def _apply(data, steps, dtype):
     return result
 
 
+def _stored(bank, steps, dtype):
+    """As :func:`_apply`, in SBUF though there be no step."""
+    if len(steps) > 0:
+        return _apply(bank, steps, dtype)
+    result = nl.ndarray(bank.shape, dtype=dtype, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=result, src=bank, engine=nisa.scalar_engine)
+    return result
+
+
 def activate(problem, gate_bank, up_bank, scale, bias, tile, target, checkpoint):
     """target = act(gate) * up, after scales, biases and clamps; both are stored to `checkpoint`, if given."""
     size, clamps = gate_bank.shape[0], problem.clamps
@@ -278,7 +287,7 @@ def activate(problem, gate_bank, up_bank, scale, bias, tile, target, checkpoint)
     clamped = clamps.gate_upper is not None or clamps.gate_lower is not None
     activated = nl.ndarray(gate_bank.shape, dtype=problem.compute_dtype, buffer=nl.sbuf)
     if checkpoint is not None or clamped:
-        gate = _apply(gate_bank, gate_steps, problem.compute_dtype)
+        gate = _stored(gate_bank, gate_steps, problem.compute_dtype)
         nisa.activation(dst=activated, op=act, data=gate)
     elif scale is not None and bias is not None:
         nisa.activation(
@@ -295,7 +304,7 @@ def activate(problem, gate_bank, up_bank, scale, bias, tile, target, checkpoint)
     else:
         nisa.activation(dst=activated, op=act, data=gate_bank)
     if checkpoint is not None:
-        up = _apply(up_bank, up_steps, problem.compute_dtype)
+        up = _stored(up_bank, up_steps, problem.compute_dtype)
         nisa.dma_copy(dst=checkpoint[0], src=gate)
         nisa.dma_copy(dst=checkpoint[1], src=up)
         nisa.tensor_tensor(dst=target, data1=activated, data2=up, op=nl.multiply)

@@ -108,12 +108,7 @@ def blockwise_mm_shard_intermediate_dropping(
         expert_affinities_scaling_mode,
         Clamps(gate_clamp_upper_limit, gate_clamp_lower_limit, up_clamp_upper_limit, up_clamp_lower_limit),
     )
-    kernel_assert(
-        problem.blocks == problem.experts,
-        f"shard_on_i_dropping: there must be one block for each of {problem.experts} experts, "
-        f"got {problem.blocks}",
-    )
-    return shard_on_intermediate(problem, True, expert_affinity_multiply_on_I)
+    return dropping_on_intermediate(problem, expert_affinity_multiply_on_I)
 
 
 @nki.jit
@@ -187,6 +182,16 @@ def shard_on_intermediate(problem, checkpoint, on_intermediate, gate_up=None, do
             results.append(outputs.down)
     run_blocks(PlainWeights(problem, share), outputs, list(range(problem.blocks)))
     return tuple(results) if checkpoint else outputs.rows
+
+
+def dropping_on_intermediate(problem, on_intermediate, gate_up=None, down=None):
+    """One block an expert; activations are kept."""
+    kernel_assert(
+        problem.blocks == problem.experts,
+        f"shard_on_i_dropping: there must be one block for each of {problem.experts} experts, "
+        f"got {problem.blocks}",
+    )
+    return shard_on_intermediate(problem, True, on_intermediate, gate_up, down)
 
 
 def hybrid_on_intermediate(problem, conditions, num_static_block):

@@ -104,7 +104,7 @@ def shard_on_block(problem, strategy):
 
 def two_cores(kernel):
     """(2, this core); refuses other launches of `kernel`."""
-    _, cores, core = get_verified_program_sharding_info(f"moe_cte {kernel}", (1,), 2)
+    _, cores, core = get_verified_program_sharding_info(f"moe_cte {kernel}", (0, 1), 2)
     kernel_assert(cores == 2, f"{kernel}: 2 programs are needed, got {cores}")
     return cores, core
 

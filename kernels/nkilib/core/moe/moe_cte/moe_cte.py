@@ -20,7 +20,7 @@ from ...utils.common_types import ActFnType, ExpertAffinityScaleMode
 from ...utils.kernel_assert import kernel_assert
 from .bwmm_shard_on_block import BlockShardStrategy, shard_on_block
 from .bwmm_shard_on_block_mx import shard_on_block_mx
-from .bwmm_shard_on_I import hybrid_on_intermediate, shard_on_intermediate
+from .bwmm_shard_on_I import dropping_on_intermediate, hybrid_on_intermediate, shard_on_intermediate
 from .bwmm_shard_on_I_mx import hybrid_on_intermediate_mx, shard_on_intermediate_mx
 from .moe_cte_utils import NO_SKIP, Clamps, SkipMode, checked_problem
 
@@ -192,11 +192,13 @@ def moe_cte(
         return shard_on_block(problem, on_block.block_sharding_strategy)
     if chosen == MoECTEImplementation.shard_on_i_hybrid:
         return hybrid_on_intermediate(problem, conditions, on_i.num_static_block)
+    multiplied_on_i = on_i.expert_affinity_multiply_on_I
+    if chosen == MoECTEImplementation.shard_on_i_dropping:
+        return dropping_on_intermediate(problem, multiplied_on_i, gate_up_activations_T, down_activations)
     kernel_assert(
-        chosen == MoECTEImplementation.shard_on_i or chosen == MoECTEImplementation.shard_on_i_dropping,
+        chosen == MoECTEImplementation.shard_on_i,
         f"moe_cte: spec.implementation must be a MoECTEImplementation, got {chosen}",
     )
-    keeps = on_i.checkpoint_activation or chosen == MoECTEImplementation.shard_on_i_dropping
     return shard_on_intermediate(
-        problem, keeps, on_i.expert_affinity_multiply_on_I, gate_up_activations_T, down_activations
+        problem, on_i.checkpoint_activation, multiplied_on_i, gate_up_activations_T, down_activations
     )

@@ -48,10 +48,12 @@ def blocks_reference(
     up_limits: tuple[float | None, float | None] = (None, None),
     rows_rounded: Callable[[Array], Array] = _same,
     product_rounded: Callable[[Array], Array] = _same,
+    padding: int | None = None,
 ) -> tuple[Array, Array, Array]:
     """The result [rows, H], and the activations [N, 2, I, B] of gate and up and [N, B, H] of down, in fp64.
 
-    Ids of -1 name no row. `gate_limits` and `up_limits` are (lower, upper). `rows_rounded` and
+    Ids of -1 name no row, those of `padding` one that is read but not written. `gate_limits` and
+    `up_limits` are (lower, upper). `rows_rounded` and
     `product_rounded` are what quantization does to what the projections multiply.
     """
     x = np.asarray(hidden_states, np.float64)
@@ -87,11 +89,12 @@ def blocks_reference(
         down_kept[block] = down + bias
         factor = affinity if scaling == "POST_SCALE" else 1.0
         block_result = down * factor + bias if on_intermediate else (down + bias) * factor
-        chosen = tokens[there]
+        written = there & (tokens != padding)
+        chosen = tokens[written]
         if accumulating:
-            result[chosen] = result[chosen] + block_result[there]
+            result[chosen] = result[chosen] + block_result[written]
         else:
-            result[chosen] = block_result[there]
+            result[chosen] = block_result[written]
     return result, gate_up_kept, down_kept
 
 
@@ -183,6 +186,7 @@ def moe_cte_reference(
     block_to_expert: Array,
     block_size: int,
     spec: Any,
+    skip_dma: Any = None,
     gate_and_up_proj_bias: Array | None = None,
     down_proj_bias: Array | None = None,
     gate_up_proj_scale: Array | None = None,
@@ -218,6 +222,7 @@ def moe_cte_reference(
         on_intermediate=spec.shard_on_I.expert_affinity_multiply_on_I,
         gate_limits=(gate_clamp_lower_limit, gate_clamp_upper_limit),
         up_limits=(up_clamp_lower_limit, up_clamp_upper_limit),
+        padding=None if skip_dma is not None and skip_dma.skip_token else len(hidden_states) - 1,
         **packed,
     )
     result, gate_up, down = (values.astype(hidden_states.dtype) for values in (result, gate_up, down))

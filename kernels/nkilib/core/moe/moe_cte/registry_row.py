@@ -331,8 +331,8 @@ ROWS = (
         options=OPTIONS,
         limits=(
             "trn3; H is a multiple of 512 from 512 to 8192; I a multiple of 512, or of 32 below that.",
-            "shard_on_block_mx: 2 programs, B a multiple of 128, accumulating; shard_on_i_mx: I a multiple of "
-            "1024 on 2 programs, no PRE_SCALE.",
+            "shard_on_block_mx: 2 programs, B a multiple of 128, accumulating; shard_on_i_mx: I a multiple "
+            "of 1024 on 2 programs, no PRE_SCALE.",
         ),
         examples=(
             _example(
@@ -394,7 +394,7 @@ ROWS = (
         tolerance=Tolerance(
             rtol=0.05,
             atol=0.5,
-            reason="products are quantized to 3 bits after a bf16 rounding, so neighbours of a step may differ",
+            reason="products are quantized to 3 bits after a bf16 rounding: neighbours of a step may differ",
         ),
         page="nki/library/api/moe-cte",
         launched_by=_launched,
