@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
+from nki_isa.diagnostics import error
+
 _T = TypeVar("_T")
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
@@ -95,6 +97,18 @@ class lazy(Generic[_T]):
             return self
         value = instance.__dict__[self.name] = self.function(instance)
         return value
+
+
+def positive_setting(name: str, default: int) -> int:
+    """A limit from the environment.
+
+    Raises:
+        NkiError: NKI-L032 for a setting that is not a positive number.
+    """
+    chosen = os.environ.get(name, "").replace("_", "") or str(default)
+    if not (chosen.isascii() and chosen.isdecimal() and int(chosen)):
+        raise error("NKI-L032", f"{name} is set to {chosen!r}", help="set it to a positive number")
+    return int(chosen)
 
 
 @functools.cache

@@ -22,12 +22,12 @@ from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, NkiError, NkiMemoryError, Severity, error
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
-from nki_sim.execute import ExecutionResult
+from nki_sim.execute import ExecutionResult, interrupted_at
 from nki_sim.fit import fit
 from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
@@ -244,6 +244,9 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     """
     try:
         return _launch(kernel, args, kwargs)
+    except KeyboardInterrupt as stopped:
+        place = Span(kernel.function.__code__.co_filename, kernel.function.__code__.co_firstlineno)
+        raise interrupted_at(stopped, [Frame(kernel.function.__name__, place)]) from None
     except NkiError as found:
         _current().refuse(found)
         raise

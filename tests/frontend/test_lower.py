@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import inspect
+import itertools
 import sys
 from types import CodeType, FunctionType
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import metacode
 import pytest
 
-from nki.compiler.lower import HELPERS, lower
+from nki.compiler.lower import helpers, lower
 from nki.compiler.source import comes_from, definition_of
 from nki.compiler.stacks import is_kernel_code
 
@@ -66,7 +67,7 @@ def test_code_is_made_once_and_known() -> None:
 
 
 def call(function: FunctionType, *args: Any) -> Any:
-    names = {**function.__globals__, **HELPERS}
+    names = {**function.__globals__, **helpers(itertools.repeat(True))}
     return FunctionType(lowered(function), names, function.__name__, None, function.__closure__)(*args)
 
 

@@ -23,16 +23,25 @@ from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
 from nki.compiler.source import definition_of, text_of
-from nki.compiler.stacks import is_kernel_code, outermost, stack_of_traceback, statement_at, steps
+from nki.compiler.stacks import (
+    is_kernel_code,
+    loop_around,
+    outermost,
+    stack_of_traceback,
+    statement_at,
+    steps,
+)
+from nki.compiler.steps import WithoutEnd
 from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.idioms import idiom
 from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_sim.execute import interrupted_at
 
 _OWN_PACKAGES = ("nki", "nki_isa")
 _SPEAKING = ("nki.language.objects",)  # raises what Python would for a class of the user's
@@ -95,7 +104,7 @@ def specialize_call(
     call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
-    arguments = _Arguments(recorder, Importer(Kernel))
+    arguments = _Arguments(recorder, Importer(Kernel, recorder.steps))
     try:
         values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
     except RecursionError as failed:
@@ -262,6 +271,11 @@ def _evaluate(
             return outermost(function, bound.args, bound.kwargs), None
     except bdb.BdbQuit:  # the user left the debugger
         raise
+    except KeyboardInterrupt as stopped:
+        raise interrupted_at(stopped, stack_of_traceback(stopped.__traceback__)) from None
+    except WithoutEnd as found:
+        recorder.report(_in_loop(_placed(found, found), found))
+        return None, found
     except NkiError as found:
         recorder.report(_placed(found, found))
         return None, found
@@ -331,6 +345,17 @@ def _placed(found: NkiError, raised: BaseException, span: Span | None = None) ->
     left_out = f"{len(stack) - 2 * _SHOWN_FRAMES} calls between them are left out"
     placed = found.at(stack[-1].span, (*stack[:_SHOWN_FRAMES], *stack[-_SHOWN_FRAMES:]))
     return type(placed)(replace(d, notes=(*d.notes, left_out)) for d in placed.diagnostics)
+
+
+def _in_loop(found: NkiError, raised: BaseException) -> NkiError:
+    """`found` with a label at the innermost loop that `raised` came through."""
+    around = loop_around(raised.__traceback__)
+    if around is None:
+        return found
+    file, loop = around
+    place = (loop.test if isinstance(loop, tree.While) else loop.iter).span(file)
+    label = Label(replace(place, column=loop.col_offset + 1, line=loop.lineno), "in this loop")
+    return type(found)(replace(d, labels=(*d.labels, label)) for d in found.diagnostics)
 
 
 def _own_function(traceback: TracebackType | None) -> str | None:
