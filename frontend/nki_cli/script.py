@@ -91,6 +91,8 @@ def unreadable(path: str) -> Diagnostic | None:
             help = f"{file.parent} holds {', '.join(near)}"
     elif file.is_dir():
         problem, help = f"{path} is a directory", "name one Python file in it"
+    elif not file.is_file():
+        problem, help = f"{path} is a device or a pipe", "name a file of Python source"
     else:
         try:
             file.read_text(encoding="utf-8-sig")

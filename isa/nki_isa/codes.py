@@ -197,8 +197,7 @@ _ROWS = (
     Code("NKI-M006", "fits in another order only", "What is live at once fits in the order the kernel states."),
     Code("NKI-M007", "fits side by side only", "What is live at once fits with tensors one behind the other."),
     Code("NKI-M005", "too many open accumulations", "Matmuls accumulate into one tensor per PSUM bank at a time."),
-    Code("NKI-M008", "HBM over capacity", "What a launch allocates in HBM fits the HBM of the chip."),
-    Code("NKI-M009", "launch over the host's memory", "The simulator holds all tensors of a launch in memory."),
+    Code("NKI-M008", "launch over the host's memory", "The simulator holds all tensors of a launch in memory."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}

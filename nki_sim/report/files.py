@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     Raises:
         OSError: `path` cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(21, "it is a folder", str(path))
-    if target.exists() and not target.is_file():
-        with target.open("w", encoding="utf-8") as file:
+    given = Path(path)
+    if given.exists() and not (given.is_file() or given.is_dir()):
+        with given.open("w", encoding="utf-8") as file:
             yield file
         return
+    target = Path(os.path.realpath(given))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:

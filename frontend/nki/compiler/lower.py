@@ -83,11 +83,17 @@ class Lowered:
     node: tree.FunctionDef
 
 
-_lowered: dict[tuple[int, tuple[str, ...]], Lowered] = {}
+_lowered: dict[tuple[int, tuple[str, ...], bool], Lowered] = {}
 
 
 def lower(
-    node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qualname: str, file: str
+    node: tree.FunctionDef,
+    free: tuple[str, ...],
+    owner: str | None,
+    qualname: str,
+    file: str,
+    *,
+    counted: bool = True,
 ) -> Lowered:
     """The host code of `node`, its positions those of the source text.
 
@@ -97,11 +103,12 @@ def lower(
         owner: the class whose body it stands in; private names (``self.__x``) are its own.
         qualname: what call stacks show.
         file: the source file.
+        counted: False leaves out the steps of loops and calls; the code is that of Python then.
     """
-    key = (id(node), free)
+    key = (id(node), free, counted)
     kept = _lowered.get(key)
     if kept is None:
-        definition = _Lowering().host(node)
+        definition = _Lowering(counted).host(node)
         definition.decorator_list, definition.args.defaults = [], []
         definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
         outer = definition
@@ -159,7 +166,8 @@ def _place(made: Any, node: Any) -> Any:
 class _Lowering:
     """One definition on its way to the host's syntax."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: bool) -> None:
+        self._counted = counted
         self._loops = itertools.count(1)
 
     def host(self, node: Any) -> Any:
@@ -197,7 +205,8 @@ class _Lowering:
 
     def _For(self, node: Any) -> Any:
         made = self._copy(node)
-        made.iter = _call(node.iter, _TURNS, made.iter)
+        if self._counted:
+            made.iter = _call(node.iter, _TURNS, made.iter)
         return made
 
     def _comprehension(self, node: Any) -> Any:
@@ -216,7 +225,8 @@ class _Lowering:
         made = self._copy(node)
         made.returns = None
         at = node.body[0]
-        made.body.insert(0, _place(ast.Expr(value=_call(at, _NEXT, _name(at, _STEPS))), at))
+        if self._counted:
+            made.body.insert(0, _place(ast.Expr(value=_call(at, _NEXT, _name(at, _STEPS))), at))
         return made
 
 
