@@ -60,7 +60,10 @@ class TokenRows(nl.NKIObject):
         """Columns `first` to `first + size` have been taken."""
         if self.stored is not None:
             columns = nl.ds(first, size)
-            nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns])
+            mode = nisa.dge_mode.unknown
+            if nisa.get_nc_version() != nisa.nc_version.gen2:
+                mode = nisa.dge_mode.hwdge  # starts sooner: nothing overlaps with the last store
+            nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=mode)
 
 
 def project_down_by_token(inter, rows, weights, result):
