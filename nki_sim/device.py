@@ -114,7 +114,7 @@ def execute_all(
                 programs, placements, observers or [()] * len(programs), strict=True
             )
         ]
-        machines[0].borrow(inputs, {index for program in programs for index in written_inputs(program)})
+        machines[0].borrow(inputs, written_inputs(*programs))
         share_hbm(machines)
         if watcher is not None:
             watcher.start(machines)

@@ -39,7 +39,7 @@ from nki_sim.utilisation import ALL_QUADRANTS, Holder, Placement, Utilisation, q
 if TYPE_CHECKING:
     from nki_isa.target import Target
 
-__all__ = ["Holder", "Placement", "Utilisation", "check_alone", "overfull", "place"]
+__all__ = ["Holder", "Placement", "Utilisation", "overfull", "place"]
 
 #: Bytes SBUF placements rotate in: the default alignment of the kernel library's allocator
 #: (SDK nki/library/kernel-utils/allocator, ``align_stack_curr_addr``).
@@ -78,17 +78,6 @@ def place(program: Program, target: Target, starts: Mapping[int, int] | None = N
     return Placement(addresses, sbuf, psum)
 
 
-def check_alone(storage: Storage, target: Target) -> None:
-    """Refuse a tensor on chip for what is certain of it alone: its size and its address.
-
-    Raises:
-        NkiMemoryError: NKI-M003 and NKI-M004, as :func:`place`.
-    """
-    space = spaces(target).get(storage.region)
-    if space is not None:
-        _Room(storage.region, target.partitions, space).check(storage, target)
-
-
 def overfull(program: Program, target: Target) -> Placement:
     """Where the tensors of a program that :func:`place` refuses would be if SBUF and PSUM had no end.
 
@@ -124,7 +113,10 @@ class _Room:
     ) -> Utilisation:
         storages = [s for s in program.storages if s.region is self.region]
         for storage in storages:
-            self.check(storage, target)
+            if storage.row_bytes > self.space.capacity:
+                raise refusals.too_large(storage, self.space.capacity, target)
+            if storage.address is not None:
+                self._check_address(storage, storage.address, target)
         used = [s for s in storages if live.first[s.index] != NEVER]
         # A tensor nobody touches takes no bytes; it still has an address, as views of it may exist.
         places = {s.index: s.address or ((starts or {}).get(s.index, 0), 0) for s in storages}
@@ -169,13 +161,6 @@ class _Room:
 
     # --- what is refused
 
-    def check(self, storage: Storage, target: Target) -> None:
-        """Refuse a tensor that fits nowhere here, or not at its address."""
-        if storage.row_bytes > self.space.capacity:
-            raise refusals.too_large(storage, self.space.capacity, target)
-        if storage.address is not None:
-            self._check_address(storage, storage.address, target)
-
     def _check_address(self, storage: Storage, address: tuple[int, int], target: Target) -> None:
         """An address is inside the memory; in PSUM it is the start of a bank (SDK migration guide).
 
@@ -194,8 +179,7 @@ class _Room:
                 f"its bytes {byte} to {byte + storage.row_bytes - 1} are outside the "
                 f"{self.space.capacity} bytes per partition of {self.region.value.upper()} on {target.name}"
             )
-            last = self.space.capacity - storage.row_bytes
-            remedy = f"start at byte {last - last % (self.space.bank or 1)} or before"
+            remedy = f"start at byte {self.space.capacity - storage.row_bytes} or before"
         elif self.space.bank and byte % self.space.bank:
             problem = f"byte {byte} is {byte % self.space.bank} bytes into a bank"
             remedy = f"start at a multiple of {self.space.bank}, such as byte {byte - byte % self.space.bank}"

@@ -96,25 +96,19 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
 
     Raises:
         NkiError: NKI-L024 for a dtype the NeuronCore lacks (such as float64, or a byte order other than
-            the host's), an empty array, a masked one, or a tensor that is sparse or on another device than
-            the CPU.
+            the host's), a masked array, or a tensor that is sparse or on another device than the CPU.
     """
     shape = tuple([int(n) for n in value.shape])
     spelled = str(value.dtype).rsplit(".", 1)[-1]
     try:
         dtype = as_dtype(spelled)
     except TypeError:
-        near = "int32" if spelled in ("int64", "long") else "uint32" if spelled == "uint64" else "float32"
-        convert = f"{name}.to(torch.{near})" if is_torch(value) else f"{name}.astype(np.{near})"
+        convert = f"{name}.to(torch.float32)" if is_torch(value) else f"{name}.astype(np.float32)"
         raise error(
             "NKI-L024",
             f"argument {name!r} has dtype {spelled}, which the NeuronCore lacks",
-            help=f"convert it: {convert}",
+            help=f"convert it, for example {convert}",
         ) from None
-    if 0 in shape:
-        raise error(
-            "NKI-L024", f"argument {name!r} is empty: shape {shape}", help="pass at least one element"
-        )
     if is_torch(value):
         _check_dense(value, name)
     elif isinstance(value, np.ma.MaskedArray):

@@ -105,6 +105,16 @@ def test_empty_arrays_are_refused():
         copied(np.zeros((0, 4), np.float32))
 
 
+def test_a_kernel_may_refuse_an_empty_array_in_its_own_words():
+    @nki.jit
+    def kernel(x):
+        assert x.shape[0] > 0, "x has rows"
+        return x
+
+    with pytest.raises(NkiError, match="NKI-L020.*x has rows"):
+        kernel(np.zeros((0, 4), np.float32))
+
+
 @pytest.mark.parametrize("turns", [1, 3])
 def test_inputs_change_only_where_the_kernel_writes(turns):
     x, y = np.ones((4, 6), np.float32), np.full((4, 6), 2, np.float32)
@@ -118,6 +128,20 @@ def test_views_are_written_in_place():
     base = np.zeros((8, 12), np.float32)
     doubled_in_place(base[::2, 1:7], np.ones((4, 6), np.float32))
     assert base.sum() == 24 and base[::2, 1:7].all()
+
+
+def test_what_the_second_core_alone_writes_changes():
+    @nki.jit
+    def second_half_is_zero(x):
+        if nl.program_id(0) == 1:
+            zeros = nl.ndarray((2, 6), dtype=x.dtype, buffer=nl.sbuf)
+            nisa.memset(dst=zeros, value=0)
+            nisa.dma_copy(dst=x[2:4], src=zeros)
+        return x
+
+    x = np.ones((4, 6), np.float32)
+    second_half_is_zero[2](x)
+    np.testing.assert_array_equal(x, np.repeat([[1.0], [0.0]], 2, axis=0) * np.ones(6))
 
 
 def test_a_read_only_array_cannot_be_written():

@@ -300,22 +300,18 @@ def no_such_name():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    ("use", "code", "message"),
+    ("use", "message"),
     [
-        (too_many_fields, "NKI-L021", "TypeError: Holder2 has 1 fields but got 3 values"),
-        (
-            no_such_name,
-            "NKI-L011",
-            "nki.language.nothing_of_this_name: nki.language has no 'nothing_of_this_name'",
-        ),
+        (too_many_fields, "TypeError: Holder2 has 1 fields but got 3 values"),
+        (no_such_name, "AttributeError: module 'nki.language' has no attribute 'nothing_of_this_name'"),
     ],
 )
-def test_what_nki_says_of_the_users_code_is_the_users(use: Any, code: str, message: str) -> None:
+def test_what_nki_says_of_the_users_code_is_the_users(use: Any, message: str) -> None:
     def kernel(x, use):
         use()
 
     (found,) = refused(kernel, A, use)
-    assert (found.code, found.message) == (code, message)
+    assert (found.code, found.message) == ("NKI-L021", message)
 
 
 # --- ours
@@ -630,26 +626,3 @@ def misspells(x):
 def test_remedy_of_an_attribute(kernel: Any, argument: Any, help: str) -> None:
     (found,) = refused(kernel, argument)
     assert found.code == "NKI-L021" and str(found.help).startswith(help)
-
-
-# --- what is certain comes at once
-
-
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        ({"shape": (128, 1 << 20), "buffer": nl.sbuf}, "NKI-M003"),
-        ({"shape": (128, 8192), "buffer": nl.psum}, "NKI-M003"),
-        ({"shape": (4, 8), "buffer": nl.psum, "address": (0, 16384)}, "NKI-M004"),
-        ({"shape": (4, 8), "buffer": nl.sbuf, "address": (126, 0)}, "NKI-M004"),
-    ],
-)
-def test_a_tensor_that_fits_nowhere_is_refused_at_its_allocation(options: Any, code: str) -> None:
-    def kernel(x, options):
-        shape = options["shape"]
-        nl.ndarray(shape, nl.float32, buffer=options["buffer"], address=options.get("address"))
-        return x.no_such_attribute  # not reached
-
-    (found,) = refused(kernel, A, options)
-    assert found.code == code
-    assert found.span is not None and "nl.ndarray" in _SOURCE[found.span.line - 1]

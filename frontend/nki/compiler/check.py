@@ -20,7 +20,6 @@ from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.importer import is_host
-from nki.compiler.kept import Kept
 from nki.compiler.parse import deep_recursion
 from nki.compiler.profile import PROFILES
 from nki.compiler.scope import (
@@ -105,25 +104,10 @@ def _check_texts(path: str, text: str | None, profile: str) -> list[Diagnostic]:
             run.add(
                 Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
             )
-        _check_host(run, names)
         for kernel in _kernels(names):
             run.reach(kernel, ())
         run.finish()
     return run.diagnostics
-
-
-def _check_host(run: Run, names: TextScope) -> None:
-    """What a file takes from nki outside of its functions, where every run of it comes along."""
-    module: Any = names.source.module
-    walker = Walker(run, Definition(module, names.source, names, "<module>"), (), False)
-    for statement in module.body:
-        if isinstance(statement, tree.FunctionDef):
-            for decorator in statement.decorator_list:
-                walker.host(decorator)
-        elif isinstance(statement, (tree.Import, tree.ImportFrom)):
-            walker.imports(statement)
-        elif isinstance(statement, (tree.Expr, tree.Assign)):
-            walker.host(statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +129,7 @@ class _Passed:
 #: Errors of what a kernel may hold in a branch it does not take.
 _WHERE_REACHED = frozenset({"NKI-L010", "NKI-L012"})
 
-_passed: Kept[tuple[CodeType, str, str], _Passed] = Kept()
+_passed: dict[tuple[CodeType, str, str], _Passed] = {}
 
 
 def require(function: Any, profile: str = "library", values: Iterable[Any] = ()) -> list[Diagnostic]:

@@ -12,10 +12,9 @@ import builtins
 import dataclasses
 import enum
 import functools
-import itertools
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -32,7 +31,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nki.compiler import stacks
-from nki.compiler.lower import helpers, lower
+from nki.compiler.lower import HELPERS, lower
 from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
@@ -85,15 +84,13 @@ class Importer:
 
     Args:
         kernel_type: the class of decorated kernels, whose function is brought in their stead.
-        left: the steps that what is brought in may take, see :mod:`nki.compiler.steps`; default no limit.
 
     Attributes:
         reads: what was taken from modules, classes and closures.
     """
 
-    def __init__(self, kernel_type: type | None = None, left: Iterator[bool] | None = None):
+    def __init__(self, kernel_type: type | None = None):
         self._kernel_type = kernel_type
-        self._helpers = helpers(itertools.repeat(True) if left is None else left)
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
         self._globals: dict[int, dict[str, Any]] = {}
@@ -232,7 +229,7 @@ class Importer:
         shadow = self._globals.get(id(original))
         if shadow is None:
             shadow = {"__name__": original.get("__name__", "__main__"), "__builtins__": self._builtins}
-            shadow.update(self._helpers)
+            shadow.update(HELPERS)
             self._globals[id(original)] = shadow
         return shadow
 

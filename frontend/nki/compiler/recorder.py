@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 
-from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import stack_of
 from nki.compiler.validation import Memo
@@ -26,7 +25,6 @@ from nki_isa.opaque import deciding_truth
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_sim.place import check_alone
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
@@ -69,7 +67,6 @@ class Recorder:
         program_id: which of them this is.
         strict: refuse what published kernels do and the documentation does not allow.
         collector: constraint errors found so far.
-        steps: what is left of the steps that the kernel may take.
     """
 
     def __init__(
@@ -81,7 +78,6 @@ class Recorder:
         self.grid = grid
         self.program_id = program_id
         self.collector = Collector()
-        self.steps = steps.steps()
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
         self._outside: list[int] = []  # for each open region, how many storages there were before it
@@ -113,9 +109,6 @@ class Recorder:
                 with ``#2``, ``#3``, ... from the second tensor of that variable on, and where there is no
                 variable after its memory and number.
             part: for a tensor that is only a step towards what the user assigns: what it holds.
-
-        Raises:
-            NkiMemoryError: NKI-M003, it is larger than its memory; NKI-M004, its address is not in it.
         """
         storages = self.program.storages
         index = len(storages)
@@ -124,10 +117,8 @@ class Recorder:
             name = ":".join(filter(None, (variable_of(sys._getframe(1)), part))) or f"{region.value}{index}"
             count = self._named[name] = self._named.get(name, 0) + 1
             name = f"{name}#{count}" if count > 1 else name
-        storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
-        check_alone(storage, self.target)
-        storages.append(storage)
-        return NkiTensor.whole(storage)
+        storages.append(Storage(index, name, region, shape, dtype, address, kind, stack, data))
+        return NkiTensor.whole(storages[-1])
 
     def new_register(self, frozen: bool = False) -> VirtualRegister:
         """A new 32-bit register."""
@@ -139,7 +130,6 @@ class Recorder:
 
     def emit(self, instruction: Instruction) -> Instruction:
         """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too."""
-        steps.take(self.steps, steps.INSTRUCTION)
         instruction.stack = stack_of(sys._getframe(1))
         try:
             self._memo.check(instruction)

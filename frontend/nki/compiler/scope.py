@@ -13,15 +13,15 @@ import enum
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from nki.compiler import hosts, names, source, tree
+from nki.compiler import hosts, source, tree
 from nki.compiler.importer import is_host
-from nki.compiler.kept import Kept
 from nki.compiler.parse import parse
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
@@ -49,16 +49,6 @@ class Legacy:
     """A name of the ``neuronxcc`` package, which held NKI before it was ``nki``."""
 
     name: str
-
-    def now(self) -> Value:
-        """What stands in its place in ``nki``."""
-        old, *rest = self.name.split(".")
-        if old != LEGACY or rest[:1] != ["nki"]:
-            return Unresolved.unknown
-        found = module_named("nki", ())
-        for part in rest[1:]:
-            found = attribute(found, part)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +121,7 @@ def heading(node: tree.FunctionDef | tree.ClassDef, file: str) -> Span:
     return Span(file, node.lineno, start, node.lineno, start + len(word) + 1 + len(node.name))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def method(owner: Definition, node: tree.FunctionDef) -> Definition:
     """The method `node` of the class `owner`."""
     return Definition(node, owner.file, owner.scope, f"{owner.qualname}.{node.name}", owner)
@@ -285,9 +275,9 @@ class LiveScope(Scope):
         self.file = module_globals.get("__file__", "")
 
     def get(self, name: str) -> Value:
-        for known in (self.captured, self.globals):
-            if name in known:
-                return _live(known[name])
+        for names in (self.captured, self.globals):
+            if name in names:
+                return _live(names[name])
         return Unresolved.missing
 
     def names(self) -> Iterable[str]:
@@ -317,7 +307,7 @@ def _live(value: Any) -> Value:
     return Host(value)
 
 
-_definitions: Kept[FunctionType, tuple[CodeType, Value]] = Kept()
+_definitions: weakref.WeakKeyDictionary[FunctionType, tuple[CodeType, Value]] = weakref.WeakKeyDictionary()
 
 
 def definition_of(function: FunctionType) -> Value:
@@ -374,7 +364,7 @@ def _live_class(value: type) -> Value:
     return Unresolved.unknown
 
 
-_class_definitions: Kept[type, Definition] = Kept()
+_class_definitions: weakref.WeakKeyDictionary[type, Definition] = weakref.WeakKeyDictionary()
 
 
 def _class_definition(file: SourceFile, node: tree.ClassDef, value: type) -> Definition:
@@ -598,28 +588,14 @@ def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:
 
 
 def is_jit(node: Node | None, scope: Scope) -> bool:
-    """Whether `node` is ``nki.jit``, however it is spelled, or a decorator of Beta 1."""
+    """Whether `node` is ``nki.jit``, however it is spelled."""
     if isinstance(node, tree.Call):
         return is_jit(node.func, scope)
-    base, name = _spelled(node, scope)
-    if isinstance(base, Host) and getattr(base.value, "__name__", "") == "nki" and name in names.DECORATORS:
-        return True
-    found = present(resolve(node, scope))
+    found = resolve(node, scope)
+    if isinstance(found, Legacy):
+        return found.name.rpartition(".")[2] in ("jit", "baremetal", "trace")
     return (
         isinstance(found, Host)
         and getattr(found.value, "__name__", "") == "jit"
         and is_nki(getattr(found.value, "__module__", ""))
     )
-
-
-def _spelled(node: Node | None, scope: Scope) -> tuple[Value, str]:
-    """The module that `node` takes a name from, and the name; they need not exist."""
-    if isinstance(node, tree.Attribute):
-        return present(resolve(node.value, scope)), node.attr
-    origin = scope.origin(node.id) if isinstance(node, tree.Name) else None
-    return (present(origin[0]), origin[1]) if origin else (Unresolved.unknown, "")
-
-
-def present(value: Value) -> Value:
-    """`value`, or what stands in its place today if it is of Beta 1."""
-    return value.now() if isinstance(value, Legacy) else value

@@ -3,7 +3,6 @@
 from typing import Any
 
 from nki import levels
-from nki.compiler import names
 from nki.language.composed import (
     ceil,
     cos,
@@ -93,7 +92,8 @@ globals().update({name: levels.leveled(__name__, name, globals()[name]) for name
 
 
 def __getattr__(name: str) -> Any:
-    raise names.attribute_error(__name__, name)
+    told = levels.refusal(__name__, name)
+    raise AttributeError(str(told) if told else f"module 'nki.language' has no attribute {name!r}")
 
 
 __all__ = [
