@@ -67,7 +67,7 @@ ROWS = (
             "their sigmoid. Where affinities are of the chosen only, the others are 0."
         ),
         options={
-            "x": "`[H, T]` or `[T, H]` in HBM, or in SBUF in one of four layouts",
+            "x": "`[H, T]` or `[T, H]` in HBM, or in SBUF in one of three layouts",
             "w": "`[H, E]` in HBM, of the dtype of `x`",
             "w_bias": "`[1, E]` or `[E]` in HBM, or None",
             "router_logits": "`[T, E]` in HBM; written",
@@ -76,7 +76,7 @@ ROWS = (
             "act_fn": "`RouterActFnType.SOFTMAX` or `SIGMOID`",
             "k": "experts per token, 1 to 8",
             "x_hbm_layout": "0: `[H, T]`, 1: `[T, H]`",
-            "x_sb_layout": "0 to 3, for x in SBUF",
+            "x_sb_layout": "0, 1 or 2, for x in SBUF",
             "output_in_sbuf": "affinities and index are in SBUF; T is at most 128",
             "router_pre_norm": "activate before the choice",
             "norm_topk_prob": "with `router_pre_norm`, divide by the sum over the chosen",

@@ -130,7 +130,7 @@ def router_topk(
         act_fn: softmax or sigmoid.
         k: experts per token, 1 to 8.
         x_hbm_layout: 0 or 1; of no matter for x in SBUF.
-        x_sb_layout: 0 to 3, see :mod:`.layouts`; of no matter for x in HBM.
+        x_sb_layout: 0, 1 or 2, see :mod:`.layouts`; of no matter for x in HBM.
         output_in_sbuf: `expert_affinities` and `expert_index` are in SBUF; T at most 128.
         router_pre_norm: activate before the choice, see the table of this module.
         norm_topk_prob: with `router_pre_norm`, divide by the sum over the chosen.
@@ -207,9 +207,9 @@ def router_topk(
         rows = nl.ds(first, lanes * groups)
         if not skip_store_router_logits:
             _store(router_logits[rows], logits[:, :, 0:experts])
-        top, places = _largest(router, logits)
+        top = _largest(logits)
         if not skip_store_expert_index:
-            _store(expert_index[rows], places[:, :, 0:k])
+            _store(expert_index[rows], _places(logits, top)[:, :, 0:k])
         affinities, eager = _affinities(router, logits, top, expert_affinities.dtype, return_eager_affi)
         _store(expert_affinities[rows], affinities)
         first += lanes * groups
@@ -223,14 +223,12 @@ def router_topk(
 def _shape_of_x(x, x_hbm_layout, x_sb_layout, x_input_in_sbuf):
     """T and H."""
     kernel_assert(x_hbm_layout in (0, 1), f"x_hbm_layout is 0 or 1, got {x_hbm_layout}")
-    kernel_assert(x_sb_layout in (0, 1, 2, 3), f"x_sb_layout is 0, 1, 2 or 3, got {x_sb_layout}")
+    kernel_assert(x_sb_layout in (0, 1, 2), f"x_sb_layout is 0, 1 or 2, got {x_sb_layout}")
     if x_input_in_sbuf:
         kernel_assert(
             len(x.shape) == 3 and x.shape[0] == PARTITIONS,
             f"x in SBUF has three dimensions, the first of {PARTITIONS}, got {x.shape}",
         )
-        if x_sb_layout == XSBLayout__128_Hdiv128_T__3:
-            return x.shape[2], x.shape[1] * PARTITIONS
         return x.shape[1], x.shape[2] * PARTITIONS
     kernel_assert(len(x.shape) == 2, f"x in HBM is [H, T] or [T, H], got {x.shape}")
     if x_hbm_layout == XHBMLayout_H_T__0:
@@ -276,13 +274,8 @@ def _x_tiles(router, start, lanes, groups):
     tiles = []
     if router.x_in_sbuf:
         for group in range(groups):
-            at = start + group
-            if router.sb_layout == XSBLayout__128_Hdiv128_T__3:
-                pattern = [[steps * tokens, PARTITIONS], [tokens, steps], [groups, lanes]]
-                tiles.append(x.ap(pattern, offset=at))
-            else:
-                pattern = [[steps * tokens, PARTITIONS], [1, steps], [groups * steps, lanes]]
-                tiles.append(x.ap(pattern, offset=at * steps))
+            pattern = [[steps * tokens, PARTITIONS], [1, steps], [groups * steps, lanes]]
+            tiles.append(x.ap(pattern, offset=(start + group) * steps))
         return tiles
     if router.hbm_layout == XHBMLayout_H_T__0:
         size = lanes * groups
@@ -343,15 +336,21 @@ def _logits(router, tiles, lanes, groups):
     return logits
 
 
-def _largest(router, logits):
-    """The eight largest logits of each token, the largest first, and the experts they belong to."""
+def _largest(logits):
+    """The eight largest logits of each token, the largest first."""
     lanes, groups, _ = logits.shape
     top = nl.ndarray((lanes, groups, MAX_K), dtype=nl.float32, buffer=nl.sbuf)
-    places = nl.ndarray((lanes, groups, MAX_K), dtype=nl.uint32, buffer=nl.sbuf)
     for group in range(groups):
         nisa.max8(dst=top[:, group, :], src=logits[:, group, :])
+    return top
+
+
+def _places(logits, top):
+    """The experts that the largest logits belong to."""
+    places = nl.ndarray(top.shape, dtype=nl.uint32, buffer=nl.sbuf)
+    for group in range(top.shape[1]):
         nisa.nc_find_index8(dst=places[:, group, :], data=logits[:, group, :], vals=top[:, group, :])
-    return top, places
+    return places
 
 
 def _affinities(router, logits, top, dtype, eager):
