@@ -1,1 +1,1 @@
-"""Kernels whose interface may change."""
+"""Kernels that the vendor lists as experimental."""

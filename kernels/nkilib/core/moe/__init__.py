@@ -1,1 +1,0 @@
-"""Mixture of experts: kernels for prefill and decode."""

@@ -1,1 +1,0 @@
-"""Sub-kernels whose interface may change."""
