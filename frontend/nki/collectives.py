@@ -16,6 +16,7 @@ from typing import Any
 from nki import levels
 from nki.language.objects import NKIObject
 from nki_isa.diagnostics import error
+from nki_isa.kinds import is_whole
 
 
 @dataclass
@@ -32,8 +33,10 @@ class ReplicaGroup(NKIObject):
     groups: Any = ()
 
     def __post_init__(self) -> None:
-        ranks = [rank for group in self.groups for rank in group]
-        if len(set(ranks)) != len(ranks) or any(not isinstance(rank, int) or rank < 0 for rank in ranks):
+        lists = (list, tuple, range)
+        groups = self.groups if isinstance(self.groups, lists) else [None]
+        ranks = [rank for group in groups for rank in (group if isinstance(group, lists) else [None])]
+        if any(not is_whole(rank) or rank < 0 for rank in ranks) or len(set(ranks)) != len(ranks):
             raise error(
                 "NKI-V142",
                 f"ReplicaGroup({self.groups!r}) is not made of lists of ranks with each rank once",

@@ -16,7 +16,9 @@ from typing import Any
 from nki_isa.dtypes import DTYPES
 from nki_isa.enums import dma_engine
 from nki_isa.instruction import Engine
+from nki_isa.kinds import require
 from nki_isa.operators import OPERATORS
+from nki_isa.tensor import NkiTensor
 
 #: The levels, oldest first, with the SDK release that brought each.
 LEVELS: dict[str, str] = {"0.2": "2.28", "0.3": "2.29", "0.4": "2.30", "0.5": "2.31", "0.6": "2.32"}
@@ -208,6 +210,7 @@ def _affine_select(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any
 
 def _dma_copy(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     operator, unique = given.pop("dst_rmw_op"), given.pop("unique_indices")
+    require(name, "bool", unique_indices=unique)
     if operator is None:
         return name, given
     dst, src = given["dst"], given["src"]
@@ -230,6 +233,7 @@ def _shared_constant(name: str, given: dict[str, Any]) -> tuple[str, dict[str, A
 
 def _sendrecv(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     by_gpsimd = given.pop("use_gpsimd_dma")
+    require(name, "bool", use_gpsimd_dma=by_gpsimd)
     return name, {**given, "dma_engine": dma_engine.gpsimd_dma if by_gpsimd else dma_engine.dma}
 
 
@@ -239,7 +243,9 @@ def _tensor_reduce(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any
     Sources: stub of Neuron 2.28; update guide to 0.3, "Axis Handling Fix"; leanprover/KLR, which takes 1 and
     lists that end with 4.
     """
-    axis, rank = given["axis"], len(getattr(given["data"], "shape", ()))
+    axis, data = given["axis"], given["data"]
+    require(name, "tuple[int, ...]", axis=axis)
+    rank = data.ndim if isinstance(data, NkiTensor) else 0
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     from_one, to_four = [*range(1, len(axes) + 1)], [*range(5 - len(axes), 5)]
     if axes in (from_one, to_four) and len(axes) < rank:

@@ -545,7 +545,7 @@ def scalar_dtype(name: str, operator: str, *, source: str = STUB) -> Constraint:
                     return f"{name} is {value.dtype} and {operator} is {op.name}: it must be an integer type"
                 if not bitvec and value.dtype != "float32":
                     return f"{name} is {value.dtype} and {operator} is {op.name}: it must be float32"
-            elif bitvec and isinstance(value, NUMBERS) and value != int(value):
+            elif bitvec and isinstance(value, NUMBERS) and not float(value).is_integer():
                 return f"{name} is {value!r} and {operator} is {op.name}: it must be an integer"
         return None
 

@@ -117,8 +117,9 @@ def as_dtype(value: Any) -> DType:
     if name is None:
         try:
             name = np.dtype(value).name
-        except TypeError:
-            name = getattr(value, "name", None) or str(value)
+        except (TypeError, ValueError):
+            name = getattr(value, "name", None)
+            name = name if isinstance(name, str) else str(value)
     name = name.rsplit(".", 1)[-1]
     row = DTYPES.get(_ALIASES.get(name, name))
     if row is None or value is None:  # np.dtype(None) is float64, which nobody means

@@ -29,6 +29,7 @@ Dtype: TypeAlias = Any
 Shape: TypeAlias = Any
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_C = TypeVar("_C", bound=type)
 _INTEGER = (int, np.integer)
 _LONGEST = 60  # characters of a value in a message
 _NUMBER = (int, float, np.integer, np.floating, np.bool_)
@@ -74,7 +75,7 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, _INTEGER) and not isinstance(value, bool)
 
 
-def _is_word(value: Any) -> bool:
+def is_word(value: Any) -> bool:
     """True for an integer that 32 bits hold."""
     return is_whole(value) and -(2**31) <= value < 2**31
 
@@ -120,7 +121,7 @@ def list_of(item: Kind, wanted: str, help: str) -> Kind:
 
 
 #: What an integer attribute or register holds.
-WORD = Kind("a 32-bit int", _is_word, int, "pass an int: divide sizes with //", "NKI-V111")
+WORD = Kind("a 32-bit int", is_word, int, "pass an int: divide sizes with //", "NKI-V111")
 _NUMBER_KIND = Kind(
     "a number", is_number, None, "pass a Python number, known at compile time", "NKI-V111", frozenset({float})
 )
@@ -141,7 +142,7 @@ KINDS: dict[str, Kind] = {
     "tuple[int, ...]": replace(
         _WORDS,
         wanted="an int or a list of ints",
-        fits=lambda value: _is_word(value) or _WORDS.fits(value),
+        fits=lambda value: is_word(value) or _WORDS.fits(value),
         kept=lambda value: (int(value),) if is_whole(value) else tuple(int(item) for item in value),
     ),
     "tuple[tuple[int, int], ...]": list_of(_PAIR, "a list of pairs of ints", "pass pairs, such as [[1, 16]]"),
@@ -164,7 +165,23 @@ KINDS: dict[str, Kind] = {
         help="write the sizes as a tuple: (128, 512)",
         code="NKI-V120",
     ),
-    "Body": Kind("a function", callable, help="pass a function by its name, without calling it"),
+    "Sequence[int]": Kind(
+        "a list of ints",
+        lambda value: isinstance(value, (list, tuple)) and all(map(is_whole, value)),
+        help="pass ints, such as (0, 1)",
+        code="NKI-V012",
+    ),
+    "Mapping[str, int]": Kind(
+        "a dict of sizes by name",
+        lambda value: isinstance(value, dict) and all(map(is_whole, value.values())),
+        help="write {'h': 4}",
+        code="NKI-V111",
+    ),
+    "Body": Kind(
+        "a function",
+        lambda value: callable(value) and not isinstance(value, type),
+        help="pass a function by its name, without calling it",
+    ),
     "VirtualRegister": Kind(
         "a register",
         lambda v: isinstance(v, VirtualRegister),
@@ -179,7 +196,6 @@ def define(annotation: str, kind: Kind) -> None:
     KINDS[annotation] = kind
 
 
-@functools.cache
 def kinds_of(annotation: str) -> tuple[Kind, ...]:
     """The kinds an annotation names, alternatives apart; none where a part of it is not in the table."""
     found = [KINDS.get(part) for part in annotation.split(" | ") if part != "None"]
@@ -258,13 +274,7 @@ def checked(function: _F, prefix: str = "") -> _F:
             a wrong kind.
     """
     signature = inspect.signature(function)
-    rows = {}
-    for name, parameter in signature.parameters.items():
-        text = parameter.annotation
-        kinds = kinds_of(text) if isinstance(text, str) else ()
-        if kinds:
-            none = optional(text) or parameter.default is None
-            rows[name] = kinds, none
+    rows: dict[str, tuple[tuple[Kind, ...], bool]] | None = None  # made by the first call: the table grows
     names = tuple(signature.parameters)
     method = bool(names) and names[0] == "self"
     required = sum(p.default is p.empty for p in signature.parameters.values())
@@ -275,6 +285,9 @@ def checked(function: _F, prefix: str = "") -> _F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal rows
+        if rows is None:
+            rows = _rows(signature)
         given = dict(zip(names, args))
         given.update(kwargs)
         if len(given) != len(args) + len(kwargs) or not required <= len(given) <= len(names) or kwargs:
@@ -288,11 +301,37 @@ def checked(function: _F, prefix: str = "") -> _F:
     return call  # type: ignore[return-value]
 
 
+def require(called: str, annotation: str, **values: Any) -> None:
+    """Refuse `values`, parameters of `called`, that are not what the annotation says (see :func:`checked`)."""
+    for name, value in values.items():
+        _check(lambda _: called, (), name, value, kinds_of(annotation))
+
+
+def checked_methods(cls: _C) -> _C:
+    """Class decorator: each public method is :func:`checked`."""
+    for name, value in list(vars(cls).items()):
+        if isinstance(value, FunctionType) and name[0] != "_":
+            setattr(cls, name, checked(value))
+    return cls
+
+
 def public_function(module: str, value: Any) -> bool:
     """True for a function of `module`'s package that its users can call."""
     return (
         isinstance(value, FunctionType) and value.__module__.startswith(module) and value.__name__[0] != "_"
     )
+
+
+def _rows(signature: inspect.Signature) -> dict[str, tuple[tuple[Kind, ...], bool]]:
+    """By parameter with kinds: those, and whether None is taken too."""
+    texts = {
+        name: str(p.annotation) for name, p in signature.parameters.items() if p.annotation is not p.empty
+    }
+    return {
+        name: (kinds, optional(texts[name]) or signature.parameters[name].default is None)
+        for name in texts
+        if (kinds := kinds_of(texts[name]))
+    }
 
 
 def _bind(

@@ -135,6 +135,8 @@ class Rearrangement:
 
 
 def _groups(pattern: Sequence[Any]) -> list[tuple[str, ...]]:
+    if not isinstance(pattern, (list, tuple)):
+        pattern = (None,)
     groups = [tuple(item) if isinstance(item, tuple | list) else (item,) for item in pattern]
     if not all(group and all(isinstance(name, str) for name in group) for group in groups):
         raise error(

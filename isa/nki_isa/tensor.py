@@ -21,7 +21,7 @@ from typing import Any
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
-from nki_isa.kinds import Kind, define
+from nki_isa.kinds import Dtype, Kind, checked, checked_methods, define
 from nki_isa.opaque import opaque
 from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
@@ -61,6 +61,7 @@ class DynamicSlice:
         return f"ds({self.start!r}, {self.size})"
 
 
+@checked
 def ds(start: int | VirtualRegister | NkiTensor, size: int) -> DynamicSlice:
     """``nl.ds``: the positions ``start`` to ``start + size`` of a dimension, as an index of a tensor.
 
@@ -73,6 +74,7 @@ def ds(start: int | VirtualRegister | NkiTensor, size: int) -> DynamicSlice:
 
 
 @opaque
+@checked_methods
 class NkiTensor(StridedView):
     """A strided view of a storage; every view method returns another, no data moves.
 
@@ -302,7 +304,7 @@ class NkiTensor(StridedView):
 
     # --- the storage itself
 
-    def view(self, dtype: Any) -> NkiTensor:
+    def view(self, dtype: Dtype) -> NkiTensor:
         """The same bytes read as `dtype`; the last dimension grows or shrinks by the ratio of the widths.
 
         Raises:
@@ -325,7 +327,7 @@ class NkiTensor(StridedView):
         shape, strides = (*self.shape[:-1], scaled[-1]), (*scaled[1:-1], 1)
         return NkiTensor(shape, strides, scaled[0], new, self.storage)
 
-    def reinterpret_cast(self, dtype: Any) -> NkiTensor:
+    def reinterpret_cast(self, dtype: Dtype) -> NkiTensor:
         """Another name of :meth:`view`."""
         return self.view(dtype)
 
@@ -336,7 +338,7 @@ class NkiTensor(StridedView):
         scalar_offset: NkiTensor | VirtualRegister | None = None,
         vector_offset: NkiTensor | None = None,
         indirect_dim: int = 0,
-        dtype: Any = None,
+        dtype: Dtype | None = None,
     ) -> NkiTensor:
         """The hardware's own access pattern over the storage, whatever this view shows of it.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nki_isa.diagnostics import NkiError, error
+from nki_isa.kinds import checked_methods
 from nki_isa.strides import Rearrangement, contiguous_strides, infer_size, integer, put, restride
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nki_isa.tensor import DynamicOffset, NkiTensor
 
 
+@checked_methods
 class StridedView:
     """What every view does with its dimensions: reorder, split, merge, repeat.
 
@@ -179,7 +181,7 @@ class StridedView:
         Raises:
             NKI-V028: malformed patterns. Else as :meth:`reshape_dim`, :meth:`permute`, :meth:`flatten_dims`.
         """
-        if len(src_pattern) != self.ndim:
+        if not isinstance(src_pattern, (list, tuple)) or len(src_pattern) != self.ndim:
             raise error("NKI-V028", f"{self} has {self.ndim} dimensions; the pattern is {src_pattern!r}")
         plan = Rearrangement(src_pattern, dst_pattern, fixed_sizes or {})
         split: StridedView = self

@@ -11,6 +11,7 @@ from nki.language.creation import constant_of
 from nki.language.emitting import activation, emit, tensor_scalar, tensor_tensor, tile_like
 from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
+from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, as_dtype
 from nki_isa.kinds import Dtype
 from nki_isa.operators import OPERATORS
@@ -161,6 +162,12 @@ def rms_norm(
     Raises:
         NkiError: NKI-V141 for other dimensions; NKI-V103 where `w` does not broadcast to `x`.
     """
+    if not 1 <= n < 1 << 31:
+        raise error(
+            "NKI-V111",
+            f"nl.rms_norm got n={n!s:.40}, it must be the number of values summed",
+            help="pass the size of the dimensions that axis names",
+        )
     inner = _FLOAT32 if compute_dtype is None else compute_dtype
     reduced_size("rms_norm", x, axis)
     squares = activation("square", x, inner, part="squares")

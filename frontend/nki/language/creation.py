@@ -160,14 +160,18 @@ def zeros_like(
     x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
 ) -> NkiTensor:
     """Zeros of the shape of `x`, and of its dtype and buffer unless others are given."""
-    return zeros(x.shape, dtype or x.dtype, buffer or x.buffer, name)
+    return zeros(x.shape, *_like(x, dtype, buffer), name)
 
 
 def empty_like(
     x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
 ) -> NkiTensor:
     """An unset tensor of the shape of `x`, and of its dtype and buffer unless others are given."""
-    return ndarray(x.shape, dtype or x.dtype, buffer or x.buffer, name)
+    return ndarray(x.shape, *_like(x, dtype, buffer), name)
+
+
+def _like(x: NkiTensor, dtype: Any, buffer: Any) -> tuple[Any, Any]:
+    return (x.dtype if dtype is None else dtype), (x.buffer if buffer is None else buffer)
 
 
 def shared_constant(constant: Any) -> NkiTensor:
@@ -211,6 +215,10 @@ def shared_identity_matrix(n: int, dtype: Dtype = DTYPES["uint8"], dst: NkiTenso
         dtype: of the result.
         dst: an SBUF tensor to write instead of a new one.
     """
+    if not 1 <= n <= 128:
+        raise error(
+            "NKI-V120", f"nl.shared_identity_matrix got n={n!s:.40}, it is 1 to 128", help="tile the matrix"
+        )
     kind = _dtype(dtype)
     tensor = dst if dst is not None else ndarray((n, n), kind)
     identity = cast_values(np.eye(n, dtype=np.float32), kind)

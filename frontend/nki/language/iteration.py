@@ -6,14 +6,12 @@ import builtins
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from types import NoneType
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from nki.compiler.recorder import current
 from nki_isa.diagnostics import error
 from nki_isa.instruction import REGISTRY
+from nki_isa.kinds import is_whole, is_word, shown
 from nki_isa.program import While
 from nki_isa.tensor import NkiTensor, VirtualRegister, ds
 
@@ -27,14 +25,14 @@ Body: TypeAlias = Callable[..., Any]
 
 def _static(name: str) -> Callable[..., builtins.range]:
     def make(start: Bound, stop: Bound = None, step: Bound = 1) -> builtins.range:
-        for bound in (start, stop, step):
+        for place, bound in enumerate((start, stop, step)):
             if isinstance(bound, VirtualRegister):
                 raise error(
                     "NKI-L022",
                     f"{name} got a register as a bound; it is unrolled at specialization",
                     help="use nl.dynamic_range or nl.fori_loop for bounds known at run time",
                 )
-            if not isinstance(bound, (int, np.integer, NoneType)) or (bound is None and bound is not stop):
+            if not is_whole(bound) and not (bound is None and place == 1):
                 raise error(
                     "NKI-V124",
                     f"a bound of {name} is {bound!r}, not an int",
@@ -72,17 +70,17 @@ def dynamic_range(start: Bound, stop: Bound = None, step: Bound = 1) -> Iterator
 
 
 def _check_bounds(start: Any, stop: Any, step: Any) -> None:
-    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+    if not is_word(step) or step < 1:
         raise error(
             "NKI-V124",
-            f"the step of a dynamic loop is {step!r}, not a positive int",
+            f"the step of a dynamic loop is {shown(step)}, not a positive int of 32 bits",
             help="give a constant step of at least 1",
         )
     for bound in (start, stop):
-        if not isinstance(bound, (int, VirtualRegister)):
+        if not is_word(bound) and not isinstance(bound, VirtualRegister):
             raise error(
                 "NKI-V124",
-                f"a dynamic loop's bound is {bound!r}, neither an int nor a register",
+                f"a dynamic loop's bound is {shown(bound)}, neither an int of 32 bits nor a register",
                 help="load it with nisa.register_load and pass the register",
             )
 

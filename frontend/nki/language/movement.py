@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nki.language.creation import ndarray, new_tensor
@@ -121,7 +122,7 @@ def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
     return x.expand_dim(axis + x.ndim + 1 if axis < 0 else axis)
 
 
-def broadcast_to(x: NkiTensor, shape: Shape, dtype: Dtype | None = None) -> NkiTensor:
+def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Dtype | None = None) -> NkiTensor:
     """`x` repeated along its dimensions of size 1 to `shape`, of the same number of dimensions.
 
     Free dimensions are repeated by a view with stride 0; a repeated partition is
