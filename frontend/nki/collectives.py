@@ -34,8 +34,9 @@ class ReplicaGroup(NKIObject):
 
     def __post_init__(self) -> None:
         lists = (list, tuple, range)
-        groups = self.groups if isinstance(self.groups, lists) else [None]
-        ranks = [rank for group in groups for rank in (group if isinstance(group, lists) else [None])]
+        groups: Any = self.groups if isinstance(self.groups, lists) else [None]
+        parts = [group if isinstance(group, lists) else [None] for group in groups]
+        ranks: list[Any] = [rank for group in parts for rank in group]
         if any(not is_whole(rank) or rank < 0 for rank in ranks) or len(set(ranks)) != len(ranks):
             raise error(
                 "NKI-V142",

@@ -302,7 +302,7 @@ def checked(function: _F, prefix: str = "") -> _F:
 
 
 def require(called: str, annotation: str, **values: Any) -> None:
-    """Refuse `values`, parameters of `called`, that are not what the annotation says (see :func:`checked`)."""
+    """Refuse `values`, parameters of `called`, that are not what the annotation says (:func:`checked`)."""
     for name, value in values.items():
         _check(lambda _: called, (), name, value, kinds_of(annotation))
 

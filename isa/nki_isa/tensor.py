@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
-from nki_isa.kinds import Dtype, Kind, checked, checked_methods, define
+from nki_isa.kinds import Kind, checked, checked_methods, define
 from nki_isa.opaque import opaque
 from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
@@ -39,6 +39,10 @@ __all__ = [
     "ds",
     "signature",
 ]
+
+
+#: A runtime index: a tensor, or where one index serves the whole view a register (NKI-V026).
+Index: TypeAlias = Any
 
 
 class DynamicSlice:
@@ -216,7 +220,7 @@ class NkiTensor(StridedView):
             raise self._out_of_range(dim, slice(start, end, step))
         return self[(slice(None),) * dim + (slice(start, end, step),)]
 
-    def select(self, dim: int, index: int | VirtualRegister | NkiTensor) -> NkiTensor:
+    def select(self, dim: int, index: int | Index) -> NkiTensor:
         """One element along `dim`, which is dropped as an integer index drops it.
 
         Args:
@@ -242,7 +246,7 @@ class NkiTensor(StridedView):
         key = (*before, index)
         return self[key]
 
-    def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
+    def vector_select(self, dim: int, vector_offset: Index) -> NkiTensor:
         """A gather: position ``i`` of dimension 0 becomes row ``vector_offset[i]`` of this HBM tensor.
 
         Args:
@@ -274,7 +278,7 @@ class NkiTensor(StridedView):
         shape, strides = (vector_offset.shape[0], *self.shape[1:]), (0, *self.strides[1:])
         return NkiTensor(shape, strides, self.offset, self.dtype, self.storage, dynamic)
 
-    def indirect(self, index: NkiTensor, num_elem: int | None = None) -> NkiTensor:
+    def indirect(self, index: Index, num_elem: int | None = None) -> NkiTensor:
         """Tensor indirection (trn3): column ``i`` of the result is the column that offset ``i`` names.
 
         Offset ``i`` is ``index[i % G, i // G]``, in elements of the flattened free dimensions; G is 16, or
@@ -304,7 +308,7 @@ class NkiTensor(StridedView):
 
     # --- the storage itself
 
-    def view(self, dtype: Dtype) -> NkiTensor:
+    def view(self, dtype: Any) -> NkiTensor:
         """The same bytes read as `dtype`; the last dimension grows or shrinks by the ratio of the widths.
 
         Raises:
@@ -327,7 +331,7 @@ class NkiTensor(StridedView):
         shape, strides = (*self.shape[:-1], scaled[-1]), (*scaled[1:-1], 1)
         return NkiTensor(shape, strides, scaled[0], new, self.storage)
 
-    def reinterpret_cast(self, dtype: Dtype) -> NkiTensor:
+    def reinterpret_cast(self, dtype: Any) -> NkiTensor:
         """Another name of :meth:`view`."""
         return self.view(dtype)
 
@@ -335,10 +339,10 @@ class NkiTensor(StridedView):
         self,
         pattern: Sequence[Sequence[int]],
         offset: int | None = None,
-        scalar_offset: NkiTensor | VirtualRegister | None = None,
-        vector_offset: NkiTensor | None = None,
+        scalar_offset: Index | None = None,
+        vector_offset: Index | None = None,
         indirect_dim: int = 0,
-        dtype: Dtype | None = None,
+        dtype: Any = None,
     ) -> NkiTensor:
         """The hardware's own access pattern over the storage, whatever this view shows of it.
 

@@ -73,7 +73,7 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
     if not is_word(step) or step < 1:
         raise error(
             "NKI-V124",
-            f"the step of a dynamic loop is {shown(step)}, not a positive int of 32 bits",
+            f"the step of a dynamic loop is {shown(step)}, not a positive int",
             help="give a constant step of at least 1",
         )
     for bound in (start, stop):
