@@ -80,7 +80,7 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
         if not is_word(bound) and not isinstance(bound, VirtualRegister):
             raise error(
                 "NKI-V124",
-                f"a dynamic loop's bound is {shown(bound)}, neither an int of 32 bits nor a register",
+                f"a dynamic loop's bound is {shown(bound)}, neither an int nor a register",
                 help="load it with nisa.register_load and pass the register",
             )
 
