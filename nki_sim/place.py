@@ -39,7 +39,7 @@ from nki_sim.utilisation import ALL_QUADRANTS, Holder, Placement, Utilisation, q
 if TYPE_CHECKING:
     from nki_isa.target import Target
 
-__all__ = ["Holder", "Placement", "Utilisation", "overfull", "place"]
+__all__ = ["Holder", "Placement", "Utilisation", "check_alone", "overfull", "place"]
 
 #: Bytes SBUF placements rotate in: the default alignment of the kernel library's allocator
 #: (SDK nki/library/kernel-utils/allocator, ``align_stack_curr_addr``).
@@ -78,6 +78,17 @@ def place(program: Program, target: Target, starts: Mapping[int, int] | None = N
     return Placement(addresses, sbuf, psum)
 
 
+def check_alone(storage: Storage, target: Target) -> None:
+    """Refuse a tensor on chip for what is certain of it alone: its size and its address.
+
+    Raises:
+        NkiMemoryError: NKI-M003 and NKI-M004, as :func:`place`.
+    """
+    space = spaces(target).get(storage.region)
+    if space is not None:
+        _Room(storage.region, target.partitions, space).check(storage, target)
+
+
 def overfull(program: Program, target: Target) -> Placement:
     """Where the tensors of a program that :func:`place` refuses would be if SBUF and PSUM had no end.
 
@@ -113,10 +124,7 @@ class _Room:
     ) -> Utilisation:
         storages = [s for s in program.storages if s.region is self.region]
         for storage in storages:
-            if storage.row_bytes > self.space.capacity:
-                raise refusals.too_large(storage, self.space.capacity, target)
-            if storage.address is not None:
-                self._check_address(storage, storage.address, target)
+            self.check(storage, target)
         used = [s for s in storages if live.first[s.index] != NEVER]
         # A tensor nobody touches takes no bytes; it still has an address, as views of it may exist.
         places = {s.index: s.address or ((starts or {}).get(s.index, 0), 0) for s in storages}
@@ -160,6 +168,13 @@ class _Room:
         return Utilisation(self.region, self.space.capacity, self.space.bank, holders, usage)
 
     # --- what is refused
+
+    def check(self, storage: Storage, target: Target) -> None:
+        """Refuse a tensor that fits nowhere here, or not at its address."""
+        if storage.row_bytes > self.space.capacity:
+            raise refusals.too_large(storage, self.space.capacity, target)
+        if storage.address is not None:
+            self._check_address(storage, storage.address, target)
 
     def _check_address(self, storage: Storage, address: tuple[int, int], target: Target) -> None:
         """An address is inside the memory; in PSUM it is the start of a bank (SDK migration guide).

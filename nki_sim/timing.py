@@ -35,6 +35,7 @@ from nki_sim.access import Access, Box, Bytes, Memory
 from nki_sim.clocks import DmaEngines, TensorClock
 
 
+@enum.unique
 class Wait(enum.IntEnum):
     """What an instruction waited for last before it could start."""
 
@@ -47,7 +48,7 @@ class Wait(enum.IntEnum):
     queue = 6  # earlier triggers of its DMA queue
     register = 7  # a register
     core = 8  # another core, in a meeting
-    order = 8  # an instruction the kernel asked it to run after
+    order = 9  # an instruction the kernel asked it to run after
 
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")

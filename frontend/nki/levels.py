@@ -12,7 +12,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -152,27 +152,32 @@ def _form_at(module: str, name: str, level: str) -> Form | None:
     return min(rows, key=lambda f: ORDER[f.until], default=None)
 
 
-def form_of(module: str, name: str) -> Form | None:
-    """The older form of a function that is in force; None for the newest."""
-    return _form_at(module, name, _level)
+def form_of(module: str, name: str, level: str | None = None) -> Form | None:
+    """The older form of a function at `level`, or at the one in force; None for the newest."""
+    return _form_at(module, name, level or _level)
 
 
-def translated(module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any, Any]:
-    """A call at the level in force as one at the newest: the function's name, its arguments, its keywords.
+def translated(
+    module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str | None = None
+) -> tuple[str, Any, Any]:
+    """A call as one at the newest level: the function's name, its arguments, its keywords.
+
+    Args:
+        level: that of the call; the one in force if it is None.
 
     Raises:
         NkiError: NKI-L012 for arguments the level's form does not take; NKI-L050 for a name it lacks.
     """
-    form = form_of(module, name)
+    form = form_of(module, name, level)
     if form is None:
-        missing = refusal(module, name)
+        missing = refusal(module, name, level)
         if missing is not None:
             raise NkiError([missing])
         return name, args, kwargs
     try:
         bound = form.signature.bind(*args, **kwargs)
     except TypeError as problem:
-        text = f"its signature at API level {_level} is {name}{form.signature}"
+        text = f"its signature at API level {level or _level} is {name}{form.signature}"
         raise error("NKI-L012", f"{name}: {problem}", help=text) from None
     bound.apply_defaults()
     new, given = form.translate(name, dict(bound.arguments))
@@ -185,25 +190,26 @@ def _fields_at(opcode: str, level: str) -> dict[str, Any]:
     return {name: value for row in rows for name, value in row.fields.items()}
 
 
-def fields_of(opcode: str) -> dict[str, Any]:
-    """The fields, beyond its parameters, that give an instruction the meaning of the level in force."""
-    return _fields_at(opcode, _level)
+def fields_of(opcode: str, level: str | None = None) -> dict[str, Any]:
+    """The fields, beyond its parameters, that give an instruction the meaning of a level."""
+    return _fields_at(opcode, level or _level)
 
 
-def with_members(opcode: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`kwargs` with numbers as members of their enumerations, where the level in force takes numbers.
+def with_members(opcode: str, kwargs: dict[str, Any], level: str | None = None) -> dict[str, Any]:
+    """`kwargs` with numbers as members of their enumerations, where the level takes numbers.
 
     NKI 0.2 took them everywhere. The update guide to 0.3 ends that, but the kernel library of that release
     still passes ``dge_mode=3``.
     """
-    if not before("0.4"):
+    place = ORDER[level or _level]
+    if place >= ORDER["0.4"]:
         return kwargs
     fields = REGISTRY[opcode].fields
     made = dict(kwargs)
     for name, value in kwargs.items():
         kind = fields[name].kind if name in fields else None
         if isinstance(kind, type) and issubclass(kind, enum.Enum) and type(value) is int:
-            taken = before("0.3") or kind is dge_mode
+            taken = place < ORDER["0.3"] or kind is dge_mode
             made[name] = next((m for m in kind if taken and m.value == value), value)
     return made
 
@@ -239,15 +245,40 @@ _names = {(row.module, row.name): row for row in NAMES}
 _notices = {row.name: row for row in NOTICES}
 
 
-def refusal(module: str, name: str) -> Diagnostic | None:
-    """NKI-L050 for a name that other levels have and the one in force lacks; None for any other name."""
-    row = _names.get((module, name))
-    if row is None or row.at(_level):
-        return None
-    written = f"{module}.{name}"
-    return Diagnostic(
-        "NKI-L050", f"{written} exists {row.levels}; the API level is {_level}", help=row.instead
+def choice(level: str) -> str:
+    """How a kernel written for `level` is run, as a note."""
+    return (
+        f"API level {level} takes this: nki-sim --api {level}, NKI_SIM_API={level}, or "
+        f"nki.levels.use({level!r}) before names are imported"
     )
+
+
+def older() -> list[str]:
+    """The levels before the one in force, the newest first."""
+    return [level for level in reversed(LEVELS) if ORDER[level] < ORDER[_level]]
+
+
+def refusal(module: str, name: str, level: str | None = None) -> Diagnostic | None:
+    """NKI-L050 for a name that other levels have and the one in force lacks; None for any other name."""
+    row, level = _names.get((module, name)), level or _level
+    if row is None or row.at(level):
+        return None
+    message = f"{module}.{name} exists {row.levels}; the API level is {level}"
+    nearest = row.until if row.until and ORDER[row.until] < ORDER[level] else row.since
+    return Diagnostic("NKI-L050", message, help=row.instead, notes=(choice(nearest),))
+
+
+def fitting(module: str, name: str, count: int, keywords: Iterable[str]) -> tuple[str, ...]:
+    """The note that says which older level takes `count` arguments by position and these keywords."""
+    for level in older():
+        form = form_of(module, name, level)
+        if form is not None and form is not form_of(module, name):
+            try:
+                form.signature.bind(*range(count), **dict.fromkeys(keywords))
+            except TypeError:
+                continue
+            return (choice(level),)
+    return ()
 
 
 def member_notes(value: Any, name: str) -> list[Diagnostic]:
@@ -294,18 +325,16 @@ def keyword_refusal(module: str, name: str, keyword: str) -> Diagnostic | None:
     place = place_of(module, name)
     if place is None:
         return None
-    older = next(
-        (f for f in FORMS if (f.module, f.name) == place and keyword in f.signature.parameters), None
-    )
-    if older is not None and ORDER[older.until] < ORDER[_level]:
-        when, instead = f"up to {older.until}", older.instead.get(keyword, older.change)
+    had = next((f for f in FORMS if (f.module, f.name) == place and keyword in f.signature.parameters), None)
+    if had is not None and ORDER[had.until] < ORDER[_level]:
+        when, instead, level = f"up to {had.until}", had.instead.get(keyword, had.change), had.until
     else:
         form, entry = form_of(*place), _entries.get(place)
         if form is None or entry is None or keyword not in entry.newest.parameters:
             return None
-        when, instead = f"after {form.until}", f"leave {keyword}= out"
+        when, instead, level = f"after {form.until}", f"leave {keyword}= out", NEWEST
     text = f"{name} has the parameter {keyword!r} {when}; the API level is {_level}"
-    return Diagnostic("NKI-L050", text, help=instead)
+    return Diagnostic("NKI-L050", text, help=instead, notes=(choice(level),))
 
 
 def place_of(module: str, name: str) -> tuple[str, str] | None:
@@ -328,15 +357,18 @@ __all__ = [
     "Notice",
     "before",
     "changed",
+    "choice",
     "current",
     "deprecation",
     "enter",
     "fields_of",
+    "fitting",
     "form_of",
     "keyword_refusal",
     "leveled",
     "member_notes",
     "of_environment",
+    "older",
     "orders",
     "place_of",
     "read_level",

@@ -26,7 +26,7 @@ from nki_sim.report.rows import Rows, rows_of
 from nki_sim.timing import LANES, Timeline, Wait
 from nki_sim.utilisation import by_quadrant
 
-_REASONS = {
+REASONS = {
     Wait.data: "a result it reads",
     Wait.reuse: "readers or writers of the tensor it overwrites",
     Wait.memory: "users of another tensor that held its bytes",
@@ -34,6 +34,7 @@ _REASONS = {
     Wait.weights: "its own LoadStationary",
     Wait.queue: "earlier triggers of its DMA queue",
     Wait.register: "a register",
+    Wait.core: "another core, in a meeting",
     Wait.order: "an instruction the kernel asked it to run after",
 }
 
@@ -155,7 +156,7 @@ def _timed(timeline: Timeline, event: int) -> dict[str, Any]:
 
 def reason(timeline: Timeline, event: int) -> str:
     """What an event waited for, in words."""
-    why = _REASONS.get(Wait(int(timeline.wait[event])), "nothing known")
+    why = REASONS.get(Wait(int(timeline.wait[event])), "nothing known")
     cause = int(timeline.cause[event])
     if cause < 0:
         return why

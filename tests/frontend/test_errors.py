@@ -626,3 +626,26 @@ def misspells(x):
 def test_remedy_of_an_attribute(kernel: Any, argument: Any, help: str) -> None:
     (found,) = refused(kernel, argument)
     assert found.code == "NKI-L021" and str(found.help).startswith(help)
+
+
+# --- what is certain comes at once
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"shape": (128, 1 << 20), "buffer": nl.sbuf}, "NKI-M003"),
+        ({"shape": (128, 8192), "buffer": nl.psum}, "NKI-M003"),
+        ({"shape": (4, 8), "buffer": nl.psum, "address": (0, 16384)}, "NKI-M004"),
+        ({"shape": (4, 8), "buffer": nl.sbuf, "address": (126, 0)}, "NKI-M004"),
+    ],
+)
+def test_a_tensor_that_fits_nowhere_is_refused_at_its_allocation(options: Any, code: str) -> None:
+    def kernel(x, options):
+        shape = options["shape"]
+        nl.ndarray(shape, nl.float32, buffer=options["buffer"], address=options.get("address"))
+        return x.no_such_attribute  # not reached
+
+    (found,) = refused(kernel, A, options)
+    assert found.code == code
+    assert found.span is not None and "nl.ndarray" in _SOURCE[found.span.line - 1]

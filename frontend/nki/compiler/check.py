@@ -20,6 +20,7 @@ from nki import arrays, levels
 from nki.compiler import flow, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.importer import is_host
+from nki.compiler.kept import Kept
 from nki.compiler.parse import deep_recursion
 from nki.compiler.profile import PROFILES
 from nki.compiler.scope import (
@@ -129,7 +130,7 @@ class _Passed:
 #: Errors of what a kernel may hold in a branch it does not take.
 _WHERE_REACHED = frozenset({"NKI-L010", "NKI-L012"})
 
-_passed: dict[tuple[CodeType, str, str], _Passed] = {}
+_passed: Kept[tuple[CodeType, str, str], _Passed] = Kept()
 
 
 def require(function: Any, profile: str = "library", values: Iterable[Any] = ()) -> list[Diagnostic]:

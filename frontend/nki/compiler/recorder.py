@@ -25,6 +25,7 @@ from nki_isa.opaque import deciding_truth
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_sim.place import check_alone
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
@@ -109,6 +110,9 @@ class Recorder:
                 with ``#2``, ``#3``, ... from the second tensor of that variable on, and where there is no
                 variable after its memory and number.
             part: for a tensor that is only a step towards what the user assigns: what it holds.
+
+        Raises:
+            NkiMemoryError: NKI-M003, it is larger than its memory; NKI-M004, its address is not in it.
         """
         storages = self.program.storages
         index = len(storages)
@@ -117,8 +121,10 @@ class Recorder:
             name = ":".join(filter(None, (variable_of(sys._getframe(1)), part))) or f"{region.value}{index}"
             count = self._named[name] = self._named.get(name, 0) + 1
             name = f"{name}#{count}" if count > 1 else name
-        storages.append(Storage(index, name, region, shape, dtype, address, kind, stack, data))
-        return NkiTensor.whole(storages[-1])
+        storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
+        check_alone(storage, self.target)
+        storages.append(storage)
+        return NkiTensor.whole(storage)
 
     def new_register(self, frozen: bool = False) -> VirtualRegister:
         """A new 32-bit register."""

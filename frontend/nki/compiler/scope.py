@@ -13,7 +13,6 @@ import enum
 import functools
 import inspect
 import sys
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from nki.compiler import hosts, source, tree
 from nki.compiler.importer import is_host
+from nki.compiler.kept import Kept
 from nki.compiler.parse import parse
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
@@ -121,7 +121,7 @@ def heading(node: tree.FunctionDef | tree.ClassDef, file: str) -> Span:
     return Span(file, node.lineno, start, node.lineno, start + len(word) + 1 + len(node.name))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)
 def method(owner: Definition, node: tree.FunctionDef) -> Definition:
     """The method `node` of the class `owner`."""
     return Definition(node, owner.file, owner.scope, f"{owner.qualname}.{node.name}", owner)
@@ -307,7 +307,7 @@ def _live(value: Any) -> Value:
     return Host(value)
 
 
-_definitions: weakref.WeakKeyDictionary[FunctionType, tuple[CodeType, Value]] = weakref.WeakKeyDictionary()
+_definitions: Kept[FunctionType, tuple[CodeType, Value]] = Kept()
 
 
 def definition_of(function: FunctionType) -> Value:
@@ -364,7 +364,7 @@ def _live_class(value: type) -> Value:
     return Unresolved.unknown
 
 
-_class_definitions: weakref.WeakKeyDictionary[type, Definition] = weakref.WeakKeyDictionary()
+_class_definitions: Kept[type, Definition] = Kept()
 
 
 def _class_definition(file: SourceFile, node: tree.ClassDef, value: type) -> Definition:

@@ -446,7 +446,8 @@ class Walker:
         refused = [levels.keyword_refusal(module, name, problem.keyword) for problem in problems]
         for problem, told in zip(problems, refused):
             if told is not None:
-                self.report(told.code, told.message, problem.node, told.help or problem.help)
+                help = told.help or problem.help
+                self.report(told.code, told.message, problem.node, help, notes=told.notes)
                 continue
             if problem.missing and any(refused):  # it was given by the name another level has for it
                 continue
@@ -471,6 +472,9 @@ class Walker:
             place = levels.place_of(module, name)
             count = len(node.args) if levels.current() == levels.NEWEST else None
             notes = levels.orders(*place, count) if place else ()
+            if place:
+                given = [keyword.arg for keyword in node.keywords if keyword.arg]
+                notes = (*notes, *levels.fitting(*place, len(node.args), given))
             self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix, notes=notes)
 
     def _renamed_keyword(self, problem: calls.Misfit) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
@@ -111,6 +112,28 @@ def _check_dtype(opcode: str, dtype: Any, dst: Any) -> None:
         )
 
 
+def _built(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str) -> Instruction:
+    """The instruction that a call at `level` makes."""
+    if level == levels.NEWEST:
+        return REGISTRY[name](*args, **kwargs)
+    opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs, level)
+    new_kwargs = levels.with_members(opcode, new_kwargs, level)
+    return REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode, level))
+
+
+def _accepting(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """The note that says which older level takes a call that the one in force refuses."""
+    for level in levels.older():
+        try:
+            made = _built(name, args, kwargs, level)
+            if not made.misfits:
+                made.check(current().target)
+                return (levels.choice(level),)
+        except NkiError:
+            continue
+    return ()
+
+
 def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     name = cls.opcode
 
@@ -119,17 +142,14 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
         if "dtype" in kwargs and "dtype" not in cls.fields:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
-            if levels.current() == levels.NEWEST:
-                made = cls(*args, **kwargs)
-            else:
-                opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs)
-                new_kwargs = levels.with_members(opcode, new_kwargs)
-                made = REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode))
+            made = _built(name, args, kwargs, levels.current())
             if made.misfits:
-                made.notes = levels.orders(__name__, name, len(args))
+                made.notes = (*levels.orders(__name__, name, len(args)), *_accepting(name, args, kwargs))
             return _Handle(current().emit(made))
         except NkiError as found:
-            raise levels.with_orders(__name__, name, len(args), found) from None
+            told = levels.with_orders(__name__, name, len(args), found)
+            notes = _accepting(name, args, kwargs)
+            raise type(told)(replace(d, notes=(*d.notes, *notes)) for d in told.diagnostics) from None
 
     emit.__name__ = emit.__qualname__ = cls.opcode
     emit.__doc__ = cls.__doc__
