@@ -11,6 +11,7 @@ Sources: SDK ``nki.isa.nc_matmul``, accumulation mode; overlaps: NKI 0.6.0 relea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ Accumulate = bool | tuple[Box, ...]
 """Onto all of a destination, onto none of it, or onto these parts; the rest is overwritten."""
 
 _Key = tuple[int, tuple[int, ...], tuple[int, ...], str]
-_Extent = tuple[int, int]  # first element in bytes, one past the last
+_Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
 class _Written:
@@ -44,7 +45,7 @@ class _Written:
         if key in self.views:
             return True
         extent = _extent(view)
-        near = [v for v, (start, end) in self.views.values() if start < extent[1] and extent[0] < end]
+        near = [v for v, other in self.views.values() if _meet(extent, other)]
         self.views[key] = view, extent
         if not near:
             return False
@@ -113,9 +114,21 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulat
 
 
 def _extent(view: NkiTensor) -> _Extent:
+    """The partitions that hold `view`, and the bytes of each that it needs."""
     item = view.dtype.itemsize
-    last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
-    return view.offset * item, (last + 1) * item
+    row = math.prod(view.storage.shape[1:]) * view.storage.dtype.itemsize
+    first = view.offset * item
+    apart = view.strides[0] * item
+    free = (1 + sum((n - 1) * s for n, s in zip(view.shape[1:], view.strides[1:], strict=True))) * item
+    last = first + (view.shape[0] - 1) * apart + free - 1
+    start = first % row
+    if apart % row or start + free > row:  # not a run of bytes in each partition
+        start, free = 0, row
+    return first // row, last // row + 1, start, start + free
+
+
+def _meet(a: _Extent, b: _Extent) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _boxes(mask: NDArray[np.bool_]) -> list[Box]:

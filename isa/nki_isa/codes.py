@@ -97,6 +97,7 @@ _ROWS = (
     Code("NKI-L032", "nothing of this name", "A name asked for stands in the table that is asked."),
     Code("NKI-L033", "cannot write a file", "A report goes to a place that can be written."),
     Code("NKI-L034", "missing package", "What a command needs beyond the base is installed with an extra."),
+    Code("NKI-L035", "kernel without end", "The loops, calls and instructions of a kernel end within a limit of steps."),
     # --- validation: making tensors
     Code("NKI-V120", "bad shape", "A tensor has sizes of at least 1, and a partition and a free dimension on chip."),
     Code("NKI-V121", "not a dtype", "A tensor has one of the NeuronCore's data types."),
@@ -169,6 +170,7 @@ _ROWS = (
     Code("NKI-H011", "input overwritten", "A kernel that updates an argument in place returns it."),
     Code("NKI-H012", "row scattered to twice", "The indices of a scatter name each row once."),
     Code("NKI-H013", "read of a register nobody set", "A register is set, and an accumulator register reset, before it is read."),
+    Code("NKI-H014", "device loop without end", "The loops on the device end within a limit of turns."),
     # --- hazard: several cores
     Code("NKI-H020", "cores wait for each other", "Every core reaches the meetings that another core waits in."),
     Code("NKI-H021", "race between cores", "Accesses of two cores to the same bytes are ordered by a barrier if one writes."),
@@ -195,6 +197,7 @@ _ROWS = (
     Code("NKI-M006", "fits in another order only", "What is live at once fits in the order the kernel states."),
     Code("NKI-M007", "fits side by side only", "What is live at once fits with tensors one behind the other."),
     Code("NKI-M005", "too many open accumulations", "Matmuls accumulate into one tensor per PSUM bank at a time."),
+    Code("NKI-M008", "launch over the host's memory", "The simulator holds all tensors of a launch in memory."),
 )
 
 CODES: dict[str, Code] = {row.code: row for row in _ROWS}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nki_isa.access import consecutive_partitions, fits_partition, max_dims, start_partition
-from nki_isa.instruction import Constraint, Engine
+from nki_isa.instruction import Complaint, Constraint, Engine, Role
 from nki_isa.kinds import kind_of
 from nki_isa.operands import (
     ARCHITECTURE,
@@ -169,7 +169,16 @@ def same_partitions(first: str, *others: str, source: str = STUB) -> Constraint:
         for name in others:
             value = values[name]
             if isinstance(value, NkiTensor) and value.shape[0] != count:
-                return f"{name} has {value.shape[0]} partitions, {first} has {count}: they must be equal"
+                message = f"{name} has {value.shape[0]} partitions, {first} has {count}: they must be equal"
+                lone = first if count == 1 else name if value.shape[0] == 1 else None
+                if lone is None or instruction.fields[lone].role is Role.write:
+                    return message
+                rows = max(count, value.shape[0])
+                help = (
+                    f"write nl.broadcast_to({lone}, shape) for a tile with that row in {rows} partitions, or "
+                    f"load it so: nisa.dma_copy(dst=tile, src=x.broadcast(0, {rows}))"
+                )
+                return Complaint(message, help)
         return None
 
     rule = f"{listed((first, *others), 'and')} have the same number of partitions."
@@ -450,7 +459,10 @@ def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB
         if op is None and instruction.fields[name].default is None:
             return None
         shown = f"{op.name}, of kind {listed(sorted(op.kinds))}" if isinstance(op, Operator) else kind_of(op)
-        return f"{name} is {shown}; it must be of kind {listed(kinds)}"
+        message = f"{name} is {shown}; it must be of kind {listed(kinds)}"
+        if isinstance(op, Operator) and "activation" in op.kinds:
+            return Complaint(message, f"write nisa.activation(dst=..., op=nl.{op.name}, data=...)")
+        return message
 
     rule = f"{name} is an operator of kind {listed(kinds)} that the generation has."
     return Constraint("NKI-V107", rule, broken, f"choose an operator of kind {listed(kinds)}", source)

@@ -166,6 +166,17 @@ class Misfit(NamedTuple):
     help: str
 
 
+class Complaint(str):
+    """The message of a constraint that is broken in a way with a help of its own."""
+
+    help: str
+
+    def __new__(cls, message: str, help: str) -> Complaint:
+        made = super().__new__(cls, message)
+        made.help = help
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """One documented rule of an instruction, as data.
@@ -175,7 +186,7 @@ class Constraint:
         rule: the rule in one sentence, without values.
         broken: given the instruction and the target, the message with the value
             received and the limit, or None where the rule holds.
-        help: what to write instead.
+        help: what to write instead, unless the message is a :class:`Complaint`, which knows better.
         source: the documentation page or measurement that states the rule.
     """
 
@@ -337,7 +348,7 @@ class Instruction:
                     Diagnostic(
                         constraint.code,
                         f"{self.opcode}: {message}",
-                        help=constraint.help,
+                        help=message.help if isinstance(message, Complaint) else constraint.help,
                         notes=(f"rule: {constraint.rule}", f"source: {constraint.source}"),
                     )
                 )

@@ -1,4 +1,4 @@
-"""Refusals of what would need a tensor's elements at compile time, each with the instruction to use.
+"""Refusals of what would need a tensor's elements at compile time, each with the line to write.
 
 The truth value of a tensor is refused too, unless whoever specializes a kernel decides about it:
 published kernels write ``if bias:`` where they mean ``if bias is not None:``, and are compiled.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from nki_isa.diagnostics import NkiError, error
+from nki_isa.idioms import refused_function
 
 _T = TypeVar("_T", bound=type)
 
@@ -50,7 +51,11 @@ _COMPARISONS_AND_UNARY = {
 _TRUTH = f"write `is not None` to ask whether it was given; to branch on its elements, {_CHOOSE}"
 _CONTENTS = {
     "int": ("an integer", "load one element into a register with nisa.register_load"),
-    "float": ("a number", "pass the tensor itself as the scalar operand of an instruction"),
+    "float": (
+        "a number",
+        "write nl.exp(t), nl.sqrt(t) and so on for functions of math, and pass the tensor itself where an "
+        "instruction takes a scalar operand",
+    ),
     "index": ("an index", "use t.select(dim, index), nl.ds(start, size) or a register"),
     "iter": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
     "len": ("the length", "use t.shape[0]"),
@@ -79,7 +84,8 @@ def opaque(cls: _T) -> _T:
         setattr(cls, f"__{name}__", _refusal("NKI-V030", f"`{symbol}` on", remedy))
     for name, (what, remedy) in _CONTENTS.items():
         setattr(cls, f"__{name}__", _refusal("NKI-V031", f"{what} of", remedy))
-    setattr(cls, "__bool__", _truth)  # noqa: B010 (mypy knows no __bool__ of a TypeVar)
+    for name, method in _PROTOCOLS.items():
+        setattr(cls, name, method)
     return cls
 
 
@@ -95,9 +101,36 @@ def _refused(code: str, what: str, tensor: object, remedy: str) -> NkiError:
     return error(code, message, help=remedy)
 
 
+def _ufunc(self: object, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> bool:
+    """What numpy calls for ``np.exp(t)`` and ``array + t``; an array never equals a tensor."""
+    if ufunc.__name__ in ("equal", "not_equal") and inputs[0] is not self:
+        return bool(ufunc.__name__ == "not_equal")
+    raise refused_function("np", ufunc.__name__, self)
+
+
+def _function(self: object, function: Any, *others: Any) -> NoReturn:
+    """What numpy calls for functions such as ``np.sum(t)``."""
+    raise refused_function("np", function.__name__, self)
+
+
+def _torch_function(cls: type, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+    """What torch calls for functions such as ``torch.exp(t)``."""
+    given = (*args, *(kwargs or {}).values())
+    tensor = next((value for value in given if isinstance(value, cls)), "a tensor")
+    raise refused_function("torch", function.__name__, tensor)
+
+
 def _truth(self: object) -> bool:
     refused = _refused("NKI-V031", "the truth value of", self, _TRUTH)
     decide = _on_truth.get()
     if decide is None:
         raise refused
     return decide(refused)
+
+
+_PROTOCOLS: dict[str, Any] = {
+    "__bool__": _truth,
+    "__array_ufunc__": _ufunc,
+    "__array_function__": _function,
+    "__torch_function__": classmethod(_torch_function),
+}

@@ -22,7 +22,7 @@ from nki_isa.constraints import (
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES
 from nki_isa.guard import Test, tensors_only
-from nki_isa.instruction import Constraint
+from nki_isa.instruction import Complaint, Constraint
 from nki_isa.operands import free_pattern
 from nki_isa.tensor import NkiTensor
 
@@ -198,6 +198,9 @@ def moving_limit(i: Any, target: Target) -> int:
     return target.psum_partition_bytes // int(i.dst.dtype.itemsize)
 
 
+_SWAP = "exchange stationary and moving: dst has a partition for each column of stationary"
+
+
 def widths(columns: Callable[[NkiTensor, Any], int], source: str) -> tuple[Constraint, ...]:
     """Columns of stationary, moving and dst fit the array, PSUM and each other (NKI-V104, NKI-V103).
 
@@ -210,7 +213,10 @@ def widths(columns: Callable[[NkiTensor, Any], int], source: str) -> tuple[Const
         for name, limit in (("stationary", i.columns), ("moving", moving_limit(i, target))):
             got = columns(i.__dict__[name], i)
             if got > limit:
-                return f"{name} {shape_of(i.__dict__[name])} has {got} columns, at most {limit} are possible"
+                shape = shape_of(i.__dict__[name])
+                message = f"{name} {shape} has {got} columns, at most {limit} are possible"
+                fits = name == "stationary" and columns(i.moving, i) <= i.columns
+                return Complaint(message, _SWAP) if fits and got <= moving_limit(i, target) else message
         return None
 
     @_both
@@ -218,10 +224,11 @@ def widths(columns: Callable[[NkiTensor, Any], int], source: str) -> tuple[Const
         m, n = columns(i.stationary, i), columns(i.moving, i)
         got = i.dst.shape[0], elements_per_partition(i.dst)
         if got != (m, n):
-            return (
+            message = (
                 f"dst {shape_of(i.dst)} is {got[0]} by {got[1]}, the product is {m} by {n} "
                 "(columns of stationary by columns of moving)"
             )
+            return Complaint(message, _SWAP) if got == (n, m) else message
         return None
 
     return (

@@ -93,8 +93,6 @@ class NkiTensor(StridedView):
 
     __slots__ = ("dtype", "dynamic", "offset", "shape", "storage", "strides")
 
-    __array_ufunc__ = None  # numpy leaves operators with a tensor to the tensor, which refuses them
-
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -171,7 +169,7 @@ class NkiTensor(StridedView):
                 keys = self._without_ellipsis(keys)
                 break
         if len(keys) > len(shape):
-            raise error("NKI-V011", f"{self} has {len(shape)} dimensions; the key has {len(keys)} indices")
+            raise self._too_many_indices(keys)
         on_chip = self.storage.on_chip
         locked = 0 if dynamic is None else dynamic.dim + 1
         new_shape: list[int] = []
@@ -433,6 +431,15 @@ class NkiTensor(StridedView):
             raise error("NKI-V011", f"the key of {self} has {len(at)} Ellipsis; one is enough")
         full = (slice(None),) * (self.ndim - len(keys) + 1)
         return keys[: at[0]] + full + keys[at[0] + 1 :]
+
+    def _too_many_indices(self, keys: tuple[Any, ...]) -> NkiError:
+        help = f"give at most {self.ndim} indices, or `...` for the dimensions left out"
+        if None in [key if key is None else 0 for key in keys]:
+            dims = [dim for dim, key in enumerate(keys) if key is None]
+            help = "write t" + "".join(f".expand_dim({dim})" for dim in dims) + " to add dimensions of size 1"
+        return error(
+            "NKI-V011", f"{self} has {self.ndim} dimensions; the key has {len(keys)} indices", help=help
+        )
 
     def _extent(self, dim: int, item: Any) -> tuple[int, int, int, bool]:
         """What an index takes of dimension `dim`: start, count, step, and whether the dimension stays."""

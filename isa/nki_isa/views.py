@@ -152,10 +152,13 @@ class StridedView:
         """
         sizes = tuple([integer(size) for size in shape])
         if math.prod(sizes) != self.size or min(sizes, default=1) < 1:
+            help = f"choose sizes whose product is {self.size}, the number of elements; // rounds down"
+            if min(sizes, default=1) < 1:
+                help = f"write every size, none is inferred: their product is {self.size}"
             raise error(
                 "NKI-V018",
                 f"reshape of {self} with {self.size} elements to {sizes} with {math.prod(sizes)}",
-                help="reshape infers no size: write every one",
+                help=help,
             )
         pinned = self._pinned
         if sizes[:pinned] != self.shape[:pinned]:

@@ -16,7 +16,8 @@ from nki_isa.instruction import REGISTRY, Engine
 from nki_isa.target import TRN1, TRN2
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.profile import Profile, union
-from nki_sim.timing import Scoreboard, Timeline
+from nki_sim.report.trace import REASONS
+from nki_sim.timing import Scoreboard, Timeline, Wait
 
 
 def tile(shape, dtype="bfloat16", region="sbuf", kind="local"):
@@ -120,3 +121,9 @@ def test_an_empty_program_has_a_profile():
     assert profile.total == 15_500
     assert profile.mfu == profile.mbu == profile.dma.mean_bytes == 0
     assert profile.achievable_mfu == 100
+
+
+def test_each_reason_to_wait_has_a_number_and_words_of_its_own():
+    assert set(REASONS) == set(Wait) - {Wait.none}
+    assert len(set(REASONS.values())) == len(REASONS)
+    assert Wait.order is not Wait.core

@@ -303,7 +303,7 @@ def test_strict_raises_warnings():
         return result
 
     assert codes(found(kernel, X)) == [("NKI-H010", "warning")]
-    assert codes(found(kernel, X, strict=True)) == [("NKI-H010", "error")]
+    assert codes(found(kernel, X, warnings_as_errors=True)) == [("NKI-H010", "error")]
 
 
 def test_out_of_bounds_comes_with_the_rest():

@@ -76,7 +76,7 @@ def test_arguments_stay_on_error(case):
 @pytest.mark.parametrize("case", [c for c in GOOD if c.notes], ids=lambda c: c.name)
 def test_strict_makes_notes_errors(case):
     """With strict, lanes that are read and never stored are errors."""
-    found, _ = run(case, case.check, strict=True)
+    found, _ = run(case, case.check, warnings_as_errors=True)
     assert {(d.span.line, d.code, d.severity.value) for d in found} == {(*n, "error") for n in case.notes}
 
 

@@ -40,7 +40,7 @@ def stored_over(x):
 def test_a_value_no_result_depends_on_is_a_note():
     message = "register_store reads register 0, which nothing has set"
     assert found(stored_over, X) == [("NKI-H013", "note", message)]
-    assert found(stored_over, X, strict=True) == [("NKI-H013", "error", message)]
+    assert found(stored_over, X, warnings_as_errors=True) == [("NKI-H013", "error", message)]
     assert found(stored_over, X, check="psum,overlap") == []
 
 

@@ -59,6 +59,7 @@ class Norm(nl.NKIObject):
         sbm: what allocates.
         use_heap: on the heap, not the stack.
         heap_tiles: how many tiles are on the heap.
+        residual: [BxS, H] in HBM, added to the input, or None; `output_residual` takes the sum.
     """
 
     def __init__(self, name: str, input, gamma, output, beta, eps: float, sbm: SbufManager, use_heap: bool):
@@ -89,6 +90,17 @@ class Norm(nl.NKIObject):
         self.sbm = create_auto_alloc_manager() if sbm is None else sbm
         self.use_heap = use_heap
         self.heap_tiles = 0
+        self.residual = None
+        self.output_residual = None
+
+    def set_hidden_actual(self, name: str, hidden_actual) -> None:
+        """Take means over `hidden_actual` elements; None leaves them over H."""
+        if hidden_actual is not None:
+            kernel_assert(
+                0 < hidden_actual <= self.hidden,
+                f"{name}: hidden_actual is in (0, H = {self.hidden}], got {hidden_actual}",
+            )
+            self.hidden = hidden_actual
 
     def tile(self, shape, dtype):
         """A tile in SBUF until :meth:`free`."""
@@ -122,7 +134,7 @@ def run_norm(norm: Norm, name: str, threshold: int, single_core: bool):
     norm.sbm.open_scope(name=name)
     gamma = _weights(norm, norm.gamma)
     beta = None if norm.beta is None else _weights(norm, norm.beta)
-    by_rows = is_hbm_buffer(norm.input.base_tensor) and count > SPREAD_ROWS
+    by_rows = is_hbm_buffer(norm.input.base_tensor) and (count > SPREAD_ROWS or norm.residual is not None)
     if by_rows:
         size = _rows_of_a_tile(norm, to_hbm)
         identity = _identity(norm, min(size, count))
@@ -281,6 +293,11 @@ def _norm_by_rows(norm: Norm, start: int, rows: int, gamma, beta, identity, resu
     width = h1 * 128
     x = norm.tile((rows, width), norm.input.dtype)
     _load(TensorView(x), norm.input.slice(0, start, start + rows))
+    if norm.residual is not None:
+        added = norm.tile((rows, width), norm.residual.dtype)
+        _load(TensorView(added), norm.residual.slice(0, start, start + rows))
+        nisa.tensor_tensor(dst=x, data1=x, data2=added, op=nl.add)
+        nisa.dma_copy(dst=norm.output_residual.slice(0, start, start + rows).get_view(), src=x)
     rstd = norm.tile((rows, 1), nl.float32)
     if norm.centred:
         moments = _moments(norm, x)

@@ -1,7 +1,6 @@
 """RMSNorm of the few rows of token generation, with the hidden dimension on the partitions."""
 
 from ..utils.allocator import SbufManager
-from ..utils.kernel_assert import kernel_assert
 from .norm_tkg import Norm, run_norm
 
 SHARDING_THRESHOLD = 18
@@ -38,11 +37,6 @@ def rmsnorm_tkg(
     """
     norm = Norm("rmsnorm_tkg", input, gamma, output, None, eps, sbm, use_heap_memory)
     norm.transposed = hidden_dim_tp
-    if hidden_actual is not None:
-        kernel_assert(
-            0 < hidden_actual <= norm.hidden,
-            f"rmsnorm_tkg: hidden_actual is in (0, H = {norm.hidden}], got {hidden_actual}",
-        )
-        norm.hidden = hidden_actual
+    norm.set_hidden_actual("rmsnorm_tkg", hidden_actual)
     run_norm(norm, "rmsnorm_tkg", SHARDING_THRESHOLD, single_core_forced)
     return output

@@ -5,7 +5,7 @@ tokens (few tokens: the weights). A core works on blocks of up to 512 tokens, an
 
 | step | engine | layout |
 |---|---|---|
-| load rows of hidden (and residual) in pieces, add | DMA, vector | [128 tokens, 2048] |
+| load rows of hidden (and residual) in pieces, add | DMA, vector | [128 tokens, 1024] |
 | turn 128 columns: H along the partitions | tensor; vector, times the norm's weights | x [128, H/128, 512] |
 | sums of squares for RMSNorm | scalar, beside | [128 tokens, 1] |
 | gate, then up, 512 columns at a time | tensor: tokens stationary | PSUM [128 tokens, 512] x 4 |
@@ -15,7 +15,7 @@ tokens (few tokens: the weights). A core works on blocks of up to 512 tokens, an
 
 Turning is interleaved with the first products, three blocks ahead, so that the tensor engine never waits
 for it. SBUF per partition: x of one block H * 8 bytes (64 KiB at H = 8192), inter 16 I bytes, and a ring of
-weight chunks of up to 8 KiB and row pieces of 4 KiB in the rest.
+weight chunks of up to 8 KiB and row pieces of 2 KiB in the rest.
 
 Quantized (float8_e4m3) hidden: pairs of fp8 elements are turned as 16-bit elements, and the products contract
 two rows in each row of the array (double row), at twice the rate; inter is quantized by rows, or statically.
@@ -36,7 +36,7 @@ from .projections import (
     quantize_rows,
 )
 from .rows import NormVectors, TurnedRows, layer_norm_statistics
-from .sharding import Span, divide, token_blocks
+from .sharding import divide, token_blocks
 
 
 def mlp_cte(a: MlpArguments):
@@ -50,9 +50,9 @@ def mlp_cte(a: MlpArguments):
     has_stored = a.norm_type == NormType.LAYER_NORM  # by its statistics
 
     norm = NormVectors(a)
-    gate_finish = _finish(a, a.gate, part.intermediate, a.gate_up_in_scale)
-    up_finish = _finish(a, a.up, part.intermediate, a.gate_up_in_scale)
-    down_finish = _finish(a, a.down, part.hidden, a.down_in_scale)
+    gate_finish = _finish(a, a.gate, a.gate_up_in_scale)
+    up_finish = _finish(a, a.up, a.gate_up_in_scale)
+    down_finish = _finish(a, a.down, a.down_in_scale)
     down_in_scale = _load_column(a.down_in_scale) if a.quantization_type == QuantizationType.STATIC else None
 
     blocks = token_blocks(part.tokens, a.hidden_size)
@@ -113,10 +113,10 @@ def _check(a):
     kernel_assert(a.down.bias is None, "down_proj_bias_tensor is not taken with quantized context encoding")
 
 
-def _finish(a, projection, span: Span, in_scale):
-    bias = ColumnVector(projection.bias, span) if projection.bias is not None else None
+def _finish(a, projection, in_scale):
+    bias = ColumnVector(projection.bias) if projection.bias is not None else None
     if a.quantization_type == QuantizationType.ROW:
-        return Finish(column_scale=ColumnVector(projection.scale, span), bias=bias)
+        return Finish(column_scale=ColumnVector(projection.scale), bias=bias)
     if a.quantization_type == QuantizationType.STATIC:
         both = _load_column(projection.scale)
         nisa.tensor_tensor(dst=both, data1=both, data2=_load_column(in_scale), op=nl.multiply)

@@ -15,7 +15,7 @@ from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS
 from ..mlp_tkg.hidden import rows_of_weights
 from .rows import pairs_of_rows
-from .sharding import BANK, column_tiles, cut
+from .sharding import BANK, around, column_groups, column_tiles, cut
 
 CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
 LOOKAHEAD = 3  # blocks of rows that are turned ahead of the products with them
@@ -34,20 +34,28 @@ def _multiply(dst, stationary, moving):
 
 
 class ColumnVector(nl.NKIObject):
-    """A number for each column of a result, the same in all partitions: [128, N] in SBUF."""
+    """A number for each column of a result, the same in all partitions; loaded where it is first needed.
 
-    def __init__(self, tensor, span):
-        self.first = span.start
-        self.tile = nl.ndarray((PARTITIONS, span.size), dtype=tensor.dtype, buffer=nl.sbuf)
-        if tensor.shape[0] == 1:
-            row = TensorView(tensor).slice(1, span.start, span.start + span.size)
-            nisa.dma_copy(dst=self.tile, src=row.broadcast(0, PARTITIONS).get_view())
-        else:
-            nisa.dma_copy(dst=self.tile, src=tensor[:, span.window()])
+    Attributes:
+        tensor: [1, N] or, rows alike, [128, N] in HBM.
+        loaded: parts of it in SBUF, [128, n], by their first column.
+    """
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self.loaded = {}
 
     def at(self, tokens, span):
-        """Its part for some columns, in as many partitions as there are tokens."""
-        return self.tile[nl.ds(0, tokens), nl.ds(span.start - self.first, span.size)]
+        """Its part for some columns, in as many partitions as there are tokens; spans never overlap."""
+        key = str(span.start)
+        if key not in self.loaded:
+            tile = nl.ndarray((PARTITIONS, span.size), dtype=self.tensor.dtype, buffer=nl.sbuf)
+            columns = TensorView(self.tensor).slice(1, span.start, span.start + span.size)
+            if self.tensor.shape[0] == 1:
+                columns = columns.broadcast(0, PARTITIONS)
+            nisa.dma_copy(dst=tile, src=columns.get_view())
+            self.loaded[key] = tile
+        return self.loaded[key][nl.ds(0, tokens), :]
 
 
 class Finish(nl.NKIObject):
@@ -135,39 +143,54 @@ def gate_up(a, rows, columns, gate_finish, up_finish):
     results = []
     for tile in rows.tiles:
         results.append(nl.ndarray((tile.size, columns.size), dtype=dtype, buffer=nl.sbuf))
-    for span in column_tiles(columns):
+    for spans in column_groups(column_tiles(columns), len(rows.tiles)):
         gates = []
-        sums = _products(a.gate.weights, rows, span)
+        banks = _products(a.gate.weights, rows, spans)
         for index in range(len(rows.tiles)):
-            gates.append(_activate(a, sums[index], rows.scale[index], span, gate_finish))
-        sums = _products(a.up.weights, rows, span)
+            for k in range(len(spans)):
+                gates.append(_activate(a, banks[index][k], rows.scale[index], spans[k], gate_finish))
+        banks = _products(a.up.weights, rows, spans)
         for index in range(len(rows.tiles)):
-            target = results[index][:, nl.ds(span.start - columns.start, span.size)]
-            _times(target, gates[index], sums[index], rows.scale[index], span, up_finish)
+            for k in range(len(spans)):
+                target = results[index][:, nl.ds(spans[k].start - columns.start, spans[k].size)]
+                gate = gates[index * len(spans) + k]
+                _times(target, gate, banks[index][k], rows.scale[index], spans[k], up_finish)
     return results
 
 
-def _products(weights, rows, span):
-    """x W for the columns of a span: a PSUM bank for each tile of tokens."""
+def _banks(tiles, spans):
+    """A PSUM bank for each tile of tokens and span of columns."""
     banks = []
-    for tile in rows.tiles:
-        banks.append(nl.ndarray((tile.size, span.size), dtype=nl.float32, buffer=nl.psum))
-    view = rows_of_weights(weights, rows.norm.pieces).slice(3, span.start, span.start + span.size)
+    for tile in tiles:
+        of_tile = []
+        for span in spans:
+            of_tile.append(nl.ndarray((tile.size, span.size), dtype=nl.float32, buffer=nl.psum))
+        banks.append(of_tile)
+    return banks
+
+
+def _products(weights, rows, spans):
+    """x W for consecutive spans of columns: PSUM banks by tile of tokens and span."""
+    banks = _banks(rows.tiles, spans)
+    whole = around(spans)
+    view = rows_of_weights(weights, rows.norm.pieces).slice(3, whole.start, whole.start + whole.size)
     size = rows.norm.piece_blocks
-    most = max(rows.pairs, CHUNK_BYTES // (span.size * _bytes(weights.dtype)) // rows.pairs * rows.pairs)
+    most = max(rows.pairs, CHUNK_BYTES // (whole.size * _bytes(weights.dtype)) // rows.pairs * rows.pairs)
     for piece in range(rows.norm.pieces):
+        of_piece = view.slice(1, piece, piece + 1).squeeze_dim(1)
         for chunk in cut(0, size, most):
-            tile = nl.ndarray((PARTITIONS, chunk.size, span.size), dtype=weights.dtype, buffer=nl.sbuf)
-            part = (
-                view.slice(1, piece, piece + 1).squeeze_dim(1).slice(1, chunk.start, chunk.start + chunk.size)
-            )
-            nisa.dma_copy(dst=tile, src=part.get_view())
+            tile = nl.ndarray((PARTITIONS, chunk.size, whole.size), dtype=weights.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(dst=tile, src=of_piece.slice(1, chunk.start, chunk.start + chunk.size).get_view())
             for k in range(chunk.size // rows.pairs):
                 block = (piece * size + chunk.start) // rows.pairs + k
+                pair = nl.ds(rows.pairs * k, rows.pairs)
                 rows.turn_until(block + LOOKAHEAD)
-                moving = tile[:, k, :] if rows.pairs == 1 else tile[:, nl.ds(2 * k, 2), :]
                 for index in range(len(rows.tiles)):
-                    _multiply(banks[index], rows.stationary(block, index), moving)
+                    stationary = rows.stationary(block, index)
+                    for s in range(len(spans)):
+                        columns = nl.ds(spans[s].start - whole.start, spans[s].size)
+                        moving = tile[:, k, columns] if rows.pairs == 1 else tile[:, pair, columns]
+                        _multiply(banks[index][s], stationary, moving)
     return banks
 
 
@@ -339,31 +362,40 @@ def down(a, inter, scales, columns, finish, y):
         finish: :class:`Finish`.
         y: [B * S, H] in HBM.
     """
-    most = max(1, CHUNK_BYTES // (BANK * inter.pairs * _bytes(a.down.weights.dtype)))
     count = 0
     for stored in cut(columns.start, columns.size, STORE_COLUMNS):
         outs = []
         for tile in inter.tiles:
             outs.append(nl.ndarray((tile.size, stored.size), dtype=a.output_dtype, buffer=nl.sbuf))
-        for span in cut(stored.start, stored.size, BANK):
-            banks = []
-            for tile in inter.tiles:
-                banks.append(nl.ndarray((tile.size, span.size), dtype=nl.float32, buffer=nl.psum))
-            for chunk in cut(0, inter.blocks, most):
-                weights = _load_down(a.down.weights, inter, chunk, span)
-                for index in range(len(inter.tiles)):
-                    for b in range(chunk.size):
-                        block = chunk.start + b
-                        used = nl.ds(0, inter.partitions(block))
-                        moving = weights[used, b, :] if inter.pairs == 1 else weights[used, b, :, :]
-                        _multiply(banks[index], inter.stationary(block, index), moving)
+        for spans in column_groups(cut(stored.start, stored.size, BANK), len(inter.tiles)):
+            banks = _down_products(a.down.weights, inter, spans)
             for index in range(len(inter.tiles)):
                 scale = finish.token_scale(scales[index], inter.tiles[index].size)
-                target = outs[index][:, nl.ds(span.start - stored.start, span.size)]
-                finish.apply(target, banks[index], scale, span, count)
-                count += 1
+                for s in range(len(spans)):
+                    target = outs[index][:, nl.ds(spans[s].start - stored.start, spans[s].size)]
+                    finish.apply(target, banks[index][s], scale, spans[s], count)
+                    count += 1
         for index in range(len(inter.tiles)):
             nisa.dma_copy(dst=y[inter.tiles[index].window(), stored.window()], src=outs[index])
+
+
+def _down_products(weights, inter, spans):
+    """inter W for consecutive spans of columns: PSUM banks by tile of tokens and span."""
+    banks = _banks(inter.tiles, spans)
+    whole = around(spans)
+    most = max(1, CHUNK_BYTES // (whole.size * inter.pairs * _bytes(weights.dtype)))
+    for chunk in cut(0, inter.blocks, most):
+        tile = _load_down(weights, inter, chunk, whole)
+        for index in range(len(inter.tiles)):
+            for b in range(chunk.size):
+                block = chunk.start + b
+                used = nl.ds(0, inter.partitions(block))
+                stationary = inter.stationary(block, index)
+                for s in range(len(spans)):
+                    at = nl.ds(spans[s].start - whole.start, spans[s].size)
+                    moving = tile[used, b, at] if inter.pairs == 1 else tile[used, b, :, at]
+                    _multiply(banks[index][s], stationary, moving)
+    return banks
 
 
 def _load_down(weights, inter, chunk, span):

@@ -1,6 +1,6 @@
 """Rows of tokens: loaded, summed with the residual, normalized, and turned to have H along the partitions.
 
-A row is read in pieces of up to 2048 columns. In piece k, element k * W + p * B + b (W = 128 B) of the row
+A row is read in pieces of about 1024 columns. In piece k, element k * W + p * B + b (W = 128 B) of the row
 comes to partition p of block k * B + b, an order in which weights are read in runs of B rows
 (:func:`...mlp_tkg.hidden.rows_of_weights`).
 
@@ -18,8 +18,6 @@ from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, ROW_SCALE_ELEMENTS
 from .sharding import BANK, blocks_of_piece, cut
 
-PIECE_BLOCKS = 16
-
 
 class NormVectors(nl.NKIObject):
     """Weights and bias of the normalization in SBUF, [128, K] fp32 each, or None; loaded once.
@@ -30,7 +28,7 @@ class NormVectors(nl.NKIObject):
     """
 
     def __init__(self, a):
-        self.piece_blocks = blocks_of_piece(a.hidden_size // PARTITIONS, PIECE_BLOCKS)
+        self.piece_blocks = blocks_of_piece(a.hidden_size // PARTITIONS)
         self.pieces = a.hidden_size // PARTITIONS // self.piece_blocks
         uses_weights = a.norm_type in (NormType.RMS_NORM, NormType.LAYER_NORM)
         self.weights = self._load(a.norm_weights) if uses_weights else None
@@ -80,8 +78,9 @@ class TurnedRows(nl.NKIObject):
     def turn_until(self, count):
         """Turn the blocks before `count`."""
         while self.turned < min(count, self.blocks):
-            if self.turned % self.piece_blocks == 0:
-                self._load_piece(self.turned // self.piece_blocks)
+            ahead = min(self.turned + self.piece_blocks // 2, self.blocks - 1) // self.piece_blocks
+            while len(self.rows) <= ahead:
+                self._load_piece(len(self.rows))
             self._turn(self.turned)
             self.turned += 1
             if self.turned == self.blocks:
@@ -96,7 +95,7 @@ class TurnedRows(nl.NKIObject):
         return pairs_of_rows(self.x[:, block, nl.ds(start, size)], size)
 
     def _load_piece(self, piece):
-        self.rows = []
+        loaded = []
         for index in range(len(self.tiles)):
             rows = load_piece(self.a, self.tiles[index], piece, self.norm.piece_blocks, self.stored)
             if is_rms_normalization(self.a.norm_type):
@@ -115,16 +114,18 @@ class TurnedRows(nl.NKIObject):
                 )
             if self.pairs == 2:
                 rows = rows.view(nl.bfloat16)
-            self.rows.append(rows)
+            loaded.append(rows)
+        self.rows.append(loaded)
 
     def _turn(self, block):
         within = block % self.piece_blocks
+        rows = self.rows[block // self.piece_blocks]
         columns = slice(within, within + (PARTITIONS - 1) * self.piece_blocks + 1, self.piece_blocks)
         turned = nl.ndarray((PARTITIONS, self.tokens), dtype=self.a.dtype, buffer=nl.psum)
         for index in range(len(self.tiles)):
             start = self.tiles[index].start - self.tiles[0].start
             nisa.nc_transpose(
-                dst=turned[:, nl.ds(start, self.tiles[index].size)], data=self.rows[index][:, columns]
+                dst=turned[:, nl.ds(start, self.tiles[index].size)], data=rows[index][:, columns]
             )
         target = self.x[:, block, :]
         weights, bias = self.norm.weights, self.norm.bias

@@ -12,6 +12,7 @@ from ..mlp_parameters import PARTITIONS, MlpArguments
 SHORT_SEQUENCE = 256  # up to so many tokens reading the weights takes longer than multiplying
 BANK = 512  # fp32 elements of a PSUM bank
 TILES = 4  # of 128 tokens in a block: half of the PSUM banks, so that the other half can be emptied
+PIECE_BLOCKS = 8  # 2 KiB of a row
 TURNED_BYTES = 128 * 1024  # of turned rows in each partition, at most
 
 
@@ -96,15 +97,31 @@ def token_blocks(tokens: Span, hidden_size: int):
     return blocks
 
 
+def column_groups(spans, tiles):
+    """Spans in groups that are worked on at once, as many as find PSUM banks for all tiles of tokens."""
+    size = max(1, TILES // tiles)
+    groups = []
+    for index in range(div_ceil(len(spans), size)):
+        groups.append(spans[index * size : (index + 1) * size])
+    return groups
+
+
 def column_tiles(span: Span):
     """Spans of up to a PSUM bank of columns, of nearly equal size."""
     count = div_ceil(span.size, BANK)
     return cut(span.start, span.size, div_ceil(span.size, count))
 
 
-def blocks_of_piece(blocks: int, most: int):
-    """The largest divisor of `blocks` up to `most`: how many are loaded as one piece of a row."""
-    size = min(blocks, most)
-    while blocks % size != 0:
-        size -= 1
-    return size
+def around(spans):
+    """The span from the first of consecutive spans to the last."""
+    last = spans[len(spans) - 1]
+    return Span(spans[0].start, last.start + last.size - spans[0].start)
+
+
+def blocks_of_piece(blocks: int) -> int:
+    """Blocks of 128 columns that are loaded as one piece of a row of `blocks`: a divisor, about 8."""
+    best = 1
+    for size in range(2, min(blocks, 2 * PIECE_BLOCKS) + 1):
+        if blocks % size == 0 and abs(size - PIECE_BLOCKS) <= abs(best - PIECE_BLOCKS):
+            best = size
+    return best

@@ -20,10 +20,12 @@ class TokenRows(nl.NKIObject):
         out: [T, N] in SBUF.
         scale: fp32 [T, 1] or [T, N] in SBUF, or None.
         bias: [T, N] in SBUF, or None.
+        stored: [T, N] in HBM, where the rows are stored as they are finished, or None.
     """
 
-    def __init__(self, out, scale: Any = None, bias: Any = None):
+    def __init__(self, out, scale: Any = None, bias: Any = None, stored: Any = None):
         self.out = out
+        self.stored = stored
         self.scale = scale
         self.bias = bias
 
@@ -54,6 +56,15 @@ class TokenRows(nl.NKIObject):
             nisa.tensor_tensor(dst=scaled, data1=sums, data2=self.scale[:, columns], op=nl.multiply)
             nisa.tensor_tensor(dst=target, data1=scaled, data2=self.bias[:, columns], op=nl.add)
 
+    def finish(self, first, size):
+        """Columns `first` to `first + size` have been taken."""
+        if self.stored is not None:
+            columns = nl.ds(first, size)
+            mode = nisa.dge_mode.unknown
+            if nisa.get_nc_version() != nisa.nc_version.gen2:
+                mode = nisa.dge_mode.hwdge  # starts sooner: nothing overlaps with the last store
+            nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=mode)
+
 
 def project_down_by_token(inter, rows, weights, result):
     """inter.T @ weights with tokens stationary, handed to `result` a PSUM bank at a time.
@@ -62,7 +73,7 @@ def project_down_by_token(inter, rows, weights, result):
         inter: [128, ceil(rows / 128), T] in SBUF.
         rows: rows of the contraction, I.
         weights: view of HBM, [I, N].
-        result: has a method take(sums, first, index), such as :class:`TokenRows`.
+        result: has methods take(sums, first, index) and finish(first, size), as :class:`TokenRows`.
     """
     tokens = inter.shape[2]
     index = 0
@@ -86,6 +97,7 @@ def project_down_by_token(inter, rows, weights, result):
         for tile in tiles:
             result.take(banks[tile.index], columns.start_offset + tile.start_offset, index)
             index += 1
+        result.finish(columns.start_offset, columns.size)
 
 
 def project_down_by_weight(inter, rows, weights, strided):

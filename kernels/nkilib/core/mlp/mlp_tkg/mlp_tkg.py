@@ -116,21 +116,23 @@ def _down_by_token(a, inter):
         bias = nl.ndarray((a.tokens, width), dtype=a.down.bias.dtype, buffer=nl.sbuf)
         first = a.down.bias[:, mine]
         nisa.dma_copy(dst=bias, src=first.ap([[0, a.tokens], [1, width]]))
-    if a.output_in_sbuf:
-        y = nl.ndarray((a.tokens, a.hidden_size), dtype=a.output_dtype, buffer=nl.sbuf)
-        part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf) if a.programs > 1 else y
-    else:
-        part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf)
-    project_down_by_token(inter, a.intermediate_size, a.down.weights[:, mine], TokenRows(part, scale, bias))
+    part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf)
+    y, stored = None, None
     if not a.output_in_sbuf:
         y = nl.ndarray(_rows_of_hbm(a), dtype=a.output_dtype, buffer=nl.shared_hbm)
-        nisa.dma_copy(dst=y.reshape((a.tokens, a.hidden_size))[:, mine], src=part)
-    elif a.programs > 1:
-        nisa.tensor_copy(dst=y[:, mine], src=part)
-        theirs = nl.ds((1 - a.program) * width, width)
-        nisa.sendrecv(
-            src=part, dst=y[:, theirs], send_to_rank=1 - a.program, recv_from_rank=1 - a.program, pipe_id=0
-        )
+        stored = y.reshape((a.tokens, a.hidden_size))[:, mine]
+    rows = TokenRows(part, scale, bias, stored)
+    project_down_by_token(inter, a.intermediate_size, a.down.weights[:, mine], rows)
+    if not a.output_in_sbuf:
+        return y
+    if a.programs == 1:
+        return part
+    y = nl.ndarray((a.tokens, a.hidden_size), dtype=a.output_dtype, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=y[:, mine], src=part)
+    theirs = nl.ds((1 - a.program) * width, width)
+    nisa.sendrecv(
+        src=part, dst=y[:, theirs], send_to_rank=1 - a.program, recv_from_rank=1 - a.program, pipe_id=0
+    )
     return y
 
 

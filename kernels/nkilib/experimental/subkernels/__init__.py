@@ -1,0 +1,1 @@
+"""Sub-kernels whose interface may change."""
