@@ -7,6 +7,8 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import levels
+from nki.compiler.check import check
 from nki_isa.diagnostics import NkiError
 from nkilib.core.embeddings.reference import rope_reference
 from nkilib.core.embeddings.rope import RoPE, RoPE_sbuf
@@ -60,19 +62,64 @@ def test_sbuf_kernel_composes():
     np.testing.assert_array_equal(fused(x, cos, sin), rope_reference(x, cos, sin))
 
 
+@nki.jit
+def fused_pairs(x, cos, sin):
+    """RoPE_sbuf of alternating elements, from and to parts of larger tiles."""
+    tiles = []
+    for tensor in (cos, sin):
+        tile = nl.ndarray(tensor.shape, dtype=tensor.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=tensor)
+        tiles.append(tile)
+    d_head, batch, heads, sequence = x.shape
+    both = nl.ndarray((d_head, batch, 2 * heads, sequence), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=both[:, :, 0:heads, :], src=x)
+    out = both[:, :, heads : 2 * heads, :]
+    RoPE_sbuf(both[:, :, 0:heads, :], tiles[0], tiles[1], out, convert_from_interleaved=True)
+    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=result, src=out)
+    return result
+
+
+@pytest.mark.parametrize("level", ["0.2", "0.6"])
+@pytest.mark.parametrize("shape", [(64, 2, 3, 32), (128, 3, 7, 60), (64, 1, 1, 600)], ids=str)
+def test_sbuf_kernel_of_pairs(shape, level):
+    assert check(fused_pairs, "strict") == []
+    x, cos, sin = operands(*shape)
+    before = levels.use(level)
+    try:
+        result = fused_pairs(x, cos, sin)
+    finally:
+        levels.use(before)
+    np.testing.assert_array_equal(result, rope_reference(x, cos, sin, contiguous_layout=False))
+
+
 @pytest.mark.parametrize(
-    "shape, options, message",
+    "shape, lnc",
     [
-        ((32, 1, 1, 8), {}, "64 or 128, got 32"),
-        ((64, 65, 1, 8), {}, r"B is in \(0, 64\], got 65"),
-        ((64, 1, 17, 8), {}, r"n_heads is in \(0, 16\], got 17"),
-        ((64, 1, 1, 513), {}, r"S is in \(0, 512\], got 513"),
-        ((64, 1, 2, 257), {"contiguous_layout": False, "relayout_in_sbuf": True}, "up to 512, got 514"),
+        ((64, 100, 1, 4), 2),  # more rows than the page allows, shared by rows
+        ((64, 1, 70, 40), 2),  # more heads, shared by heads
+        ((64, 1, 1, 2056), 2),  # more positions, shared by positions
+        ((64, 3, 5, 2050), 1),
+        ((64, 700, 3, 2), 1),
     ],
+    ids=str,
 )
-def test_constraints(shape, options, message):
-    with pytest.raises(NkiError, match=message):
-        RoPE(*operands(*shape), **options)
+@pytest.mark.parametrize("options", LAYOUTS, ids=["contiguous", "strided", "relayout"])
+def test_larger_than_a_tile(shape, lnc, options):
+    x, cos, sin = operands(*shape, ml_dtypes.bfloat16)
+    expected = rope_reference(x, cos, sin, options.get("contiguous_layout", True))
+    np.testing.assert_array_equal(RoPE[lnc](x, cos, sin, lnc_shard=True, **options), expected)
+
+
+@pytest.mark.parametrize("d_head", [32, 63, 129, 256])
+def test_head_dimensions(d_head):
+    with pytest.raises(NkiError, match=f"d_head is 64 or 128, got {d_head}"):
+        RoPE(*operands(d_head, 1, 1, 8))
+
+
+def test_positions_must_divide():
+    with pytest.raises(NkiError, match="S = 15 does not divide over 2 programs"):
+        RoPE[2](*operands(64, 2, 2, 15), lnc_shard=True)
 
 
 def test_angles_must_fit():

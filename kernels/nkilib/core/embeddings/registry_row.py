@@ -47,11 +47,14 @@ ROWS = (
             "x_in": "`[d_head, B, n_heads, S]` in HBM",
             "cos": "`[d_head // 2, B, S]` in HBM",
             "sin": "`[d_head // 2, B, S]` in HBM",
-            "lnc_shard": "split the sequence over the programs of the launch",
+            "lnc_shard": "share the work over the programs of the launch",
             "contiguous_layout": "True: even half, then odd half; False: even and odd elements alternate",
-            "relayout_in_sbuf": "bring alternating elements apart on the tensor engine, not by strided DMA",
+            "relayout_in_sbuf": "accepted; alternating elements always meet on the tensor engine",
         },
-        limits=("d_head is 64 or 128.", "With `lnc_shard`, S divides by the number of programs."),
+        limits=(
+            "d_head is 64 or 128; B, n_heads and S are any.",
+            "With `lnc_shard`, S divides by the programs.",
+        ),
         examples=(
             _example("bf16", (128, 1, 8, 512), ml_dtypes.bfloat16, about="8 heads of 128, 512 positions"),
             _example("sharded", (128, 2, 4, 96), ml_dtypes.bfloat16, options={"lnc_shard": True}, lnc=(1, 2)),
@@ -61,6 +64,5 @@ ROWS = (
         ),
         tolerance=Tolerance(reason="the products and the sum are fp32 and rounded once, as in the reference"),
         page="nki/library/api/rope",
-        since="0.5",
     ),
 )

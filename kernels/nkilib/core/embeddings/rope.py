@@ -1,28 +1,39 @@
 """Rotary position embedding.
 
-Pairs of elements of the head dimension are rotated by an angle that depends on
-the position:
+Pairs of elements of the head dimension are rotated by an angle that depends on the position:
 
     out_even = x_even * cos - x_odd * sin
     out_odd  = x_odd * cos + x_even * sin
 
-The head dimension lies on the partitions. In the contiguous layout the even
-elements are its first half and the odd ones its second; in the interleaved layout
-they alternate, and are brought apart by strided DMA or, for small tensors, by a
-product with a permutation matrix on the tensor engine.
+In the contiguous layout the even elements are the first half of the head dimension and the odd ones its
+second; in the interleaved layout they alternate. Either way, with the head dimension on the partitions,
+
+    out = x * C + (Q x) * S
+
+where C and S hold cos and sin for both elements of a pair, and Q takes an odd element with its sign changed
+to the place of the even one, and the even one to the place of the odd. So one way serves both layouts, and
+nothing is brought apart:
+
+- DMA: x in one piece per partition; cos and sin to both partitions of a pair.
+- Tensor engine: Q x, exact, since each sum has one term.
+- gpsimd: x * C; vector engine: (Q x) * S from PSUM, then the sum. Both in fp32, rounded once.
+
+Kept in SBUF: 2048 columns of x, of the result and of two products in fp32, twice: 48 KiB per partition for
+bf16; and C and S of the positions at hand, at most 8 KiB each.
 """
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 
-from ..utils.kernel_assert import kernel_assert
+from ..utils.kernel_assert import assert_shape, kernel_assert
 from ..utils.kernel_helpers import get_verified_program_sharding_info
+from ..utils.tensor_view import TensorView
+from ..utils.tiled_range import TiledRange
 
 HEAD_DIMENSIONS = (64, 128)
-MAX_BATCH = 64
-MAX_HEADS = 16
-MAX_SEQUENCE = 512
+_COLUMNS = 2048  # of a tile
+_BANK = 512  # fp32 elements of a PSUM bank
 
 
 @nki.jit
@@ -30,15 +41,12 @@ def RoPE(x_in, cos, sin, lnc_shard=False, contiguous_layout=True, relayout_in_sb
     """Apply rotary position embedding, HBM to HBM.
 
     Args:
-        x_in: [d_head, B, n_heads, S]; d_head 64 or 128, B at most 64, n_heads at most
-            16, S at most 512.
+        x_in: [d_head, B, n_heads, S]; d_head is 64 or 128.
         cos: [d_head // 2, B, S].
         sin: [d_head // 2, B, S].
-        lnc_shard: split the sequence over the programs of the launch.
-        contiguous_layout: True for [even half, odd half] on the head dimension, False
-            for alternating elements.
-        relayout_in_sbuf: bring an interleaved layout apart on the tensor engine
-            instead of by strided DMA; B * n_heads * S at most 512.
+        lnc_shard: share the work over the programs of the launch, whose number divides S.
+        contiguous_layout: True for [even half, odd half] of the head dimension, False for alternating ones.
+        relayout_in_sbuf: accepted; alternating elements are always exchanged on the tensor engine.
 
     Returns:
         A tensor in HBM of the shape, dtype and layout of `x_in`.
@@ -46,58 +54,36 @@ def RoPE(x_in, cos, sin, lnc_shard=False, contiguous_layout=True, relayout_in_sb
     d_head, batch, heads, sequence = _check(x_in, cos, sin)
     count, program = 1, 0
     if lnc_shard:
-        _, count, program = get_verified_program_sharding_info("RoPE")
+        _, count, program = get_verified_program_sharding_info("RoPE", (0, 1), 2)
         kernel_assert(sequence % count == 0, f"S = {sequence} does not divide over {count} programs")
-    length = sequence // count
-    positions = nl.ds(program * length, length)
-    half = d_head // 2
-    strided = not contiguous_layout and not relayout_in_sbuf
-
     x_out = nl.ndarray(x_in.shape, dtype=x_in.dtype, buffer=nl.shared_hbm)
-    for b in nl.affine_range(batch):
-        x_sb = nl.ndarray((d_head, 1, heads, length), dtype=x_in.dtype, buffer=nl.sbuf)
-        out_sb = nl.ndarray((d_head, 1, heads, length), dtype=x_in.dtype, buffer=nl.sbuf)
-        cos_sb = nl.ndarray((half, 1, length), dtype=cos.dtype, buffer=nl.sbuf)
-        sin_sb = nl.ndarray((half, 1, length), dtype=sin.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=cos_sb, src=cos[:, b : b + 1, positions])
-        nisa.dma_copy(dst=sin_sb, src=sin[:, b : b + 1, positions])
-        source = x_in[:, b : b + 1, :, positions]
-        target = x_out[:, b : b + 1, :, positions]
-        _copy_layout(x_sb, source, half, strided, to_hbm=False)
-        RoPE_sbuf(
-            x_sb, cos_sb, sin_sb, out_sb, convert_from_interleaved=not contiguous_layout and relayout_in_sbuf
-        )
-        _copy_layout(out_sb, target, half, strided, to_hbm=True)
+    source, target = TensorView(x_in), TensorView(x_out)
+    cos_view, sin_view = TensorView(cos), TensorView(sin)
+    if count > 1:  # by batch or heads where they divide: a row of DMA stays as long as it is
+        dim = 1 if batch % count == 0 else 2 if heads % count == 0 else 3
+        source, target = _share(source, dim, count, program), _share(target, dim, count, program)
+        if dim != 2:
+            angle_dim = 1 if dim == 1 else 2
+            cos_view = _share(cos_view, angle_dim, count, program)
+            sin_view = _share(sin_view, angle_dim, count, program)
+
+    exchange = _exchange(d_head, x_in.dtype, contiguous_layout)
+    _, batch, heads, sequence = source.shape
+    length = min(sequence, _COLUMNS)
+    group = min(heads, _COLUMNS // length)
+    for rows in TiledRange(batch, _COLUMNS // (length * group)):
+        for positions in TiledRange(sequence, length):
+            cosines = _angles(cos_view, rows, positions, contiguous_layout)
+            sines = _angles(sin_view, rows, positions, contiguous_layout)
+            for part in TiledRange(heads, group):
+                x = nl.ndarray(
+                    (d_head, rows.size, part.size, positions.size), dtype=x_in.dtype, buffer=nl.sbuf
+                )
+                out = nl.ndarray(x.shape, dtype=x_in.dtype, buffer=nl.sbuf)
+                _load(x, _part(source, rows, part, positions))
+                _rotate(out, x, exchange, cosines, sines)
+                nisa.dma_copy(dst=_part(target, rows, part, positions).get_view(), src=out)
     return x_out
-
-
-def _check(x_in, cos, sin):
-    kernel_assert(len(x_in.shape) == 4, f"x_in is [d_head, B, n_heads, S], got shape {x_in.shape}")
-    d_head, batch, heads, sequence = x_in.shape
-    kernel_assert(d_head in HEAD_DIMENSIONS, f"d_head is 64 or 128, got {d_head}")
-    kernel_assert(0 < batch <= MAX_BATCH, f"B is in (0, {MAX_BATCH}], got {batch}")
-    kernel_assert(0 < heads <= MAX_HEADS, f"n_heads is in (0, {MAX_HEADS}], got {heads}")
-    kernel_assert(0 < sequence <= MAX_SEQUENCE, f"S is in (0, {MAX_SEQUENCE}], got {sequence}")
-    expected = (d_head // 2, batch, sequence)
-    kernel_assert(cos.shape == expected, f"cos is [d_head // 2, B, S] = {expected}, got {cos.shape}")
-    kernel_assert(sin.shape == expected, f"sin is [d_head // 2, B, S] = {expected}, got {sin.shape}")
-    return d_head, batch, heads, sequence
-
-
-def _copy_layout(tile, tensor, half, strided, to_hbm):
-    """Copy between SBUF and HBM; `strided` gathers the alternating elements of HBM into halves."""
-    if strided:
-        for parity in range(2):
-            part = tile[nl.ds(parity * half, half)]
-            other = tensor[parity : 2 * half : 2]
-            if to_hbm:
-                nisa.dma_copy(dst=other, src=part)
-            else:
-                nisa.dma_copy(dst=part, src=other)
-    elif to_hbm:
-        nisa.dma_copy(dst=tensor, src=tile)
-    else:
-        nisa.dma_copy(dst=tile, src=tensor)
 
 
 def RoPE_sbuf(x_in_sb, cos_sb, sin_sb, x_out_sb, convert_from_interleaved=False):
@@ -108,75 +94,152 @@ def RoPE_sbuf(x_in_sb, cos_sb, sin_sb, x_out_sb, convert_from_interleaved=False)
         cos_sb: [d_head // 2, B, S].
         sin_sb: [d_head // 2, B, S].
         x_out_sb: [d_head, B, n_heads, S], of the dtype of `x_in_sb`; written.
-        convert_from_interleaved: the head dimension alternates even and odd elements,
-            in `x_in_sb` and in `x_out_sb`; B * n_heads * S at most 512.
+        convert_from_interleaved: the head dimension alternates even and odd elements, in `x_in_sb` and in
+            `x_out_sb`.
 
     Returns:
         `x_out_sb`.
     """
-    d_head, batch, heads, sequence = x_in_sb.shape
-    half = d_head // 2
+    d_head, batch, heads, sequence = _check(x_in_sb, cos_sb, sin_sb)
+    assert_shape(x_out_sb, x_in_sb.shape, "x_out_sb", "It has the shape of x_in_sb.")
     kernel_assert(
         x_in_sb.dtype == x_out_sb.dtype,
         f"x_in_sb is {x_in_sb.dtype} but x_out_sb is {x_out_sb.dtype}; they are equal",
     )
-    apart, together = x_in_sb, x_out_sb
-    if convert_from_interleaved:
-        columns = batch * heads * sequence
-        limit = nl.tile_size.gemm_moving_fmax
-        kernel_assert(
-            columns <= limit, f"relayout in SBUF takes B * n_heads * S up to {limit}, got {columns}"
-        )
-        apart = nl.ndarray(x_in_sb.shape, dtype=x_in_sb.dtype, buffer=nl.sbuf)
-        together = nl.ndarray(x_in_sb.shape, dtype=x_in_sb.dtype, buffer=nl.sbuf)
-        permutation = _halves_from_pairs(d_head, x_in_sb.dtype)
-        _permute_partitions(apart, x_in_sb, permutation)
-
-    # The vector engine reads both operands of SBUF from the same partitions: the odd half moves down first.
-    odd = nl.ndarray((half, batch, heads, sequence), dtype=x_in_sb.dtype, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=odd, src=apart[nl.ds(half, half)])
-    even = apart[nl.ds(0, half)]
-    cosines = cos_sb.expand_dim(2).broadcast(2, heads)
-    sines = sin_sb.expand_dim(2).broadcast(2, heads)
-    _rotate(together[nl.ds(0, half)], even, cosines, odd, sines, nl.subtract)
-    _rotate(together[nl.ds(half, half)], odd, cosines, even, sines, nl.add)
-
-    if convert_from_interleaved:
-        _permute_partitions(x_out_sb, together, _pairs_from_halves(d_head, x_in_sb.dtype))
+    contiguous = not convert_from_interleaved
+    exchange = _exchange(d_head, x_in_sb.dtype, contiguous)
+    cosines = _angles_on_chip(cos_sb, contiguous)
+    sines = _angles_on_chip(sin_sb, contiguous)
+    length = min(sequence, _BANK)
+    group = min(heads, _BANK // length)
+    source, target = TensorView(x_in_sb), TensorView(x_out_sb)
+    for rows in TiledRange(batch, _BANK // (length * group)):
+        for positions in TiledRange(sequence, length):
+            for part in TiledRange(heads, group):
+                _rotate(
+                    _part(target, rows, part, positions).get_view(),
+                    _part(source, rows, part, positions).get_view(),
+                    exchange,
+                    _at(cosines, rows, positions),
+                    _at(sines, rows, positions),
+                )
     return x_out_sb
 
 
-def _rotate(dst, first, cosines, second, sines, op):
-    """dst = first * cosines <op> second * sines, in fp32 until the end."""
-    left = nl.ndarray(first.shape, dtype=nl.float32, buffer=nl.sbuf)
-    right = nl.ndarray(first.shape, dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_tensor(dst=left, data1=first, data2=cosines, op=nl.multiply)
-    nisa.tensor_tensor(dst=right, data1=second, data2=sines, op=nl.multiply)
-    nisa.tensor_tensor(dst=dst, data1=left, data2=right, op=op)
+def _check(x, cos, sin):
+    kernel_assert(len(x.shape) == 4, f"x_in is [d_head, B, n_heads, S], got shape {x.shape}")
+    d_head, batch, heads, sequence = x.shape
+    kernel_assert(d_head in HEAD_DIMENSIONS, f"d_head is 64 or 128, got {d_head}")
+    expected = (d_head // 2, batch, sequence)
+    kernel_assert(tuple(cos.shape) == expected, f"cos is [d_head // 2, B, S] = {expected}, got {cos.shape}")
+    kernel_assert(tuple(sin.shape) == expected, f"sin is [d_head // 2, B, S] = {expected}, got {sin.shape}")
+    return d_head, batch, heads, sequence
 
 
-def _halves_from_pairs(d_head, dtype):
-    """The stationary matrix whose product moves elements 0, 2, 4, ... first and 1, 3, 5, ... after them."""
+# --- parts of tensors
+
+
+def _share(view, dim: int, count: int, program: int):
+    """The part of a dimension that is a program's."""
+    size = view.shape[dim] // count
+    return view.slice(dim, program * size, (program + 1) * size)
+
+
+def _part(view, rows, heads, positions):
+    """Some rows, heads and positions of [d_head, B, n_heads, S]."""
+    view = view.slice(1, rows.start_offset, rows.end_offset)
+    view = view.slice(2, heads.start_offset, heads.end_offset)
+    return view.slice(3, positions.start_offset, positions.end_offset)
+
+
+def _at(angles, rows, positions):
+    """Some rows and positions of [d_head, B, S]."""
+    view = TensorView(angles).slice(1, rows.start_offset, rows.end_offset)
+    return view.slice(2, positions.start_offset, positions.end_offset).get_view()
+
+
+def _load(dst, view) -> None:
+    """A DMA whose descriptors are made before the kernel runs."""
+    nisa.dma_copy(dst=dst, src=view.get_view(), dge_mode=nisa.dge_mode.none)
+
+
+# --- angles
+
+
+def _angles(view, rows, positions, contiguous: bool):
+    """Cosines or sines [d_head // 2, B, S] of HBM for both elements of each pair."""
+    half = view.shape[0]
+    view = view.slice(1, rows.start_offset, rows.end_offset)
+    view = view.slice(2, positions.start_offset, positions.end_offset)
+    tile = nl.ndarray((2 * half, rows.size, positions.size), dtype=view.dtype, buffer=nl.sbuf)
+    place = 0 if contiguous else 1
+    _load(tile, view.expand_dim(place).broadcast(place, 2))
+    return tile
+
+
+def _angles_on_chip(angles, contiguous: bool):
+    """The same of SBUF, copied by the tensor engine."""
+    half, batch, sequence = angles.shape
+    copies = nl.ndarray((half, 2 * half), dtype=angles.dtype, buffer=nl.sbuf)
+    identity = nl.shared_identity_matrix(half, dtype=angles.dtype)
+    even, odd = _pairs(copies, contiguous)
+    nisa.tensor_copy(dst=even, src=identity)
+    nisa.tensor_copy(dst=odd, src=identity)
+    tile = nl.ndarray((2 * half, batch, sequence), dtype=angles.dtype, buffer=nl.sbuf)
+    source = TensorView(angles).flatten_dims(1, 2)
+    flat = tile.reshape((2 * half, batch * sequence))
+    for part in TiledRange(batch * sequence, _BANK):
+        bank = nl.ndarray((2 * half, part.size), dtype=nl.float32, buffer=nl.psum)
+        moving = source.slice(1, part.start_offset, part.end_offset).get_view()
+        nisa.nc_matmul(dst=bank, stationary=copies, moving=moving)
+        nisa.tensor_copy(dst=flat[:, part.start_offset : part.end_offset], src=bank)
+    return tile
+
+
+# --- rotation
+
+
+def _pairs(matrix, contiguous: bool):
+    """The columns of the even elements of [rows, d_head], and those of the odd ones."""
+    view = TensorView(matrix)
+    half = matrix.shape[1] // 2
+    if contiguous:
+        return view.slice(1, 0, half).get_view(), view.slice(1, half, 2 * half).get_view()
+    return view.slice(1, 0, 2 * half, 2).get_view(), view.slice(1, 1, 2 * half, 2).get_view()
+
+
+def _exchange(d_head: int, dtype, contiguous: bool):
+    """Q, as the stationary matrix that has it for its transpose."""
     identity = nl.shared_identity_matrix(d_head, dtype=dtype)
-    permutation = nl.ndarray((d_head, d_head), dtype=dtype, buffer=nl.sbuf)
-    pairs = identity.reshape_dim(1, (d_head // 2, 2)).permute((0, 2, 1))
-    nisa.tensor_copy(dst=permutation.reshape_dim(1, (2, d_head // 2)), src=pairs)
-    return permutation
+    matrix = nl.ndarray((d_head, d_head), dtype=dtype, buffer=nl.sbuf)
+    from_even, from_odd = _pairs(identity, contiguous)
+    to_even, to_odd = _pairs(matrix, contiguous)
+    nisa.tensor_scalar(dst=to_even, data=from_odd, op0=nl.multiply, operand0=-1.0)
+    nisa.tensor_copy(dst=to_odd, src=from_even)
+    return matrix
 
 
-def _pairs_from_halves(d_head, dtype):
-    """The stationary matrix whose product undoes that of :func:`_halves_from_pairs`."""
-    identity = nl.shared_identity_matrix(d_head, dtype=dtype)
-    permutation = nl.ndarray((d_head, d_head), dtype=dtype, buffer=nl.sbuf)
-    halves = identity.reshape_dim(1, (2, d_head // 2)).permute((0, 2, 1))
-    nisa.tensor_copy(dst=permutation.reshape_dim(1, (d_head // 2, 2)), src=halves)
-    return permutation
+def _rotate(out, x, exchange, cosines, sines) -> None:
+    """out = x * cosines + (exchange x) * sines, for [d_head, B, n_heads, S] and angles [d_head, B, S]."""
+    d_head, batch, heads, sequence = x.shape
+    kept = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_tensor(
+        dst=kept, data1=x, data2=_over_heads(cosines, heads), op=nl.multiply, engine=nisa.gpsimd_engine
+    )
+    columns = batch * heads * sequence
+    exchanged = nl.ndarray((d_head, columns), dtype=nl.float32, buffer=nl.psum)
+    if columns <= _BANK:
+        nisa.nc_matmul(dst=exchanged, stationary=exchange, moving=x)
+    else:
+        flat = x.reshape((d_head, columns))
+        for bank in TiledRange(columns, _BANK):
+            span = nl.ds(bank.start_offset, bank.size)
+            nisa.nc_matmul(dst=exchanged[:, span], stationary=exchange, moving=flat[:, span])
+    turned = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_tensor(dst=turned, data1=exchanged, data2=_over_heads(sines, heads), op=nl.multiply)
+    nisa.tensor_tensor(dst=out, data1=kept, data2=turned, op=nl.add)
 
 
-def _permute_partitions(dst, src, permutation):
-    """dst = permutation.T @ src on the tensor engine; exact, since each sum has one term."""
-    d_head = src.shape[0]
-    columns = src.shape[1] * src.shape[2] * src.shape[3]
-    moved = nl.ndarray((d_head, columns), dtype=nl.float32, buffer=nl.psum)
-    nisa.nc_matmul(dst=moved, stationary=permutation, moving=src.reshape((d_head, columns)))
-    nisa.tensor_copy(dst=dst.reshape((d_head, columns)), src=moved)
+def _over_heads(angles, heads: int):
+    """[d_head, B, S] as [d_head, B, n_heads, S]."""
+    return TensorView(angles).expand_dim(2).broadcast(2, heads).get_view()
