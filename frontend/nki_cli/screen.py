@@ -74,7 +74,9 @@ class Screen:
 
     def json(self, value: dict[str, Any]) -> None:
         """Write one JSON object to standard output."""
-        self.out.file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        # A name may hold half of a surrogate pair, which no encoding has; JSON has an escape for it.
+        self.out.file.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
     def diagnostics(self, found: Iterable[Diagnostic], *, result: bool = False) -> None:
         """Write diagnostics as text or as editor lines; `result` says they are what the command is for.

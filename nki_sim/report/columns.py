@@ -24,7 +24,7 @@ def column(values: Any, dtype: str) -> Column:
 
 def texts(values: Sequence[str]) -> Column:
     """Strings as a column."""
-    return {"array": "texts", "packed": _packed(json.dumps(list(values), ensure_ascii=False).encode())}
+    return {"array": "texts", "packed": _packed(json.dumps(list(values)).encode())}
 
 
 def unpacked(found: Column) -> Any:

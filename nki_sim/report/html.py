@@ -7,6 +7,8 @@ looks at what is in view and merges what falls on one pixel.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -32,7 +34,7 @@ _LINES = 12  # of source listed
 _DETAILED = 50_000  # instructions up to which each is shown with its operands
 _HOLDERS, _PAIRS = 40, 20  # rows listed
 
-_STYLE, _SCRIPT, _DATA = "/*STYLE*/", "/*SCRIPT*/", "/*DATA*/"
+_STYLE, _SCRIPT, _DATA, _POLICY = "/*STYLE*/", "/*SCRIPT*/", "/*DATA*/", "/*POLICY*/"
 _SCRIPTS = ("picture.js", "timeline.js", "memory.js", "page.js")
 
 
@@ -64,10 +66,31 @@ def write_html(path: str | os.PathLike[str], launches: Launches) -> None:
 def page(launches: Launches) -> str:
     """The page as text; the same launches always give the same page."""
     shown = [_core(traced, core, len(cores)) for cores in launches for core, traced in enumerate(cores)]
-    data = json.dumps(shown, ensure_ascii=False, allow_nan=False)
-    found = _file("page.html").replace(_STYLE, _file("page.css"))
-    found = found.replace(_SCRIPT, "\n".join(map(_file, _SCRIPTS)))
+    data = json.dumps(shown, allow_nan=False)  # in ASCII: names may hold what no encoding has
+    style, script = _file("page.css"), "\n".join(map(_file, _SCRIPTS))
+    found = _file("page.html").replace(_POLICY, _policy(style, script))
+    found = found.replace(_STYLE, style).replace(_SCRIPT, script)
     return found.replace(_DATA, data.replace("<", "\\u003c"))  # no text of a kernel can end the script
+
+
+def _policy(style: str, script: str) -> str:
+    """What the page may do: run its own script and style, and nothing else; text never becomes markup."""
+
+    def only(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {only(script)}",
+            f"style-src {only(style)}",
+            "img-src data:",  # its empty icon
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    )
 
 
 def _file(name: str) -> str:

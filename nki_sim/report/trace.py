@@ -64,7 +64,7 @@ def write_trace(path: str | os.PathLike[str], launches: Launches) -> None:
         file.write('{"displayTimeUnit": "ns", "traceEvents": [\n')
         separator = ""
         for event in events(launches):
-            file.write(separator + json.dumps(event, ensure_ascii=False, allow_nan=False))
+            file.write(separator + json.dumps(event, allow_nan=False))
             separator = ",\n"
         file.write("\n]}\n")
 

@@ -229,7 +229,7 @@ function memory(parent, data) {
 
   add(parent, "h2", `${data.name}: ${sizeText(data.peak)} of ${sizeText(data.capacity)} per partition at the peak`);
   const hint = add(parent, "div", undefined, "hint");
-  hint.innerHTML = HINT + "; <kbd>[</kbd> <kbd>]</kbd> or Shift and wheel zoom addresses";
+  keys(hint, HINT + "; `[` `]` or Shift and wheel zoom addresses");
   const shown = picture(parent, {
     height: 330 + CURVE, left: 84, right: 14, top: CURVE, bottom: 34, wide: [0, Math.max(positions, 1)], tall, start,
     label: `${data.name} over program order: ${number(count)} tensors at their addresses, peak ${sizeText(data.peak)}`,

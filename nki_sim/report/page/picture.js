@@ -18,6 +18,11 @@ function add(parent, tag, text, className) {
   return node;
 }
 
+/* Text in which keys stand between backquotes. */
+function keys(parent, text) {
+  text.split("`").forEach((part, k) => k % 2 ? add(parent, "kbd", part) : parent.append(part));
+}
+
 function table(parent, head, rows, numbers) {
   const node = add(add(parent, "div", undefined, "scroll"), "table");
   const line = add(node, "tr");
@@ -247,8 +252,8 @@ function axisBelow(context, view, name, spell, whole = false) {
   context.textAlign = "left";
 }
 
-const HINT = "<kbd>+</kbd> <kbd>-</kbd> or Ctrl and wheel zoom, drag or <kbd>←</kbd> <kbd>→</kbd> move, "
-  + "<kbd>0</kbd> or a double click shows all, a click keeps details below, <kbd>Esc</kbd> lets go";
+const HINT = "`+` `-` or Ctrl and wheel zoom, drag or `←` `→` move, "
+  + "`0` or a double click shows all, a click keeps details below, `Esc` lets go";
 
 addEventListener("resize", () => pictures.forEach(canvas => canvas.picture.paint()));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => pictures.forEach(canvas => canvas.picture.paint()));

@@ -103,7 +103,7 @@ function timeline(parent, data) {
   }
 
   const hint = add(parent, "div", undefined, "hint");
-  hint.innerHTML = HINT;
+  keys(hint, HINT);
   if (!data.detailed) add(parent, "p", "This many instructions are shown without their operands.", "hint");
   const shown = picture(parent, {
     height: rows * ROW + 40, left: 168, right: 14, top: 6, bottom: 34, wide: [0, Math.max(data.duration, 1)],
