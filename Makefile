@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK := .ci/requirements.txt
 
-.PHONY: demo test frameworks test-slow test-upstream test-library lint update-golden clean
+.PHONY: locked lock audit demo test frameworks test-slow test-upstream test-library lint update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -11,6 +12,21 @@ demo: $(VENV)/installed
 
 test: $(VENV)/dev lint
 	$(BIN)/pytest
+
+# The environment of CI: what the lock file names, each by its hash, and this project without its dependencies.
+locked:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(VENV)/installed $(VENV)/dev
+
+# Writes the lock file anew, from pyproject.toml and .ci/requirements.in; needs uv.
+lock:
+	uv pip compile pyproject.toml .ci/requirements.in --extra dev --extra jax --universal --generate-hashes \
+	  --python-version 3.10 --no-header --no-annotate --upgrade --output-file $(LOCK)
+
+audit:
+	$(BIN)/python .ci/audit
 
 # torch (for the CPU) and JAX, each where it installs; tests of what is missing are skipped and say so.
 frameworks: $(VENV)/dev
