@@ -28,22 +28,17 @@ from ..utils.allocator import sizeinbytes
 from ..utils.common_types import QuantizationType
 from ..utils.kernel_assert import assert_shape, kernel_assert
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info, is_hbm_buffer
+from ..utils.projection import AT_ONCE, BANK, broadcast_line, evacuate, load_line, quantize
 from ..utils.tensor_view import TensorView
 from .output_projection_utils import (
-    AT_ONCE,
-    BANK,
     FLOATS,
     P_MAX,
     Contraction,
     accumulate,
-    broadcast_line,
     check_quantization,
     contraction_of,
-    evacuate,
-    load_line,
     load_rows,
     load_static_scales,
-    quantize,
 )
 
 MAX_D = 128

@@ -1,0 +1,82 @@
+"""What projections share: descriptors at once, rows in all partitions, sums out of PSUM, FP8."""
+
+import nki.isa as nisa
+import nki.language as nl
+
+from .kernel_helpers import div_ceil, get_max_positive_value_for_dtype
+
+BANK = nl.tile_size.gemm_moving_fmax  # columns of fp32 in a bank of PSUM
+
+# Descriptors that are ready when the kernel starts: the first byte moves 0.75 us after the trigger, not 2 us
+# as with software DGE; and scales and biases, which have those, do not wait in the same queue.
+AT_ONCE = nisa.dge_mode.none
+
+
+def load_line(row, first, columns):
+    """Columns of a row [1, H] in HBM, in one partition of SBUF."""
+    line = nl.ndarray((1, columns), dtype=row.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=line, src=row[0:1, nl.ds(first, columns)])
+    return line
+
+
+def broadcast_line(line, partitions):
+    """A line [1, columns] of SBUF in all of `partitions` partitions.
+
+    A DMA to all partitions would write the line as often; here the tensor engine multiplies a column of
+    ones with it.
+    """
+    columns = line.shape[1]
+    ones = nl.ndarray((1, partitions), dtype=line.dtype, buffer=nl.sbuf)
+    result = nl.ndarray((partitions, columns), dtype=line.dtype, buffer=nl.sbuf)
+    nisa.memset(dst=ones, value=1.0)
+    for turn in range(div_ceil(columns, BANK)):
+        part = nl.ds(turn * BANK, min(BANK, columns - turn * BANK))
+        copies = nl.ndarray((partitions, part.size), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(dst=copies, stationary=ones, moving=line[:, part])
+        evacuate(result[:, part], copies, None, None, turn)
+    return result
+
+
+def evacuate(dst, sums, scale, bias, turn):
+    """dst = sums * scale + bias: the scalar engine at even turns, the vector engine at odd ones.
+
+    Args:
+        dst: in SBUF, written.
+        sums: in PSUM, of the same shape.
+        scale: [P, 1] fp32, or None.
+        bias: of the shape of `sums`, or None. The scalar engine adds only what is one value in a
+            partition: what it has scaled goes to the gpsimd engine.
+        turn: counts the calls.
+    """
+    factor = 1.0 if scale is None else scale[0 : sums.shape[0], :]
+    if turn % 2 == 0:
+        scaled = dst
+        if bias is not None:
+            scaled = nl.ndarray(sums.shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.activation(dst=scaled, op=nl.copy, data=sums, scale=factor)
+        if bias is not None:
+            nisa.tensor_tensor(dst=dst, data1=scaled, data2=bias, op=nl.add, engine=nisa.gpsimd_engine)
+    elif bias is not None:
+        nisa.scalar_tensor_tensor(
+            dst=dst, data=sums, op0=nl.multiply, operand0=factor, op1=nl.add, operand1=bias
+        )
+    elif scale is None:
+        nisa.tensor_copy(dst=dst, src=sums, engine=nisa.vector_engine)
+    else:
+        nisa.tensor_scalar(dst=dst, data=sums, op0=nl.multiply, operand0=factor, engine=nisa.vector_engine)
+
+
+def quantize(dst, src, reciprocal):
+    """dst = src / input scale as FP8, clipped to its range.
+
+    The scalar engine divides, the vector engine clips.
+
+    Args:
+        dst: float8_e4m3, written.
+        src: of the same shape.
+        reciprocal: [128, 1] fp32.
+    """
+    limit = get_max_positive_value_for_dtype(dst.dtype)
+    scratch = nl.ndarray(src.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.activation(dst=scratch, op=nl.copy, data=src, scale=reciprocal[0 : src.shape[0], :])
+    nisa.tensor_scalar(dst=dst, data=scratch, op0=nl.maximum, operand0=-limit, op1=nl.minimum, operand1=limit)
