@@ -1,0 +1,2 @@
+def qkv_tkg(hidden):
+    pass
