@@ -3,7 +3,7 @@
     out = norm(input + mlp_prev + attention_prev) @ fused_qkv_weights + bias, then RoPE on q and k
 
 The weights hold the heads of q, then of k, then of v. Long sequences and RoPE go to :mod:`.qkv_cte`, up to
-96 positions without RoPE and hidden states in SBUF to :mod:`.qkv_tkg`; each has a header of its own.
+96 rows (B * S) without RoPE and hidden states in SBUF to :mod:`.qkv_tkg`; each has a header of its own.
 """
 
 import nki
@@ -21,7 +21,7 @@ from .qkv_tkg import qkv_tkg
 
 P_MAX = nl.tile_size.pmax
 MAX_H = 24576
-MAX_TKG_SEQUENCE = 96
+MAX_TKG_ROWS = 96
 CTE_D_HEAD = 128  # of heads that are stored apart
 FLOATS = (nl.float32, nl.float16, nl.bfloat16)
 
@@ -99,7 +99,7 @@ def qkv(
         v_scale: [128, 1] fp32.
         fp8_max: greatest value stored in the caches; None for that of their dtype.
         fp8_min: least value; None for -fp8_max.
-        kv_dtype: of the caches.
+        kv_dtype: of the caches; what is stored has theirs.
         use_block_kv: the caches are blocks; `slot_mapping` says where each row goes.
         block_size: rows of a block.
         slot_mapping: [B, S] int32, block * block_size + position in it.
@@ -116,7 +116,7 @@ def qkv(
     """
     in_sbuf = not is_hbm_buffer(input)
     residuals = _residuals(input, fused_residual_add, mlp_prev, attention_prev)
-    prefill = not in_sbuf and (fused_rope or input.shape[1] > MAX_TKG_SEQUENCE)
+    prefill = not in_sbuf and (fused_rope or input.shape[0] * input.shape[1] > MAX_TKG_ROWS)
     columns = fused_qkv_weights.shape[1]
     hidden = _check_shapes(input, fused_qkv_weights, quantization_type, bias, hidden_actual, in_sbuf)
     _check_norm(fused_norm_type, gamma_norm_weights, layer_norm_bias, hidden)
@@ -139,7 +139,11 @@ def qkv(
         )
     if not prefill:
         kernel_assert(not fused_rope, "RoPE takes input in HBM")
-        kernel_assert(k_scale is None and v_scale is None, "FP8 caches take input in HBM with S over 96")
+        if in_sbuf:
+            rows = input.shape[1]
+            kernel_assert(rows <= MAX_TKG_ROWS, f"input in SBUF has at most {MAX_TKG_ROWS} rows, got {rows}")
+            kernel_assert(store_output_in_sbuf, "input in SBUF takes store_output_in_sbuf=True")
+        kernel_assert(k_scale is None and v_scale is None, "FP8 caches take input in HBM with B * S over 96")
         kernel_assert(sbm is None or sbm.is_auto_alloc(), "for decoding sbm allocates automatically")
         return qkv_tkg(
             hidden=input,
@@ -164,11 +168,14 @@ def qkv(
             sbm=sbm,
         )
 
-    kernel_assert(not store_output_in_sbuf, "for S over 96 or with RoPE the result is in HBM, not in SBUF")
-    kernel_assert(hidden <= MAX_H, f"for S over 96 or with RoPE H is at most {MAX_H}, got {hidden}")
+    kernel_assert(
+        not store_output_in_sbuf, "for B * S over 96 or with RoPE the result is in HBM, not in SBUF"
+    )
+    kernel_assert(hidden <= MAX_H, f"for B * S over 96 or with RoPE H is at most {MAX_H}, got {hidden}")
     if output_layout == QKVOutputLayout.NBSd:
         kernel_assert(
-            d_head == CTE_D_HEAD, f"for S over 96 or with RoPE NBSd takes d_head {CTE_D_HEAD}, got {d_head}"
+            d_head == CTE_D_HEAD,
+            f"for B * S over 96 or with RoPE NBSd takes d_head {CTE_D_HEAD}, got {d_head}",
         )
     if is_input_swizzled:
         kernel_assert(quantization_type == QuantizationType.MX, "only MX quantization takes swizzled input")
@@ -195,7 +202,6 @@ def qkv(
             v_cache,
             k_scale,
             v_scale,
-            kv_dtype,
             num_kv_heads * d_head,
             use_block_kv,
             block_size,
@@ -315,7 +321,7 @@ def _check_quantization(
     if quantization_type == QuantizationType.NONE:
         return
     if quantization_type == QuantizationType.MX:
-        kernel_assert(prefill, "MX quantization takes input in HBM with S over 96, or RoPE")
+        kernel_assert(prefill, "MX quantization takes input in HBM with B * S over 96, or RoPE")
         kernel_assert(
             weights.dtype == nl.float8_e4m3fn_x4, f"MX takes weights of float8_e4m3fn_x4, got {weights.dtype}"
         )
@@ -353,9 +359,7 @@ def _check_rope(input, cosines, sines, d_head, q_heads, kv_heads):
     assert_shape(sines, expected, "sin_cache")
 
 
-def _check_caches(
-    input, k_cache, v_cache, k_scale, v_scale, kv_dtype, columns, in_blocks, block_size, slot_mapping
-):
+def _check_caches(input, k_cache, v_cache, k_scale, v_scale, columns, in_blocks, block_size, slot_mapping):
     """The FP8 caches have room for all rows, and scales."""
     assert_shape(k_scale, (P_MAX, 1), "k_scale")
     assert_shape(v_scale, (P_MAX, 1), "v_scale")
@@ -364,9 +368,6 @@ def _check_caches(
     kernel_assert(
         len(k_cache.shape) == 3 and k_cache.shape[2] == columns,
         f"k_cache is [.., .., num_kv_heads * d_head = {columns}], got shape {k_cache.shape}",
-    )
-    kernel_assert(
-        kv_dtype is None or k_cache.dtype == kv_dtype, f"k_cache is {k_cache.dtype}, kv_dtype {kv_dtype}"
     )
     if in_blocks:
         kernel_assert(
