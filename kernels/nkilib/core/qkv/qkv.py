@@ -71,7 +71,7 @@ def qkv(
         input: [B, S, H] in HBM, bfloat16, float16 or float32 (computed as bfloat16), H a multiple of 128;
             for decoding also [128, B * S, H / 128] in SBUF, as :mod:`..subkernels.norm_tkg` makes it.
         fused_qkv_weights: [H, I] in HBM, I = (num_q_heads + 2 * num_kv_heads) * d_head; STATIC float8_e4m3,
-            MX float8_e4m3fn_x4 [H / 4, I].
+            MX float8_e4m3fn_x4 (or uint32 that hold it) [H / 4, I].
         output_layout: BSD [B, S, I] or NBSd [heads, B, S, d_head].
         bias: [1, I], added last.
         quantization_type: NONE, STATIC (one scale for q, k and v each, numbers of heads needed) or, for
@@ -107,13 +107,15 @@ def qkv(
         sbm: an SbufManager; its free space limits what prefill keeps in SBUF.
         use_auto_allocation: as `sbm` has it.
         load_input_with_DMA_transpose: let the DMA engines transpose where that is faster.
-        is_input_swizzled: MX: each row of `input` lies as (4, H / 512, 128), that is, value 4 * (128 k + p) + j
-            at [j, k, p]. Not with a norm or residuals.
+        is_input_swizzled: MX: each row of `input` lies as (4, H / 512, 128), value 4 * (128 k + p) + j at
+            [j, k, p]. Not with a norm or residuals.
 
     Returns:
         The result in the dtype of `input`. For prefill with scales of caches: (queries [B, S, q columns],
         k_cache, v_cache). For decoding with residuals: (result, sum of input and residuals [B, S, H]).
     """
+    if quantization_type == QuantizationType.MX and fused_qkv_weights.dtype == nl.uint32:
+        fused_qkv_weights = fused_qkv_weights.view(nl.float8_e4m3fn_x4)  # numpy has no such type
     in_sbuf = not is_hbm_buffer(input)
     residuals = _residuals(input, fused_residual_add, mlp_prev, attention_prev)
     prefill = not in_sbuf and (fused_rope or input.shape[0] * input.shape[1] > MAX_TKG_ROWS)

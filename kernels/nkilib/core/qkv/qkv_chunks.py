@@ -22,7 +22,7 @@ class Weights(nl.NKIObject):
     Attributes:
         values: [128, tiles, columns].
         scales: MX: [128, tiles, columns] uint8, 4 rows in each quadrant of partitions.
-        gamma: [128, tiles], MX [128, tiles, 4], or None: weights of the norm, where chunks are normalized early.
+        gamma: [128, tiles], MX [128, tiles, 4], or None: weights of the norm.
         beta: the same for LayerNorm.
     """
 
@@ -91,6 +91,7 @@ def load_weights(plan, weights, scales, gamma, beta, input_factor, start, tiles,
     scale_tile = None
     if mx:
         scale_tile = nl.ndarray((P_MAX, tiles, width), dtype=scales.dtype, buffer=nl.sbuf)
+        nisa.memset(dst=scale_tile, value=0)  # the product reads all partitions
         in_tile = P_MAX * MX_WIDTH // MX_BLOCK  # rows of scales for a tile
         in_quadrant = QUADRANT * MX_WIDTH // MX_BLOCK
         for quadrant in range(P_MAX // QUADRANT):
@@ -389,10 +390,11 @@ def _as_fp8(scaled):
 
 
 def _quantize_mx(chunk):
-    """Blocks of 8 partitions by 4 values share a scale; `turned` becomes [128, tiles, rows] of 4 values each."""
+    """Blocks of 8 partitions by 4 values get a scale; `turned` becomes [128, tiles, rows], 4 values each."""
     partitions, parts, tiles, count = chunk.turned.shape
     packed = nl.ndarray((partitions, tiles, count), dtype=nl.float8_e4m3fn_x4, buffer=nl.sbuf)
     chunk.scales = nl.ndarray((partitions, tiles, count), dtype=nl.uint8, buffer=nl.sbuf)
+    nisa.memset(dst=chunk.scales, value=0)
     pattern = [
         [parts * tiles * count, partitions],
         [count, tiles],

@@ -1,18 +1,24 @@
-"""QKV projection for context encoding: out = norm(input + residuals) @ weights + bias, then RoPE and FP8 caches.
+"""QKV projection for context encoding.
+
+    out = norm(input + residuals) @ weights + bias, then RoPE and FP8 caches
 
 Shapes: input [B, S, H], weights [H, I], out [B, S, I] or [heads, B, S, d]. Rows, b * S + s, are tiled by
-128 and meet H in chunks; the chunks of all tiles make one stream, which passes three stages side by side:
+128 and meet H in chunks. The chunks make one stream, which passes stages side by side, each a step or more
+behind the one before, so that no engine waits for what another one does in the same step:
 
-1. *load* chunk i + 2: **DMA** brings it, the **vector** and **gpsimd engines** add the residuals, the **scalar
-   engine** sums its squares, the vector engine (LayerNorm) its values;
-2. *turn* chunk i + 1: the **tensor engine** transposes it, so that H is on the partitions; the scalar and
-   vector engines move it out of PSUM. Without a norm to apply first and without residuals the **DMA** engines
-   transpose on the way in, and the tensor engine only multiplies;
-3. *multiply* chunk i: the **tensor engine** streams up to 512 columns of weights past it.
+1. *load*: **DMA**; the **gpsimd engine** adds up the residuals;
+2. *add* and *measure*: the **vector engine** adds the residuals, the **scalar engine** sums squares, the
+   vector engine (LayerNorm) values;
+3. *normalize* (vector engine), only where it cannot be put off, see below;
+4. *turn*: the **tensor engine** transposes, so that H is on the partitions; the scalar and vector engines
+   move the result out of PSUM. Without residuals the **DMA** engines transpose on the way in, and the tensor
+   engine only multiplies;
+5. *settle*: the beta of LayerNorm, FP8 and MX quantization;
+6. *multiply*: the tensor engine streams up to 512 columns of weights past a chunk. Several row tiles meet one
+   chunk of the weights after another, so that the first weights that arrive are work for all of them.
 
-RMSNorm needs no pass of its own: weights times gamma, once, and rows of the result times 1 / rms, as they
-leave PSUM. Where values are quantized, and for LayerNorm, chunks are normalized before they are turned, one
-row tile later than loaded.
+RMSNorm needs no stage: weights times gamma, once, and rows of the result times 1 / rms, as they leave PSUM.
+Where values are quantized, and for LayerNorm, chunks are normalized first, a row tile later than loaded.
 
 The weights stay in SBUF. If they do not fit, the columns are computed in passes, and sums with residuals are
 kept in HBM for the later ones. On two cores each computes half of the rows. In SBUF, KiB per partition:
@@ -390,7 +396,7 @@ def _project_columns(plan, source, operands, target, first, width):
         if 0 <= now - lags.settle < len(steps):
             chunk, step = chunks[now - lags.settle], steps[now - lags.settle]
             settle_chunk(plan, chunk, weights[step.index])
-        if 0 <= now - lags.multiply:
+        if now >= lags.multiply:
             step = steps[now - lags.multiply]
             key = str(step.tile)
             if step.index == 0:

@@ -1,19 +1,20 @@
 """QKV projection for decoding: out = norm(hidden + residuals) @ weights + bias, for few rows.
 
-Shapes: hidden [B, S, H] in HBM or [128, B * S, H / 128] in SBUF, weights [H, I], out [B, S, I] or [heads, B, S, d]
-in HBM, or [B * S, I] in SBUF.
+Shapes: hidden [B, S, H] in HBM or [128, B * S, H / 128] in SBUF, weights [H, I]; out [B, S, I] or
+[heads, B, S, d] in HBM, or [B * S, I] in SBUF.
 
 Few rows meet all weights, so the time is that of reading the weights once. H is cut into a part for each
-core; part l is seen as (128, H1): partition p has the H1 rows l * H / lnc + p * H1 + j of the weights, which lie
-side by side in HBM, so a DMA reads kilobytes at a time.
+core; part l is seen as (128, H1): partition p has the H1 rows l * H / lnc + p * H1 + j of the weights. They
+lie side by side in HBM, so a DMA reads kilobytes at a time.
 
 - **DMA** loads hidden states in this order, and the weights, 512 KiB at a time.
-- The norm is :mod:`..subkernels.norm_tkg`, which leaves H on the partitions; it is made while weights arrive.
-  STATIC: the **scalar** and **vector engines** quantize.
+- RMSNorm waits for nothing: hidden states are multiplied by gamma, the **scalar engine** squares them, and
+  rows of the result are multiplied by 1 / rms at the end. LayerNorm, and RMSNorm before STATIC
+  quantization, is :mod:`..subkernels.norm_tkg`; the scalar and **vector engines** quantize.
 - The **tensor engine** holds the rows of one j and streams up to 2048 columns of weights into PSUM, as they
   arrive; FP8 takes two j at once.
-- Two cores have a sum over half of H each and exchange what the other one finishes: half of the columns, or
-  for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
+- Two cores have sums over half of H each, and of its squares. They exchange what the other one finishes: half
+  of the columns, or for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
 
 In SBUF, per partition: hidden states 2 B S H / 128 bytes, 4 times that with residuals; weights 4 KiB for each
 transfer in flight; sums 8 KiB for each 2048 columns.
@@ -30,7 +31,12 @@ from ..subkernels.rmsnorm_tkg import SHARDING_THRESHOLD as RMSNORM_THRESHOLD
 from ..subkernels.rmsnorm_tkg import rmsnorm_tkg
 from ..utils.common_types import NormType, QKVOutputLayout, QuantizationType
 from ..utils.kernel_assert import kernel_assert
-from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info, is_hbm_buffer
+from ..utils.kernel_helpers import (
+    div_ceil,
+    get_verified_program_sharding_info,
+    is_hbm_buffer,
+    is_rms_normalization,
+)
 from ..utils.projection import AT_ONCE, BANK, broadcast_line, load_line, quantize
 from ..utils.tensor_view import TensorView
 from .qkv_rows import RowTarget, scale_columns, store_rows
@@ -51,6 +57,9 @@ class Plan(nl.NKIObject):
         program: this one.
         depth: H1: values of H in a partition, of one program's part.
         fp8: the weights are FP8.
+        late: rows are multiplied by 1 / rms at the end.
+        eps: added to the mean of squares.
+        hidden_actual: values that the mean is over.
     """
 
     rows: int
@@ -59,6 +68,9 @@ class Plan(nl.NKIObject):
     program: int
     depth: int
     fp8: bool
+    late: bool
+    eps: float
+    hidden_actual: int
 
 
 def qkv_tkg(
@@ -86,8 +98,8 @@ def qkv_tkg(
     """Project few hidden states to queries, keys and values; for kernels to call.
 
     Args:
-        hidden: [B, S, H] in HBM, or [128, B * S, H / 128] in SBUF as the norms of :mod:`..subkernels` leave it;
-            B * S at most 128, H a multiple of 128 times the number of programs.
+        hidden: [B, S, H] in HBM, or [128, B * S, H / 128] in SBUF as :mod:`..subkernels.norm_tkg` leaves
+            it; B * S at most 128, H a multiple of 128 times the number of programs.
         qkv_w: [H, I] in HBM, of the dtype of `hidden`; STATIC float8_e4m3.
         norm_w: [1, H], for RMS_NORM and LAYER_NORM.
         fused_add: add `mlp_prev` and `attn_prev` first. With a norm on two cores, B * S over the sharding
@@ -112,7 +124,18 @@ def qkv_tkg(
     Returns:
         The result; with `fused_add` also the sum of `hidden` and the residuals, [B, S, H] in HBM.
     """
-    plan = _plan(hidden, qkv_w, fused_add, norm_type, quantization_type, output_layout, d_head, sbm)
+    plan = _plan(
+        hidden,
+        qkv_w,
+        fused_add,
+        norm_type,
+        quantization_type,
+        output_layout,
+        d_head,
+        eps,
+        hidden_actual,
+        sbm,
+    )
     columns = qkv_w.shape[1]
     target = RowTarget(None, output_layout, d_head, columns, 0, None, None, None, None, None)
     factor = None
@@ -126,9 +149,16 @@ def qkv_tkg(
     source = hidden
     if fused_add:
         summed = nl.ndarray(hidden.shape, dtype=hidden.dtype, buffer=nl.shared_hbm)
-        source = _add(plan, hidden, mlp_prev, attn_prev, norm_type != NormType.NO_NORM, summed)
-    source = _normalize(plan, source, norm_w, norm_bias, eps, norm_type, hidden_actual)
+        whole = norm_type != NormType.NO_NORM and not plan.late
+        source = _add(plan, hidden, mlp_prev, attn_prev, whole, summed)
+    if not plan.late:
+        source = _normalize(plan, source, norm_w, norm_bias, eps, norm_type, hidden_actual)
     local = _local_part(plan, source, hidden.dtype, factor)
+    squares = None
+    if plan.late:
+        squares = _sum_of_squares(plan, local)
+        if norm_w is not None:
+            local = _times_gamma(plan, local, norm_w)
 
     out = None
     if output_in_sbuf:
@@ -143,17 +173,18 @@ def qkv_tkg(
         result = nl.ndarray(shape, dtype=hidden.dtype, buffer=nl.shared_hbm)
         out = result.reshape(flat)
     target.out = out
+    factor = None
     for first in range(0, columns, GROUP):
         width = min(GROUP, columns - first)
         sums = nl.ndarray((plan.rows, width), dtype=nl.float32, buffer=nl.psum)
         _multiply(plan, sums, local, qkv_w, first)
-        _finish(plan, sums, target, result if output_in_sbuf else None, first)
+        factor = _finish(plan, sums, squares, factor, target, result if output_in_sbuf else None, first)
     if fused_add:
         return result, summed
     return result
 
 
-def _plan(hidden, weights, adds, norm_type, quantization_type, layout, d_head, sbm):
+def _plan(hidden, weights, adds, norm_type, quantization_type, layout, d_head, eps, hidden_actual, sbm):
     """Refuse what is not offered."""
     name = "qkv_tkg"
     _, programs, program = get_verified_program_sharding_info(name, (0, 1), 2)
@@ -191,7 +222,9 @@ def _plan(hidden, weights, adds, norm_type, quantization_type, layout, d_head, s
             f"{name}: with fused_add and a norm on two cores, B * S over {limit} is even, got {rows}",
         )
     fp8 = quantization_type == QuantizationType.STATIC
-    return Plan(rows, size, programs, program, size // programs // P_MAX, fp8)
+    actual = size if hidden_actual is None else hidden_actual
+    late = is_rms_normalization(norm_type) and not fp8
+    return Plan(rows, size, programs, program, size // programs // P_MAX, fp8, late, eps, actual)
 
 
 def _load_static(w_scale, in_scale):
@@ -225,7 +258,7 @@ def _load_parts(plan, tensor, parts):
 
 
 def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
-    """The sum of all three in SBUF, this program's part or, `whole`, all parts; stored to `summed` by parts."""
+    """The sum of all three in SBUF, this program's part or, `whole`, all parts; each stores its part."""
     parts = list(range(plan.programs)) if whole else [plan.program]
     tiles = []
     for tensor in (hidden, mlp_prev, attn_prev):
@@ -295,6 +328,32 @@ def _local_part(plan, source, dtype, factor):
     return local
 
 
+def _sum_of_squares(plan, local):
+    """The sum of squares of each row over this program's part of H, [rows, 1] fp32 in SBUF."""
+    squares = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=nl.float32, buffer=nl.sbuf)
+    sums = nl.ndarray((P_MAX, plan.rows), dtype=nl.float32, buffer=nl.sbuf)
+    ones = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
+    total = nl.ndarray((plan.rows, 1), dtype=nl.float32, buffer=nl.psum)
+    result = nl.ndarray((plan.rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.activation(dst=squares, op=nl.square, data=local)
+    nisa.tensor_reduce(dst=sums, op=nl.add, data=squares, axis=2)
+    nisa.memset(dst=ones, value=1.0)
+    nisa.nc_matmul(dst=total, stationary=sums, moving=ones)
+    nisa.tensor_copy(dst=result, src=total)
+    return result
+
+
+def _times_gamma(plan, local, gamma):
+    """This program's part of the rows times gamma."""
+    weights = nl.ndarray((P_MAX, plan.depth), dtype=gamma.dtype, buffer=nl.sbuf)
+    pattern = [[plan.depth, P_MAX], [1, plan.depth]]
+    nisa.dma_copy(dst=weights, src=gamma.ap(pattern=pattern, offset=plan.program * P_MAX * plan.depth))
+    result = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=local.dtype, buffer=nl.sbuf)
+    every_row = weights.ap(pattern=[[plan.depth, P_MAX], [0, plan.rows], [1, plan.depth]], offset=0)
+    nisa.tensor_tensor(dst=result, data1=local, data2=every_row, op=nl.multiply)
+    return result
+
+
 # --- the product
 
 
@@ -355,31 +414,57 @@ def _swapped(view):
 # --- the result
 
 
-def _finish(plan, sums, target, result, first):
+def _finish(plan, sums, squares, factor, target, result, first):
     """Add what the other core has summed, scale, add the bias, and store.
 
     Args:
         plan: the sizes.
         sums: [rows, columns] fp32 in PSUM.
+        squares: [rows, 1] fp32: sums of squares over this program's part of H, or None.
+        factor: [rows, 1] fp32 that rows are multiplied by, where an earlier group of columns has made it.
         target: scales, bias and where rows go.
         result: [rows, I] in SBUF, written; or None, and the columns go to HBM.
         first: first column.
+
+    Returns:
+        The factor of rows, or None.
     """
     rows, width = sums.shape
     start, number = 0, width
     skipped = 0
+    measured = squares if factor is None else None
     if plan.programs > 1:
         if result is None:
             start, number, skipped = _share(plan, target, width)
-        sums = _exchanged(plan, sums, start, number, width)
+        sums, measured = _exchanged(plan, sums, measured, start, number, width)
+    if measured is not None:
+        factor = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(
+            dst=factor,
+            data=measured,
+            op0=nl.multiply,
+            operand0=1.0 / plan.hidden_actual,
+            op1=nl.add,
+            operand1=plan.eps,
+        )
+        nisa.tensor_scalar(
+            dst=factor,
+            data=factor,
+            op0=nl.multiply,
+            operand0=1.0,
+            op1=nl.rsqrt,
+            operand1=0.0,
+            engine=nisa.gpsimd_engine,
+        )
     if result is not None:
-        scale_columns(target, result[:, nl.ds(first, width)], sums, first, None)
-        return
+        scale_columns(target, result[:, nl.ds(first, width)], sums, first, factor)
+        return factor
     values = nl.ndarray((rows, number), dtype=target.out.dtype, buffer=nl.sbuf)
-    scale_columns(target, values, sums, first + start, None)
+    scale_columns(target, values, sums, first + start, factor)
     kept = values if skipped == 0 else values[:, nl.ds(skipped, number - skipped)]
     if number > skipped:
         store_rows(target, kept, 0, first + start + skipped)
+    return factor
 
 
 def _share(plan, target, width):
@@ -396,15 +481,22 @@ def _share(plan, target, width):
     return start, number, number - start
 
 
-def _exchanged(plan, sums, start, number, width):
-    """This program's columns of the sums over all of H, [rows, number] fp32 in SBUF."""
+def _exchanged(plan, sums, squares, start, number, width):
+    """This program's columns of the sums over all of H, and the sums of squares; fp32 in SBUF."""
     rows = sums.shape[0]
     other = 1 - plan.program
     away = start if number == width else width - number - start
-    sent = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
-    received = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
+    more = 0 if squares is None else 1
+    sent = nl.ndarray((rows, number + more), dtype=nl.float32, buffer=nl.sbuf)
+    received = nl.ndarray((rows, number + more), dtype=nl.float32, buffer=nl.sbuf)
     total = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=sent, src=sums[:, nl.ds(away, number)])
+    nisa.tensor_copy(dst=sent[:, 0:number], src=sums[:, nl.ds(away, number)])
+    if squares is not None:
+        nisa.tensor_copy(dst=sent[:, nl.ds(number, 1)], src=squares)
     nisa.sendrecv(src=sent, dst=received, send_to_rank=other, recv_from_rank=other, pipe_id=0)
-    nisa.tensor_tensor(dst=total, data1=sums[:, nl.ds(start, number)], data2=received, op=nl.add)
-    return total
+    nisa.tensor_tensor(dst=total, data1=sums[:, nl.ds(start, number)], data2=received[:, 0:number], op=nl.add)
+    if squares is None:
+        return total, None
+    measured = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_tensor(dst=measured, data1=squares, data2=received[:, nl.ds(number, 1)], op=nl.add)
+    return total, measured
