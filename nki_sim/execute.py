@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import NkiError, error
+from nki_isa.diagnostics import Frame, NkiError, error
 from nki_isa.dtypes import DType, cast
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
@@ -25,6 +25,7 @@ from nki_isa.operators import Operator
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target, as_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_sim.host import positive_setting
 from nki_sim.memory import (
     INDIRECTION_GROUP,
     TENSOR_INDIRECTION_GROUP,
@@ -36,6 +37,9 @@ from nki_sim.memory import (
 
 Array = NDArray[Any]
 Observer = Callable[[Instruction, list[int]], None]
+
+#: The environment's limit of turns.
+MAX_TURNS = "NKI_SIM_MAX_TURNS"
 Step = Callable[[], None]
 _Input = tuple[Any, bool]  # (the value, False) or (the function that gives it, True)
 _Put = Callable[[Any], None]
@@ -81,6 +85,15 @@ class ExecutionResult:
     outputs: list[Array]
     updated_inputs: list[tuple[int, Array]]
     instructions: int
+
+
+def max_turns() -> int:
+    """The turns that the device loops of a run may take: ``$NKI_SIM_MAX_TURNS``, or the default.
+
+    Raises:
+        NkiError: NKI-L032 for a setting that is not a positive number.
+    """
+    return positive_setting(MAX_TURNS, 300_000)
 
 
 def written_inputs(*programs: Program) -> tuple[int, ...]:
@@ -132,6 +145,7 @@ class Machine:
         self.memory = Memory(target, program, placement, fill=fill)
         self.state = EngineState(target)
         self.executed = 0
+        self._most = self._turns = 0  # that loops may take, and that are left of these
         self._observers = tuple(observers)
         self._plans: list[_Plan] | None = None  # made by the first run
         self._inputs: list[Array] = []  # views, by the first load
@@ -191,6 +205,7 @@ class Machine:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
+        self._most = self._turns = max_turns()
         yield from self._run(self._plans)
 
     def result(self) -> ExecutionResult:
@@ -219,11 +234,13 @@ class Machine:
                 registers, loop = self.memory.registers, plan.loop
                 start, stop = self._integer(loop.start), self._integer(loop.stop)
                 for value in range(start, stop, loop.step):
+                    self._turn(loop)
                     registers[loop.index.index] = value
                     yield from self._run(plan.body)
             elif type(plan) is _WhilePlan:
                 registers, condition = self.memory.registers, plan.loop.condition.index
                 while registers[condition]:
+                    self._turn(plan.loop)
                     yield from self._run(plan.body)
 
     def _run_steps(self, steps: list[tuple[Step, Instruction]]) -> None:
@@ -231,12 +248,30 @@ class Machine:
         try:
             for step, instruction in steps:  # noqa: B007 (told to the handlers)
                 step()
+        except KeyboardInterrupt as stopped:
+            raise interrupted_at(stopped, instruction.stack if instruction else ()) from None
         except NkiError as found:
             raise _placed(found, instruction) from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as found:
             unexpected = error("NKI-I002", f"{instruction!r} failed with {type(found).__name__}: {found}")
             raise _placed(unexpected, instruction) from found
         self.executed += len(steps)
+
+    def _turn(self, loop: Loop | While) -> None:
+        """Take one of the turns that the loops of a run have.
+
+        Raises:
+            NkiError: NKI-H014, there is none left.
+        """
+        self._turns -= 1
+        if self._turns < 0:
+            found = error(
+                "NKI-H014",
+                f"this loop on the device has not ended after {self._most:,} turns of all loops",
+                help="change the register of its condition, or its bounds, so that it ends; for a kernel "
+                f"that needs more turns, set {MAX_TURNS}={2 * self._most}",
+            )
+            raise found.at(loop.stack[-1].span if loop.stack else None, loop.stack)
 
     def _integer(self, value: int | VirtualRegister) -> int:
         return self.memory.registers[value.index] if isinstance(value, VirtualRegister) else value
@@ -380,6 +415,14 @@ class Machine:
             memory.scatter(dst, values, where, skip=True)
         else:
             memory.store(dst, values, where)
+
+
+def interrupted_at(stopped: KeyboardInterrupt, stack: Sequence[Frame]) -> KeyboardInterrupt:
+    """`stopped` with a text that says which line of a kernel was running, unless it has one."""
+    if not stopped.args and stack:
+        frame = stack[-1]
+        stopped.args = (f"{frame.function} was at {frame.span.file}:{frame.span.line}",)
+    return stopped
 
 
 def _is_vector(tensor: NkiTensor) -> bool:

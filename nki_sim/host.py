@@ -13,7 +13,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
+
+from nki_isa.diagnostics import error
 
 _T = TypeVar("_T")
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -95,6 +98,38 @@ class lazy(Generic[_T]):
             return self
         value = instance.__dict__[self.name] = self.function(instance)
         return value
+
+
+def positive_setting(name: str, default: int) -> int:
+    """A limit from the environment.
+
+    Raises:
+        NkiError: NKI-L032 for a setting that is not a positive number.
+    """
+    chosen = os.environ.get(name, "").replace("_", "") or str(default)
+    if not (chosen.isascii() and chosen.isdecimal() and int(chosen)):
+        raise error("NKI-L032", f"{name} is set to {chosen!r}", help="set it to a positive number")
+    return int(chosen)
+
+
+#: Where control groups of version 2 and 1 say how much memory a process may take, and takes.
+_GROUPS = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+
+
+def available_bytes() -> int | None:
+    """Bytes of memory that the system and the control group leave this process; None if they do not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
+    group = Path("/sys/fs/cgroup")
+    for most, now in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            found.append(int((group / most).read_text()) - int((group / now).read_text()))
+    return max(min(found), 0) if found else None
 
 
 @functools.cache

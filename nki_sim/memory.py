@@ -8,7 +8,7 @@ tensor of indices gathers (a copy) or scatters (:meth:`Memory.store`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,19 @@ class Address:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+
+
+def host_bytes(programs: Sequence[Program]) -> int:
+    """Bytes of the host's memory that running `programs` takes, one for each core: HBM, copies of results."""
+    shared = [s.row_bytes for s in programs[0].storages if s.region is MemoryRegion.shared_hbm]
+    private = (
+        s.row_bytes
+        for program in programs
+        for s in program.storages
+        if s.region.is_hbm and s.region is not MemoryRegion.shared_hbm
+    )
+    results = (tensor.size * tensor.dtype.itemsize for tensor in programs[0].outputs)
+    return sum(shared) + sum(private) + sum(results)
 
 
 class Memory:
@@ -334,12 +347,4 @@ def _extent(tensor: NkiTensor) -> str:
 
 
 def _filled(shape: tuple[int, ...], fill: int) -> Array:
-    try:
-        return np.zeros(shape, np.uint8) if fill == 0 else np.full(shape, fill, np.uint8)
-    except MemoryError:
-        size = np.prod(shape, dtype=float) / (1 << 30)
-        raise error(
-            "NKI-M003",
-            f"a tensor takes {size:,.1f} GiB, which this host cannot allocate",
-            help="simulate the kernel on smaller arrays; nki-sim check and profile need no data",
-        ) from None
+    return np.zeros(shape, np.uint8) if fill == 0 else np.full(shape, fill, np.uint8)

@@ -194,7 +194,8 @@ class _Room:
                 f"its bytes {byte} to {byte + storage.row_bytes - 1} are outside the "
                 f"{self.space.capacity} bytes per partition of {self.region.value.upper()} on {target.name}"
             )
-            remedy = f"start at byte {self.space.capacity - storage.row_bytes} or before"
+            last = self.space.capacity - storage.row_bytes
+            remedy = f"start at byte {last - last % (self.space.bank or 1)} or before"
         elif self.space.bank and byte % self.space.bank:
             problem = f"byte {byte} is {byte % self.space.bank} bytes into a bank"
             remedy = f"start at a multiple of {self.space.bank}, such as byte {byte - byte % self.space.bank}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error
 from nki_isa.target import TARGETS
 from nki_isa.tensor import MemoryRegion, Storage
+from nki_sim.report import words
 from nki_sim.utilisation import Holder, bars, by_line, line_of, samples
 
 if TYPE_CHECKING:
@@ -69,6 +70,36 @@ def too_large(storage: Storage, capacity: int, target: Target) -> NkiMemoryError
         ),
         storage,
     )
+
+
+def host_overflow(program: Program, needed: int, available: int) -> NkiMemoryError:
+    """NKI-M008: a launch needs `needed` bytes of the host's memory, which has `available`."""
+    held = [storage for storage in program.storages if storage.region.is_hbm]
+    message = (
+        f"running {program.name} takes {words.size(needed)} of the memory of this machine, "
+        f"which has {words.size(available)} left"
+    )
+    help = (
+        "try smaller shapes, or ask for what needs no data: nki-sim profile --no-data, sbuf, check; "
+        "from Python nki.runtime.session(data=False)"
+    )
+    return _heaviest(error("NKI-M008", message, help=help, notes=_largest(held)), held)
+
+
+def _heaviest(found: NkiError, held: Sequence[Storage]) -> NkiMemoryError:
+    """`found` at the allocation of the largest tensor that a line of the kernel allocates."""
+    own = [storage for storage in held if storage.stack]
+    return (
+        _at(found, max(own, key=lambda storage: storage.row_bytes))
+        if own
+        else NkiMemoryError(found.diagnostics)
+    )
+
+
+def _largest(held: Sequence[Storage]) -> list[str]:
+    """The largest tensors, a line each."""
+    by_size = sorted(held, key=lambda storage: -storage.row_bytes)[:_LABELS]
+    return [f"{words.size(storage.row_bytes)}: {described(storage)}" for storage in by_size]
 
 
 def misplaced(storage: Storage, address: tuple[int, int], problem: str, remedy: str) -> NkiMemoryError:

@@ -6,6 +6,7 @@ chosen generation, executed on real bytes and timed.
 """
 
 from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
+from nki.compiler import names
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import NkiWarning, install
 
@@ -25,6 +26,11 @@ __all__ = [
     "typing",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    raise names.attribute_error(__name__, name)
+
 
 install()  # a refused kernel, or level, shows its errors, not our traceback
 levels.use(levels.of_environment())

@@ -103,11 +103,12 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
     try:
         dtype = as_dtype(spelled)
     except TypeError:
-        convert = f"{name}.to(torch.float32)" if is_torch(value) else f"{name}.astype(np.float32)"
+        near = "int32" if spelled in ("int64", "long") else "uint32" if spelled == "uint64" else "float32"
+        convert = f"{name}.to(torch.{near})" if is_torch(value) else f"{name}.astype(np.{near})"
         raise error(
             "NKI-L024",
             f"argument {name!r} has dtype {spelled}, which the NeuronCore lacks",
-            help=f"convert it, for example {convert}",
+            help=f"convert it: {convert}",
         ) from None
     if is_torch(value):
         _check_dense(value, name)

@@ -25,6 +25,7 @@ from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_sim.execute import written_inputs
 from nki_sim.host import Lock
+from nki_sim.memory import host_bytes
 from nki_sim.place import Placement
 from nki_sim.replay import Replay, can_replay, is_static
 
@@ -96,6 +97,7 @@ class Prepared:
     Attributes:
         specialized: for each core, what specialization gave.
         placements: where each core's tensors are.
+        host_bytes: what a run with data takes of the host's memory.
         written: positions of the arrays that the kernel writes, on any core.
         static: True if every run does the same accesses on one core, so that checks of them find the same.
         passed: the sets of checks that a run of a static Program passed without a finding.
@@ -105,6 +107,7 @@ class Prepared:
 
     specialized: list[Specialized]
     placements: list[Placement]
+    host_bytes: int = 0
     written: tuple[int, ...] = ()
     static: bool = False
     passed: set[frozenset[str]] = field(default_factory=set)
@@ -113,6 +116,7 @@ class Prepared:
 
     def __post_init__(self) -> None:
         program = self.programs[0]
+        self.host_bytes = host_bytes(self.programs)
         self.written = written_inputs(*self.programs)
         self.static = len(self.specialized) == 1 and is_static(program) and can_replay(program)
 

@@ -22,18 +22,23 @@ from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, NkiError, NkiMemoryError, Severity, error
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
 from nki_isa.program import Program
 from nki_isa.target import Target, default_target
+from nki_isa.tensor import NkiTensor
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
-from nki_sim.execute import ExecutionResult
+from nki_sim.execute import ExecutionResult, interrupted_at
 from nki_sim.fit import fit
+from nki_sim.host import available_bytes
 from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
+from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
 from nki_sim.sanitize import check_classes, execute_checked
 from nki_sim.timing import Timeline
+
+_UNASKED = 1 << 28  # bytes of a launch that every host has
 
 Fill = Literal["zeros", "sentinels"]
 Run = Callable[[list[Any]], list[Any]]
@@ -244,6 +249,9 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     """
     try:
         return _launch(kernel, args, kwargs)
+    except KeyboardInterrupt as stopped:
+        place = Span(kernel.function.__code__.co_filename, kernel.function.__code__.co_firstlineno)
+        raise interrupted_at(stopped, [Frame(kernel.function.__name__, place)]) from None
     except NkiError as found:
         _current().refuse(found)
         raise
@@ -300,14 +308,16 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     found: list[Diagnostic] = []
     timelines: list[Timeline] = []
     if options.data:
-        result = _execute(prepared, [arrays.to_numpy(value) for value in inputs], target, timelines, found)
+        with _within_memory(prepared):
+            data = [arrays.to_numpy(value) for value in inputs]
+            result = _execute(prepared, data, target, timelines, found)
         for index, array in result.updated_inputs:
             arrays.write_back(inputs[index], array)
         outputs = result.outputs
     else:
         if options.timing:
             timelines = simulate_all(prepared.programs, prepared.placements)
-        outputs = [np.zeros(tensor.shape, tensor.dtype.numpy) for tensor in first.program.outputs]
+        outputs = [_zeros(tensor) for tensor in first.program.outputs]
     if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
@@ -397,6 +407,27 @@ def _execute(
     if not found and "nan" not in checks:
         prepared.passed.add(checks)
     return result
+
+
+@contextlib.contextmanager
+def _within_memory(prepared: Prepared) -> Iterator[None]:
+    """Refuse a launch that takes more memory than the host has (NKI-M008), or finds when it is out of it."""
+    needed = prepared.host_bytes
+    available = available_bytes() if needed > _UNASKED else None
+    if available is not None and needed > available:
+        raise host_overflow(prepared.programs[0], needed, available)
+    try:
+        yield
+    except MemoryError:
+        raise host_overflow(prepared.programs[0], needed, available_bytes() or 0) from None
+
+
+def _zeros(tensor: NkiTensor) -> np.ndarray[Any, Any]:
+    """What stands for a result; where the host has no room for it, one zero that every element shares."""
+    try:
+        return np.zeros(tensor.shape, tensor.dtype.numpy)
+    except MemoryError:
+        return np.broadcast_to(np.zeros((), tensor.dtype.numpy), tensor.shape)
 
 
 def _checked(

@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 
 from nki import rendering
+from nki.compiler import names
 from nki_isa.codes import Category
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span
 
@@ -36,8 +37,9 @@ def install() -> None:
     before = sys.excepthook
 
     def show(kind: type[BaseException], value: BaseException, where: TracebackType | None) -> None:
-        if isinstance(value, NkiError) and not is_internal(value):
-            print(rendering.plain(diagnostics_of(value)), file=sys.stderr)
+        told = told_as(value)
+        if told is not None and not is_internal(told):
+            print(rendering.plain(diagnostics_of(told)), file=sys.stderr)
         else:
             before(kind, value, where)
 
@@ -48,6 +50,14 @@ def install() -> None:
 
     sys.excepthook = show
     setattr(NkiError, "_render_traceback_", render)  # noqa: B010  (the class is another floor's)
+
+
+def told_as(found: BaseException) -> NkiError | None:
+    """`found` as an error of ours: one, or Python's about a name that nki does not have; None for others."""
+    if isinstance(found, NkiError):
+        return found
+    told = names.explained(found)
+    return told.with_traceback(found.__traceback__) if told is not None else None
 
 
 class NkiWarning(RuntimeWarning):

@@ -32,7 +32,7 @@ from typing import Any
 from nki_isa.codes import CODES, Category, Code
 
 #: Codes without examples: names the API may gain, what depends on what is installed, a mistake of ours.
-NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-I004"})
+NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-I004", "NKI-M008"})
 
 _IMPORTS = """\
 import nki

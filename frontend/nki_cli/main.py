@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import nki
-from nki import levels
+from nki import levels, rendering
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.ir import ir
@@ -22,11 +23,13 @@ from nki_cli.commands.profile import profile
 from nki_cli.commands.run import run
 from nki_cli.commands.sbuf import sbuf
 from nki_cli.commands.targets import targets
-from nki_isa.diagnostics import NkiError
+from nki_cli.screen import MISUSE
+from nki_isa.diagnostics import Diagnostic, NkiError
 
 #: Options under the names they had, which are still taken.
 _RENAMED = {"--profile": "--language", "--strict": "--warnings-as-errors"}
 
+_INTERRUPTED = 130  # what a shell reports for a command that SIGINT ended
 _READER_LEFT = 141  # what a shell reports for a command that SIGPIPE ended
 
 
@@ -49,11 +52,11 @@ class _Commands(TyperGroup):
     """The commands; a reader that leaves early (``| head``) ends one as it ends other tools."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _reader():
+        with _told(), _reader():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _reader():
+        with _told(), _reader():
             return super().invoke(ctx)
 
 
@@ -71,11 +74,28 @@ def _reader() -> Iterator[None]:
         raise typer.Exit(_READER_LEFT) from None
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What ends a command from outside: Ctrl-C, and an output that cannot be written."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        print(f"interrupted{''.join(f': {part}' for part in stopped.args)}", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        found = Diagnostic("NKI-L033", f"the output cannot be written: {problem.strerror}")
+        print(rendering.plain([found]), file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        raise typer.Exit(MISUSE) from None
+
+
 app = typer.Typer(
     name="nki-sim",
     cls=_Commands,
     help="Run, check and time AWS Trainium NKI kernels without the hardware.",
-    epilog="Exit status: 0 fine, 1 the kernel has errors, 2 wrong use of the command.",
+    epilog="Exit status: 0 fine, 1 the kernel has errors, 2 wrong use of the command, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -25,7 +25,7 @@ def write_report(screen: Screen, path: str, write: Callable[[str], None], advice
     """Write a report to `path` and say so; a path that cannot be written ends the command (NKI-L033)."""
     try:
         write(path)
-    except OSError as problem:
-        message = f"{path} cannot be written: {problem.strerror}"
+    except (OSError, ValueError) as problem:  # a path may hold what no path holds
+        message = f"{path!r} cannot be written: {getattr(problem, 'strerror', None) or problem}"
         screen.fail([Diagnostic("NKI-L033", message, help="name a file in a folder that can be written")])
     screen.remark(f"{path} written: {advice}")

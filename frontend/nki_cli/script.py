@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from nki import runtime, uncaught
+from nki.compiler.check import check_file
 from nki.compiler.parse import deep_recursion
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.target import Target
@@ -90,6 +91,8 @@ def unreadable(path: str) -> Diagnostic | None:
             help = f"{file.parent} holds {', '.join(near)}"
     elif file.is_dir():
         problem, help = f"{path} is a directory", "name one Python file in it"
+    elif not file.is_file():
+        problem, help = f"{path} is a device or a pipe", "name a file of Python source"
     else:
         try:
             file.read_text(encoding="utf-8-sig")
@@ -150,6 +153,8 @@ def run_script(
         except Exception as found:  # whatever the user's script raises is the user's to see
             if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
                 diagnostics.append(_syntax_error(found))
+            elif (told := uncaught.told_as(found)) is not None:
+                diagnostics += _text_of(path, options.profile) or uncaught.diagnostics_of(told, path)
             elif session.launches and not options.data and not uncaught.came_through_us(found, path):
                 diagnostics.append(_stopped_on_zeros(found, path))
             else:
@@ -316,6 +321,11 @@ def _exited_on_zeros(asked: SystemExit, path: str) -> Diagnostic:
 def _described(found: Exception) -> str:
     text = str(found).strip().partition("\n")[0]
     return f"{type(found).__name__}: {text}" if text else type(found).__name__
+
+
+def _text_of(path: str, profile: str) -> list[Diagnostic]:
+    """Everything wrong with the text of a file that asks for what nki does not have."""
+    return [d for d in check_file(path, profile) if d.severity is Severity.error]
 
 
 def _script_error(found: Exception, path: str) -> Diagnostic:

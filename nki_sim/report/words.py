@@ -13,7 +13,7 @@ from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.utilisation import Holder
 
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
-_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def time(ns: float) -> str:

@@ -300,18 +300,22 @@ def no_such_name():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    ("use", "message"),
+    ("use", "code", "message"),
     [
-        (too_many_fields, "TypeError: Holder2 has 1 fields but got 3 values"),
-        (no_such_name, "AttributeError: module 'nki.language' has no attribute 'nothing_of_this_name'"),
+        (too_many_fields, "NKI-L021", "TypeError: Holder2 has 1 fields but got 3 values"),
+        (
+            no_such_name,
+            "NKI-L011",
+            "nki.language.nothing_of_this_name: nki.language has no 'nothing_of_this_name'",
+        ),
     ],
 )
-def test_what_nki_says_of_the_users_code_is_the_users(use: Any, message: str) -> None:
+def test_what_nki_says_of_the_users_code_is_the_users(use: Any, code: str, message: str) -> None:
     def kernel(x, use):
         use()
 
     (found,) = refused(kernel, A, use)
-    assert (found.code, found.message) == ("NKI-L021", message)
+    assert (found.code, found.message) == (code, message)
 
 
 # --- ours

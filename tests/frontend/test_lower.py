@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import inspect
+import itertools
 import sys
 from types import CodeType, FunctionType
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 import metacode
 import pytest
 
-from nki.compiler.lower import HELPERS, lower
+from nki.compiler.lower import helpers, lower
 from nki.compiler.source import comes_from, definition_of
 from nki.compiler.stacks import is_kernel_code
 
 
-def lowered(function: FunctionType) -> CodeType:
+def lowered(function: FunctionType, counted: bool = True) -> CodeType:
     found = definition_of(function)
     code = function.__code__
-    return lower(found.node, code.co_freevars, found.owner, function.__qualname__, code.co_filename).code  # type: ignore[arg-type]
+    names = found.owner, function.__qualname__, code.co_filename
+    return lower(found.node, code.co_freevars, *names, counted=counted).code  # type: ignore[arg-type]
 
 
 FUNCTIONS = [f for f in vars(metacode).values() if isinstance(f, FunctionType) and f.__module__ == "metacode"]
@@ -32,8 +34,9 @@ def has_own_lowering(function: FunctionType) -> bool:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_code_is_that_of_python(function: FunctionType) -> None:
-    """Without `while` and annotations, our code object is the one Python's own parser leads to."""
-    code = lowered(function)
+    """Without `while`, steps and annotations, our code object is the one Python's own parser leads to."""
+    assert comes_from(lowered(function), function.__code__)
+    code = lowered(function, counted=False)
     assert comes_from(code, function.__code__)
     # Python calls methods of names that the file imports in a way of its own
     if not has_own_lowering(function) and function.__name__ not in ("constants", "modules"):
@@ -44,7 +47,7 @@ def test_code_is_that_of_python(function: FunctionType) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_places_are_those_of_python(function: FunctionType) -> None:
-    code = lowered(function)
+    code = lowered(function, counted=False)
     assert (code.co_filename, code.co_name) == (function.__code__.co_filename, function.__code__.co_name)
     if has_own_lowering(function):
         return
@@ -66,7 +69,7 @@ def test_code_is_made_once_and_known() -> None:
 
 
 def call(function: FunctionType, *args: Any) -> Any:
-    names = {**function.__globals__, **HELPERS}
+    names = {**function.__globals__, **helpers(itertools.repeat(True))}
     return FunctionType(lowered(function), names, function.__name__, None, function.__closure__)(*args)
 
 

@@ -105,10 +105,25 @@ def _check_texts(path: str, text: str | None, profile: str) -> list[Diagnostic]:
             run.add(
                 Diagnostic("NKI-L014", message, stray.span(path), "indent it into the function it belongs to")
             )
+        _check_host(run, names)
         for kernel in _kernels(names):
             run.reach(kernel, ())
         run.finish()
     return run.diagnostics
+
+
+def _check_host(run: Run, names: TextScope) -> None:
+    """What a file takes from nki outside of its functions, where every run of it comes along."""
+    module: Any = names.source.module
+    walker = Walker(run, Definition(module, names.source, names, "<module>"), (), False)
+    for statement in module.body:
+        if isinstance(statement, tree.FunctionDef):
+            for decorator in statement.decorator_list:
+                walker.host(decorator)
+        elif isinstance(statement, (tree.Import, tree.ImportFrom)):
+            walker.imports(statement)
+        elif isinstance(statement, (tree.Expr, tree.Assign)):
+            walker.host(statement)
 
 
 @dataclass(frozen=True, slots=True)

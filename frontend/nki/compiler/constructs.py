@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki import levels
-from nki.compiler import tree
+from nki.compiler import names, tree
 from nki.compiler.profile import PROFILES, Verdict
 from nki.compiler.tree import Node
 
@@ -86,7 +86,7 @@ def last_name(node: Node | None) -> str:
     return node.attr if isinstance(node, tree.Attribute) else node.id if isinstance(node, tree.Name) else ""
 
 
-_DECORATORS = ("jit", "staticmethod", "dataclass")
+_DECORATORS = {*names.DECORATORS, "staticmethod", "dataclass"}  # those of Beta 1 have a message of their own
 BASES = ("NKIObject", "Enum", "NamedTuple")
 
 

@@ -12,9 +12,10 @@ import builtins
 import dataclasses
 import enum
 import functools
+import itertools
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -31,7 +32,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nki.compiler import stacks
-from nki.compiler.lower import HELPERS, lower
+from nki.compiler.lower import helpers, lower
 from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
@@ -84,13 +85,15 @@ class Importer:
 
     Args:
         kernel_type: the class of decorated kernels, whose function is brought in their stead.
+        left: the steps that what is brought in may take, see :mod:`nki.compiler.steps`; default no limit.
 
     Attributes:
         reads: what was taken from modules, classes and closures.
     """
 
-    def __init__(self, kernel_type: type | None = None):
+    def __init__(self, kernel_type: type | None = None, left: Iterator[bool] | None = None):
         self._kernel_type = kernel_type
+        self._helpers = helpers(itertools.repeat(True) if left is None else left)
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
         self._globals: dict[int, dict[str, Any]] = {}
@@ -229,7 +232,7 @@ class Importer:
         shadow = self._globals.get(id(original))
         if shadow is None:
             shadow = {"__name__": original.get("__name__", "__main__"), "__builtins__": self._builtins}
-            shadow.update(HELPERS)
+            shadow.update(self._helpers)
             self._globals[id(original)] = shadow
         return shadow
 

@@ -1,11 +1,12 @@
 """Lowers checked syntax trees to host code objects that keep source positions.
 
 Our tree has the shape of the host's own abstract syntax, so lowering is a copy by
-reflection with three changes: annotations, and the decorators and defaults of the
+reflection with four changes: annotations, and the decorators and defaults of the
 outermost definition, are dropped; the condition of ``while`` asks :class:`Turns`
 where its value is not simply True or False, so that a register makes a
-:class:`~nki_isa.program.While` region; and names a closure captured become
-parameters of a wrapper.
+:class:`~nki_isa.program.While` region; each turn of a loop and each call takes a
+step (:mod:`nki.compiler.steps`); and names a closure captured become parameters
+of a wrapper.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import dis
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -25,7 +27,7 @@ from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import VirtualRegister
 
-_WHILE = "__nki_while__"
+_WHILE, _NEXT, _STEPS, _TURNS = "__nki_while__", "__nki_next__", "__nki_steps__", "__nki_turns__"
 _ENCLOSING = "captured"
 
 
@@ -61,7 +63,9 @@ class Turns:
         return False
 
 
-HELPERS: dict[str, Any] = {_WHILE: Turns}
+def helpers(left: Iterator[bool]) -> dict[str, Any]:
+    """The global names that lowered code uses; loops and calls take their steps from `left`."""
+    return {_WHILE: Turns, _NEXT: next, _STEPS: left, _TURNS: partial(itertools.compress, selectors=left)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,17 @@ class Lowered:
     node: tree.FunctionDef
 
 
-_lowered: dict[tuple[int, tuple[str, ...]], Lowered] = {}
+_lowered: dict[tuple[int, tuple[str, ...], bool], Lowered] = {}
 
 
 def lower(
-    node: tree.FunctionDef, free: tuple[str, ...], owner: str | None, qualname: str, file: str
+    node: tree.FunctionDef,
+    free: tuple[str, ...],
+    owner: str | None,
+    qualname: str,
+    file: str,
+    *,
+    counted: bool = True,
 ) -> Lowered:
     """The host code of `node`, its positions those of the source text.
 
@@ -93,11 +103,12 @@ def lower(
         owner: the class whose body it stands in; private names (``self.__x``) are its own.
         qualname: what call stacks show.
         file: the source file.
+        counted: False leaves out the steps of loops and calls; the code is that of Python then.
     """
-    key = (id(node), free)
+    key = (id(node), free, counted)
     kept = _lowered.get(key)
     if kept is None:
-        definition = _Lowering().host(node)
+        definition = _Lowering(counted).host(node)
         definition.decorator_list, definition.args.defaults = [], []
         definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
         outer = definition
@@ -155,7 +166,8 @@ def _place(made: Any, node: Any) -> Any:
 class _Lowering:
     """One definition on its way to the host's syntax."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: bool) -> None:
+        self._counted = counted
         self._loops = itertools.count(1)
 
     def host(self, node: Any) -> Any:
@@ -174,34 +186,31 @@ class _Lowering:
         return _place(kind(**parts), node)
 
     def _While(self, node: Any) -> Any:
-        """``turns = Turns()`` and ``while (t := test) is True or (t is not False and turns(t))``.
+        """``turns = Turns()`` and ``while step and ((t := test) is True or (t is not False and turns(t)))``.
 
-        True and False cost no call. A constant is no register: such a loop stays as it is.
+        True and False cost no call of ours. A constant is no register: it needs no `turns`.
         """
-        made = self._copy(node)
+        made, at = self._copy(node), node.test
+        step = _call(at, _NEXT, _name(at, _STEPS))
         if isinstance(node.test, tree.Constant):
+            made.test = _both(at, ast.And(), step, made.test)
             return made
         turns, value = f"_nki_while_{next(self._loops)}", "_nki_test"
-
-        def name(id: str, context: Any) -> Any:
-            return _place(ast.Name(id=id, ctx=context), node.test)
-
-        def call(function: str, *args: Any) -> Any:
-            return _place(ast.Call(func=name(function, ast.Load()), args=list(args), keywords=[]), node.test)
-
-        def compare(left: Any, op: Any, constant: bool) -> Any:
-            right = _place(ast.Constant(value=constant), node.test)
-            return _place(ast.Compare(left=left, ops=[op], comparators=[right]), node.test)
-
-        def both(op: Any, *values: Any) -> Any:
-            return _place(ast.BoolOp(op=op, values=list(values)), node.test)
-
-        test = _place(ast.NamedExpr(target=name(value, ast.Store()), value=made.test), node.test)
-        known = compare(test, ast.Is(), True)
-        unknown = compare(name(value, ast.Load()), ast.IsNot(), False)
-        made.test = both(ast.Or(), known, both(ast.And(), unknown, call(turns, name(value, ast.Load()))))
-        first = _place(ast.Assign(targets=[name(turns, ast.Store())], value=call(_WHILE)), node.test)
+        test = _place(ast.NamedExpr(target=_name(at, value, ast.Store()), value=made.test), at)
+        unknown = _compare(_name(at, value), ast.IsNot(), False)
+        asked = _both(at, ast.And(), unknown, _call(at, turns, _name(at, value)))
+        made.test = _both(at, ast.And(), step, _both(at, ast.Or(), _compare(test, ast.Is(), True), asked))
+        first = _place(ast.Assign(targets=[_name(at, turns, ast.Store())], value=_call(at, _WHILE)), at)
         return [first, made]
+
+    def _For(self, node: Any) -> Any:
+        made = self._copy(node)
+        if self._counted:
+            made.iter = _call(node.iter, _TURNS, made.iter)
+        return made
+
+    def _comprehension(self, node: Any) -> Any:
+        return self._For(node)
 
     def _AnnAssign(self, node: Any) -> Any:
         """An annotated assignment without its annotation; a bare annotation does nothing."""
@@ -215,4 +224,24 @@ class _Lowering:
     def _FunctionDef(self, node: Any) -> Any:
         made = self._copy(node)
         made.returns = None
+        at = node.body[0]
+        if self._counted:
+            made.body.insert(0, _place(ast.Expr(value=_call(at, _NEXT, _name(at, _STEPS))), at))
         return made
+
+
+def _name(at: tree.Located, id: str, context: ast.expr_context | None = None) -> Any:
+    return _place(ast.Name(id=id, ctx=context or ast.Load()), at)
+
+
+def _call(at: tree.Located, function: str, *args: Any) -> Any:
+    return _place(ast.Call(func=_name(at, function), args=list(args), keywords=[]), at)
+
+
+def _compare(left: Any, op: ast.cmpop, constant: bool) -> Any:
+    right = _place(ast.Constant(value=constant), left)
+    return _place(ast.Compare(left=left, ops=[op], comparators=[right]), left)
+
+
+def _both(at: tree.Located, op: ast.boolop, *values: Any) -> Any:
+    return _place(ast.BoolOp(op=op, values=list(values)), at)

@@ -7,9 +7,14 @@ this project does not model, and misspellings.
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable
+from types import ModuleType
 
 from nki import levels
+from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.idioms import idiom
 
 REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migration guide"
 
@@ -41,9 +46,15 @@ REMOVED: dict[tuple[str, str], str] = {
     ("nki.compiler", "force_auto_alloc"): _LEAVE,
     ("nki.compiler", "skip_middle_end_transformations"): _LEAVE,
     ("nki.compiler", "no_reorder"): "write with nl.no_reorder():",
-    ("nki", "baremetal"): "call the kernel with numpy arrays",
-    ("nki", "simulate_kernel"): "write nki.simulate(kernel)(...)",
+    ("nki", "baremetal"): "decorate with @nki.jit and call the kernel with arrays",
+    ("nki", "benchmark"): "decorate with @nki.jit; nki-sim profile FILE tells the time of each call",
+    ("nki", "profile"): "decorate with @nki.jit; nki-sim profile FILE --trace OUT.json writes a timeline",
+    ("nki", "trace"): "decorate with @nki.jit",
+    ("nki", "simulate_kernel"): "write nki.simulate(kernel)(...) or kernel(...)",
 }
+
+#: Those of them that made a kernel of a function.
+DECORATORS = frozenset({"jit", "baremetal", "benchmark", "profile", "trace"})
 
 _MIN = "bound the slice instead: t[start:min(start + 128, n)]"
 _DST = "leave it out: the data type of dst decides"
@@ -122,6 +133,83 @@ def is_known_missing(module: str, name: str) -> bool:
         or not_modelled(module, name) is not None
         or levels.refusal(module, name) is not None
     )
+
+
+def missing(module: str, name: str, written: str = "") -> Diagnostic:
+    """What there is to say of a `name` that `module`, one of nki's, lacks at the level in force.
+
+    Args:
+        module: the module, such as ``"nki.language"``.
+        name: the name.
+        written: how the user wrote it, such as ``"nl.arange"``.
+
+    Returns:
+        NKI-L050 for a name of another level, NKI-L015 for one of Beta 1, NKI-U011 for one that is not
+        modelled, NKI-L011 for any other.
+    """
+    told = levels.refusal(module, name)
+    if told is not None:
+        return told
+    written = written or f"{module}.{name}"
+    removed, absent = REMOVED.get((module, name)), not_modelled(module, name)
+    if removed is not None:
+        notes = (f"source: {REMOVED_SOURCE}",)
+        return Diagnostic("NKI-L015", f"{written} was removed from the NKI API", help=removed, notes=notes)
+    if absent is not None:
+        return Diagnostic("NKI-U011", f"{written} is in the NKI API but not modelled here", help=absent)
+    prefix = written[: -len(name)] if written.endswith(name) else ""
+    home = next((m for m in PUBLIC if m != module and name in vars(sys.modules[m])), None)
+    near = nearest(name, dir(sys.modules[module]))
+    hint = f"see the names of {module} in its reference"
+    if module == "nki.language" and idiom(name) and nearest(name, dir(sys.modules[module]), 0.9) is None:
+        hint = str(idiom(name))
+    elif home is not None:
+        hint = f"write {_ALIASES[home]}.{name}, with {_import_of(home)}"
+    elif near:
+        hint = f"write {prefix}{near}"
+    return Diagnostic("NKI-L011", f"{written}: {module} has no {name!r}", help=hint)
+
+
+def attribute_error(module: str, name: str) -> AttributeError:
+    """What a module of nki raises for a name it lacks; :func:`explained` says more of it."""
+    return AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
+
+
+def explained(raised: BaseException) -> NkiError | None:
+    """What Python's error about nki, Beta 1's package or the vendor's library means; None for others."""
+    if isinstance(raised, AttributeError) and isinstance(raised.obj, ModuleType) and raised.name:
+        if raised.obj.__name__ in _OURS:
+            return NkiError([missing(raised.obj.__name__, raised.name)])
+    elif isinstance(raised, ImportError) and raised.name:
+        top = raised.name.partition(".")[0]
+        if top == "neuronxcc":
+            return NkiError([_BETA1])
+        wanted = re.match(r"cannot import name '(\w+)'", str(raised))
+        if wanted and raised.name in _OURS:
+            return NkiError([missing(raised.name, wanted[1])])
+        if top == "nkilib":
+            what = f"{raised.name}.{wanted[1]}" if wanted else raised.name
+            return error(
+                "NKI-U011",
+                f"{what} is not in this project's kernel library",
+                help="use the vendor's: put the src folder of its checkout into PYTHONPATH and import "
+                f"{what.replace('nkilib', 'nkilib_src.nkilib', 1)}; see docs/vendor-library.md",
+            )
+    return None
+
+
+_OURS = ("nki", "nki.language", "nki.isa", "nki.collectives", "nki.compiler")
+_BETA1 = Diagnostic(
+    "NKI-L015",
+    "neuronxcc.nki is the namespace of Beta 1",
+    help="write import nki, import nki.language as nl, import nki.isa as nisa",
+    notes=("source: migration guide 0.3 to 0.4",),
+)
+_ALIASES = {"nki.language": "nl", "nki.isa": "nisa", "nki.collectives": "ncc"}
+
+
+def _import_of(module: str) -> str:
+    return f"import {module} as {_ALIASES[module]}"
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.75) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 
+from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import stack_of
 from nki.compiler.validation import Memo
@@ -68,6 +69,7 @@ class Recorder:
         program_id: which of them this is.
         strict: refuse what published kernels do and the documentation does not allow.
         collector: constraint errors found so far.
+        steps: what is left of the steps that the kernel may take.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Recorder:
         self.grid = grid
         self.program_id = program_id
         self.collector = Collector()
+        self.steps = steps.steps()
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
         self._outside: list[int] = []  # for each open region, how many storages there were before it
@@ -136,6 +139,7 @@ class Recorder:
 
     def emit(self, instruction: Instruction) -> Instruction:
         """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too."""
+        steps.take(self.steps, steps.INSTRUCTION)
         instruction.stack = stack_of(sys._getframe(1))
         try:
             self._memo.check(instruction)

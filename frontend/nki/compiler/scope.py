@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from nki.compiler import hosts, source, tree
+from nki.compiler import hosts, names, source, tree
 from nki.compiler.importer import is_host
 from nki.compiler.kept import Kept
 from nki.compiler.parse import parse
@@ -49,6 +49,16 @@ class Legacy:
     """A name of the ``neuronxcc`` package, which held NKI before it was ``nki``."""
 
     name: str
+
+    def now(self) -> Value:
+        """What stands in its place in ``nki``."""
+        old, *rest = self.name.split(".")
+        if old != LEGACY or rest[:1] != ["nki"]:
+            return Unresolved.unknown
+        found = module_named("nki", ())
+        for part in rest[1:]:
+            found = attribute(found, part)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +285,9 @@ class LiveScope(Scope):
         self.file = module_globals.get("__file__", "")
 
     def get(self, name: str) -> Value:
-        for names in (self.captured, self.globals):
-            if name in names:
-                return _live(names[name])
+        for known in (self.captured, self.globals):
+            if name in known:
+                return _live(known[name])
         return Unresolved.missing
 
     def names(self) -> Iterable[str]:
@@ -588,14 +598,28 @@ def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:
 
 
 def is_jit(node: Node | None, scope: Scope) -> bool:
-    """Whether `node` is ``nki.jit``, however it is spelled."""
+    """Whether `node` is ``nki.jit``, however it is spelled, or a decorator of Beta 1."""
     if isinstance(node, tree.Call):
         return is_jit(node.func, scope)
-    found = resolve(node, scope)
-    if isinstance(found, Legacy):
-        return found.name.rpartition(".")[2] in ("jit", "baremetal", "trace")
+    base, name = _spelled(node, scope)
+    if isinstance(base, Host) and getattr(base.value, "__name__", "") == "nki" and name in names.DECORATORS:
+        return True
+    found = present(resolve(node, scope))
     return (
         isinstance(found, Host)
         and getattr(found.value, "__name__", "") == "jit"
         and is_nki(getattr(found.value, "__module__", ""))
     )
+
+
+def _spelled(node: Node | None, scope: Scope) -> tuple[Value, str]:
+    """The module that `node` takes a name from, and the name; they need not exist."""
+    if isinstance(node, tree.Attribute):
+        return present(resolve(node.value, scope)), node.attr
+    origin = scope.origin(node.id) if isinstance(node, tree.Name) else None
+    return (present(origin[0]), origin[1]) if origin else (Unresolved.unknown, "")
+
+
+def present(value: Value) -> Value:
+    """`value`, or what stands in its place today if it is of Beta 1."""
+    return value.now() if isinstance(value, Legacy) else value

@@ -16,22 +16,32 @@ from typing import Any
 import numpy as np
 
 from nki import arrays, levels
-from nki.compiler import calls, tree
+from nki.compiler import calls, names, tree
 from nki.compiler.check import require
 from nki.compiler.importer import Importer, is_host
 from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
 from nki.compiler.source import definition_of, text_of
-from nki.compiler.stacks import is_kernel_code, outermost, stack_of_traceback, statement_at, steps
+from nki.compiler.stacks import (
+    is_kernel_code,
+    loop_around,
+    outermost,
+    stack_of_traceback,
+    statement_at,
+    steps,
+)
+from nki.compiler.steps import WithoutEnd
 from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
+from nki_isa.idioms import idiom
 from nki_isa.operators import Operator
 from nki_isa.program import Program
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_sim.execute import interrupted_at
 
 _OWN_PACKAGES = ("nki", "nki_isa")
 _SPEAKING = ("nki.language.objects",)  # raises what Python would for a class of the user's
@@ -94,7 +104,7 @@ def specialize_call(
     call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
-    arguments = _Arguments(recorder, Importer(Kernel))
+    arguments = _Arguments(recorder, Importer(Kernel, recorder.steps))
     try:
         values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
     except RecursionError as failed:
@@ -272,6 +282,11 @@ def _evaluate(
             return outermost(function, bound.args, bound.kwargs), None
     except bdb.BdbQuit:  # the user left the debugger
         raise
+    except KeyboardInterrupt as stopped:
+        raise interrupted_at(stopped, stack_of_traceback(stopped.__traceback__)) from None
+    except WithoutEnd as found:
+        recorder.report(_in_loop(_placed(found, found), found))
+        return None, found
     except NkiError as found:
         recorder.report(_placed(found, found))
         return None, found
@@ -285,8 +300,11 @@ def _evaluate(
         inside = _own_function(failed.__traceback__)
         if inside is not None:
             raise _internal(f"{type(failed).__name__}: {failed}", inside, failed) from failed
+        told = names.explained(failed)
         if isinstance(failed, AssertionError):
             recorder.report(_failed_assertion(failed))
+        elif told is not None:
+            recorder.report(_placed(told, failed))
         else:
             message = f"{type(failed).__name__}: {failed}"
             recorder.report(_placed(error("NKI-L021", message, help=_remedy(failed)), failed))
@@ -299,6 +317,7 @@ _REMEDIES = (
     ("slice indices must be integers", "divide sizes with //, which keeps whole numbers"),
     ("can only concatenate str", "write an f-string: f'{value}'"),
     ("list index out of range", "print the index and the length: print runs while the kernel is compiled"),
+    ("'int' object is not callable", "t.size is the number of elements, t.shape[d] the size of a dimension"),
     ("division by zero", "assert before that the divisor is not 0 for the shapes given"),
 )
 
@@ -313,6 +332,8 @@ def _attribute_meant(failed: Exception) -> str | None:
     """The remedy for a misspelt attribute, and for a tensor's of a plain value, such as ``[1].shape``."""
     if not isinstance(failed, AttributeError) or not failed.name:
         return None
+    if isinstance(failed.obj, NkiTensor) and idiom(failed.name):
+        return idiom(failed.name)
     known = [name for name in dir(failed.obj) if not name.startswith("_")]
     nearest = difflib.get_close_matches(failed.name, known, 1)
     if nearest:
@@ -335,6 +356,17 @@ def _placed(found: NkiError, raised: BaseException, span: Span | None = None) ->
     left_out = f"{len(stack) - 2 * _SHOWN_FRAMES} calls between them are left out"
     placed = found.at(stack[-1].span, (*stack[:_SHOWN_FRAMES], *stack[-_SHOWN_FRAMES:]))
     return type(placed)(replace(d, notes=(*d.notes, left_out)) for d in placed.diagnostics)
+
+
+def _in_loop(found: NkiError, raised: BaseException) -> NkiError:
+    """`found` with a label at the innermost loop that `raised` came through."""
+    around = loop_around(raised.__traceback__)
+    if around is None:
+        return found
+    file, loop = around
+    place = (loop.test if isinstance(loop, tree.While) else loop.iter).span(file)
+    label = Label(replace(place, column=loop.col_offset + 1, line=loop.lineno), "in this loop")
+    return type(found)(replace(d, labels=(*d.labels, label)) for d in found.diagnostics)
 
 
 def _own_function(traceback: TracebackType | None) -> str | None:

@@ -170,6 +170,20 @@ def statement_at(code: CodeType, line: int) -> tree.stmt | None:
     return found
 
 
+def loop_around(traceback: TracebackType | None) -> tuple[str, tree.For | tree.While] | None:
+    """The innermost loop of kernel source that an exception came through: its file and statement."""
+    found = None
+    for step in steps(traceback):
+        code = step.tb_frame.f_code
+        if is_kernel_code(code):
+            for statement in _statements(_KERNEL_CODES[id(code)].definition.body):
+                if isinstance(statement, (tree.For, tree.While)) and (
+                    statement.lineno <= step.tb_lineno <= statement.end_lineno
+                ):
+                    found = code.co_filename, statement
+    return found
+
+
 def function_around(code: CodeType, statement: tree.stmt) -> tree.FunctionDef:
     """The innermost function of kernel source that `statement` stands in."""
     found = _KERNEL_CODES[id(code)].definition

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, Tex
 from nki.compiler.tree import Node
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
 from nki_isa.instruction import REGISTRY
+from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -54,7 +56,6 @@ class Walker:
         self.handles: dict[str, tree.Call] = {}
         self.stores: Counter[str] = Counter()
         self.results: set[int] = set()  # calls told to return no tensor
-        self.legacy: set[str] = set()
 
     # --- reporting
 
@@ -218,7 +219,7 @@ class Walker:
     def value(self, node: Node) -> Value:
         """What an expression stands for, as far as the text tells."""
         if isinstance(node, tree.Name):
-            return Unresolved.unknown if self.is_local(node.id) else self.scope.get(node.id)
+            return Unresolved.unknown if self.is_local(node.id) else scope.present(self.scope.get(node.id))
         if isinstance(node, tree.Attribute):
             owner = self.definition.owner
             if owner is not None and isinstance(node.value, tree.Name) and node.value.id == self.self_name():
@@ -226,6 +227,16 @@ class Walker:
                 return found if isinstance(found, Definition) else Unresolved.unknown
             return scope.attribute(self.value(node.value), node.attr)
         return Unresolved.unknown
+
+    def host(self, node: Node) -> None:
+        """A part of the file that the host runs: only what it takes from nki is looked at."""
+        for part in tree.walk(node):
+            if isinstance(part, tree.Name):
+                self.legacy(part)
+            elif isinstance(part, tree.Attribute):
+                base = self.value(part.value)
+                if isinstance(base, Host) and scope.attribute(base, part.attr) is Unresolved.missing:
+                    self.unknown_attribute(part, base, part.attr, self.text(part))
 
     def self_name(self) -> str:
         """The first parameter of a method, empty for functions and static methods."""
@@ -242,12 +253,11 @@ class Walker:
             if _is_tensor_use(node, parent):
                 self.use_of_handle(node)
             return
+        self.legacy(node)
         found = self.scope.get(node.id)
         self.findings.depend(self.scope, node.id, found)
         if found is Unresolved.missing:
             self.unknown_name(node)
-        elif isinstance(found, Legacy):
-            self.report_legacy(node, found)
         elif isinstance(self.scope, TextScope) and found is Unresolved.unknown:
             self.mentioned(node)
         else:
@@ -318,9 +328,6 @@ class Walker:
 
     def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
         base = self.value(node.value)
-        if isinstance(base, Legacy):
-            self.visit(node.value, node)
-            return
         found = self.value(node)
         if isinstance(base, Module):
             self.findings.depend(base.scope, node.attr, found)
@@ -354,42 +361,48 @@ class Walker:
         if module and not scope.is_nki(module):
             self.report("NKI-L010", f"{written}: module {module} has no {name!r}", node, hint, fix=fix)
             return
-        told = levels.refusal(module, name)
-        if told is not None:
-            self.report(told.code, told.message, node, told.help or hint)
-            return
-        removed = names.REMOVED.get((module, name))
-        missing = names.not_modelled(module, name)
-        if removed is not None:
-            notes = (f"source: {names.REMOVED_SOURCE}",)
-            self.report("NKI-L015", f"{written} was removed from the NKI API", node, removed, notes=notes)
-        elif missing is not None:
-            self.report("NKI-U011", f"{written} is in the NKI API but not modelled here", node, missing)
-        else:
+        if not module:
             self.report("NKI-L011", f"{written}: {owner} has no {name!r}", node, hint, fix=fix)
-
-    def report_legacy(self, node: tree.Name, found: Legacy) -> None:
-        """The namespace of Beta 1, once for each name it is imported as."""
-        if node.id in self.legacy:
             return
-        self.legacy.add(node.id)
-        imports = list(_imports(self.definition.file.module))
-        labels = tuple(
-            Label(i.span(self.file), "imported here")
-            for i, module, bound in imports
-            if bound == node.id and module == scope.LEGACY
-        )
+        told = names.missing(module, name, written)
+        fix = fix if told.help == hint else None
+        self.report(told.code, told.message, node, told.help, notes=told.notes, fix=fix)
+
+    def legacy(self, node: tree.Name) -> None:
+        """Report the namespace of Beta 1 where the file imports what `node` names, else at `node`."""
+        if self.is_local(node.id) or not isinstance(self.scope.get(node.id), Legacy):
+            return
+        imports = _imports(self.definition.file.module)
+        self.beta1(next((i for i, top, bound in imports if bound == node.id and top == scope.LEGACY), node))
+
+    def beta1(self, place: Any) -> None:
+        """Report the namespace of Beta 1 at an import statement, or where it is used."""
+        written = self.text(place)
+        now = re.sub(r"\bfrom neuronxcc import", "import", re.sub(r"\bneuronxcc\.nki\b", "nki", written))
+        is_import = isinstance(place, (tree.Import, tree.ImportFrom))
         notes: tuple[str, ...] = ("source: migration guide 0.3 to 0.4",)
-        if any(module == "nki" for _, module, _ in imports):
+        if any(module == "nki" for _, module, _ in _imports(self.definition.file.module)):
             notes = ("this file imports both neuronxcc.nki and nki; their objects do not mix", *notes)
         self.report(
             "NKI-L015",
-            f"{node.id} is {found.name}, the namespace of Beta 1",
-            node,
-            "write import nki, import nki.language as nl, import nki.isa as nisa",
+            "neuronxcc.nki is the namespace of Beta 1",
+            place,
+            f"write {now}" if is_import else "write import nki, and use its modules",
             notes=notes,
-            labels=labels[:1],
+            fix=now if is_import and "neuronxcc" not in now else None,
         )
+
+    def imports(self, node: tree.Import | tree.ImportFrom) -> None:
+        """What an import statement takes from nki, or from where nki was in Beta 1."""
+        if any(i is node and top == scope.LEGACY for i, top, _ in _imports(self.definition.file.module)):
+            self.beta1(node)
+        if not isinstance(node, tree.ImportFrom):
+            return
+        for alias in node.names:
+            base, name = self.scope.origin(alias.asname or alias.name) or (Unresolved.unknown, "")
+            base = scope.present(base)
+            if isinstance(base, Host) and scope.attribute(base, name) is Unresolved.missing:
+                self.unknown_attribute(alias, base, name, f"{node.module}.{name}")
 
     # --- calls
 
@@ -422,12 +435,12 @@ class Walker:
                 isinstance(node.func, tree.Attribute) and self.text(node.func.value) == self.self_name()
             )
             return calls.of_definition(found, bound=owner is not None and through_self)
-        if (
-            isinstance(found, Host)
-            and inspect.isfunction(found.value)
-            and scope.is_nki(found.value.__module__)
-        ):
-            return calls.of_python(self.text(node.func), found.value)
+        if isinstance(found, Host) and scope.is_nki(getattr(found.value, "__module__", "")):
+            value: Any = found.value
+            if isinstance(value, Operator):
+                value = getattr(value, "__call__", None)  # noqa: B004  (signatures are those of methods)
+            if inspect.isroutine(value):
+                return calls.of_python(self.text(node.func), value)
         return None
 
     def arguments(self, node: tree.Call, parent: Node, signature: calls.Signature, found: Value) -> None:

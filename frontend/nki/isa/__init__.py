@@ -14,6 +14,7 @@ from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki import levels
+from nki.compiler import names
 from nki.compiler.recorder import current, is_recording
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
 from nki_isa.dtypes import DType, as_dtype
@@ -183,6 +184,11 @@ globals().update(
 )
 INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}
 globals().update(INSTRUCTIONS)
+
+
+def __getattr__(name: str) -> Any:
+    raise names.attribute_error(__name__, name)
+
 
 __all__ = [
     "NkiInstruction",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nki import levels
+from nki.compiler import names
 from nki.language.composed import (
     ceil,
     cos,
@@ -92,8 +93,7 @@ globals().update({name: levels.leveled(__name__, name, globals()[name]) for name
 
 
 def __getattr__(name: str) -> Any:
-    told = levels.refusal(__name__, name)
-    raise AttributeError(str(told) if told else f"module 'nki.language' has no attribute {name!r}")
+    raise names.attribute_error(__name__, name)
 
 
 __all__ = [

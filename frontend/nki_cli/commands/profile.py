@@ -54,11 +54,11 @@ def profile(
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
         for launch in outcome.launches
     ]
-    if trace and timed:
+    if trace is not None and timed:
         write_report(
             screen, trace, lambda path: write_trace(path, timed), "open it in https://ui.perfetto.dev"
         )
-    if html and timed:
+    if html is not None and timed:
         write_report(screen, html, lambda path: write_html(path, timed), "open it in a browser")
     if screen.format is Format.json:
         screen.json(as_json("profile", file, chosen, outcome, _facts))

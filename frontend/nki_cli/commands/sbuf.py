@@ -40,7 +40,7 @@ def sbuf(
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
     overfull = [refused.placed() for refused in outcome.overfull]
     shown = [*outcome.launches, *overfull]
-    if html and shown:
+    if html is not None and shown:
         cores = [launch.cores for launch in shown]
         write_report(screen, html, lambda path: write_html(path, cores), "open it in a browser")
     if screen.format is Format.json:
