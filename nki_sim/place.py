@@ -90,7 +90,7 @@ def check_alone(storage: Storage, target: Target) -> None:
 
 
 def overfull(program: Program, target: Target) -> Placement:
-    """Where the tensors of a program that :func:`place` refuses would be if SBUF and PSUM had no end.
+    """Where the tensors of a program that :func:`place` refuses would be with unlimited memory.
 
     It cannot run; reports show with it what sticks out. The capacities are those of `target`.
     """

@@ -139,7 +139,7 @@ class Overfull:
     target: Target
 
     def placed(self) -> Launch:
-        """The call as if the memories had no end, to look at what sticks out."""
+        """The call with unlimited memory, to look at what exceeds it."""
         cores = tuple(CoreRun(program, overfull(program, self.target), None) for program in self.programs)
         return Launch(self.kernel, cores, ())
 

@@ -35,7 +35,7 @@ meaning. Its page says why the rule exists, with a wrong and a right example and
 `nki-sim explain CODE` prints it, and `nki-sim explain CODE --example right` an example as a whole file.
 
 A kernel either runs or is refused with one of these codes. A Python traceback from inside the simulator is
-a mistake of ours.
+a bug in nki-sim.
 
 {FRAME}
 """

@@ -31,7 +31,7 @@ from typing import Any
 
 from nki_isa.codes import CODES, Category, Code
 
-#: Codes without examples: names the API may gain, what depends on what is installed, a mistake of ours.
+#: Codes without examples: names the API may gain, what depends on what is installed, a bug in nki-sim.
 NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-I004", "NKI-M008"})
 
 _IMPORTS = """\
@@ -48,13 +48,20 @@ def kernel(x):
     tile = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=x)
 """
-_CALL = "\n\nkernel(np.ones((128, 512), np.float32))\n"
+_END = """\
+    result = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=result, src=tile)
+    return result
+
+
+kernel(np.ones((128, 512), np.float32))
+"""
 
 #: What is to be known about snippets that are no whole files.
 FRAME = (
-    "Lines without imports stand in a kernel: `x` is its argument, float32[128, 512] in HBM, and `tile` a "
-    "copy of it in SBUF. Definitions without imports stand after `import nki`, `nki.isa as nisa`, "
-    "`nki.language as nl` and `numpy as np`."
+    "Snippets without imports are a kernel body where `x` is the argument, float32[128, 512] in HBM, and "
+    "`tile` a copy of it in SBUF, which is returned at the end. Definitions without imports stand after "
+    "`import nki`, `nki.isa as nisa`, `nki.language as nl` and `numpy as np`."
 )
 
 
@@ -99,7 +106,7 @@ class Snippet:
             return self.text
         if re.search(r"^(def|class) ", self.text, re.MULTILINE):
             return _IMPORTS + self.text
-        return _IMPORTS + _KERNEL + textwrap.indent(self.text, "    ") + _CALL
+        return _IMPORTS + _KERNEL + textwrap.indent(self.text, "    ") + _END
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,16 @@ FormatOption = Annotated[
         help="text to read, json for programs, lines (file:line:column) for editors, github for annotations.",
     ),
 ]
+
+
+class DataFormat(str, enum.Enum):
+    """How what is no diagnostic is written."""
+
+    text = "text"
+    json = "json"
+
+
+DataFormatOption = Annotated[DataFormat, typer.Option("--format", help="text to read, json for programs.")]
 ColorOption = Annotated[
     bool, typer.Option("--no-color", help="No colour; so does the variable NO_COLOR.", show_default=False)
 ]

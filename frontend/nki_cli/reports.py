@@ -15,7 +15,7 @@ HtmlOption = Annotated[
     typer.Option(
         "--html",
         metavar="OUT.html",
-        help="Write it as one page to look at: maps of SBUF and PSUM, and the timeline if timed.",
+        help="Write a self-contained HTML report: maps of SBUF and PSUM, and the timeline if timed.",
         show_default=False,
     ),
 ]

@@ -100,8 +100,9 @@ class Screen:
         """Say once where more is written about the errors among `found`, on standard error."""
         codes = list(dict.fromkeys(d.code for d in found if d.severity is Severity.error))
         if codes and self.is_text:
-            others = f"; so for {', '.join(codes[1:])}" if len(codes) > 1 else ""
-            self.remark(f"See: nki-sim explain {codes[0]}{others}")
+            which = codes[0] if len(codes) == 1 else "CODE"
+            listed = f" for {', '.join(codes)}" if len(codes) > 1 else ""
+            self.remark(f"See `nki-sim explain {which}`{listed}")
 
     def fail(self, found: Iterable[Diagnostic], status: int = MISUSE) -> NoReturn:
         """Write diagnostics in the command's format and end it."""

@@ -152,7 +152,8 @@ def run_script(
             raise
         except Exception as found:  # whatever the user's script raises is the user's to see
             if isinstance(found, SyntaxError) and not uncaught.came_through_us(found, path):
-                diagnostics.append(_syntax_error(found))
+                mine = found.filename == path  # by the codes that check gives them
+                diagnostics += (_text_of(path, options.profile) if mine else []) or [_syntax_error(found)]
             elif (told := uncaught.told_as(found)) is not None:
                 diagnostics += _text_of(path, options.profile) or uncaught.diagnostics_of(told, path)
             elif session.launches and not options.data and not uncaught.came_through_us(found, path):

@@ -289,7 +289,8 @@ class Instruction:
                         missing.append(name)
                     values[name] = field.default
             if missing:
-                problem = f"{cls.opcode} lacks the argument{'s' * (len(missing) > 1)} {', '.join(missing)}"
+                plural = "s" * (len(missing) > 1)
+                problem = f"{cls.opcode}: missing required argument{plural} {', '.join(missing)}"
         if problem:
             raise error("NKI-L012", problem, help=f"its signature is {cls.opcode}{cls.signature}")
         return values

@@ -90,21 +90,21 @@ def savings(used: Utilisation, found: Sequence[Saving]) -> list[tuple[str, str, 
 def _utilisation(profile: Profile) -> tuple[str, str, str]:
     if not profile.flops:
         return "MFU", "-", "no matmuls"
-    return "MFU", share(profile.mfu), f"HBM traffic allows {share(profile.achievable_mfu)}"
+    return "MFU", share(profile.mfu), f"HBM roofline {share(profile.achievable_mfu)}"
 
 
 def engines(profile: Profile) -> list[tuple[str, str, str, str, str]]:
-    """(engine, instructions, share of the time it is busy, busy time, what it waited for), DMA last."""
+    """(engine, instructions, share of the time it is active, active time, what it waited for), DMA last."""
     found = []
     for name, engine in profile.engines.items():
         idle = sorted(engine.idle.items(), key=lambda item: (-item[1], item[0]))
         waits = ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle)
-        busy = share(engine.active_percent)
-        found.append((name, str(engine.instructions), busy, words.time(engine.active), waits))
+        active = share(engine.active_percent)
+        found.append((name, str(engine.instructions), active, words.time(engine.active), waits))
     dma = profile.dma
     queues = ", ".join(f"{name} {count}" for name, count in dma.queues.items())
-    busy = share(dma.active_percent)
-    found.append(("DMA", str(dma.transfers), busy, words.time(dma.active), queues and f"queues: {queues}"))
+    active = share(dma.active_percent)
+    found.append(("DMA", str(dma.transfers), active, words.time(dma.active), queues and f"queues: {queues}"))
     return found
 
 

@@ -58,6 +58,21 @@ def test_snippet(code, snippet, tmp_path, monkeypatch):
         assert not errors and code not in told
 
 
+RIGHT = [p for p in SNIPPETS if p.values[1].kind is Kind.right and p.values[1].language == "python"]
+
+
+@pytest.mark.parametrize("code, snippet", RIGHT)
+def test_right_examples_run_without_a_warning(code, snippet, tmp_path, monkeypatch):
+    """The checks of a run find nothing either, not even a note."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", snippet.options.get("target", "trn2"))
+    monkeypatch.setenv("NKI_PRECISE_FP", "1")
+    Path(FILE).write_text(snippet.source())
+    shown = CliRunner().invoke(app, ["run", "--warnings-as-errors", FILE], catch_exceptions=False)
+    assert shown.exit_code == 0, shown.stderr
+    assert "NKI-" not in shown.stderr
+
+
 def test_every_code_has_a_page():
     assert set(pages()) == set(CODES)
 

@@ -18,13 +18,16 @@ INTRODUCTION = """# What is checked while a kernel runs
 `nki-sim run` checks every kernel it runs, and so does a plain `python script.py`. A simulator that only
 computes lets pass what fails on the card: bytes nobody wrote, tensors that share an address, PSUM used in
 ways the tensor engine does not have. Everything found in a run is reported at once, with the line where it
-happens and the lines that have to do with it. With an error no array of the caller changes.
+happens and the lines that have to do with it. With an error no array of the caller changes. In plain Python,
+pytest and notebooks a warning is one of Python's, `nki.NkiWarning`, told once for each line, which Python's
+warning filters can silence or make an error; notes are told by `nki-sim run` alone. `nki-sim check` does no
+arithmetic, and so makes none of these checks.
 
     nki-sim run kernel.py                       all checks
     nki-sim run kernel.py --check=none          none of them
     nki-sim run kernel.py --check=overlap,psum  some of them
     nki-sim run kernel.py --check=all,nan       also where the first NaN or infinity comes from
-    nki-sim run kernel.py --strict              warnings and notes count as errors
+    nki-sim run kernel.py --warnings-as-errors  warnings count as errors, and notes of these checks
     nki-sim run kernel.py --fill=sentinels      unwritten memory is NaN, or 4, as in the vendor's simulator
     NKI_SIM_CHECK=none python script.py         the same choice for scripts run by themselves
 
@@ -44,7 +47,7 @@ error only if a result depends on it. That is not guessed from the instructions:
 other bytes in those places, and what comes out is compared. Lanes that are computed on but masked,
 overwritten or never stored give the same results, and a note. Such a second run happens only where
 unwritten bytes were read, so a kernel without such reads does not pay for it. Data decide: a lane that a
-mask leaves out for these arguments may come in with others; `--strict` reports it regardless.
+mask leaves out for these arguments may come in with others; `--warnings-as-errors` reports it regardless.
 
 **Addresses.** Tensors placed by the compiler never share bytes while both are needed. Tensors with
 `address=` are where they were put. Bytes of one that are overwritten through another and then read are an

@@ -168,7 +168,8 @@ def test_errors_of_meta_code(what: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    ("what", "name"), [("instruction", "tensor_copy lacks the argument src"), ("calls", "helper() takes 0")]
+    ("what", "name"),
+    [("instruction", "tensor_copy: missing required argument src"), ("calls", "helper() takes 0")],
 )
 def test_wrong_calls_found_late(what: str, name: str) -> None:
     (found,) = refused(fails, A, what)

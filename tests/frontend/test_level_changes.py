@@ -188,7 +188,7 @@ def test_affine_select_without_an_offset(at, level):
     with pytest.raises(NkiError) as caught:
         selected_from_nothing(X)
     assert caught.value.diagnostics[0].code == "NKI-L012"
-    assert "lacks the argument on_true_tile" in caught.value.diagnostics[0].message
+    assert "missing required argument on_true_tile" in caught.value.diagnostics[0].message
 
 
 @nki.jit

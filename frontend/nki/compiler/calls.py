@@ -97,7 +97,8 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
         given.add(keyword.arg)
     missing = tuple(p.name for p in signature.parameters if not p.optional and p.name not in given)
     if missing and not spread:
-        message = f"{signature.callee} lacks the argument{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        plural = "s" * (len(missing) > 1)
+        message = f"{signature.callee}: missing required argument{plural} {', '.join(missing)}"
         yield Misfit(call, message, f"its signature is {signature}", missing=missing)
 
 

@@ -16,9 +16,10 @@ _HEAD = """\
 A kernel is Python text that is compiled, not run. Everything a kernel reaches by name is checked
 before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
 
-Which Python is accepted depends on the profile:
+Which Python is accepted depends on the language profile. `nki-sim check` and `nki-sim lsp` hold a kernel to
+`strict`, everything else to `library`; `--language` chooses.
 
-| what is known | `library` (default) | `strict` |
+| what is known | `library` | `strict` |
 |---|---|---|
 | documented: the language guide states it, or the public formal front end takes it | accepted | accepted |
 | used: public kernels that compile use it | accepted | refused |
@@ -41,6 +42,9 @@ _FOOT = """\
   guide 0.2 to 0.3 refuses the `*` separator, and a call with `**` is refused by both. Refused.
 - **Unknown names.** KLR lets an unknown module pass until it is used; here every name of a kernel stands
   for something.
+- **`t[i]` with the register of a loop.** The language guide says that registers index tensors; the API page
+  of NkiTensor lists integers, slices, Ellipsis and `nl.ds`, and gives run-time positions to `select` and
+  `nl.ds`. Refused (NKI-V012): write `t.select(dim, i)` or `nl.ds(i, size)`.
 - **`for a, b in ...`.** Tuples are unpacked in assignments by all sources; KLR takes one name as a loop
   variable. Refused.
 - **Instructions that return tensors.** Some of KLR's tests use Beta 1 (`x = nisa.activation(...)`); the

@@ -150,7 +150,7 @@ def _ambiguous(name: str, instructions: list[Instruction], row: NamedEdge) -> Nk
         [
             Diagnostic(
                 "NKI-L041",
-                f"the schedule names {name!r}, which {len(instructions)} instructions are called",
+                f"the schedule names {name!r}: the name matches {len(instructions)} instructions",
                 span=row.place,
                 help='make names unique, in a loop for example with name=f"load{i}"',
                 labels=tuple(

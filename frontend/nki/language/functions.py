@@ -55,10 +55,11 @@ class BinaryFunction(Operator):
                 help="for plain numbers use Python's own operators and math",
             )
         if self.name == "power":
+            filled = f"nl.full(t.shape, {number!r}, dtype=t.dtype)"
             raise no_instruction(
                 "power",
                 f"got the number {number!r}; its base and its exponent are tiles",
-                "fill a tile with it: nl.power(x, nl.full(x.shape, 3.0, dtype=x.dtype)), or use nl.square(x)",
+                f"fill a tile with it: nl.power({f'{filled}, t' if reverse else f't, {filled}'})",
             )
         result = tile_like(tile, dtype)
         emit("tensor_scalar", result, tile, self, number, reverse)

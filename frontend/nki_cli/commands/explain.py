@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nki_cli.explain_pages import FRAME, Kind, Page, heading, pages
-from nki_cli.options import ColorOption, FormatOption
+from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.codes import CODES, Code
 from nki_isa.diagnostics import Diagnostic
@@ -26,11 +26,11 @@ def explain(
         Kind | None,
         typer.Option(help="Print only this example, as a whole file.", show_default=False),
     ] = None,
-    format: FormatOption = Format.text,
+    format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
 ) -> None:
-    """Say what a diagnostic code means, why its rule exists, and what is wrong and right."""
-    screen = Screen.open(format, no_color)
+    """Explain a code: meaning, reason, wrong and right examples."""
+    screen = Screen.open(Format(format.value), no_color)
     row = find(code)
     if row is None:
         near = difflib.get_close_matches(_spelled(code), CODES, 3)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nki_cli.commands.targets import unit
-from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
+from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
@@ -40,17 +40,17 @@ PARTS = ("throughput", "fixed")
 def isa(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="An instruction; none lists all.", show_default=False),
+        typer.Argument(metavar="[NAME]", help="Instruction name; omit to list all.", show_default=False),
     ] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Count what is stated and what is modelled.")
     ] = False,
     target: TargetOption = None,
-    format: FormatOption = Format.text,
+    format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
 ) -> None:
     """Show an instruction: signature, operands, engines, rules and figures, with their sources."""
-    screen = Screen.open(format, no_color)
+    screen = Screen.open(Format(format.value), no_color)
     chosen = read_target(target, screen)
     if coverage:
         _show_coverage(screen)
@@ -61,7 +61,7 @@ def isa(
 
 
 def _find(name: str, screen: Screen) -> type[Instruction]:
-    opcode = name.removeprefix("nki.isa.").removeprefix("nisa.")
+    opcode = name.rpartition(".")[2]
     if opcode not in REGISTRY:
         near = difflib.get_close_matches(opcode, REGISTRY, 3)
         remedy = f"did you mean {', '.join(near)}?" if near else "`nki-sim isa` lists all"
@@ -142,13 +142,13 @@ def _known(cls: type[Instruction], target: Target, figure: str) -> dict[str, str
 
 
 def signature_of(cls: type[Instruction]) -> str:
-    """``nki.isa.name(...)`` with defaults."""
+    """``nki.isa.name(...)``, or where it is in the API, with defaults."""
     given = [
         f.name if f.default is REQUIRED else f"{f.name}={_spelled(f.default)}"
         for f in cls.fields.values()
         if f.public
     ]
-    return f"nki.isa.{cls.opcode}({', '.join(given)})"
+    return f"{cls.namespace}.{cls.opcode}({', '.join(given)})"
 
 
 def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def sbuf(
 ) -> None:
     """Show SBUF and PSUM over program order: the peak, who holds it, what to shrink first.
 
-    No arithmetic is done. A kernel that does not fit is shown as well, as if the memories had no end.
+    No arithmetic is done. A kernel that does not fit is shown as well, with unlimited memory.
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)

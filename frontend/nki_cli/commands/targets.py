@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
+from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.target import TARGETS, Target, figures
 from nki_sim.report.words import size
@@ -42,11 +42,11 @@ _NO_UNIT = ("dma_transpose_load",)
 
 def targets(
     target: TargetOption = None,
-    format: FormatOption = Format.text,
+    format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
 ) -> None:
-    """List the figures of the generations, each published (p), measured (m) or assumed (a), and why."""
-    screen = Screen.open(format, no_color)
+    """List hardware parameters with their sources: published (p), measured (m) or assumed (a)."""
+    screen = Screen.open(Format(format.value), no_color)
     shown = [read_target(target, screen)] if target else list(TARGETS.values())
     if screen.format is Format.json:
         screen.json({t.name: {figure: _as_dict(t, figure) for figure in figures()} for t in shown})

@@ -34,7 +34,7 @@ async function show(index) {
     timeline(add(main, "section"), await columns(launch.timeline));
     const sides = add(main, "div", undefined, "columns"), left = add(sides, "div"), right = add(sides, "div");
     add(left, "h3", "Engines");
-    table(left, ["engine", "instructions", "busy", "busy time", "waited for"], launch.engines, [1, 2, 3]);
+    table(left, ["engine", "instructions", "active", "active time", "waited for"], launch.engines, [1, 2, 3]);
     add(right, "h3", "Busiest lines");
     table(right, ["line", "run", "busy", "waited"], launch.lines, [1, 2, 3]);
   }
