@@ -5,7 +5,7 @@
 chosen generation, executed on real bytes and timed.
 """
 
-from nki import builtin, collectives, compiler, dtype, isa, language, levels, tensor, typing
+from nki import builtin, collectives, compiler, dtype, experimental, isa, language, levels, tensor, typing
 from nki.compiler import names
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import NkiWarning, install
@@ -17,6 +17,7 @@ __all__ = [
     "collectives",
     "compiler",
     "dtype",
+    "experimental",
     "isa",
     "jit",
     "language",

@@ -42,13 +42,17 @@ class Kernel:
         function: the function as the user wrote it.
         grid: number of SPMD programs.
         schedule: dependencies between its named instructions.
+        prints: True if ``print`` of a tensor in it shows values, each time the machine comes by.
         number: its key in :data:`KERNELS`.
     """
 
-    def __init__(self, function: FunctionType, grid: int = 1, schedule: Schedule = ()):
+    def __init__(
+        self, function: FunctionType, grid: int = 1, schedule: Schedule = (), *, prints: bool = False
+    ):
         self.function = function
         self.grid = grid
         self.schedule = schedule
+        self.prints = prints
         functools.update_wrapper(self, function)
         self.number = next(_numbers)
         KERNELS[self.number] = self
@@ -62,7 +66,12 @@ class Kernel:
                 f"the launch grid of {self.function.__name__} is {grid!r}, not a positive number of cores",
                 help=f"write {self.function.__name__}[1](...) or {self.function.__name__}[2](...)",
             )
-        return Kernel(self.function, count, self.schedule)
+        return Kernel(self.function, count, self.schedule, prints=self.prints)
+
+    @property
+    def func(self) -> FunctionType:
+        """The function as the user wrote it; the name that the vendor's kernel objects have for it."""
+        return self.function
 
     def with_schedule(self, edges: Any) -> Kernel:
         """The same kernel with dependencies between its instructions beyond those of their data.
@@ -79,7 +88,7 @@ class Kernel:
         """
         caller = sys._getframe(1)
         place = Span(caller.f_code.co_filename, caller.f_lineno)
-        return Kernel(self.function, self.grid, read_schedule(edges, place))
+        return Kernel(self.function, self.grid, read_schedule(edges, place), prints=self.prints)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         torch = sys.modules.get("torch")
@@ -106,6 +115,8 @@ class Kernel:
 @overload
 def jit(function: Callable[..., Any], **options: Any) -> Kernel: ...
 @overload
+def jit(function: None = None, *, fn: Callable[..., Any], **options: Any) -> Kernel: ...
+@overload
 def jit(function: None = None, **options: Any) -> Callable[[Callable[..., Any]], Kernel]: ...
 
 
@@ -113,7 +124,8 @@ def jit(function: Any = None, **options: Any) -> Any:
     """Decorator that makes a kernel of a function, with or without parentheses.
 
     Args:
-        function: the function; a kernel is returned as it is.
+        function: the function, also by its names in the vendor's package, ``fn=`` (``func=`` at API level
+            0.2); a kernel is returned as it is.
         **options: accepted for compatibility (``mode``, ``debug_kernel``, ...); they
             steer the vendor's compiler and change nothing here.
 
@@ -126,6 +138,8 @@ def jit(function: Any = None, **options: Any) -> Any:
             f"nki.jit has the parameter 'platform_target' up to 0.2; the API level is {levels.current()}",
             help="set the environment variable NEURON_PLATFORM_TARGET_OVERRIDE, or run nki-sim --target",
         )
+    for name in ("fn", "func"):
+        function = options.pop(name, None) if function is None else function
     if function is None:
         return functools.partial(jit, **options)
     if isinstance(function, Kernel):
@@ -141,9 +155,13 @@ def jit(function: Any = None, **options: Any) -> Any:
 
 
 def simulate(kernel: Any) -> Kernel:
-    """`kernel` on the simulator: here every kernel is; kept for scripts that say so.
+    """`kernel` on the simulator, where ``print`` of a tensor shows its values at that point.
+
+    Here every kernel runs on the simulator; without this, ``print`` in a kernel describes a tensor while the
+    kernel is compiled, as it does on hardware. Values of a tensor in PSUM are not shown.
 
     Raises:
         NkiError: NKI-L023 for what is neither a kernel nor a function.
     """
-    return jit(kernel)
+    made: Kernel = jit(kernel)
+    return Kernel(made.function, made.grid, made.schedule, prints=True)

@@ -16,7 +16,7 @@ from typing import Any
 from nki_isa.dtypes import DTYPES
 from nki_isa.enums import dma_engine
 from nki_isa.instruction import Engine
-from nki_isa.kinds import require
+from nki_isa.kinds import is_whole, require
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import NkiTensor
 
@@ -244,11 +244,10 @@ def _tensor_reduce(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any
     lists that end with 4.
     """
     axis, data = given["axis"], given["data"]
-    require(name, "tuple[int, ...]", axis=axis)
     rank = data.ndim if isinstance(data, NkiTensor) else 0
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     from_one, to_four = [*range(1, len(axes) + 1)], [*range(5 - len(axes), 5)]
-    if axes in (from_one, to_four) and len(axes) < rank:
+    if all(map(is_whole, axes)) and axes in (from_one, to_four) and len(axes) < rank:
         axis = tuple(range(rank - len(axes), rank))
     return name, {**given, "axis": axis}
 

@@ -129,21 +129,21 @@ def _use_member(cls: type, row: Name) -> None:
             setattr(cls, row.name, own)
 
 
+class _MissingMember(NkiError, AttributeError):
+    """The error of a member that the level in force lacks; ``hasattr`` in a kernel is false for it."""
+
+
 def _refusing(key: tuple[str, str], member: Any) -> Any:
     """A method or property that kernel code cannot use."""
-    if isinstance(member, property):
-        return property(_refusing(key, member.fget))
-
     from nki.compiler import stacks  # that package reads this module
 
-    @functools.wraps(member)
-    def refuse(*args: Any, **kwargs: Any) -> Any:
+    def get(owner: Any) -> Any:
         told = refusal(*key) if stacks.is_kernel_code(sys._getframe(1).f_code) else None
         if told is not None:
-            raise NkiError([told])
-        return member(*args, **kwargs)
+            raise _MissingMember([told])
+        return member.__get__(owner, type(owner))
 
-    return refuse
+    return property(get)
 
 
 @functools.lru_cache(1024)

@@ -336,7 +336,10 @@ def _prepare(
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
-        key = kernel.function, (kernel.grid, kernel.schedule, target, profile, levels.current(), parts)
+        key = (
+            kernel.function,
+            (kernel.grid, kernel.schedule, kernel.prints, target, profile, levels.current(), parts),
+        )
         kept = _cache.get(key)
         if kept is not None:
             return kept, inputs

@@ -383,5 +383,5 @@ def default_mode(target: Target, *tensors: NkiTensor) -> str:
 
     Kernel arguments and results move one way, intermediates in private HBM and on-chip copies another.
     """
-    external = any(t.buffer is MemoryRegion.shared_hbm or t.storage.kind == "input" for t in tensors)
+    external = any(t.storage.region is MemoryRegion.shared_hbm or t.storage.kind == "input" for t in tensors)
     return target.default_dge if external else target.internal_dge

@@ -54,6 +54,20 @@ class DType(str):
     max: float
     lane_numpy: np.dtype[Any]
 
+    def __eq__(self, other: object) -> bool:
+        """True for its name, and for numpy's data type of that name: kernels compare with either."""
+        if isinstance(other, (np.dtype, type)):
+            try:
+                other = as_dtype(other)
+            except TypeError:
+                return False
+        return str.__eq__(self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (as_dtype, (str(self),))
 

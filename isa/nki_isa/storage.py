@@ -20,6 +20,19 @@ class MemoryRegion(enum.Enum):
     private_hbm = "private_hbm"
     shared_hbm = "shared_hbm"
 
+    def __eq__(self, other: object) -> bool:
+        """Identity, but that what an input answers (:data:`INPUT`) equals both kinds of HBM."""
+        if self is other:
+            return True
+        return (
+            (self is INPUT or other is INPUT)
+            and isinstance(other, MemoryRegion)
+            and self.is_hbm
+            and other.is_hbm
+        )
+
+    __hash__ = enum.Enum.__hash__
+
     @property
     def on_chip(self) -> bool:
         """True for SBUF and PSUM, which have partitions."""
@@ -29,6 +42,11 @@ class MemoryRegion(enum.Enum):
     def is_hbm(self) -> bool:
         """True for both kinds of HBM."""
         return not self.on_chip
+
+
+#: ``.buffer`` of a kernel's input: published kernels assert that it is ``nl.hbm``, others ``nl.shared_hbm``.
+INPUT = object.__new__(MemoryRegion)
+INPUT._name_ = INPUT._value_ = "shared_hbm"
 
 
 @dataclass(eq=False, slots=True)

@@ -14,8 +14,10 @@ Sources: SDK ``nki.language.NkiTensor``, the access-pattern deep dive (``nki-aps
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from nki_isa.diagnostics import NkiError, error
@@ -23,7 +25,7 @@ from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
 from nki_isa.kinds import Kind, checked, checked_methods, define
 from nki_isa.opaque import opaque
-from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.storage import INPUT, MemoryRegion, Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
 from nki_isa.views import StridedView
 
@@ -34,6 +36,7 @@ __all__ = [
     "NkiTensor",
     "Storage",
     "VirtualRegister",
+    "assigning",
     "box",
     "contiguous_strides",
     "ds",
@@ -43,6 +46,19 @@ __all__ = [
 
 #: A runtime index: a tensor, or where one index serves the whole view a register (NKI-V026).
 Index: TypeAlias = Any
+
+
+_copier: ContextVar[Callable[[NkiTensor, NkiTensor], None] | None] = ContextVar("copier", default=None)
+
+
+@contextlib.contextmanager
+def assigning(copy: Callable[[NkiTensor, NkiTensor], None]) -> Iterator[None]:
+    """Inside the block ``view[...] = tile`` is ``copy(view, tile)``."""
+    token = _copier.set(copy)
+    try:
+        yield
+    finally:
+        _copier.reset(token)
 
 
 class DynamicSlice:
@@ -116,8 +132,8 @@ class NkiTensor(StridedView):
 
     @property
     def buffer(self) -> MemoryRegion:
-        """The memory it lives in."""
-        return self.storage.region
+        """The memory it lives in; that of a kernel's input equals ``nl.hbm`` and ``nl.shared_hbm``."""
+        return INPUT if self.storage.kind == "input" else self.storage.region
 
     @property
     def name(self) -> str:
@@ -410,6 +426,14 @@ class NkiTensor(StridedView):
     # --- what a tensor is not
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        """A tile assigned to a view is copied there by whoever specializes the kernel.
+
+        Raises:
+            NKI-V029: `value` is not a tensor, or nobody does.
+        """
+        copy = _copier.get()
+        if copy is not None and isinstance(value, NkiTensor):
+            return copy(self[key], value)
         raise error(
             "NKI-V029",
             f"{self} is assigned to; a tensor is memory on the device, written by instructions",

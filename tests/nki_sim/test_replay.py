@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki.compiler import specialize
+from nki_isa.ops.pe import nc_matmul
 from nki_isa.target import TRN2
 from nki_sim.device import execute
 from nki_sim.place import place
@@ -95,3 +97,30 @@ def test_findings_that_depend_on_data_are_made_in_every_run():
         logarithm(bad)
     codes = [[d.code for d in launch.diagnostics] for launch in session.launches]
     assert codes == [[], [], ["NKI-N003"]]
+
+
+@nki.jit
+def products(a, b, c, d):
+    acc = nl.ndarray((64, 128), dtype=nl.float32, buffer=nl.psum)
+    nisa.nc_matmul(dst=acc, stationary=nl.load(a), moving=nl.load(b))
+    nisa.nc_matmul(dst=acc, stationary=nl.load(c), moving=nl.load(d))
+    out = nl.ndarray((64, 128), dtype=nl.float32, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=nl.copy(acc))
+    return out
+
+
+def test_products_run_on_one_thread_in_every_call(monkeypatch):
+    threads = []
+    compute = nc_matmul.compute
+
+    def watched(self, *arrays):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return compute(self, *arrays)
+
+    monkeypatch.setattr(nc_matmul, "compute", watched)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((64, n)).astype(np.float16) for n in (64, 128, 64, 128)]
+    with threadpool_limits(4, "blas"):
+        results = [products(*arrays) for _ in range(4)]
+    assert all(np.array_equal(results[0], again) for again in results)
+    assert len(threads) >= 4 * 2 and set(threads) == {1}

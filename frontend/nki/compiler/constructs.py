@@ -92,7 +92,10 @@ BASES = ("NKIObject", "Enum", "NamedTuple")
 
 def _decorators(*, known: bool) -> Found:
     def found(node: Any, parent: Any) -> Iterable[Node]:
-        return [d for d in node.decorator_list if (last_name(d) in _DECORATORS) == known]
+        """Those above ``nki.jit`` get the kernel object on the host: release notes of NKI 0.2."""
+        decorators = node.decorator_list
+        kernel = next((k for k, d in enumerate(decorators) if last_name(d) == "jit"), 0)
+        return [d for d in decorators[kernel:] if (last_name(d) in _DECORATORS) == known]
 
     return found
 

@@ -33,6 +33,7 @@ import numpy as np
 
 from nki.compiler import stacks
 from nki.compiler.lower import helpers, lower
+from nki.compiler.printing import printed
 from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
@@ -99,6 +100,7 @@ class Importer:
         self._globals: dict[int, dict[str, Any]] = {}
         self.reads: list[Read] = []
         self._builtins = {name: getattr(builtins, name) for name in HOST_BUILTINS}
+        self._builtins["print"] = printed
         self._builtins["__import__"] = builtins.__import__  # breakpoint() loads the debugger with it
 
     def bring(self, value: Any) -> Any:

@@ -49,6 +49,18 @@ _FOOT = """\
   variable. Refused.
 - **Instructions that return tensors.** Some of KLR's tests use Beta 1 (`x = nisa.activation(...)`); the
   migration guide 0.1 to 0.2 requires `dst`. Refused.
+- **`view[...] = tile`.** The language guide says that instructions write tensors; the migration guide's own
+  migrated code assigns, and the API page has `NkiTensor.__setitem__`. Accepted at every level: a copy, by DMA
+  where one of the two is in HBM. A number is refused: `nisa.memset`.
+- **Decorators above `nki.jit`.** KLR knows none; the release notes of NKI 0.2 unwrap them. Accepted: they
+  run on the host.
+- **Results in `nl.hbm`.** Tutorials allocate them so; the release notes of NKI 0.3 refuse it. A warning from
+  0.3 on, in the strict profile an error.
+- **`.buffer` of an input.** Deep-dive kernels assert that it is `nl.hbm`, others `nl.shared_hbm`. It equals
+  both.
+- **Where a run-time offset of `.ap` counts.** The guide multiplies by the sizes of the base tensor to the
+  right of the dimension; the API page takes the stride of the dimension of the view. They are the same for a
+  whole tensor; for a view it is the stride.
 - **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
 - **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent
   value is None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here

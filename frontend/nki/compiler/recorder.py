@@ -21,11 +21,11 @@ from nki.compiler.validation import Memo
 from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
-from nki_isa.instruction import Instruction
+from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.opaque import deciding_truth
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning
 from nki_sim.place import check_alone
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
@@ -53,7 +53,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
     """`recorder` is current inside the block."""
     token = _current.set(recorder)
     try:
-        with deciding_truth(recorder.truth):
+        with deciding_truth(recorder.truth), assigning(recorder.assign):
             yield
     finally:
         _current.reset(token)
@@ -68,15 +68,24 @@ class Recorder:
         grid: number of SPMD programs the kernel is launched with.
         program_id: which of them this is.
         strict: refuse what published kernels do and the documentation does not allow.
+        prints: ``print`` of a tensor shows its values while the kernel runs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
     """
 
     def __init__(
-        self, name: str, target: Target, grid: int = 1, program_id: int = 0, *, strict: bool = False
+        self,
+        name: str,
+        target: Target,
+        grid: int = 1,
+        program_id: int = 0,
+        *,
+        strict: bool = False,
+        prints: bool = False,
     ):
         self.program = Program(name, target.name)
         self.strict = strict
+        self.prints = prints
         self.target = target
         self.grid = grid
         self.program_id = program_id
@@ -182,6 +191,11 @@ class Recorder:
             raise refused
         self.warn(refused)
         return True
+
+    def assign(self, view: NkiTensor, value: NkiTensor) -> None:
+        """``view[...] = value``: a copy, by DMA where one of the two is in HBM."""
+        opcode = "dma_copy" if view.buffer.is_hbm or value.buffer.is_hbm else "tensor_copy"
+        self.emit(REGISTRY[opcode](view, value))
 
     # --- scheduling
 

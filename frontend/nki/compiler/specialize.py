@@ -100,7 +100,9 @@ def specialize_call(
     with deep_recursion():
         checked = require(kernel.function, profile, call.arguments.values() if call else ())
     strict = profile == "strict"
-    recorder = Recorder(kernel.function.__name__, target, kernel.grid, program_id, strict=strict)
+    recorder = Recorder(
+        kernel.function.__name__, target, kernel.grid, program_id, strict=strict, prints=kernel.prints
+    )
     call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
@@ -424,6 +426,8 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
             )
         if levels.before("0.3"):  # a result was one buffer of all cores then, allocated as nl.hbm too
             value.storage.region = MemoryRegion.shared_hbm
+        elif value.storage.region is not MemoryRegion.shared_hbm:
+            _private_result(recorder, kernel, value)
         recorder.program.outputs.append(value)
         return Output(len(recorder.program.outputs) - 1)
     if isinstance(value, (list, tuple)):
@@ -440,6 +444,20 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
         help="return HBM tensors, or tuples and lists of them",
         span=_return_span(kernel),
     )
+
+
+def _private_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
+    """A warning, in the strict profile an error, for a result that the compiler refuses from NKI 0.3 on."""
+    refused = error(
+        "NKI-L025",
+        f"{kernel.function.__name__} returns {value!r}, which is allocated with nl.hbm",
+        help=f"write buffer=nl.shared_hbm where {value.name} is allocated",
+        span=_return_span(kernel),
+        notes=("source: NKI release notes 0.3.0, breaking changes: outputs use nl.shared_hbm",),
+    )
+    if recorder.strict:
+        raise refused
+    recorder.warn(refused)
 
 
 def _return_span(kernel: Kernel) -> Span:

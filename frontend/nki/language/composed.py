@@ -5,10 +5,11 @@ The vendor publishes what they compute, not their instructions; each docstring g
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nki.language.creation import constant_of
-from nki.language.emitting import activation, emit, tensor_scalar, tensor_tensor, tile_like
+from nki.language.emitting import activation, emit, periodic, tensor_scalar, tensor_tensor, tile_like
 from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
 from nki_isa.diagnostics import error
@@ -32,24 +33,15 @@ def logical_not(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
 
 
 def cos(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
-    """Cosine: ``1 - 2 sin(x / 2)**2``, so that the sine's range of [-pi, pi] serves `x` in [-2 pi, 2 pi].
-
-    One ``activation`` (sin), ``tensor_tensor`` and ``tensor_scalar``.
-    """
-    return _cosine(x, x.dtype if dtype is None else dtype)
-
-
-def _cosine(x: NkiTensor, dtype: Dtype, part: str = "") -> NkiTensor:
-    half = activation("sin", x, _FLOAT32, scale=0.5, part="half")
-    square = tensor_tensor(half, "multiply", half, part="square")
-    return tensor_scalar(square, "multiply", -2.0, "add", 1.0, dtype=dtype, part=part)
+    """Cosine of any float32: the sine of ``x + pi / 2``, whose range is reduced (``activation``)."""
+    return periodic(x, dtype, bias=math.pi / 2)
 
 
 def tan(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
-    """Tangent: sine by the ``reciprocal`` of cosine; `x` in [-pi, pi]."""
+    """Tangent of any float32: sine by the ``reciprocal`` of cosine."""
     inverse = tile_like(x, _FLOAT32, part="inverse")
-    emit("reciprocal", inverse, _cosine(x, _FLOAT32, "cosine"))
-    sine = activation("sin", x, _FLOAT32, part="sine")
+    emit("reciprocal", inverse, periodic(x, _FLOAT32, bias=math.pi / 2, part="cosine"))
+    sine = periodic(x, _FLOAT32, part="sine")
     return tensor_tensor(sine, "multiply", inverse, dtype=x.dtype if dtype is None else dtype)
 
 

@@ -65,7 +65,7 @@ def _dtype(dtype: Any) -> DType:
 
 def _region(buffer: Any) -> MemoryRegion:
     if isinstance(buffer, MemoryRegion):
-        return buffer
+        return MemoryRegion(buffer.value)
     names = {region.value: region for region in MemoryRegion} | {"hbm": MemoryRegion.private_hbm}
     if isinstance(buffer, str) and buffer in names:
         if levels.before("0.3"):

@@ -105,6 +105,10 @@ def _rsqrt(function: Operator, result: NkiTensor, x: NkiTensor) -> None:
     emit("tensor_scalar", result, x, function, 0)
 
 
+def _sin(function: Operator, result: NkiTensor, x: NkiTensor) -> None:
+    emit("activation", result, function, x, reduces_range=True)
+
+
 def _copy(function: Operator, result: NkiTensor, x: NkiTensor) -> None:
     if x.buffer.is_hbm:
         raise error("NKI-V101", f"nl.copy got {x!r}, which is in HBM", help="load it: nl.load(x)")
@@ -116,6 +120,7 @@ _UNARY: dict[str, Callable[[Operator, NkiTensor, NkiTensor], None]] = {
     "invert": _invert,
     "reciprocal": _reciprocal,
     "rsqrt": _rsqrt,
+    "sin": _sin,
     "copy": _copy,
 }
 

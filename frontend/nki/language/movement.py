@@ -87,9 +87,20 @@ def _require_2d(function: str, x: NkiTensor) -> None:
 
 
 def transpose(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
-    """A 2-D tile with partitions and free dimension exchanged, in PSUM (``nc_transpose``)."""
+    """A 2-D tile with partitions and free dimension exchanged, in PSUM (``nc_transpose``).
+
+    Integers of 8 bits, which the tensor engine does not take, go through bfloat16 and back.
+    """
     _require_2d("transpose", x)
-    result = ndarray((x.shape[1], x.shape[0]), x.dtype if dtype is None else dtype, MemoryRegion.psum)
+    kind = x.dtype if dtype is None else as_dtype(dtype)
+    shape = (x.shape[1], x.shape[0])
+    if x.dtype.bits == 8 and x.dtype.kind != "float":  # bfloat16 holds every byte exactly
+        turned = new_tensor(shape, "bfloat16", MemoryRegion.psum, part="transposed")
+        emit("nc_transpose", turned, retyped(x, "bfloat16", "bfloat16"))
+        result = ndarray(shape, kind, MemoryRegion.psum)
+        emit("tensor_copy", result, turned)
+        return result
+    result = ndarray(shape, kind, MemoryRegion.psum)
     emit("nc_transpose", result, x)
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -49,6 +50,8 @@ _ADD = OPERATORS["add"]
 
 def _bias_is_vector(instruction: Any, target: Any) -> str | None:
     bias = instruction.__dict__["bias"]
+    if instruction.__dict__.get("reduces_range"):
+        return None
     if target.nc_version == 2 and bias is not None and not isinstance(bias, NkiTensor):
         return f"bias is the number {bias!r}; on {target.name} it must be a tile of shape [partitions, 1]"
     return None
@@ -112,6 +115,9 @@ class _Activation(Accumulating):
 
     def compute(self, state: Any, data: Array, bias: Any, scale: Any) -> tuple[Array, Array]:
         value = float32(data, self.data)
+        if self.__dict__.get("reduces_range"):
+            result = _sine(value, self.bias or 0.0)
+            return result, self.accumulate(state, _ADD, rows(result))
         with np.errstate(all="ignore"):
             if isinstance(self.scale, NkiTensor) or self.scale != 1:  # times 1 is nothing but a copy
                 value = value * scalar_operand(scale, self.scale, data.shape)
@@ -127,8 +133,20 @@ class _Activation(Accumulating):
             table=self.op.table,
             pointer_bias=isinstance(self.bias, NkiTensor) or isinstance(self.scale, NkiTensor),
             psum_source=in_psum(self.data),
-            extra_cycles=self.reading_cycles(target),
+            extra_cycles=self.reading_cycles(target) + self._reduction_cycles,
         )
+
+    @property
+    def _reduction_cycles(self) -> float:
+        """Cycles to reduce the range: assumed a product, a rounding and a difference more."""
+        return 3.0 * elements_per_partition(self.dst) if self.__dict__.get("reduces_range") else 0.0
+
+
+def _sine(values: Array, bias: float) -> Array:
+    """The sine of the exact sum ``values + bias``, however many digits of pi its reduction takes."""
+    wide = values.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return (np.sin(wide) * math.cos(bias) + np.cos(wide) * math.sin(bias)).astype(np.float32)
 
 
 @instruction
@@ -158,6 +176,7 @@ class activation(_Activation):
     reduce_op: Operator | None = attribute(Operator, None)
     reduce_res: NkiTensor | None = write(None)
     reduce_cmd: Reduce = attribute(Reduce, Reduce.idle)
+    reduces_range: bool = attribute(bool, False, public=False)  # sin of any float32, for nki.language
     constraints = rules(
         *_COMMON,
         operator_in("reduce_op", "add"),

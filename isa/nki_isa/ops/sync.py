@@ -106,7 +106,7 @@ class core_barrier(Instruction):
     @property
     def orders(self) -> bool:
         """True if it orders what the cores do in shared HBM."""
-        return self.data.buffer is MemoryRegion.shared_hbm
+        return self.data.storage.region is MemoryRegion.shared_hbm
 
     def specialize(self, recorder: Any) -> None:
         """Say where it orders nothing.

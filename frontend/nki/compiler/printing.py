@@ -1,0 +1,35 @@
+"""``print`` in a kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nki.compiler.recorder import current, is_recording
+from nki_isa.instruction import REGISTRY
+from nki_isa.tensor import MemoryRegion, NkiTensor
+
+
+def printed(*values: Any, sep: str | None = " ", **options: Any) -> None:
+    """Python's ``print``; under ``nki.simulate`` a tensor prints its values when the machine comes by here.
+
+    What stands before a tensor in the call leads it, as the prefix of ``nl.device_print``. A tensor in PSUM,
+    which that does not read, is described as everywhere.
+
+    Source: SDK guide to the simulator.
+    """
+    if not is_recording() or not current().prints or not any(map(_is_shown, values)):
+        print(*values, sep=sep, **options)
+        return
+    before: list[str] = []
+    for value in values:
+        if _is_shown(value):
+            current().emit(REGISTRY["device_print"]((sep or " ").join([*before, value.name]), value))
+            before = []
+        else:
+            before.append(str(value))
+    if before:
+        print(*before, sep=sep, **options)
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, NkiTensor) and value.buffer is not MemoryRegion.psum
