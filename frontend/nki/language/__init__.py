@@ -1,9 +1,11 @@
 """``nki.language``: tensors, dtypes, memory regions, loops, and the names of operators."""
 
+from types import FunctionType
 from typing import Any
 
 from nki import levels
 from nki.compiler import names
+from nki.language import docstrings
 from nki.language.composed import (
     ceil,
     cos,
@@ -74,6 +76,10 @@ bool_ = DTYPES["bool"]
 globals().update(DTYPES)
 globals().update(FUNCTIONS)
 range = static_range
+
+for _name, _function in list(globals().items()):
+    if isinstance(_function, FunctionType) and not _name.startswith("_"):
+        docstrings.complete(_name, _function)
 
 
 def par_dim(size: int) -> int:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from nki import levels
+from nki.language import docstrings
 from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.kinds import Dtype, checked
@@ -35,7 +36,7 @@ class UnaryFunction(Operator):
 
 
 class BinaryFunction(Operator):
-    """An operator of two arguments: ``f(x, y, dtype=None)``, at least one of them a tile.
+    """An operator of two arguments: ``f(x, y, dtype=None)``, at least one of them a tile (of power both).
 
     Two tiles of one shape make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. The result has
     the dtype of the first tile unless `dtype` is given; comparisons give 1 and 0 in it.
@@ -134,10 +135,13 @@ _VALUES = ("average", "bypass", "prelu")
 
 
 def _function(row: Operator) -> Operator:
+    kind: type[Operator] = UnaryFunction if row.kinds & {"unary", "activation"} else BinaryFunction
+    parameters = "x, dtype" if kind is UnaryFunction else "x, y, dtype"
     if row.name in _VALUES:
-        return row
-    kind = UnaryFunction if row.kinds & {"unary", "activation"} else BinaryFunction
-    return kind(**{field.name: getattr(row, field.name) for field in fields(Operator) if field.init})
+        kind, parameters = Operator, ""
+    made = kind(**{field.name: getattr(row, field.name) for field in fields(Operator) if field.init})
+    object.__setattr__(made, "__doc__", docstrings.of_operator(row, parameters))
+    return made
 
 
 FUNCTIONS: dict[str, Operator] = {name: _function(row) for name, row in OPERATORS.items()}
