@@ -100,34 +100,39 @@ def project_down_by_token(inter, rows, weights, result):
         result.finish(columns.start_offset, columns.size)
 
 
-def project_down_by_weight(inter, rows, weights, strided):
-    """weights.T @ inter with weights stationary: fp32 [128, N / 128, T] in SBUF.
+def project_down_by_weight(accumulator, inter, rows, weights, strided, is_first=True, parts=1):
+    """accumulator (+)= weights.T @ inter with weights stationary.
 
     Args:
+        accumulator: fp32 [128, N / 128, T] in SBUF.
         inter: [128, ceil(rows / 128), T] in SBUF.
         rows: rows of the contraction, I.
-        weights: view of HBM, [I, N], N a multiple of 128.
-        strided: True: result [p, j, t] is column p * (N / 128) + j; False: it is column j * 128 + p.
+        weights: :class:`TensorView` of HBM, [I, N], N a multiple of 128 * parts.
+        strided: True: with B = N / 128 / parts, [p, c * B + j, t] is column c * 128 * B + p * B + j; False:
+            it is column (c * B + j) * 128 + p.
+        is_first: True to set the accumulator, False to add to it.
+        parts: pieces of N, see `strided`.
     """
     width = weights.shape[1]
-    blocks = width // PARTITIONS
-    accumulator = nl.ndarray((PARTITIONS, blocks, inter.shape[2]), dtype=nl.float32, buffer=nl.sbuf)
+    piece = width // parts
+    blocks = piece // PARTITIONS
     row_bytes = width * (1 if weights.dtype == nl.float8_e4m3 else 2)
     for chunk in TiledRange(rows, PARTITIONS * max(1, CHUNK_BYTES // row_bytes)):
         count = div_ceil(chunk.size, PARTITIONS)
         tile = nl.ndarray((PARTITIONS, count, width), dtype=weights.dtype, buffer=nl.sbuf)
         for k in TiledRange(chunk, PARTITIONS):
             nisa.dma_copy(
-                dst=tile[nl.ds(0, k.size), k.index, :], src=weights[nl.ds(k.start_offset, k.size), :]
+                dst=tile[nl.ds(0, k.size), k.index, :],
+                src=weights.slice(0, k.start_offset, k.end_offset).get_view(),
             )
-        contract_weights(
-            accumulator,
-            inter[:, nl.ds(chunk.start_offset // PARTITIONS, count), :],
-            tile,
-            rows=chunk.size,
-            columns=width,
-            first=0,
-            is_first=chunk.index == 0,
-            stride=blocks if strided else 1,
-        )
-    return accumulator
+        for part in range(parts):
+            contract_weights(
+                accumulator,
+                inter[:, nl.ds(chunk.start_offset // PARTITIONS, count), :],
+                tile[:, :, nl.ds(part * piece, piece)],
+                rows=chunk.size,
+                columns=piece,
+                first=part * blocks,
+                is_first=is_first and chunk.index == 0,
+                stride=blocks if strided else 1,
+            )

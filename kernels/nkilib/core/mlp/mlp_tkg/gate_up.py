@@ -42,7 +42,7 @@ def project_hidden(hidden, tokens, weights, column_tiling):
         if column_tiling:
             for _ in weights:
                 banks.append(tiling.banks(columns.size))
-        for rows in _row_groups(chunks, x.shape[1] // chunks, most):
+        for rows in row_groups(chunks, x.shape[1] // chunks, most):
             for q in range(len(weights)):
                 tile = load_rows(weights[q], chunks, rows, columns)
                 if column_tiling:
@@ -79,8 +79,8 @@ class RowGroup(nl.NKIObject):
     first: int
 
 
-def _row_groups(chunks, blocks, most):
-    """All blocks of rows in groups of up to `most`."""
+def row_groups(chunks, blocks, most):
+    """All blocks of rows, `blocks` in each of the chunks, in groups of up to `most`."""
     groups = []
     for chunk in TiledRange(chunks, max(1, most // blocks)):
         for block in TiledRange(blocks, most):

@@ -23,6 +23,24 @@ BANK_BYTES = 2048
 
 
 @dataclass
+class HiddenSource(nl.NKIObject):
+    """What :func:`load_hidden` takes: the same attributes as those of MlpArguments; by default all of H."""
+
+    hidden: Any
+    tokens: int
+    hidden_size: int
+    dtype: Any
+    hidden_in_sbuf: bool
+    programs: int = 1
+    program: int = 0
+    fused_add: Any = None
+    store_fused_add: bool = False
+    norm_type: NormType = NormType.NO_NORM
+    norm_weights: Any = None
+    norm_bias: Any = None
+
+
+@dataclass
 class Hidden(nl.NKIObject):
     """This core's part of x in SBUF.
 
@@ -46,7 +64,7 @@ def load_hidden(a, width):
     """Load, add the residual, store the sum, normalize.
 
     Args:
-        a: the arguments.
+        a: :class:`HiddenSource` or MlpArguments.
         width: tokens of the result, at least T.
 
     Returns:

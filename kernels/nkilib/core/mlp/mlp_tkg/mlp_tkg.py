@@ -23,6 +23,7 @@ import nki.language as nl
 from ...utils.common_types import QuantizationType
 from ...utils.kernel_assert import kernel_assert
 from ...utils.kernel_helpers import div_ceil
+from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, MlpArguments
 from .contraction import BANK, column_group
 from .down import TokenRows, project_down_by_token, project_down_by_weight
@@ -141,9 +142,9 @@ def _down_by_weight(a, inter):
     width = a.hidden_size // a.programs
     blocks = width // PARTITIONS
     mine = nl.ds(a.program * width, width)
-    sums = project_down_by_weight(
-        inter, a.intermediate_size, a.down.weights[:, mine], strided=not a.down_optimized_layout
-    )
+    sums = nl.ndarray((PARTITIONS, blocks, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+    weights = TensorView(a.down.weights).slice(1, a.program * width, (a.program + 1) * width)
+    project_down_by_weight(sums, inter, a.intermediate_size, weights, strided=not a.down_optimized_layout)
     scale = None
     if a.quantization_type == QuantizationType.STATIC:
         scale = _load(a.down.scale)
