@@ -1,0 +1,167 @@
+"""nkilib.core.moe.moe_tkg.moe_tkg beyond the examples of its row."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import nki
+import nki.isa as nisa
+import nki.language as nl
+from nki_isa.diagnostics import NkiError
+from nkilib.core.moe import moe_tkg
+from nkilib.core.moe.moe_tkg.reference import moe_tkg_reference
+from nkilib.core.utils.common_types import ExpertAffinityScaleMode
+from nkilib.registry import rows
+
+BF16 = ml_dtypes.bfloat16
+POST = ExpertAffinityScaleMode.POST_SCALE
+launched = nki.jit(moe_tkg)
+
+
+def arguments(shape=(2, 256), experts=2, size=64, top_k=1, dtype=BF16, **more):
+    """Arguments of a call, of zeros."""
+    hidden = shape[-1]
+    return {
+        "hidden_input": np.zeros(shape, dtype),
+        "expert_gate_up_weights": np.zeros((experts, hidden, 2, size), dtype),
+        "expert_down_weights": np.zeros((experts, size, hidden), dtype),
+        "expert_affinities": np.zeros((shape[0], experts), np.float32),
+        "expert_index": np.zeros((shape[0], top_k), np.int32),
+        "is_all_expert": True,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"shape": (129, 256)}, "up to 128 tokens, got 129"),
+        ({"shape": (2, 200)}, "H must be a multiple of 128 .* got H = 200 on 1"),
+        ({"hidden_input": np.zeros((2, 128), BF16)}, r"hidden_input is \[T, H\] with H = 256"),
+        ({"expert_down_weights": np.zeros((2, 32, 256), BF16)}, "expert_down_weights has shape"),
+        ({"expert_gate_up_bias": np.zeros((2, 64), BF16)}, "expert_gate_up_bias has shape"),
+        ({"expert_down_bias": np.zeros((2, 64), BF16)}, "expert_down_bias has shape"),
+        (
+            {"expert_affinities_scaling_mode": ExpertAffinityScaleMode.PRE_SCALE},
+            "is NO_SCALE or POST_SCALE, got PRE_SCALE",
+        ),
+        (
+            {"expert_affinities_scaling_mode": ExpertAffinityScaleMode.PRE_SCALE_DELAYED},
+            "got PRE_SCALE_DELAYED",
+        ),
+        ({"expert_affinities_scaling_mode": POST}, "need rank_id"),
+        (
+            {"expert_affinities_eager": np.zeros((2, 1), np.float32)},
+            "expert_affinities_eager is for selected",
+        ),
+        ({"gate_up_input_scale": np.zeros((2, 1), np.float32)}, "static quantization"),
+        ({"is_all_expert": False, "is_all_expert_dynamic": True}, "is_all_expert_dynamic is for"),
+        ({"is_all_expert": False, "top_k": 17}, "selects up to 16 experts, got K = 17"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(NkiError, match=message):
+        launched(**arguments(**change))
+
+
+def test_refuses_a_hidden_dimension_two_cores_cannot_share():
+    with pytest.raises(NkiError, match="got H = 384 on 2"):
+        launched[2](**arguments((2, 384)))
+
+
+@nki.jit
+def in_sbuf(hidden, gate_up, down, affinities, index, rank_id, is_all_expert):
+    """moe_tkg between tensors in SBUF; every core stores what it has of the result."""
+    tokens, size = hidden.shape
+    cores, core = nl.num_programs(0), nl.program_id(0)
+    parts = cores if is_all_expert else 1
+    part = core if is_all_expert else 0
+    blocks = size // 128 // parts
+    x = nl.ndarray((128, tokens, blocks), dtype=hidden.dtype, buffer=nl.sbuf)
+    columns = nl.ds(part * 128 * blocks, 128 * blocks)
+    nisa.dma_copy(dst=x, src=hidden[:, columns].ap([[blocks, 128], [size, tokens], [1, blocks]]))
+    given = affinities
+    if not is_all_expert:
+        given = nl.ndarray(affinities.shape, dtype=affinities.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=given, src=affinities)
+    y = moe_tkg(
+        x,
+        gate_up,
+        down,
+        given,
+        index,
+        is_all_expert,
+        rank_id=rank_id,
+        expert_affinities_scaling_mode=ExpertAffinityScaleMode.POST_SCALE,
+        output_in_sbuf=True,
+    )
+    first, last = 0, tokens
+    if not is_all_expert and cores > 1:
+        first, last = (0, tokens // 2) if core == 0 else (tokens // 2, tokens)
+    result = nl.ndarray(hidden.shape, dtype=y.dtype, buffer=nl.shared_hbm)
+    rows = result[nl.ds(first, last - first), columns]
+    nisa.dma_copy(
+        dst=rows.ap([[blocks, 128], [size, last - first], [1, blocks]]),
+        src=y[:, nl.ds(first, last - first), :],
+    )
+    return result
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("name", ["all", "selected"])
+def test_from_sbuf_to_sbuf(lnc, name):
+    given = rows()["moe_tkg"].example(name).arguments()
+    rank = given.get("rank_id", np.zeros((1, 1), np.uint32))
+    result = in_sbuf[lnc](
+        given["hidden_input"],
+        given["expert_gate_up_weights"],
+        given["expert_down_weights"],
+        given["expert_affinities"],
+        given["expert_index"],
+        rank,
+        given["is_all_expert"],
+    )
+    expected = moe_tkg_reference(**given)
+    np.testing.assert_allclose(result.astype(np.float32), expected.astype(np.float32), rtol=2**-6, atol=2**-5)
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("is_all_expert", [True, False])
+def test_sums_are_exact(lnc, is_all_expert):
+    """Small whole numbers and affinities that are powers of two: nothing is rounded before the end."""
+    rng = np.random.default_rng(0)
+    tokens, hidden, size, experts, top_k = 5, 256, 96, 3, 2
+    gate_up = np.zeros((experts, hidden, 2, size), BF16)
+    for e in range(experts):
+        gate_up[e, rng.integers(0, hidden, size), 1, np.arange(size)] = 1  # each picks an element of x
+    given = {
+        "hidden_input": rng.integers(-2, 3, (tokens, hidden)).astype(BF16),
+        "expert_gate_up_weights": gate_up,
+        "expert_down_weights": rng.integers(-2, 3, (experts, size, hidden)).astype(BF16),
+        "expert_affinities": 2.0 ** rng.integers(-2, 2, (tokens, experts)).astype(np.float32),
+        "expert_index": np.stack([rng.permutation(experts)[:top_k] for _ in range(tokens)]).astype(np.int32),
+        "is_all_expert": is_all_expert,
+        "rank_id": np.zeros((1, 1), np.uint32),
+        "expert_gate_up_bias": np.tile(
+            np.array([[[64.0]], [[0.0]]], BF16).reshape(1, 2, 1), (experts, 1, size)
+        ),
+        "expert_down_bias": rng.integers(-8, 9, (experts, hidden)).astype(BF16),
+        "expert_affinities_scaling_mode": POST,
+        "gate_clamp_upper_limit": 32.0,  # silu(32) is 32 in fp32
+    }
+    np.testing.assert_array_equal(launched[lnc](**given), moe_tkg_reference(**given))
+
+
+def test_what_a_token_did_not_select_does_not_count():
+    """With masked affinities all experts give what the selected ones do."""
+    given = rows()["moe_tkg"].example("selected").arguments()
+    masked = {
+        **given,
+        "is_all_expert": True,
+        "rank_id": np.zeros((1, 1), np.uint32),
+        "mask_unselected_experts": True,
+        "is_all_expert_dynamic": True,
+    }
+    np.testing.assert_allclose(
+        launched(**masked).astype(np.float32), launched(**given).astype(np.float32), rtol=2**-6, atol=2**-5
+    )
