@@ -113,8 +113,8 @@ ROWS = (
         maths=(
             "`out[t] = sum over e of affinity[t, e] * ((act(clamp(x Wgate_e + b)) * clamp(x Wup_e + b)) "
             "Wdown_e + b)`, over all experts whose weights are here, or over the K that a token has "
-            "selected. Sums are fp32; the input of the down projection, times the affinity, is rounded to the "
-            "dtype of hidden. Sums with FP8 weights are multiplied by the scale of their column."
+            "selected. Sums are fp32; the input of the down projection, times the affinity, is rounded to "
+            "the dtype of hidden. Sums with FP8 weights are multiplied by the scale of their column."
         ),
         options={
             "hidden_input": "`[T, H]` or `[B, S, H]` in HBM, or `[128, T, H / 128]` in SBUF (all experts on "
