@@ -1,4 +1,7 @@
-"""Instructions that would read their own output: a destination over a source that is still to be read.
+"""Instructions that would read, or write over, their own output.
+
+A destination lies over a source that is still to be read, or holds an element of its tensor twice (sliding
+windows; a stride of 0, which published kernels give results they drop, is left alone).
 
 Engines stream: element i of every operand of each partition is read before
 element i of the destination is written, in whatever partition, so writing over
@@ -65,12 +68,48 @@ class Aliasing:
         for dst in writes:
             if dst.dynamic is not None:
                 continue
+            if self._overlaps_itself(dst):
+                self._tell_overlap(instruction, dst)
             for field, value in instruction.operands():
                 if field.role is Role.read:
                     self._pair(instruction, dst, value)
                 elif field.role is Role.reads:
                     for source in value:
                         self._pair(instruction, dst, source)
+
+    def _overlaps_itself(self, dst: NkiTensor) -> bool:
+        """True if two elements of a view share a place, as in sliding windows; a stride of 0 means it."""
+        first = 1 if dst.storage.on_chip else 0
+        dims = sorted(
+            (stride, size)
+            for stride, size in zip(dst.strides[first:], dst.shape[first:], strict=True)
+            if size > 1 and stride
+        )
+        extent = 1
+        for stride, size in dims:
+            if stride < extent:
+                places = np.zeros(1, np.int64)
+                for step, count in dims:
+                    places = (places[:, None] + np.arange(count) * step).reshape(-1)
+                return len(np.unique(places)) < len(places)
+            extent += stride * (size - 1)
+        return False
+
+    def _tell_overlap(self, instruction: Instruction, dst: NkiTensor) -> None:
+        key = ("NKI-H005", site(instruction, dst.storage))
+        if self._findings.known(key):
+            return
+        self._findings.add(
+            key,
+            "NKI-H005",
+            f"{instruction.opcode} writes {operand_of(instruction, dst, written=True)}, whose pattern "
+            f"{dst.get_pattern()} holds elements of the tensor more than once: it would write over its own "
+            "output",
+            stack=instruction.stack,
+            labels=allocated(dst.storage),
+            help="write each element once: every dimension steps over all that those inside it span",
+            notes=("here the last value written to an element stays",),
+        )
 
     def _pair(self, instruction: Instruction, dst: NkiTensor, src: NkiTensor) -> None:
         if src.dynamic is not None or not self._meet(dst, src):

@@ -254,3 +254,24 @@ def vast(x):
 def test_more_than_hbm_holds():
     with pytest.raises(NkiError, match="NKI-M003.*4,096.0 GiB"):
         vast(X)
+
+
+def windows(stride, count):
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((4, 16), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.zeros((4, 16), x.dtype)
+        source = nl.load(x)
+        nisa.tensor_copy(dst=tile.ap([[16, 4], [stride, count], [1, 4]]), src=source[:, 0 : count * 4])
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    return kernel
+
+
+def test_a_destination_of_sliding_windows_is_found():
+    x = np.ones((4, 16), np.float32)
+    windows(4, 4)(x)
+    windows(0, 2)(x)
+    with pytest.raises(NkiError, match=r"NKI-H005.*\[2, 3\].*more than once"):
+        windows(2, 3)(x)
