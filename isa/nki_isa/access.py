@@ -22,6 +22,8 @@ from nki_isa.operands import (
 )
 from nki_isa.tensor import NkiTensor
 
+_INT16, _UINT16 = 2**15 - 1, 2**16 - 1
+
 
 def fits_partition(*names: str, source: str = STUB) -> Constraint:
     """Each of `names` has no more elements per partition than a partition of its memory holds (NKI-V104).
@@ -50,17 +52,30 @@ def fits_partition(*names: str, source: str = STUB) -> Constraint:
 
 
 def max_dims(*names: str, limit: int = 4, source: str = ARCHITECTURE) -> Constraint:
-    """Each of `names` needs at most `limit` strided free dimensions, contiguous ones merged (NKI-V112)."""
+    """Each of `names` needs at most `limit` strided free dimensions, contiguous ones merged (NKI-V112).
+
+    A size is a uint16, and the stride between elements that are not contiguous an int16, both in elements.
+    """
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if len(tensor.shape) <= limit + 1:
+        if len(tensor.shape) <= limit + 1 and tensor.storage.row_bytes <= _INT16:
             return None
-        needed = len(free_pattern(tensor))
-        if needed > limit:
-            return f"needs {needed} strided free dimensions, an access pattern has at most {limit}"
+        pattern = free_pattern(tensor)
+        if len(pattern) > limit:
+            return f"needs {len(pattern)} strided free dimensions, an access pattern has at most {limit}"
+        if not tensor.storage.region.on_chip:
+            return None
+        stride, size = max([0, *(s for s, _ in pattern)]), max([0, *tensor.shape[1:]])
+        if stride > _INT16:
+            return f"steps {stride} elements in a free dimension, an access pattern steps at most {_INT16}"
+        if size > _UINT16:
+            return f"has {size} elements in a free dimension, an access pattern has at most {_UINT16}"
         return None
 
-    rule = f"The access pattern of {listed(names, 'and')} has at most {limit} free dimensions."
+    rule = (
+        f"The access pattern of {listed(names, 'and')} has at most {limit} free dimensions, each of at most "
+        f"{_UINT16} elements and a stride of at most {_INT16}."
+    )
     return Constraint(
         "NKI-V112",
         rule,

@@ -201,6 +201,8 @@ CASES = {
         Case("NKI-V109", "op0 is abs, which takes one argument", {"op0": "abs"}),
     ),
     "reciprocal": (
+        Case("NKI-V112", "steps 40000 elements", {"dst": t((64, 4, 40000), "uint8")[:, :, 0:4]}),
+        Case("NKI-V112", "has 70000 elements", {"dst": t((64, 70000), "uint8")}),
         Case("NKI-V103", "dst has 32 partitions", {"dst": t((32, 16))}),
         Case("NKI-V103", "dst [64, 8] has 8", {"dst": t((64, 8))}),
     ),
