@@ -125,6 +125,17 @@ def test_the_page_as_json_has_whole_files(nki_sim):
     assert "import nki" in right["text"] and right["command"] == ["check"]
 
 
+def test_an_example_says_how_it_is_shown(nki_sim):
+    """Where it is not by ``nki-sim check`` alone; examples of the command itself are shell lines."""
+    first = {
+        code: nki_sim("explain", code, "--example", "wrong").out.splitlines()[0]
+        for code in ("H001", "V108", "V103", "L026")
+    }
+    assert first["H001"] == "# nki-sim run FILE"
+    assert first["V108"].startswith("# nki-sim check --target trn")
+    assert first["V103"] == "import nki" and first["L026"].startswith("nki-sim ")
+
+
 def test_an_example_can_be_saved_and_checked(nki_sim, tmp_path):
     file = tmp_path / "example.py"
     file.write_text(nki_sim("explain", "V103", "--example", "wrong").out)

@@ -24,7 +24,7 @@ def explain(
     ],
     example: Annotated[
         Kind | None,
-        typer.Option(help="Print only this example, as a whole file.", show_default=False),
+        typer.Option(help="Print only this example: a whole file, or shell lines.", show_default=False),
     ] = None,
     format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
@@ -60,7 +60,10 @@ def _print_example(screen: Screen, page: Page, kind: Kind) -> None:
     if not found:
         message = f"{page.row.code} has no {kind.value} example: nothing a user writes leads to it"
         screen.fail([Diagnostic("NKI-L032", message)])
-    screen.out.file.write(found[0].source())
+    example = found[0]
+    if example.language == "python" and example.options:
+        screen.out.file.write(f"# nki-sim {' '.join(example.command())} FILE\n")
+    screen.out.file.write(example.source())
 
 
 def _layout(page: Page) -> list[RenderableType]:
