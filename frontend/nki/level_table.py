@@ -528,7 +528,7 @@ NOTICES: tuple[Notice, ...] = (
     Notice(
         "nisa.dma_copy from PSUM", "0.3", "is refused, at every level here", "nisa.tensor_copy to SBUF first"
     ),
-    Notice("kernel results", "0.3", "live in shared HBM", "buffer=nl.shared_hbm"),
+    Notice("kernel arguments and results", "0.3", "live in shared HBM", "buffer=nl.shared_hbm"),
     Notice("lists as kernel arguments", "0.3", "tuples instead", "stride=(1, 1)"),
     Notice(
         "keyword-only parameters, is, is not", "0.3", "left the language", "== and !=, and no * in signatures"

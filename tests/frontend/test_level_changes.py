@@ -450,6 +450,20 @@ def test_results_in_hbm_belong_to_both_cores_at_0_2(at):
     np.testing.assert_array_equal(halves_in_hbm[2](x), x)
 
 
+@nki.jit
+def argument_in(x, region):
+    """Compares where an argument is."""
+    assert x.buffer == region
+    return x
+
+
+def test_arguments_are_in_hbm_at_0_2(at):
+    at("0.2")
+    argument_in(X, nl.hbm)
+    at("0.3")
+    argument_in(X, nl.shared_hbm)
+
+
 def keywords(x, *, twice):
     return x if twice is None else [x, x]
 
