@@ -169,11 +169,11 @@ def gather(problem, block, before=None):
             op1=nl.add,
             operand1=expert[0:1, 0:1],
         )
-    targets = ids if problem.skip.skip_token else _without_padding(problem, ids)
+    targets = ids if problem.skip.skip_token else without_padding(problem, ids)
     return Gathered(block, expert, weights, ids, targets, affinities)
 
 
-def _without_padding(problem, ids):
+def without_padding(problem, ids):
     """Ids of rows of the result, far outside of it for padding: its row is named often, and by both cores."""
     outside = nl.ndarray(ids.shape, dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_scalar(
@@ -205,13 +205,20 @@ def indexed_copy(problem, dst, src):
         nisa.dma_copy(dst=dst, src=src)
 
 
-def affinities_of(problem, ids, expert):
-    """[128, tiles] fp32: the affinity of the tokens of `ids`, [128, tiles], to the expert of their block."""
+def affinity_places(problem, ids, expert):
+    """[128, tiles] int32: where the affinity of each token of `ids` to the expert of their block is."""
     tiles = ids.shape[1]
     index = nl.ndarray((P, tiles), dtype=nl.int32, buffer=nl.sbuf)  # integers of gpsimd are exact
     nisa.memset(dst=index, value=problem.experts)
     nisa.tensor_tensor(dst=index, data1=index, data2=ids, op=nl.multiply)
     nisa.tensor_tensor(dst=index, data1=index, data2=expert.ap(pattern=[[1, P], [0, tiles]]), op=nl.add)
+    return index
+
+
+def affinities_of(problem, ids, expert):
+    """[128, tiles] fp32: the affinity of the tokens of `ids`, [128, tiles], to the expert of their block."""
+    tiles = ids.shape[1]
+    index = affinity_places(problem, ids, expert)
     table = problem.expert_affinities_masked
     found = nl.ndarray((P, tiles), dtype=table.dtype, buffer=nl.sbuf)
     if problem.skip.skip_token:

@@ -1,0 +1,1 @@
+"""Gradients of moe_cte."""
