@@ -64,14 +64,14 @@ class _Maker:
         return values.astype(np.float32).astype(DTYPES[self.dtype])
 
     def new(self, values: np.ndarray, shape: tuple[int, int] | None = None, memory: str = "sbuf") -> str:
-        name = f"t{len(self.tiles)}"
+        name = f"{'p' if memory == 'psum' else 't'}{len(self.tiles)}"
         self.tiles[name] = values
         dtype = "float32" if memory == "psum" else self.dtype
         self.lines.append(f"{name} = nl.ndarray({shape or self.shape}, dtype=nl.{dtype}, buffer=nl.{memory})")
         return name
 
-    def pick(self, shape: tuple[int, int] | None = None) -> str:
-        fits = [n for n, values in self.tiles.items() if values.shape == (shape or self.shape)]
+    def pick(self) -> str:
+        fits = [n for n, values in self.tiles.items() if n[0] == "t" and values.shape == self.shape]
         return self.random.choice(fits)
 
     def wide(self, name: str) -> np.ndarray:
@@ -197,11 +197,7 @@ def _make(seed: int) -> tuple[Case, _Maker]:
         maker.lines.append(f"nisa.dma_copy(dst={tile}, src={name})")
     for _ in range(chance.randrange(2, 8)):
         getattr(maker, chance.choice(STEPS))()
-    last = [
-        n
-        for n, values in maker.tiles.items()
-        if values.shape == maker.shape and values.dtype == DTYPES[maker.dtype]
-    ][-1]
+    last = [n for n, values in maker.tiles.items() if n[0] == "t" and values.shape == maker.shape][-1]
     side = any("side[" in line for line in maker.lines)
     expected = maker.tiles[last]
     return Case(_text(maker, last, side), inputs, expected, _tolerance(maker)), maker
