@@ -13,7 +13,7 @@ def _require_own() -> None:
     place = Path(found.origin).parent if found is not None and found.origin else None
     if place is None or not (place / "level_table.py").is_file():
         print(
-            f"nki-sim: `import nki` finds {place or 'no package'}, not the nki of nki-sim; the vendor's package "
+            f"nki-sim: `import nki` finds {place}, which is not the nki of nki-sim; the vendor's package "
             "has the same name. Install them in environments of their own, or reinstall nki-sim last: "
             "pip install --force-reinstall --no-deps nki-sim",
             file=sys.stderr,
