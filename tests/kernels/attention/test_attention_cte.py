@@ -81,6 +81,11 @@ def test_context_parallelism(rank, window, strided, prior):
     close(sizes, sliding_window=window, global_cp_deg=4, cp_strided_q_slicing=strided)
 
 
+def test_strided_queries_see_whole_blocks_behind_them():
+    """Tile 1 stands at 128 * 5 and more: the blocks before that need no bounds, whatever their number."""
+    close({"queries": 256, "keys": 1280, "offset": 2}, global_cp_deg=5, cp_strided_q_slicing=True)
+
+
 def test_a_window_of_a_slice_with_keys_last():
     close({"keys": 1024, "offset": 512, "tp_k": True}, sliding_window=60, global_cp_deg=4)
 

@@ -175,17 +175,21 @@ def units_of(problem: Problem, tile: int):
         parts = _parts(start, blocks_of(problem.prior))
         for part in parts:
             found.append(Unit(tile, True, part[0], part[1] - part[0], window > 0, False, False))
-    known = problem.base == 0 and problem.step == 1
     parts = _parts(start, blocks_of(min(problem.keys, highest + 1) if problem.causal else problem.keys))
     for part in parts:
         later = part[1] * TILE - 1 > lowest
         outside = window > 0 and part[0] * TILE <= highest - window
-        bounded = problem.causal and not known and (later or outside)
+        bounded = problem.causal and not _known(problem) and (later or outside)
         found.append(Unit(tile, False, part[0], part[1] - part[0], bounded, False, False))
     if len(found) > 0:
         found[0].opens = True
         found[len(found) - 1].closes = True
     return found
+
+
+def _known(problem: Problem):
+    """True if query i stands at position i."""
+    return problem.base == 0 and problem.step == 1
 
 
 def _parts(start: int, stop: int):
@@ -200,10 +204,11 @@ def _parts(start: int, stop: int):
 def mask_delta(problem: Problem, tile: int, block: int):
     """Rows by which a tile stands below a block of active keys that it sees in part; None if it sees all.
 
-    Only where positions are known: a score of row p and column j is kept if 0 <= delta + p - j < window.
+    A score of row p and column j is kept if 0 <= delta + p - j < window. Where positions are not known,
+    blocks that are seen in part are in bounded units.
     """
     delta = (tile - block) * TILE
-    if not problem.causal:
+    if not problem.causal or not _known(problem):
         return None
     if delta < TILE:
         return delta

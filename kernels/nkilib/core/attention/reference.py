@@ -61,3 +61,75 @@ def attention_cte_reference(
         x.reshape(heads, -1, 128).swapaxes(1, 2).astype(softmax_dtype) for x in (-largest, 1 / total)
     ]
     return result, statistics[0], statistics[1]
+
+
+def rotated(x, inv_freqs, positions):
+    """RoPE of [B, ..., s, d], contiguous halves: angles are `inv_freqs` [d / 2, 1] * `positions` [B, s]."""
+    angles = (inv_freqs[:, 0] * positions[..., None]).astype(np.float32)  # [B, s, d / 2]
+    angles = angles.reshape(angles.shape[0], *(1,) * (x.ndim - 3), *angles.shape[1:])
+    cosine, sine = np.cos(angles), np.sin(angles)
+    first, second = np.split(x, 2, axis=-1)
+    return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+
+
+def attention_tkg_reference(
+    q,
+    k_active,
+    v_active,
+    k_prior,
+    v_prior,
+    mask,
+    cfg,
+    inv_freqs=None,
+    rope_pos_ids=None,
+    sink=None,
+    active_blocks_table=None,
+    lnc=1,
+):
+    """softmax(q @ keys.T + mask) @ values in fp32, the new keys in the place of the last ones.
+
+    Takes the arguments of the kernel, with queries and new keys as its SBUF tiles hold them where `cfg` says
+    so; `lnc`, as the order of a block cache's mask depends on it.
+
+    Returns:
+        (out, k_out), as fp32; k_out is None without RoPE.
+    """
+    bs, heads, active, d, length = cfg.bs, cfg.q_head, cfg.s_active, cfg.d_head, cfg.curr_sprior
+    new_values = v_active[:, 0].astype(np.float32)
+    if cfg.qk_in_sb:
+        queries = q.astype(np.float32).reshape(d, bs, heads, active).transpose(1, 2, 3, 0)
+        new_keys = k_active.astype(np.float32).reshape(d, bs, active).transpose(1, 2, 0)
+    else:
+        queries, new_keys = q.astype(np.float32), k_active[:, 0].astype(np.float32)
+    if cfg.fuse_rope:
+        queries = rotated(queries, inv_freqs, rope_pos_ids) / np.sqrt(np.float32(d))
+        new_keys = rotated(new_keys, inv_freqs, rope_pos_ids)
+    if cfg.block_len:
+        keys = k_prior[active_blocks_table].reshape(bs, -1, d).astype(np.float32)
+        values = v_prior[active_blocks_table].reshape(bs, -1, d).astype(np.float32)
+    else:
+        keys = k_prior[:bs, 0] if cfg.tp_k_prior else k_prior[:bs, 0].swapaxes(1, 2)
+        keys, values = keys[:, :length].astype(np.float32), v_prior[:bs, 0, :length].astype(np.float32)
+    keys[:, length - active :], values[:, length - active :] = new_keys, new_values
+    if cfg.use_pos_id:
+        before = np.arange(length)[:, None] < rope_pos_ids[:, 0]
+        seen = np.broadcast_to(before[:, :, None, None], (length, bs, heads, active)).copy()
+        seen[length - active :] = mask
+    else:
+        seen = mask != 0
+        if cfg.block_len:  # rows of tiles, 128 keys a run apart, to the order of keys
+            run = int(np.gcd(cfg.block_len, length // (lnc * 128)))
+            seen = seen.reshape(-1, run, 128, *mask.shape[1:]).swapaxes(1, 2).reshape(mask.shape)
+    scores = np.where(seen.transpose(1, 2, 3, 0), queries @ keys[:, None].swapaxes(-1, -2), -np.inf)
+    if sink is not None:
+        extra = np.broadcast_to(sink.astype(np.float32)[None, :, :, None], (bs, heads, active, 1))
+        scores = np.concatenate([scores, extra], axis=-1)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    out = weights[..., :length] @ values[:, None]
+    result = out.transpose(3, 0, 1, 2).reshape(d, -1) if cfg.out_in_sb else out.swapaxes(-1, -2)
+    if not cfg.fuse_rope:
+        return result, None
+    return result, new_keys.transpose(2, 0, 1).reshape(d, -1) if cfg.k_out_in_sb else new_keys.swapaxes(1, 2)[
+        :, None
+    ]

@@ -6,8 +6,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from nki.kernel import Kernel
 from nkilib.core.attention.attention_cte import attention_cte
-from nkilib.core.attention.reference import attention_cte_reference
+from nkilib.core.attention.attention_tkg import attention_tkg
+from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
+from nkilib.core.attention.attention_tkg_utils import AttnTKGConfig
+from nkilib.core.attention.reference import attention_cte_reference, attention_tkg_reference
 from nkilib.registry import Example, Row, Tolerance
 
 BF16 = ml_dtypes.bfloat16
@@ -135,4 +139,147 @@ CTE = Row(
     page="nki/library/api/attention-cte",
 )
 
-ROWS = (CTE,)
+
+def tkg_inputs(
+    rng: np.random.Generator, cfg: AttnTKGConfig, lnc: int = 1, dtype: Any = BF16, sink: bool = False
+) -> dict[str, Any]:
+    """Normal operands of attention_tkg; sequence b has 3 * b keys and three quarters of the window.
+
+    Args:
+        lnc: programs, on which the order of the mask of a block cache depends.
+        dtype: of all but masks and tables.
+    """
+    bs, heads, active, d, length = cfg.bs, cfg.q_head, cfg.s_active, cfg.d_head, cfg.curr_sprior
+
+    def normal(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.standard_normal(shape).astype(dtype)
+
+    if cfg.qk_in_sb:
+        q, k_active = normal(d, bs * heads * active), normal(d, bs * active)
+    else:
+        q, k_active = normal(bs, heads, active, d), normal(bs, 1, active, d)
+    table = None
+    if cfg.block_len:
+        blocks = bs * length // cfg.block_len
+        table = rng.permutation(blocks).reshape(bs, -1).astype(np.uint32)
+        k_prior, v_prior = normal(blocks, cfg.block_len, d), normal(blocks, cfg.block_len, d)
+    else:
+        full = cfg.full_sprior
+        k_prior = normal(bs, 1, full, d) if cfg.tp_k_prior else normal(bs, 1, d, full)
+        v_prior = normal(bs, 1, full, d)
+    used = (np.arange(bs) * 3 + length // 4 * 3) % max(1, length - active)
+    new = np.tril(np.ones((active, active), np.uint8)).T[:, None, None]
+    if cfg.use_pos_id:
+        mask = np.broadcast_to(new, (active, bs, heads, active)).copy()
+    else:
+        mask = np.broadcast_to(
+            np.arange(length)[:, None, None, None] < used[:, None, None], (length, bs, heads, active)
+        )
+        mask = mask.astype(np.uint8)
+        mask[length - active :] = new
+        if cfg.block_len:
+            run = int(np.gcd(cfg.block_len, length // (lnc * 128)))
+            mask = mask.reshape(-1, 128, run, *mask.shape[1:]).swapaxes(1, 2).reshape(mask.shape).copy()
+    given = {"q": q, "k_active": k_active, "v_active": normal(bs, 1, active, d), "k_prior": k_prior}
+    given |= {"v_prior": v_prior, "mask": mask, "cfg": cfg, "active_blocks_table": table}
+    if cfg.fuse_rope:
+        given["inv_freqs"] = (10000.0 ** -np.linspace(0, 1, d // 2, endpoint=False)).astype(np.float32)[
+            :, None
+        ]
+    if cfg.fuse_rope or cfg.use_pos_id:
+        given["rope_pos_ids"] = (used[:, None] + np.zeros(active)).astype(np.float32)
+    if sink:
+        given["sink"] = rng.uniform(0, 3, (heads, 1)).astype(np.float32)
+    return given
+
+
+def _tkg(
+    name: str, about: str, cfg: AttnTKGConfig, lnc: int = 1, slow: bool = False, **inputs: Any
+) -> Example:
+    make = functools.partial(tkg_inputs, cfg=cfg, lnc=lnc, **inputs)
+    return Example(name=name, inputs=make, lnc=(lnc,), about=about, slow=slow)
+
+
+def _launched(entry: Any) -> Kernel:
+    return attention_tkg_kernel
+
+
+def _fp32(results: Any, arguments: dict[str, Any]) -> Any:
+    parts = results if isinstance(results, (list, tuple)) else [results]
+    return [np.asarray(part, np.float32) for part in parts if part is not None]
+
+
+TKG = Row(
+    name="attention_tkg",
+    entry=attention_tkg,
+    reference=attention_tkg_reference,
+    summary="Attention for token generation",
+    maths="`out = softmax(q @ keys.T + mask) @ values`, where the new keys and values take the place of the "
+    "last ones of the window, and a sink stands beside them.",
+    options={
+        "q": "`[d, B * H * s]` in SBUF, or `[B, H, s, d]` in HBM",
+        "k_active": "new keys, `[d, B * s]` in SBUF, or `[B, 1, s, d]` in HBM",
+        "v_active": "new values, `[B, 1, s, d]`",
+        "k_prior": "cache of keys, `[B+, 1, d, s_prior]`, with `tp_k_prior` `[B+, 1, s_prior, d]`, or blocks",
+        "v_prior": "cache of values, `[B+, 1, s_prior, d]`, or blocks `[blocks, block_len, d]`",
+        "mask": "`[s_prior, B, H, s]`, with `use_pos_id` `[s, B, H, s]`",
+        "out": "`[B, H, d, s]` in HBM, or `[d, B * H * s]` in SBUF; written",
+        "cfg": "`AttnTKGConfig`: sizes and choices",
+        "sbm": "`SbufManager`: where tiles in SBUF come from",
+        "inv_freqs": "`[d / 2, 1]`, with `fuse_rope`",
+        "rope_pos_ids": "`[B, s]`, with `fuse_rope` or `use_pos_id`",
+        "sink": "`[H, 1]`: the logit of one more key, which has no value",
+        "active_blocks_table": "`[B, s_prior / block_len]`: the blocks of each sequence",
+        "k_out": "the rotated new keys, with `fuse_rope`; written",
+        "DBG_TENSORS": "scores, minus the maximum, weights, sums of weights, rows of the cache; or None",
+    },
+    limits=(
+        "bs is at most 128, q_head 16, s_active 8, d_head 128.",
+        "curr_sprior is a multiple of 128, of 256 where two cores share the keys; or at most 128.",
+        "Up to 8192 keys, bs and q_head * s_active are limited together: 128 and 64 up to 256 keys, 64 and "
+        "32 up to 2048, 4 and 128 or 16 and 16 up to 8192; 128 and 1 always.",
+        "Without fuse_rope, and with a block cache, queries and new keys are in SBUF.",
+        "fuse_rope takes d_head 64 or 128, bs * q_head * s_active up to 128, and no sharding of the batch.",
+        "float8_e4m3 is taken for all four tensors of keys and values, without fuse_rope.",
+    ),
+    examples=(
+        _tkg(
+            "speculation",
+            "five tokens a sequence, RoPE and mask made here",
+            AttnTKGConfig(2, 2, 5, 512, 1024, 128, use_pos_id=True, fuse_rope=True),
+            lnc=2,
+        ),
+        _tkg(
+            "blocks",
+            "block cache, sink, operands in SBUF",
+            AttnTKGConfig(
+                2, 8, 3, 512, 512, 64, 16, tp_k_prior=True, strided_mm1=False, qk_in_sb=True, out_in_sb=True
+            ),
+            sink=True,
+        ),
+        _tkg(
+            "batch",
+            "cores share the batch",
+            AttnTKGConfig(8, 4, 4, 128, 256, 64, tp_k_prior=True, qk_in_sb=True, out_in_sb=True),
+            lnc=2,
+            sink=True,
+        ),
+        _tkg(
+            "llama-70b",
+            "Llama-3 70B, TP64: one head, five tokens, 8192 keys",
+            AttnTKGConfig(4, 1, 5, 8192, 10240, 128, use_pos_id=True, fuse_rope=True),
+            lnc=2,
+            slow=True,
+        ),
+    ),
+    tolerance=Tolerance(
+        rtol=2e-2,
+        atol=2e-2,
+        reason="weights, queries and keys are rounded to bf16; the result is rounded to the dtype of q",
+    ),
+    page="nki/library/api/attention-tkg",
+    launched_by=_launched,
+    values=_fp32,
+)
+
+ROWS = (CTE, TKG)

@@ -1,0 +1,452 @@
+"""Operands of attention_tkg on their way into SBUF, and its results on their way out."""
+
+import math
+
+import nki.isa as nisa
+import nki.language as nl
+
+TILE = 128
+BANK_BYTES = 2048
+TURN_BANK, TURN_BANKS = 3, 2
+STORE_BANK = 5
+
+# 2 pi in three parts; a multiple below 2^15 of the first two is exact in fp32.
+TWO_PI = (6.28125, 0.0019350051879882812, 2.9810517628540e-07)
+ROUND = 1.5 * 2.0**23  # added and taken away, it rounds an fp32 to an integer
+
+
+# --- queries and active keys
+
+
+def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
+    """Queries and active keys as [d, columns] in SBUF, rotated where that is asked for.
+
+    Args:
+        needed: False if this core makes no scores, and only a `k_out` in SBUF is wanted of it.
+    """
+    cfg = call.cfg
+    call.row = cfg.q_head * cfg.s_active
+    call.natural = cfg.tp_k_prior or cfg.block_len > 0
+    call.dtype = nl.bfloat16 if call.k_prior.dtype == nl.float32 else call.k_prior.dtype
+    if not cfg.fuse_rope:
+        call.q, call.k_active = _narrow(call, q) if needed else q, k_active
+        return
+    if not needed and not cfg.k_out_in_sb:
+        return
+    sbm = call.sbm
+    half, columns = cfg.d_head // 2, cfg.bs * cfg.s_active
+    angles = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    frequencies = sbm.alloc_stack((half, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=angles, src=call.rope_pos_ids.ap(pattern=[[0, half], [1, columns]], offset=0))
+    nisa.dma_copy(dst=frequencies, src=inv_freqs)
+    nisa.tensor_scalar(dst=angles, data=angles, op0=nl.multiply, operand0=frequencies)
+    cosines = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    sines = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    _cosine_and_sine(cosines, sines, angles)
+    if needed:
+        call.q = sbm.alloc_stack((cfg.d_head, cfg.bs * call.row), dtype=_sixteen_bits(call), buffer=nl.sbuf)
+        _rotate(call, call.q, q, cfg.q_head, cosines, sines, 1 / math.sqrt(cfg.d_head))
+    if cfg.k_out_in_sb:
+        call.k_active = k_out
+    else:
+        call.k_active = sbm.alloc_stack((cfg.d_head, columns), dtype=k_out.dtype, buffer=nl.sbuf)
+    _rotate(call, call.k_active, k_active, 1, cosines, sines, 1.0)
+    if not cfg.k_out_in_sb and call.share.writes:
+        pattern = [[cfg.s_active, cfg.d_head], [cfg.d_head * cfg.s_active, cfg.bs], [1, cfg.s_active]]
+        nisa.dma_copy(dst=k_out.ap(pattern=pattern, offset=0), src=call.k_active)
+
+
+def _sixteen_bits(call):
+    return call.dtype if call.dtype in (nl.bfloat16, nl.float16) else nl.bfloat16
+
+
+def _narrow(call, q):
+    """Queries as the tensor engine takes them beside 16-bit and 8-bit keys."""
+    if q.dtype != nl.float32:
+        return q
+    rounded = call.sbm.alloc_stack(q.shape, dtype=nl.bfloat16, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=rounded, src=q)
+    return rounded
+
+
+def _cosine_and_sine(cosines, sines, angles):
+    """Of angles of any size: both are found from the remainder r by 2 pi, as sin(r) and sin(pi / 2 - |r|)."""
+    turns, rest = cosines, angles
+    nisa.tensor_scalar(
+        dst=turns, data=angles, op0=nl.multiply, operand0=1 / (2 * math.pi), op1=nl.add, operand1=ROUND
+    )
+    nisa.tensor_scalar(dst=turns, data=turns, op0=nl.subtract, operand0=ROUND)
+    for part in TWO_PI:
+        nisa.scalar_tensor_tensor(
+            dst=rest, data=turns, op0=nl.multiply, operand0=-part, op1=nl.add, operand1=rest
+        )
+    nisa.tensor_scalar(
+        dst=rest, data=rest, op0=nl.minimum, operand0=3.1415925, op1=nl.maximum, operand1=-3.1415925
+    )
+    nisa.activation(dst=sines, op=nl.sin, data=rest)
+    nisa.tensor_scalar(dst=rest, data=rest, op0=nl.abs, operand0=0.0, op1=nl.multiply, operand1=-1.0)
+    nisa.tensor_scalar(dst=rest, data=rest, op0=nl.add, operand0=math.pi / 2)
+    nisa.activation(dst=cosines, op=nl.sin, data=rest)
+
+
+def _rotate(call, dst, src, heads, cosines, sines, scale):
+    """dst[d, B * heads * s] = scale * the rotated src; the head dimension is two halves."""
+    cfg, sbm = call.cfg, call.sbm
+    d, half, active = cfg.d_head, cfg.d_head // 2, cfg.s_active
+    columns = cfg.bs * heads * active
+    lower = sbm.alloc_stack((d, columns), dtype=nl.float32, buffer=nl.sbuf)
+    if cfg.qk_in_sb:
+        nisa.tensor_copy(dst=lower, src=src)
+    elif src.shape[-1] == d and src.shape[1] == heads:
+        natural = sbm.alloc_stack((columns, d), dtype=src.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=natural, src=src.ap(pattern=[[d, columns], [1, d]], offset=0))
+        turned = nl.ndarray(
+            (d, columns), dtype=src.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
+        )
+        nisa.nc_transpose(dst=turned, data=natural)
+        nisa.tensor_copy(dst=lower, src=turned)
+    else:
+        width = heads * active
+        there = sbm.alloc_stack((d, columns), dtype=src.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=there, src=src.ap(pattern=[[width, d], [d * width, cfg.bs], [1, width]], offset=0))
+        nisa.tensor_copy(dst=lower, src=there)
+    # Both operands of a vector instruction come from the same partitions: the upper half moves down.
+    upper = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=upper, src=lower[half:d, :])
+    pattern = [[cfg.bs * active, half], [active, cfg.bs], [0, heads], [1, active]]
+    cosine, sine = cosines.ap(pattern=pattern), sines.ap(pattern=pattern)
+    shape = [[columns, half], [heads * active, cfg.bs], [active, heads], [1, active]]
+    first, second = lower.ap(pattern=shape), upper.ap(pattern=shape)
+    straight = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    crossed = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
+    for part in range(2):
+        a, b = (first, second) if part == 0 else (second, first)
+        nisa.tensor_tensor(dst=straight.ap(pattern=shape), data1=a, data2=cosine, op=nl.multiply)
+        nisa.tensor_tensor(dst=crossed.ap(pattern=shape), data1=b, data2=sine, op=nl.multiply)
+        sign = nl.subtract if part == 0 else nl.add
+        nisa.tensor_tensor(dst=straight, data1=straight, data2=crossed, op=sign)
+        there = dst[0:half, :] if part == 0 else dst[half:d, :]
+        nisa.tensor_scalar(dst=there, data=straight, op0=nl.multiply, operand0=scale)
+
+
+# --- the cache
+
+
+def load_table(call):
+    """The rows of the block cache, cut as the cores need them, that each partition reads."""
+    cfg, share = call.cfg, call.share
+    length = cfg.block_len
+    pieces = length // share.run
+    count = cfg.curr_sprior // length
+    folds = share.keys // (TILE * share.run)
+    call.blocks = call.sbm.alloc_stack((TILE, folds, cfg.bs), dtype=nl.int32, buffer=nl.sbuf)
+    table = call.table.ap(
+        pattern=[[1, TILE // pieces], [0, pieces], [TILE // pieces, folds], [count, cfg.bs]],
+        offset=share.first_key // length, dtype=nl.int32,
+    )  # fmt: skip
+    nisa.dma_copy(dst=call.blocks, src=table)
+    if pieces > 1:
+        lane = call.sbm.alloc_stack((TILE, 1), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.iota(dst=lane, pattern=[[0, 1]], offset=0, channel_multiplier=1)
+        nisa.tensor_scalar(dst=lane, data=lane, op0=nl.bitwise_and, operand0=pieces - 1)
+        piece = call.sbm.alloc_stack((TILE, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=piece, src=lane)
+        nisa.tensor_scalar(
+            dst=call.blocks, data=call.blocks, op0=nl.multiply, operand0=pieces, op1=nl.add, operand1=piece
+        )
+    if call.debug is not None and (share.cores_by_key > 1 or share.core == 0):
+        total = folds * share.cores_by_key
+        offset = share.core * folds * cfg.bs if share.cores_by_key > 1 else 0
+        pattern = [[total * cfg.bs, TILE], [1, folds * cfg.bs]]
+        nisa.dma_copy(dst=call.debug[4].ap(pattern=pattern, offset=offset), src=call.blocks)
+
+
+def _run(call, unit):
+    return unit.tiles if call.share.run == 0 else call.share.run
+
+
+def _load_rows(call, unit, dst, src):
+    """dst[p, sequence, tile, :] = the row of `src` of that key."""
+    cfg, share = call.cfg, call.share
+    d, run = cfg.d_head, _run(call, unit)
+    partitions = dst.shape[0]
+    if cfg.block_len > 0:
+        pieces = src.reshape((src.shape[0] * cfg.block_len // run, run * d))
+        columns = call.blocks.reshape((TILE, call.blocks.shape[1] * cfg.bs))
+        for batch in range(unit.batches):
+            for fold in range(unit.tiles // run):
+                column = (unit.tile // run + fold) * cfg.bs + unit.batch + batch
+                rows = pieces.ap(
+                    pattern=[[run * d, TILE], [1, run * d]], offset=0,
+                    vector_offset=columns[:, nl.ds(column, 1)], indirect_dim=0,
+                )  # fmt: skip
+                nisa.dma_copy(dst=dst[:, batch, nl.ds(fold * run, run), :], src=rows)
+        return
+    length = cfg.full_sprior
+    pattern = [[run * d, partitions], [length * d, unit.batches]]
+    folds = unit.tiles // run
+    if folds > 1:
+        pattern += [[partitions * run * d, folds]]
+    pattern += [[1, run * d]]
+    offset = (unit.batch * length + share.first_key + unit.tile * partitions) * d
+    nisa.dma_copy(dst=dst[:, 0 : unit.batches, 0 : unit.tiles, :], src=src.ap(pattern=pattern, offset=offset))
+
+
+def load_keys(call, unit, slot):
+    """Keys of a unit as [d, sequences, keys], the active ones in their place."""
+    cfg, share = call.cfg, call.share
+    d, active = cfg.d_head, cfg.s_active
+    partitions = slot.scores.shape[0]
+    count = unit.tiles * partitions
+    if call.natural:
+        _load_rows(call, unit, slot.loaded, call.k_prior)
+        _turn_keys(call, unit, slot)
+    else:
+        length = cfg.full_sprior
+        pattern = [[length, d], [d * length, unit.batches], [1, count]]
+        offset = unit.batch * d * length + share.first_key + unit.tile * partitions
+        nisa.dma_copy(
+            dst=slot.keys[:, 0 : unit.batches, 0:count], src=call.k_prior.ap(pattern=pattern, offset=offset)
+        )
+    if not _holds_active(call, unit):
+        return
+    total = cfg.bs * active
+    for part in _places(call, unit, partitions):
+        index, number, lane, tile, along_tiles = part
+        new = call.k_active.ap(
+            pattern=[[total, d], [active, unit.batches], [1, number]], offset=unit.batch * active + index
+        )
+        if not call.natural:
+            there = slot.keys[:, 0 : unit.batches, nl.ds(count - active + index, number)]
+        else:
+            capacity = slot.keys.shape[2]
+            step = partitions if along_tiles else 1
+            there = slot.keys.ap(
+                pattern=[[slot.keys.shape[1] * capacity, d], [capacity, unit.batches], [step, number]],
+                offset=tile * partitions + lane,
+            )
+        nisa.tensor_copy(dst=there, src=new, engine=nisa.vector_engine)
+
+
+def _turn_keys(call, unit, slot):
+    """[128 keys, d] of every tile to [d, 128 keys] on the tensor engine; two engines take turns with PSUM."""
+    d = call.cfg.d_head
+    partitions = slot.loaded.shape[0]
+    exact = call.identity is None
+    dtype = call.dtype if exact else nl.float32
+    most = 8 if exact else 4
+    number = 0
+    for batch in range(unit.batches):
+        for first in range(0, unit.tiles, most):
+            tiles = min(most, unit.tiles - first)
+            bank = nl.ndarray(
+                (d, tiles * partitions), dtype=dtype, buffer=nl.psum,
+                address=(0, (TURN_BANK + number % TURN_BANKS) * BANK_BYTES),
+            )  # fmt: skip
+            for i in range(tiles):
+                rows = slot.loaded[:, batch, first + i, :]
+                there = bank[:, nl.ds(i * partitions, partitions)]
+                if exact:
+                    nisa.nc_transpose(dst=there, data=rows)
+                else:
+                    nisa.nc_matmul(
+                        dst=there, stationary=rows, moving=call.identity[0:partitions, 0:partitions]
+                    )
+            engine = nisa.vector_engine if number % 2 == 0 else nisa.scalar_engine
+            nisa.tensor_copy(
+                dst=slot.keys[:, batch, nl.ds(first * partitions, tiles * partitions)],
+                src=bank,
+                engine=engine,
+            )
+            number += 1
+
+
+def load_values(call, unit, slot):
+    """Values of a unit as [128, sequences, tiles, d], the active ones in their place."""
+    cfg = call.cfg
+    d, active = cfg.d_head, cfg.s_active
+    partitions = slot.values.shape[0]
+    _load_rows(call, unit, slot.values, call.v_prior)
+    if not _holds_active(call, unit):
+        return
+    for part in _places(call, unit, partitions):
+        index, number, lane, tile, along_tiles = part
+        if along_tiles:
+            there = slot.values[nl.ds(lane, 1), 0 : unit.batches, nl.ds(tile, number), :]
+            pattern = [[1, 1], [active * d, unit.batches], [1, number * d]]
+        else:
+            there = slot.values[nl.ds(lane, number), 0 : unit.batches, tile, :]
+            pattern = [[d, number], [active * d, unit.batches], [1, d]]
+        offset = (unit.batch * active + index) * d
+        _overwrite(there, call.v_active.ap(pattern=pattern, offset=offset))
+
+
+def _overwrite(dst, src):
+    """A copy onto what another one wrote, in a queue of its own: it would hold up the loads behind it."""
+    if dst.dtype == src.dtype:
+        nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
+    else:
+        nisa.dma_copy(dst=dst, src=src)
+
+
+def _holds_active(call, unit):
+    """True if the last keys of the window are in this unit."""
+    share = call.share
+    return unit.closes and share.first_key + share.keys == call.cfg.curr_sprior
+
+
+def _places(call, unit, partitions):
+    """Where active keys are: runs of (first key, keys, partition, tile, whether the next is a tile on)."""
+    run = _run(call, unit)
+    active = call.cfg.s_active
+    found = []
+    for i in range(active):
+        key = unit.tiles * partitions - active + i
+        lane = key // run % partitions
+        tile = key // (run * partitions) * run + key % run
+        if len(found) > 0:
+            index, number, first_lane, first_tile, along_tiles = found[len(found) - 1]
+            if lane == first_lane and tile == first_tile + number and (number == 1 or along_tiles):
+                found[len(found) - 1] = (index, number + 1, first_lane, first_tile, True)
+                continue
+            if tile == first_tile and lane == first_lane + number and (number == 1 or not along_tiles):
+                found[len(found) - 1] = (index, number + 1, first_lane, first_tile, False)
+                continue
+        found.append((i, 1, lane, tile, True))
+    return found
+
+
+def load_mask(call, unit, slot):
+    """Which scores of a unit count: [128, tiles, rows] of 0 and 1; once for all sequences of one section."""
+    cfg, share = call.cfg, call.share
+    if call.sections > 1:
+        first_batch, batches = unit.batch, unit.batches
+    elif unit.batch == share.first_batch:
+        first_batch, batches = share.first_batch, share.batches
+    else:
+        return
+    rows, width = batches * call.row, cfg.bs * call.row
+    partitions, section, capacity = slot.mask.shape
+    run = _run(call, unit)
+    folds = unit.tiles // run
+    column = first_batch * call.row
+    mask = slot.mask.ap(pattern=[[section * capacity, partitions], [capacity, unit.tiles], [1, rows]])
+    if not cfg.use_pos_id:
+        first = share.first_key + unit.tile * partitions
+        if cfg.block_len > 0:
+            pattern = [[width, partitions], [partitions * width, unit.tiles], [1, rows]]
+        else:
+            pattern = [[run * width, partitions]]
+            if folds > 1:
+                pattern += [[partitions * run * width, folds]]
+            pattern += [[width, run], [1, rows]]
+        nisa.dma_copy(dst=mask, src=call.mask.ap(pattern=pattern, offset=first * width + column))
+        return
+    nisa.iota(
+        dst=slot.index[:, 0 : unit.tiles], pattern=[[partitions * run, folds], [1, run]],
+        offset=share.first_key + unit.tile * partitions, channel_multiplier=run,
+    )  # fmt: skip
+    shape = [[section * capacity, partitions], [capacity, unit.tiles], [call.row, batches], [1, call.row]]
+    index = slot.index.ap(pattern=[[section, partitions], [1, unit.tiles], [0, batches], [0, call.row]])
+    position = call.positions.ap(
+        pattern=[[cfg.bs, partitions], [0, unit.tiles], [1, batches], [0, call.row]], offset=first_batch
+    )
+    nisa.tensor_tensor(
+        dst=slot.mask.ap(pattern=shape), data1=index, data2=position, op=nl.less, engine=nisa.gpsimd_engine
+    )
+    if _holds_active(call, unit):
+        for part in _places(call, unit, partitions):
+            first, number, lane, tile, along_tiles = part
+            source = call.mask.ap(pattern=[[width, number], [1, rows]], offset=first * width + column)
+            start = lane * section * capacity + tile * capacity
+            if along_tiles:
+                pattern = [[section * capacity, 1], [capacity, number], [1, rows]]
+            else:
+                pattern = [[section * capacity, number], [1, rows]]
+            _overwrite(slot.mask.ap(pattern=pattern, offset=start), source)
+
+
+# --- results
+
+
+def store_results(call, work, batch, batches):
+    """work.result [d, rows] to out[B, H, d, s]: by transposes, so that the heads are rows of HBM."""
+    cfg = call.cfg
+    d, active = cfg.d_head, cfg.s_active
+    count = batches * cfg.q_head
+    capacity = work.result.shape[1]
+    for token in range(active):
+        rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=token)
+        turned = nl.ndarray(
+            (count, d), dtype=work.result.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
+        )
+        nisa.nc_transpose(dst=turned, data=rows)
+        nisa.tensor_copy(dst=work.turned[0:count, :, token], src=turned, engine=nisa.vector_engine)
+    start, stop = 0, d
+    if call.share.cores_by_key > 1:  # both cores have all of it
+        start, stop = (0, d // 2) if call.share.core == 0 else (d // 2, d)
+    if stop > start:
+        pattern = [[d * active, count], [active, stop - start], [1, active]]
+        offset = (batch * cfg.q_head * d + start) * active
+        nisa.dma_copy(
+            dst=call.out.ap(pattern=pattern, offset=offset), src=work.turned[0:count, start:stop, :]
+        )
+
+
+def _debug_tile(call, unit):
+    share = call.share
+    return unit.tile + (share.core * share.keys // TILE if share.cores_by_key > 1 else 0)
+
+
+def store_debug_scores(call, unit, scores, there):
+    """DBG_QK: the masked scores, -inf where masked."""
+    cfg = call.cfg
+    if not call.share.writes and call.share.cores_by_key == 1:
+        return
+    width = cfg.bs * call.row
+    rows = unit.batches * call.row
+    pattern = [[cfg.curr_sprior // TILE * width, scores.shape[0]], [width, unit.tiles], [1, rows]]
+    offset = _debug_tile(call, unit) * width + unit.batch * call.row
+    nisa.dma_copy(dst=there.ap(pattern=pattern, offset=offset), src=scores)
+
+
+def store_debug_weights(call, unit, slot):
+    """DBG_QK_EXP: the weights, relative to the maximum that both cores find."""
+    share = call.share
+    rows = unit.batches * call.row
+    partitions, section, capacity = slot.weights.shape
+    shape = [[section * capacity, partitions], [rows, unit.tiles], [1, rows]]
+    weights = slot.weights.ap(pattern=shape)
+    if share.cores_by_key > 1:
+        other, mine = slot.total[:, 0:rows], slot.maximum[:, 0:rows]
+        nisa.sendrecv(
+            src=mine, dst=other, send_to_rank=1 - share.core, recv_from_rank=1 - share.core, pipe_id=1
+        )
+        nisa.tensor_tensor(dst=other, data1=other, data2=mine, op=nl.maximum)
+        nisa.tensor_tensor(dst=other, data1=mine, data2=other, op=nl.subtract)
+        nisa.activation(dst=other, op=nl.exp, data=other)
+        factor = slot.total.ap(pattern=[[slot.total.shape[1], partitions], [0, unit.tiles], [1, rows]])
+        scores = slot.scores.ap(pattern=shape)
+        nisa.tensor_tensor(dst=scores, data1=weights, data2=factor, op=nl.multiply)
+        store_debug_scores(call, unit, scores, call.debug[2])
+        return
+    store_debug_scores(call, unit, weights, call.debug[2])
+
+
+def store_debug_rows(call, work, batch, rows, maximum, total):
+    """DBG_QK_MAX, which is minus the maximum, and DBG_EXP_SUM, which has the sink."""
+    share = call.share
+    if share.cores_by_batch == 1 and share.core > 0:
+        return
+    width = 1
+    for size in call.debug[1].shape[1:]:
+        width = width * size
+    offset = (share.core * width if share.cores_by_batch > 1 else 0) + (batch - share.first_batch) * call.row
+    negative = work.decay[0:1, 0:rows]
+    nisa.tensor_scalar(dst=negative, data=maximum[0:1, :], op0=nl.multiply, operand0=-1.0)
+    sums = work.total[0:1, 0:rows]
+    if call.sink is None:
+        nisa.tensor_copy(dst=sums, src=total[0:1, :])
+    pattern = [[width, 1], [1, rows]]
+    nisa.dma_copy(dst=call.debug[1].ap(pattern=pattern, offset=offset), src=negative)
+    nisa.dma_copy(dst=call.debug[3].ap(pattern=pattern, offset=offset), src=sums)

@@ -1,0 +1,217 @@
+"""nkilib.core.attention.attention_tkg against its numpy reference."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from nki_isa.diagnostics import NkiError
+from nkilib.core.attention import attention_tkg as module
+from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
+from nkilib.core.attention.attention_tkg_utils import (
+    AttnTKGConfig,
+    is_batch_sharded,
+    is_s_prior_sharded,
+    resize_cache_block_len_for_attention_tkg_kernel,
+    uses_flash_attention,
+)
+from nkilib.core.attention.registry_row import TKG, tkg_inputs
+
+FP8 = ml_dtypes.float8_e4m3
+IN_SBUF = {"qk_in_sb": True}
+ROPE = {"use_pos_id": True, "fuse_rope": True}
+BLOCKS = {"block_len": 16, "tp_k_prior": True, "strided_mm1": False, "qk_in_sb": True, "out_in_sb": True}
+
+
+def sizes(bs=2, heads=2, active=3, keys=256, full=384, d=64, **choices):
+    return AttnTKGConfig(bs, heads, active, keys, full, d, **choices)
+
+
+def close(cfg, lnc=1, target="trn2", tolerance=2e-2, **inputs):
+    """The kernel computes what the reference does; checks find no error."""
+    arguments = tkg_inputs(np.random.default_rng(0), cfg, lnc, **inputs)
+    outcome = TKG.run(arguments, lnc, target, check="all")
+    expected = TKG.expected(arguments, lnc)
+    assert len(outcome.results) == len(expected)
+    for result, wanted in zip(outcome.results, expected):
+        assert result.shape == wanted.shape
+        np.testing.assert_allclose(result, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("tp_k", [False, True])
+@pytest.mark.parametrize("pos_id", [False, True])
+def test_layouts_of_the_cache(pos_id, tp_k, strided):
+    close(sizes(use_pos_id=pos_id, tp_k_prior=tp_k, strided_mm1=strided, **IN_SBUF))
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("d", [64, 128])
+@pytest.mark.parametrize("in_sbuf", [False, True])
+def test_rope(in_sbuf, d, lnc):
+    choices = {"qk_in_sb": in_sbuf, "out_in_sb": in_sbuf, "k_out_in_sb": in_sbuf}
+    close(sizes(d=d, keys=512, full=512, **ROPE, **choices), lnc=lnc)
+
+
+def test_rope_at_far_positions():
+    """Angles of 19,000 radians: reduced by a 2 pi of one fp32 they would be off by 1e-3 and more."""
+    cfg = sizes(bs=1, heads=1, active=1, keys=256, **ROPE)
+    arguments = tkg_inputs(np.random.default_rng(0), cfg, dtype=np.float32)
+    arguments["inv_freqs"] += 100.0
+    _, k_out = attention_tkg_kernel(**arguments)
+    _, expected = TKG.reference(**arguments)
+    np.testing.assert_allclose(k_out, expected, atol=1e-4)
+
+
+def test_queries_with_the_head_dimension_first():
+    cfg = sizes(**ROPE)
+    arguments = tkg_inputs(np.random.default_rng(0), cfg)
+    wanted = attention_tkg_kernel(**arguments)
+    arguments["q"] = arguments["q"].transpose(0, 3, 1, 2).copy()
+    arguments["k_active"] = arguments["k_active"][:, 0].swapaxes(1, 2).copy()
+    for result, other in zip(attention_tkg_kernel(**arguments), wanted):
+        np.testing.assert_array_equal(result, other)
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("choices", [{}, {"use_pos_id": True}], ids=["mask", "positions"])
+@pytest.mark.parametrize("keys", [256, 512, 768])
+def test_block_cache(keys, choices, lnc):
+    """Blocks of 16 are cut into pieces of 2 to 12 keys; with 8 new tokens they end in several partitions."""
+    close(sizes(bs=1, active=8, keys=keys, full=keys, **BLOCKS, **choices), lnc=lnc, sink=True)
+
+
+@pytest.mark.parametrize("tp_k", [False, True])
+def test_fp8_cache(tp_k):
+    close(sizes(tp_k_prior=tp_k, **IN_SBUF), dtype=FP8, tolerance=3e-2)
+
+
+def test_fp8_block_cache():
+    close(sizes(**BLOCKS), dtype=FP8, tolerance=3e-2)
+
+
+@pytest.mark.parametrize("tp_k", [False, True])
+def test_fp32_is_rounded_to_bf16(tp_k):
+    arguments = tkg_inputs(np.random.default_rng(0), sizes(tp_k_prior=tp_k, **IN_SBUF), dtype=np.float32)
+    (result,) = TKG.run(arguments).results
+    rounded = {
+        name: value.astype(ml_dtypes.bfloat16).astype(np.float32)
+        for name, value in arguments.items()
+        if getattr(value, "dtype", None) == np.float32
+    }
+    (expected,) = TKG.expected({**arguments, **rounded})
+    np.testing.assert_allclose(result, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_fp32_with_rope():
+    close(sizes(tp_k_prior=True, **ROPE), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "bs, heads, keys", [(1, 1, 256), (3, 2, 512), (4, 4, 128), (16, 4, 256), (1, 1, 128)]
+)
+def test_two_cores(bs, heads, keys):
+    """Keys shared, or the batch, or, with one sequence and few keys, nothing."""
+    close(sizes(bs, heads, 4, keys, keys, out_in_sb=True, **IN_SBUF), lnc=2, sink=True)
+    close(sizes(bs, heads, 4, keys, keys, **IN_SBUF), lnc=2)
+
+
+def test_a_core_whose_keys_are_all_masked():
+    cfg = sizes(bs=1, keys=512, full=512, use_pos_id=True, **IN_SBUF)
+    arguments = tkg_inputs(np.random.default_rng(0), cfg, 2)
+    arguments["rope_pos_ids"][:] = 0.0
+    (result,), (expected,) = TKG.run(arguments, 2).results, TKG.expected(arguments, 2)
+    np.testing.assert_allclose(result, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("choices", [{}, {"strided_mm1": False}, {"tp_k_prior": True}, {**BLOCKS}], ids=str)
+def test_sections(choices):
+    """More than 8192 keys of a core, which are worked on one section after the other."""
+    cfg = sizes(1, 1, 2, 8192 + 512, 8192 + 512, 64, **{**IN_SBUF, **choices})
+    close(cfg, sink=True)
+
+
+def test_few_keys():
+    close(sizes(keys=100, full=128, use_pos_id=True, **IN_SBUF))
+
+
+def test_many_sequences_share_units():
+    close(sizes(bs=24, heads=1, active=1, keys=256, full=256, **IN_SBUF))
+
+
+def test_trn3():
+    close(sizes(tp_k_prior=True, **ROPE), lnc=2, target="trn3")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"bs": 129}, "bs is 1 to 128, got 129"),
+        ({"heads": 17}, "q_head is 1 to 16, got 17"),
+        ({"active": 9}, "s_active is 1 to 8, got 9"),
+        ({"d": 129}, "d_head is 1 to 128, got 129"),
+        ({"keys": 512}, "full_sprior = 384, got 512"),
+        ({"keys": 200}, "curr_sprior is a multiple of 128 here, got 200"),
+        ({"qk_in_sb": False}, "fuse_rope=False needs qk_in_sb=True"),
+        ({"bs": 65, "keys": 384, "heads": 1, "active": 2}, "up to one of .* got 65 and 2"),
+        ({"block_len": 16, "tp_k_prior": False}, "needs tp_k_prior=True"),
+        ({"d": 32, "fuse_rope": True}, "fuse_rope takes d_head 64 or 128, got 32"),
+        ({"bs": 64, "fuse_rope": True}, "bs \\* q_head \\* s_active up to 128"),
+    ],
+)
+def test_refusals_of_sizes(change, message):
+    cfg = sizes(**{**IN_SBUF, **change})
+    arguments = tkg_inputs(np.random.default_rng(0), sizes(**IN_SBUF))
+    with pytest.raises(NkiError, match=message):
+        attention_tkg_kernel(**{**arguments, "cfg": cfg})
+
+
+@pytest.mark.parametrize(
+    "choices, change, message",
+    [
+        (IN_SBUF, {"mask": np.ones((3, 2, 2, 3), np.uint8)}, r"mask has shape \(3, 2, 2, 3\)"),
+        (IN_SBUF, {"sink": np.zeros((3, 1), np.float32)}, r"sink has shape \(3, 1\), expected \(2, 1\)"),
+        (ROPE, {"inv_freqs": None}, "fuse_rope needs inv_freqs and rope_pos_ids"),
+        (ROPE, {"inv_freqs": np.zeros((3, 1), np.float32)}, r"inv_freqs has shape \(3, 1\)"),
+        (BLOCKS, {"active_blocks_table": None}, "block_len > 0 needs active_blocks_table"),
+        (IN_SBUF, {"v_prior": np.zeros((2, 1, 384, 64), FP8)}, "are all float8_e4m3, or none of them is"),
+        (IN_SBUF, {"k_prior": np.zeros((2, 1, 64, 384), ml_dtypes.float8_e5m2)}, "not float8_e5m2"),
+        (
+            IN_SBUF,
+            {"k_prior": np.zeros((1, 1, 64, 384), np.float32)},
+            "holds at least bs = 2 sequences, got 1",
+        ),
+    ],
+)
+def test_refusals_of_operands(choices, change, message):
+    arguments = {**tkg_inputs(np.random.default_rng(0), sizes(**choices)), **change}
+    with pytest.raises(NkiError, match=message):
+        attention_tkg_kernel(**arguments)
+
+
+class TestHelpers:
+    def test_names_are_where_callers_look_for_them(self):
+        for name in ("AttnTKGConfig", "TileConstants", "is_batch_sharded", "uses_flash_attention"):
+            assert hasattr(module, name)
+
+    @pytest.mark.parametrize(
+        "cfg, batch, keys",
+        [
+            (sizes(4, 1, 1, 256, 256), False, True),
+            (sizes(4, 1, 1, 128, 256), True, False),
+            (sizes(32, 8, 1, 256, 256), True, False),
+            (sizes(33, 8, 1, 256, 256), False, False),
+            (sizes(3, 1, 1, 128, 256), False, False),
+        ],
+    )
+    def test_what_cores_share(self, cfg, batch, keys):
+        assert (is_batch_sharded(cfg, 128), is_s_prior_sharded(cfg, 128)) == (batch, keys)
+
+    @pytest.mark.parametrize(
+        "blocks, length, cores, expected",
+        [(512, 16, 2, (16, 1)), (640, 16, 2, (8, 2)), (192, 16, 2, (4, 4)), (1040, 16, 2, (1, 16))],
+    )
+    def test_blocks_are_cut(self, blocks, length, cores, expected):
+        assert resize_cache_block_len_for_attention_tkg_kernel(blocks, length, cores, 128) == expected
+
+    def test_sections_begin_beyond_8192_keys(self):
+        assert [uses_flash_attention(n) for n in (8192, 8193)] == [(False, 8192), (True, 8192)]
