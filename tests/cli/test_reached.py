@@ -85,6 +85,7 @@ def test_a_kernel_that_is_not_reached_is_named(nki_sim, script, text, names, rea
     assert shown.status == 0
     assert f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} not called when" in shown.out
     assert f"{reached} of 2 kernels reached" in shown.out.splitlines()[-1]
+    assert "were not checked" in shown.out
     required = nki_sim("check", "--require-launch", path, "--format", "json")
     assert required.status == 1
     assert [d["code"] for d in required.json["diagnostics"] if d["severity"] == "error"] == ["NKI-L027"]

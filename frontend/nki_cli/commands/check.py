@@ -147,7 +147,7 @@ def _not_reached(file: str, missed: list[Definition]) -> Diagnostic:
         f"{what} called when {file} runs",
         span=missed[0].heading if missed else None,
         help="call it with arrays at the end of the file, or check the file that calls it",
-        notes=("shapes, instructions and memory of a kernel are checked where it is called",),
+        notes=("its shapes, instructions and memory were not checked: they depend on the call",),
         labels=tuple(Label(kernel.heading, "not called either") for kernel in missed[1:]),
         severity=Severity.note,
     )
