@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.txt
 
-.PHONY: locked lock audit demo test frameworks test-slow test-upstream test-library lint update-golden clean
+.PHONY: locked lock audit demo test frameworks test-slow test-upstream test-library test-conformance library-pages lint
+.PHONY: update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -43,6 +44,14 @@ test-upstream: $(VENV)/dev
 # Needs NKI_LIBRARY, a checkout of github.com/aws-neuron/nki-library, and torch, scipy and allpairspy.
 test-library: $(VENV)/dev
 	$(BIN)/python -m tests.upstream.library $(NKI_LIBRARY) $(LIBRARY_TESTS)
+
+# The same tests on this project's own kernels, which are laid over the library's.
+test-conformance: $(VENV)/dev
+	$(BIN)/python -m tests.upstream.library $(NKI_LIBRARY) $(LIBRARY_TESTS) --ours
+
+# Writes docs/library anew from the table of kernels.
+library-pages: $(VENV)/dev
+	$(BIN)/python -m nkilib.pages docs/library
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

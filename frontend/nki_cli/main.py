@@ -18,6 +18,7 @@ from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.ir import ir
 from nki_cli.commands.isa import isa
+from nki_cli.commands.lib import lib
 from nki_cli.commands.lsp import lsp
 from nki_cli.commands.profile import profile
 from nki_cli.commands.run import run
@@ -136,3 +137,4 @@ def common(
 
 for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):
     app.command(cls=_Command)(command)
+app.command(cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lib)

@@ -171,3 +171,37 @@ def rows() -> dict[str, Row]:
     table = {row.name: row for row in sorted(found, key=lambda row: row.name.lower())}
     assert len(table) == len(found), "two rows of the registry have the same name"
     return table
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one result is from the reference.
+
+    Attributes:
+        absolute: the largest difference.
+        scale: the largest magnitude of the reference.
+        allowed: True if every element is within the tolerance.
+    """
+
+    absolute: float
+    scale: float
+    allowed: bool
+
+    @property
+    def relative(self) -> float:
+        """The largest difference, as a part of the largest magnitude."""
+        return self.absolute / self.scale if self.scale else self.absolute
+
+
+def difference(
+    result: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], tolerance: Tolerance
+) -> Difference:
+    """Compare a result with the reference; where both are NaN or the same infinity, they are equal."""
+    one, other = result.astype(np.float64), expected.astype(np.float64)
+    if one.shape != other.shape:
+        return Difference(float("inf"), 0.0, False)
+    with np.errstate(invalid="ignore"):
+        apart = np.where((one == other) | (np.isnan(one) & np.isnan(other)), 0.0, np.abs(one - other))
+        allowed = bool((apart <= tolerance.atol + tolerance.rtol * np.abs(other)).all())
+    finite = np.abs(other[np.isfinite(other)])
+    return Difference(float(apart.max(initial=0.0)), float(finite.max(initial=0.0)), allowed)

@@ -73,6 +73,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--kernels", action="store_true", help="one small test for each kernel of the 2.28 release notes"
     )
+    parser.add_argument(
+        "--ours", action="store_true", help="this project's kernels (nkilib) in the place of the library's"
+    )
     parser.add_argument("--large", action="store_true", help="large shapes too")
     parser.add_argument(
         "--platform", default="trn2", choices=["trn2", "trn3"], help="the target (default trn2)"
@@ -128,8 +131,9 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
         "NKI_LIBRARY": str(checkout),
         "NKI_LIBRARY_LIMIT": str(options.limit),
         "NKI_LIBRARY_RESULTS": str(results),
-        "NKI_SIM_API": level_of(checkout),
+        "NKI_SIM_API": os.environ.get("NKI_SIM_API") or level_of(checkout),
         "NKI_LIBRARY_SELECTED": "1" if options.kernels else "0",
+        "NKI_LIBRARY_OURS": "1" if options.ours else "0",
         "NKILIB_SIMULATION_RUN_ALL": "1" if options.large or options.kernels else "0",
         "PYTHONHASHSEED": "0",  # the processes must collect the same tests
         "PYTHONPATH": os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),

@@ -19,15 +19,18 @@ from typing import Any
 
 import pytest
 
-from tests.upstream.library import defects, release, standins
+from tests.upstream.library import defects, overlay, release, standins, tracing
 
 CHECKOUT = Path(os.environ["NKI_LIBRARY"]).resolve()
 LIMIT = int(os.environ.get("NKI_LIBRARY_LIMIT", "300"))
 RESULTS = os.environ.get("NKI_LIBRARY_RESULTS")
 SELECTED = os.environ.get("NKI_LIBRARY_SELECTED") == "1"  # only the rows of library.release
+OURS = os.environ.get("NKI_LIBRARY_OURS") == "1"  # our kernels in the place of the library's
 
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
 standins.install()
+if OURS:
+    overlay.install()
 defects.repair(CHECKOUT)
 
 
@@ -54,28 +57,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     defects.repair_utilities()
-    _skip_several_ranks()
+    _skip_what_cannot_run()
     return (yield)
 
 
 @functools.cache
-def _skip_several_ranks() -> None:
-    """Let tests of collectives end where they would launch the kernel on more ranks than a simulation has."""
+def _skip_what_cannot_run() -> None:
+    """Let tests end that want more ranks than a simulation has, or a kernel of ours that we have not."""
     from test.utils.test_orchestrator import Orchestrator
 
     execute = Orchestrator.execute
 
-    def on_one_rank(self: Any, kernel: Any) -> Any:
+    def checked(self: Any, kernel: Any) -> Any:
         ranks = kernel.inference_args.collective_ranks
         if ranks > 1:
             pytest.skip(f"needs {ranks} ranks, a simulation has one")
+        if _trace_only:
+            return _trace(kernel)
+        if OURS and not overlay.ours(kernel.kernel_func):
+            pytest.skip("this project's library has no such kernel")
         return execute(self, kernel)
 
-    Orchestrator.execute = on_one_rank
+    Orchestrator.execute = checked
+
+
+_trace_only = False  # whether the test that runs only compiles its kernel
+
+
+def _trace(kernel: Any) -> None:
+    """Compile the kernel of a test for each core."""
+    given = kernel.kernel_input.items()
+    tracing.ParserFrontend().compile(
+        kernel.kernel_func,
+        inputs={name.removesuffix(".must_alias_input"): value for name, value in given},
+        target=kernel.compiler_input.platform_target.name.lower(),
+        lnc=kernel.compiler_input.logical_nc_config,
+    )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    global _trace_only
+    _trace_only = item.get_closest_marker("trace_only") is not None
+
     def end(number: int, frame: FrameType | None) -> None:
         raise OutOfTime(f"longer than {LIMIT} s")
 

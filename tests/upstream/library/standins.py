@@ -61,6 +61,7 @@ def install() -> None:
     """Make every stand-in importable."""
     packed_dtypes.install()
     nki.cpu_simulate = Simulation  # type: ignore[attr-defined]
+    nki.language.static_cast = neuron_dtypes.static_cast  # type: ignore[attr-defined]  # tests call it
     for name, module in _SIMULATOR.items():
         _register(name, module or ModuleType(name))
     provide(*_UNUSED)
