@@ -63,7 +63,7 @@ def _scan_tile(source, result, ones, carry, rows, columns):
     partitions = nl.ds(rows.start_offset, rows.size)
     span = nl.ds(columns.start_offset, columns.size)
     tile = nl.ndarray((rows.size, columns.size), dtype=source.dtype, buffer=nl.sbuf)
-    nisa.dma_copy(dst=tile, src=source[partitions, span])
+    nisa.dma_copy(dst=tile, src=source[partitions, span], dge_mode=nisa.dge_mode.none)
     sums = nl.ndarray((rows.size, columns.size), dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_tensor_scan(
         dst=sums,

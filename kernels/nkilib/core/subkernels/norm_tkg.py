@@ -10,7 +10,7 @@ and the chunks lie side by side: y[p, r, c * H1 / n + j] is column c * H / n + p
 
 Two ways, chosen by where the input is and how many rows there are:
 
-- **Spread** (at most ``SPREAD_ROWS`` rows, or input in SBUF): the input is loaded into the layout of the
+- **Spread** (few rows, or input in SBUF): the input is loaded into the layout of the
   output, in pieces of H1 / n elements. Scalar engine: squares; vector engine: their sums over H1; tensor
   engine: the sums over the partitions, by a matmul with ones, which leaves them in every partition; scalar
   engine: rsqrt; vector engine: times gamma (while the sums are made), then times rstd.
@@ -37,6 +37,7 @@ from ..utils.tensor_view import TensorView
 from ..utils.tiled_range import TiledRange
 
 SPREAD_ROWS = 16
+_SPREAD_PIECES = 1024  # elements of a partition up to which more rows are spread too
 _SPREAD_ELEMENTS = 4096  # of one tile and partition: 16 KiB of fp32
 _SQUARES = 4096  # columns that one instruction squares
 _STATISTICS = 512  # columns that one bn_stats takes
@@ -134,7 +135,9 @@ def run_norm(norm: Norm, name: str, threshold: int, single_core: bool):
     norm.sbm.open_scope(name=name)
     gamma = _weights(norm, norm.gamma)
     beta = None if norm.beta is None else _weights(norm, norm.beta)
-    by_rows = is_hbm_buffer(norm.input.base_tensor) and (count > SPREAD_ROWS or norm.residual is not None)
+    by_rows = is_hbm_buffer(norm.input.base_tensor) and (
+        not _is_spread(count, h1) or norm.residual is not None
+    )
     if by_rows:
         size = _rows_of_a_tile(norm, to_hbm)
         identity = _identity(norm, min(size, count))
@@ -170,6 +173,11 @@ def run_norm(norm: Norm, name: str, threshold: int, single_core: bool):
         )
     norm.sbm.close_scope()
     norm.free(0)
+
+
+def _is_spread(rows: int, h1: int) -> bool:
+    """Whether the input is loaded into the layout of the output, in small pieces."""
+    return rows <= SPREAD_ROWS or rows * h1 <= _SPREAD_PIECES
 
 
 def _store(target, result, cores: int, core: int, shared: bool) -> None:
