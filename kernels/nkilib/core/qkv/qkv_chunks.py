@@ -158,11 +158,10 @@ def load_chunk(plan, hidden, residuals, row, count, start, width):
     tiles = width // plan.tile
     if plan.by_dma and plan.swizzled:
         turned = nl.ndarray((P_MAX, MX_WIDTH, tiles, count), dtype=plan.dtype, buffer=nl.sbuf)
-        pattern = [[pitch, count], [pitch // MX_WIDTH, MX_WIDTH], [P_MAX, tiles], [1, P_MAX]]
-        offset = row * pitch + start // MX_WIDTH
+        pattern = [[pitch, count], [pitch, 1], [P_MAX, tiles], [1, P_MAX]]
         for part in range(MX_WIDTH):
-            one = [[pitch, count], [pitch, 1], [P_MAX, tiles], [1, P_MAX]]
-            source = hidden.ap(pattern=one, offset=offset + part * (pitch // MX_WIDTH))
+            offset = row * pitch + part * (pitch // MX_WIDTH) + start // MX_WIDTH
+            source = hidden.ap(pattern=pattern, offset=offset)
             nisa.dma_transpose(dst=turned[:, nl.ds(part, 1), :, :], src=source)
         return Chunk(None, None, turned, None)
     if plan.by_dma:

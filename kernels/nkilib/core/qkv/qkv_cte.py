@@ -48,7 +48,7 @@ from .qkv_chunks import (
     settle_chunk,
     turn_chunk,
 )
-from .qkv_rows import KVCache, RowTarget, finish_rows
+from .qkv_rows import KVCache, RowTarget, finish_rows, load_static_scales
 
 P_MAX = nl.tile_size.pmax
 PSUM_BANKS = 8
@@ -178,7 +178,7 @@ def qkv_cte(
     scales = None
     input_factor = None
     if quantization == QuantizationType.STATIC:
-        scales, input_factor = _load_static(w_scale, in_scale)
+        scales, input_factor = load_static_scales(w_scale, in_scale)
     bias_sb = None
     if bias is not None:
         bias_sb = broadcast_line(load_line(bias, 0, columns), P_MAX)
@@ -326,18 +326,6 @@ def _plan(
         quantization,
         swizzled,
     )
-
-
-def _load_static(w_scale, in_scale):
-    """Scales of the columns of q, k and v, [128, 3], and what multiplies what is quantized, [128, 1]."""
-    columns = nl.ndarray((P_MAX, 3), dtype=nl.float32, buffer=nl.sbuf)
-    inputs = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
-    factor = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=inputs, src=in_scale)
-    nisa.dma_copy(dst=columns, src=w_scale)
-    nisa.reciprocal(dst=factor, data=inputs)
-    nisa.tensor_scalar(dst=columns, data=columns, op0=nl.multiply, operand0=inputs)
-    return columns, factor
 
 
 def _cache_of(cache, rows, sequence):

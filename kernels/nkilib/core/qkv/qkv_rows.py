@@ -67,6 +67,18 @@ class RowTarget(nl.NKIObject):
     cache: KVCache
 
 
+def load_static_scales(w_scale, in_scale):
+    """Scales of the columns of q, k and v, [128, 3], and what multiplies what is quantized, [128, 1]."""
+    columns = nl.ndarray((P_MAX, 3), dtype=nl.float32, buffer=nl.sbuf)
+    inputs = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
+    factor = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=inputs, src=in_scale)
+    nisa.dma_copy(dst=columns, src=w_scale)
+    nisa.reciprocal(dst=factor, data=inputs)
+    nisa.tensor_scalar(dst=columns, data=columns, op0=nl.multiply, operand0=inputs)
+    return columns, factor
+
+
 def overlap(first, width, start, length):
     """Columns of [start, start + length) in [first, first + width), counted from `first`: (start, length)."""
     begin = max(first, start)

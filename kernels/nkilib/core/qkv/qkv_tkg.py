@@ -39,7 +39,7 @@ from ..utils.kernel_helpers import (
 )
 from ..utils.projection import AT_ONCE, BANK, broadcast_line, load_line, quantize
 from ..utils.tensor_view import TensorView
-from .qkv_rows import RowTarget, scale_columns, store_rows
+from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
 
 P_MAX = nl.tile_size.pmax
 GROUP = 2048  # columns in four banks of PSUM
@@ -141,7 +141,7 @@ def qkv_tkg(
     factor = None
     if plan.fp8:
         target.q_columns, target.kv_columns = num_q_heads * d_head, num_kv_heads * d_head
-        target.column_scales, factor = _load_static(qkv_w_scale, qkv_in_scale)
+        target.column_scales, factor = load_static_scales(qkv_w_scale, qkv_in_scale)
     if qkv_bias is not None:
         target.bias = broadcast_line(load_line(qkv_bias, 0, columns), plan.rows)
 
@@ -225,18 +225,6 @@ def _plan(hidden, weights, adds, norm_type, quantization_type, layout, d_head, e
     actual = size if hidden_actual is None else hidden_actual
     late = is_rms_normalization(norm_type) and not fp8
     return Plan(rows, size, programs, program, size // programs // P_MAX, fp8, late, eps, actual)
-
-
-def _load_static(w_scale, in_scale):
-    """Scales of the columns of q, k and v, [128, 3], and what multiplies what is quantized, [128, 1]."""
-    columns = nl.ndarray((P_MAX, 3), dtype=nl.float32, buffer=nl.sbuf)
-    inputs = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
-    factor = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=inputs, src=in_scale)
-    nisa.dma_copy(dst=columns, src=w_scale)
-    nisa.reciprocal(dst=factor, data=inputs)
-    nisa.tensor_scalar(dst=columns, data=columns, op0=nl.multiply, operand0=inputs)
-    return columns, factor
 
 
 # --- hidden states with H on the partitions
