@@ -1,6 +1,6 @@
 """Causal attention of one head, from the formula to the tensor engine's limit in five steps.
 
-    python examples/attention_steps.py [sequence length, 4096]
+    python examples/attention_steps.py [sequence length, 1024]
 
 Prints the simulated time of each step. docs/library/how-attention-got-fast.md tells why each helps;
 nkilib.core.attention.attention_cte is the last one with every option of the library.
@@ -249,7 +249,26 @@ def least(n, d=128):
     return 2 * 2 * d * n * (n + 1) / 2 / 78.64e6
 
 
-if __name__ == "__main__":
-    length = int(sys.argv[1]) if len(sys.argv) > 1 else 4096
+def reference(q, k, v):
+    """The formula, in float32."""
+    scores = q.astype(np.float32).T @ k.astype(np.float32)
+    scores[np.triu_indices(len(scores), 1)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True) @ v.astype(np.float32)
+
+
+def main():
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((2, 64, 1536)).astype(ml_dtypes.bfloat16)
+    v = rng.standard_normal((1536, 64)).astype(ml_dtypes.bfloat16)
+    for step in STEPS:
+        result = run(step, q, k, v).astype(np.float32)
+        np.testing.assert_allclose(result, reference(q, k, v), rtol=2e-2, atol=2e-2)
+    print("attention_steps: every step equal to numpy within bf16 rounding")
+    length = int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 1024
     for name, time in times(length).items():
-        print(f"{name:12}{time:10.1f} us   {least(length) / time:6.1%} of the peak")
+        print(f"{name:12}{time:10.1f} us   {least(length) / time:6.1%} of the peak at {length} keys")
+
+
+if __name__ == "__main__":
+    main()
