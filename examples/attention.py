@@ -35,13 +35,13 @@ def attention(q, k, v, scale):
     v_sb = nl.ndarray((TILE, keys // TILE, head), dtype=v.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=q_sb, src=q)
     nisa.dma_copy(dst=k_sb, src=k)
-    for j in nl.affine_range(keys // TILE):
+    for j in range(keys // TILE):
         nisa.dma_copy(dst=v_sb[:, j, :], src=v[nl.ds(j * TILE, TILE)])
 
-    for i in nl.affine_range(queries // TILE):
+    for i in range(queries // TILE):
         here = nl.ds(i * TILE, TILE)
         scores = nl.ndarray((TILE, keys), dtype=nl.float32, buffer=nl.sbuf)
-        for j in nl.affine_range(keys // KEYS):
+        for j in range(keys // KEYS):
             span = nl.ds(j * KEYS, KEYS)
             product = nl.ndarray((TILE, KEYS), dtype=nl.float32, buffer=nl.psum)
             nisa.nc_matmul(dst=product, stationary=q_sb[:, here], moving=k_sb[:, span])
@@ -56,7 +56,7 @@ def attention(q, k, v, scale):
         )
 
         summed = nl.ndarray((TILE, head), dtype=nl.float32, buffer=nl.psum)
-        for j in nl.affine_range(keys // TILE):
+        for j in range(keys // TILE):
             turned = nl.ndarray((TILE, TILE), dtype=q.dtype, buffer=nl.psum)
             nisa.nc_transpose(dst=turned, data=weights[:, nl.ds(j * TILE, TILE)])
             columns = nl.ndarray((TILE, TILE), dtype=q.dtype, buffer=nl.sbuf)

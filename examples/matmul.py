@@ -70,12 +70,12 @@ def matmul_tiled(lhsT, rhs):
     """Step 2: loop over tiles; every product loads both of its operands again."""
     M, N, K = check_shapes(lhsT, rhs, TILE_M, TILE_N, TILE_K)
     result = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
-    for m in nl.affine_range(M // TILE_M):
+    for m in range(M // TILE_M):
         rows = nl.ds(m * TILE_M, TILE_M)
-        for n in nl.affine_range(N // TILE_N):
+        for n in range(N // TILE_N):
             columns = nl.ds(n * TILE_N, TILE_N)
             product = nl.ndarray((TILE_M, TILE_N), dtype=nl.float32, buffer=nl.psum)
-            for k in nl.affine_range(K // TILE_K):
+            for k in range(K // TILE_K):
                 contraction = nl.ds(k * TILE_K, TILE_K)
                 stationary = load_tile(lhsT[contraction, rows])
                 moving = load_tile(rhs[contraction, columns])
@@ -89,15 +89,15 @@ def matmul_hoisted(lhsT, rhs):
     """Step 3: keep a column of stationary tiles in SBUF for a whole row of results."""
     M, N, K = check_shapes(lhsT, rhs, TILE_M, TILE_N, TILE_K)
     result = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
-    for m in nl.affine_range(M // TILE_M):
+    for m in range(M // TILE_M):
         rows = nl.ds(m * TILE_M, TILE_M)
         stationary = []
-        for k in nl.affine_range(K // TILE_K):
+        for k in range(K // TILE_K):
             stationary.append(load_tile(lhsT[nl.ds(k * TILE_K, TILE_K), rows]))
-        for n in nl.affine_range(N // TILE_N):
+        for n in range(N // TILE_N):
             columns = nl.ds(n * TILE_N, TILE_N)
             product = nl.ndarray((TILE_M, TILE_N), dtype=nl.float32, buffer=nl.psum)
-            for k in nl.affine_range(K // TILE_K):
+            for k in range(K // TILE_K):
                 moving = load_tile(rhs[nl.ds(k * TILE_K, TILE_K), columns])
                 nisa.nc_matmul(dst=product, stationary=stationary[k], moving=moving)
             store_tile(result[rows, columns], product)
@@ -110,18 +110,18 @@ def matmul_blocked_free(lhsT, rhs, tiles_m=2, tiles_n=2):
     block_m, block_n = TILE_M * tiles_m, TILE_N * tiles_n
     M, N, K = check_shapes(lhsT, rhs, block_m, block_n, TILE_K)
     result = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
-    for m in nl.affine_range(M // block_m):
+    for m in range(M // block_m):
         stationary = []
-        for k in nl.affine_range(K // TILE_K):
+        for k in range(K // TILE_K):
             stationary.append(load_tile(lhsT[nl.ds(k * TILE_K, TILE_K), nl.ds(m * block_m, block_m)]))
-        for n in nl.affine_range(N // block_n):
+        for n in range(N // block_n):
             moving = []
-            for k in nl.affine_range(K // TILE_K):
+            for k in range(K // TILE_K):
                 moving.append(load_tile(rhs[nl.ds(k * TILE_K, TILE_K), nl.ds(n * block_n, block_n)]))
-            for i in nl.affine_range(tiles_m):
-                for j in nl.affine_range(tiles_n):
+            for i in range(tiles_m):
+                for j in range(tiles_n):
                     product = nl.ndarray((TILE_M, TILE_N), dtype=nl.float32, buffer=nl.psum)
-                    for k in nl.affine_range(K // TILE_K):
+                    for k in range(K // TILE_K):
                         nisa.nc_matmul(
                             dst=product,
                             stationary=stationary[k][:, nl.ds(i * TILE_M, TILE_M)],
@@ -139,24 +139,24 @@ def matmul_blocked(lhsT, rhs, tiles_m=16, tiles_n=2, tiles_k=8):
     block_m, block_n, block_k = TILE_M * tiles_m, TILE_N * tiles_n, TILE_K * tiles_k
     M, N, K = check_shapes(lhsT, rhs, block_m, block_n, block_k)
     result = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
-    for n in nl.affine_range(N // block_n):
+    for n in range(N // block_n):
         columns = nl.ds(n * block_n, block_n)
         sums = []
-        for _ in nl.affine_range(M // TILE_M):
+        for _ in range(M // TILE_M):
             sums.append(nl.ndarray((TILE_M, block_n), dtype=nl.float32, buffer=nl.sbuf))
-        for k in nl.sequential_range(K // block_k):
+        for k in range(K // block_k):
             moving = []
-            for i in nl.affine_range(tiles_k):
+            for i in range(tiles_k):
                 moving.append(load_tile(rhs[nl.ds(k * block_k + i * TILE_K, TILE_K), columns]))
-            for m in nl.affine_range(M // block_m):
+            for m in range(M // block_m):
                 stationary = []
-                for i in nl.affine_range(tiles_k):
+                for i in range(tiles_k):
                     rows = nl.ds(k * block_k + i * TILE_K, TILE_K)
                     stationary.append(load_tile(lhsT[rows, nl.ds(m * block_m, block_m)]))
-                for i in nl.affine_range(tiles_m):
-                    for j in nl.affine_range(tiles_n):
+                for i in range(tiles_m):
+                    for j in range(tiles_n):
                         product = nl.ndarray((TILE_M, TILE_N), dtype=nl.float32, buffer=nl.psum)
-                        for l in nl.affine_range(tiles_k):
+                        for l in range(tiles_k):
                             nisa.nc_matmul(
                                 dst=product,
                                 stationary=stationary[l][:, nl.ds(i * TILE_M, TILE_M)],
@@ -167,7 +167,7 @@ def matmul_blocked(lhsT, rhs, tiles_m=16, tiles_n=2, tiles_k=8):
                             nisa.tensor_copy(dst=part, src=product)
                         else:
                             nisa.tensor_tensor(dst=part, data1=part, data2=product, op=nl.add)
-        for m in nl.affine_range(M // TILE_M):
+        for m in range(M // TILE_M):
             store_tile(result[nl.ds(m * TILE_M, TILE_M), columns], sums[m])
     return result
 

@@ -22,7 +22,7 @@ def rmsnorm(x, weight, epsilon=1e-6):
     weights = nl.ndarray((nl.tile_size.pmax, columns), dtype=weight.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=weights, src=weight.expand_dim(0).broadcast(0, nl.tile_size.pmax))
 
-    for r in nl.affine_range((rows + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
+    for r in range((rows + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
         height = min(nl.tile_size.pmax, rows - r * nl.tile_size.pmax)
         here = nl.ds(r * nl.tile_size.pmax, height)
         tile = nl.ndarray((height, columns), dtype=x.dtype, buffer=nl.sbuf)

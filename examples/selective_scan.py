@@ -23,7 +23,7 @@ def selective_scan(delta, u, a, b, c):
     channels, time = delta.shape
     states = a.shape[1]
     y = nl.ndarray((channels, time), dtype=delta.dtype, buffer=nl.shared_hbm)
-    for g in nl.affine_range((channels + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
+    for g in range((channels + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
         height = min(nl.tile_size.pmax, channels - g * nl.tile_size.pmax)
         here = nl.ds(g * nl.tile_size.pmax, height)
         delta_tile = load(delta[here])
@@ -34,7 +34,7 @@ def selective_scan(delta, u, a, b, c):
 
         total = nl.ndarray((height, time), dtype=nl.float32, buffer=nl.sbuf)
         nisa.memset(dst=total, value=0.0)
-        for s in nl.affine_range(states):
+        for s in range(states):
             decay = nl.ndarray((height, time), dtype=nl.float32, buffer=nl.sbuf)
             nisa.activation(dst=decay, op=nl.exp, data=delta_tile, scale=a_tile[:, s : s + 1])
             b_rows = load(b[s : s + 1].broadcast(0, height))

@@ -18,7 +18,7 @@ def softmax(x):
     """Softmax of each row of [rows, columns]; a row fits in one SBUF partition."""
     rows, columns = x.shape
     result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-    for r in nl.affine_range((rows + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
+    for r in range((rows + nl.tile_size.pmax - 1) // nl.tile_size.pmax):
         height = min(nl.tile_size.pmax, rows - r * nl.tile_size.pmax)
         here = nl.ds(r * nl.tile_size.pmax, height)
         tile = nl.ndarray((height, columns), dtype=x.dtype, buffer=nl.sbuf)

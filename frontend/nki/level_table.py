@@ -9,7 +9,7 @@ Sources: API stubs of Neuron 2.28 to 2.32; SDK "NKI Migration Guides"; release n
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,8 @@ class Notice:
         level: the level that brought it.
         change: the change.
         instead: what to write.
-        name: (module, name) of a name that is deprecated since, which the checker notes (NKI-L056).
+        name: (module, name) of a name that is deprecated since, which the checker tells of (NKI-L056).
+        going: True where a release has been announced to lack it: then that is a warning, else a note.
     """
 
     what: str
@@ -123,6 +124,7 @@ class Notice:
     change: str
     instead: str
     name: tuple[str, str] | None = None
+    going: bool = False
 
 
 # --- names
@@ -485,6 +487,15 @@ MEANINGS: tuple[Meaning, ...] = (
 )
 
 #: What changed without a name or a parameter; not enforced unless it says so.
+#: Not a name, but deprecated as one: a `while` on a register.
+WHILE = _LANGUAGE, "while"
+
+
+def _going(name: str, instead: str) -> Iterator[Notice]:
+    """A loop of nki.language that 0.6 deprecates."""
+    yield Notice(f"nl.{name}", "0.6", "is deprecated (warning)", instead, (_LANGUAGE, name), True)
+
+
 NOTICES: tuple[Notice, ...] = (
     Notice("TensorView.sizes of the kernel library", "0.2", "became shape, with Neuron 2.28", "view.shape"),
     *(
@@ -552,9 +563,11 @@ NOTICES: tuple[Notice, ...] = (
     Notice(
         "nl.rsqrt of a PSUM tile", "0.5", "is refused, at every level here", "nisa.activation(op=nl.rsqrt)"
     ),
-    Notice("nl.affine_range, nl.sequential_range, nl.static_range", "0.6", "are deprecated", "range"),
-    Notice("nl.dynamic_range", "0.6", "is deprecated", "nl.fori_loop"),
-    Notice("while register:", "0.6", "is deprecated", "nl.while_loop"),
+    *_going("affine_range", "range"),
+    *_going("sequential_range", "range"),
+    *_going("static_range", "range"),
+    *_going("dynamic_range", "nl.fori_loop(lower, upper, body)"),
+    Notice("while register", "0.6", "is deprecated (warning)", "nl.while_loop(register, body)", WHILE, True),
 )
 
 

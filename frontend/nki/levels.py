@@ -26,6 +26,7 @@ from nki.level_table import (
     ORDER,
     TENSOR,
     TILE_SIZE,
+    WHILE,
     Form,
     Name,
     Notice,
@@ -291,12 +292,13 @@ def member_notes(value: Any, name: str) -> list[Diagnostic]:
 
 
 def deprecation(module: str, name: str) -> Diagnostic | None:
-    """NKI-L056, a note, for a name that the level in force has and a later one will not."""
+    """NKI-L056 for a name that the level in force has and a later one will not: a warning, or a note."""
     row = _notices.get((module, name))
     if row is None or before(row.level) or refusal(module, name) is not None:
         return None
     text = f"{row.what} is deprecated since {row.level}; the API level is {_level}"
-    return Diagnostic("NKI-L056", text, help=f"write {row.instead}", severity=Severity.note)
+    severity = Severity.warning if row.going else Severity.note
+    return Diagnostic("NKI-L056", text, help=f"write {row.instead}", severity=severity)
 
 
 def orders(module: str, name: str, count: int | None = None) -> tuple[str, ...]:
@@ -352,6 +354,7 @@ __all__ = [
     "NAMES",
     "NEWEST",
     "NOTICES",
+    "WHILE",
     "Form",
     "Name",
     "Notice",

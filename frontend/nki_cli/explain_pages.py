@@ -104,7 +104,7 @@ class Snippet:
         """The whole file that Python lines stand in; shell lines as they are."""
         if not self.is_framed:
             return self.text
-        if re.search(r"^(def|class) ", self.text, re.MULTILINE):
+        if "nki.jit" in self.text:
             return _IMPORTS + self.text
         return _IMPORTS + _KERNEL + textwrap.indent(self.text, "    ") + _END
 

@@ -87,7 +87,7 @@ class Storage:
         self.row_bytes = math.prod(self.shape[self.on_chip :]) * self.dtype.itemsize
 
 
-_LOOPS = "use nl.dynamic_range, nl.fori_loop or `while register:` for loops the device decides about"
+_LOOPS = "use nl.fori_loop or nl.while_loop for loops the device decides about"
 _BRANCHES = "compute both and choose with nisa.tensor_copy_predicated, or run a loop zero or one times"
 _ARITHMETIC = (
     "store it to a tile with nisa.register_store, compute there, and load it back with nisa.register_load"

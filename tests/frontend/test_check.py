@@ -234,8 +234,6 @@ def kernel(a, count):
     t = nl.ndarray((128, 4), nl.float32, nl.sbuf)
     reg = nisa.register_alloc(0)
     nisa.register_load(reg, count)
-    for i in nl.dynamic_range(reg):
-        nisa.dma_copy(dst=t, src=a)
     def body(i):
         nisa.dma_copy(dst=t, src=a)
     nl.fori_loop(0, reg, body)

@@ -11,8 +11,10 @@ import nki.language as nl
 import nki.tensor as ntensor
 from nki import levels
 from nki.compiler.check import check, check_text
-from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE
+from nki.compiler.specialize import specialize_call
+from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE, WHILE
 from nki_isa.diagnostics import NkiError, Severity
+from nki_isa.target import as_target
 
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n"
 X = np.arange(1, 17, dtype=np.float32).reshape(4, 4)
@@ -411,10 +413,14 @@ def test_this_project_uses_all_members_at_every_level(at):
 # --- deprecated names
 
 
-@pytest.mark.parametrize("row", [row for row in NOTICES if row.name], ids=lambda row: row.name[1])
+NAMED = [row for row in NOTICES if row.name not in (None, WHILE)]
+
+
+@pytest.mark.parametrize("row", NAMED, ids=lambda row: row.name[1])
 def test_deprecated_names_are_noted_from_their_level_on(at, row):
     module, name = row.name
-    line = f"nl.tile_size.{name}" if module == TILE_SIZE else f"nisa.{name}(x, x)"
+    short = {TILE_SIZE: "nl.tile_size", "nki.language": "nl", "nki.isa": "nisa"}[module]
+    line = f"{short}.{name}" if module == TILE_SIZE else f"{short}.{name}(x, x)"
     before = list(LEVELS)[list(LEVELS).index(row.level) - 1]
     assert told(before, f"a = {line}") == []
     ((code, message, help),) = told(row.level, f"a = {line}")
@@ -431,6 +437,39 @@ def test_a_deprecated_name_stops_nothing(at):
     kernel(X)
     (found,) = check_text(f"{HEAD}    a = nl.tile_size.psum_fmax\n", "kernel.py")
     assert found.severity is Severity.note
+
+
+RANGES = "affine_range", "sequential_range", "static_range", "dynamic_range"
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_deprecated_loop_is_a_warning(name):
+    lines = f"    for i in nl.{name}(4):\n        pass\n    for i in nl.{name}(2):\n        pass\n"
+    found = check_text(HEAD + lines, "kernel.py")
+    assert [(d.code, d.severity) for d in found] == [("NKI-L056", Severity.warning)] * 2
+
+
+@nki.jit
+def counts_down(x):
+    for _ in range(2):
+        left = nisa.register_alloc(2)
+        count = nl.zeros((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+        while left:
+            nisa.register_load(left, count)
+    return x
+
+
+def test_a_while_on_a_register_is_a_warning_once_from_0_6_on(at):
+    def told():
+        return [
+            (d.code, d.severity, d.span.line)
+            for d in specialize_call(counts_down, (X,), {}, target=as_target("trn2")).diagnostics
+        ]
+
+    line = counts_down.function.__code__.co_firstlineno + 5
+    assert told() == [("NKI-L056", Severity.warning, line)]
+    at("0.5")
+    assert told() == []
 
 
 @nki.jit

@@ -20,9 +20,10 @@ from functools import partial
 from types import CodeType
 from typing import Any
 
+from nki import levels
 from nki.compiler import stacks, tree
 from nki.compiler.recorder import current
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import NkiError, error
 from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
 from nki_isa.tensor import VirtualRegister
@@ -48,6 +49,9 @@ class Turns:
             if not isinstance(value, VirtualRegister):
                 return bool(value)
             self.region = While(value)
+            deprecated = levels.deprecation(*levels.WHILE)
+            if deprecated is not None:
+                current().warn(NkiError([deprecated]))
             current().open(self.region)
             return True
         region, self.region = self.region, None

@@ -175,11 +175,12 @@ class Recorder:
                 self.collector.add(diagnostic)
 
     def warn(self, found: NkiError) -> None:
-        """Keep the diagnostics of `found` as warnings at the user's present line."""
+        """Keep the diagnostics of `found` as warnings at the user's present line, once for each line."""
         stack = stack_of(sys._getframe(1))
         span = stack[-1].span if stack else None
-        for diagnostic in found.at(span, stack).diagnostics:
-            self.collector.add(replace(diagnostic, severity=Severity.warning))
+        self.report(
+            NkiError(replace(d, severity=Severity.warning) for d in found.at(span, stack).diagnostics)
+        )
 
     def truth(self, refused: NkiError) -> bool:
         """The truth value of a tensor where the kernel asks for one: it is there, so it is true.
@@ -228,7 +229,7 @@ class Recorder:
             raise error(
                 "NKI-L044",
                 "a loop that runs on the device stands in a no_reorder block",
-                help="put `with nl.no_reorder():` inside the loop's body, or unroll it with nl.static_range",
+                help="put `with nl.no_reorder():` inside the loop's body, or unroll it with range",
             )
         self._body.append(region)
         self._open.append(region)

@@ -30,7 +30,7 @@ def _static(name: str) -> Callable[..., builtins.range]:
                 raise error(
                     "NKI-L022",
                     f"{name} got a register as a bound; it is unrolled at specialization",
-                    help="use nl.dynamic_range or nl.fori_loop for bounds known at run time",
+                    help="use nl.fori_loop for bounds known at run time (nl.dynamic_range before level 0.6)",
                 )
             if not is_whole(bound) and not (bound is None and place == 1):
                 raise error(

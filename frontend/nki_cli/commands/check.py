@@ -25,7 +25,7 @@ from nki_cli.options import (
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, files_of, run_script
 from nki_cli.session import readable
-from nki_isa.diagnostics import Diagnostic, Label, Severity
+from nki_isa.diagnostics import Diagnostic, Label, Severity, Span
 from nki_sim.report.words import counted
 
 
@@ -128,14 +128,20 @@ def _check(
         return Checked(file, found, None, len(kernels), 0)
     outcome = run_script(file, options, prints=Prints.nowhere, whole_traceback=traceback)
     fresh = dict.fromkeys((*outcome.caught, *outcome.diagnostics))
-    known = {(d.code, d.span, d.message) for d in found}
-    found += [d for d in fresh if (d.code, d.span, d.message) not in known]
+    known = {*map(_what_and_where, found)}
+    found += [d for d in fresh if _what_and_where(d) not in known]
     place = str(Path(file).resolve())
     missed = [kernel for first, kernel in kernels.items() if (place, first) not in outcome.reached]
     if not outcome.errors and (missed or not (kernels or outcome.reached)):
         told = _not_reached(file, missed)
         found.append(replace(told, severity=Severity.error) if require_launch else told)
     return Checked(file, found, outcome, len(kernels), len(kernels) - len(missed))
+
+
+def _what_and_where(found: Diagnostic) -> tuple[str, Span | None, str]:
+    """What makes two diagnostics one: a file goes by its whole path when it runs."""
+    span = found.span
+    return found.code, span and replace(span, file=str(Path(span.file).resolve())), found.message
 
 
 def _not_reached(file: str, missed: list[Definition]) -> Diagnostic:

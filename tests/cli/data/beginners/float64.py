@@ -9,7 +9,7 @@ import nki.language as nl
 def k(a):
     out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
     t = nl.ndarray((128, 512), nl.float32, nl.sbuf)
-    for i in nl.affine_range(4):
+    for i in range(4):
         nisa.dma_copy(t[:, i * 128 : i * 128 + 256], a[:, i * 128 : i * 128 + 256])
     nisa.dma_copy(dst=out, src=t)
     return out
