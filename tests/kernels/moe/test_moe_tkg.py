@@ -7,7 +7,9 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki.runtime import session
 from nki_isa.diagnostics import NkiError
+from nki_isa.target import TRN3
 from nkilib.core.moe import moe_tkg
 from nkilib.core.moe.moe_tkg.reference import moe_tkg_reference
 from nkilib.core.utils.common_types import ExpertAffinityScaleMode
@@ -62,6 +64,88 @@ def arguments(shape=(2, 256), experts=2, size=64, top_k=1, dtype=BF16, **more):
 def test_refuses(change, message):
     with pytest.raises(NkiError, match=message):
         launched(**arguments(**change))
+
+
+def mx(tokens=32, hidden=512, size=512, experts=2, top_k=2, **more):
+    """Arguments of a call with MXFP4 weights, of zeros."""
+    rows, tiles = min(size // 4, 128), -(-size // 512)
+    return {
+        **arguments((tokens, hidden), experts, 4, top_k),
+        "expert_gate_up_weights": np.zeros((experts, 128, 2, hidden // 512, size), np.uint16),
+        "expert_down_weights": np.zeros((experts, rows, tiles, hidden), np.uint16),
+        "expert_gate_up_weights_scale": np.zeros((experts, 16, 2, hidden // 512, size), np.uint8),
+        "expert_down_weights_scale": np.zeros((experts, rows // 8, tiles, hidden), np.uint8),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"hidden": 640}, "H must be a multiple of 512, got 640"),
+        ({"size": 48}, "I must be a multiple of 32, got 48"),
+        ({"tokens": 40}, "T is a multiple of 32, got 40"),
+        ({"expert_down_weights_scale": None}, "MX weights need expert_gate_up_weights_scale and"),
+        ({"output_in_sbuf": True}, "output_in_sbuf is not for MX weights"),
+        ({"is_all_expert": False, "tokens": 129}, "up to 128 tokens, got 129"),
+        ({"is_all_expert": False, "top_k": 3}, "K must divide over the cores, got 3 on 2"),
+        (
+            {"is_all_expert": False, "experts": 129, "expert_down_bias": np.zeros((129, 512), BF16)},
+            "a down bias of up to 128 experts, got 129",
+        ),
+    ],
+)
+def test_refuses_in_mx(change, message):
+    with session(target=TRN3), pytest.raises(NkiError, match=message):
+        launched[2](**mx(**change))
+
+
+@nki.jit
+def quantized_hidden(hidden, gate_up, down, up_scale, down_scale, affinities, index):
+    """moe_tkg on hidden that is quantized before, [128, 1, T, 4] of 512 rows."""
+    tokens = hidden.shape[2]
+    x = nl.ndarray(hidden.shape, dtype=hidden.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=x, src=hidden)
+    data = nl.ndarray((128, 1, tokens), dtype=nl.float8_e4m3fn_x4, buffer=nl.sbuf)
+    scale = nl.ndarray((128, 1, tokens), dtype=nl.uint8, buffer=nl.sbuf)
+    nisa.memset(dst=scale, value=127)
+    nisa.quantize_mx(
+        dst=data.reshape((128, tokens)),
+        src=x.reshape((128, tokens * 4)),
+        dst_scale=scale.reshape((128, tokens)),
+    )
+    return moe_tkg(
+        data,
+        gate_up,
+        down,
+        affinities,
+        index,
+        True,
+        expert_gate_up_weights_scale=up_scale,
+        expert_down_weights_scale=down_scale,
+        hidden_input_scale=scale,
+        output_dtype=nl.bfloat16,
+    )
+
+
+def test_takes_quantized_hidden():
+    """The same result as of hidden that the kernel quantizes itself."""
+    given = rows()["moe_tkg_mx"].example("all").arguments()
+    plain = {name: given[name] for name in mx()}
+    x = plain["hidden_input"]
+    turned = np.ascontiguousarray(x.reshape(x.shape[0], 4, -1, 128).transpose(3, 2, 0, 1))
+    with session(target=TRN3):
+        expected = launched(**plain)
+        result = quantized_hidden(
+            turned,
+            plain["expert_gate_up_weights"],
+            plain["expert_down_weights"],
+            plain["expert_gate_up_weights_scale"],
+            plain["expert_down_weights_scale"],
+            plain["expert_affinities"],
+            plain["expert_index"],
+        )
+    np.testing.assert_array_equal(result.reshape(expected.shape), expected)
 
 
 def test_refuses_a_hidden_dimension_two_cores_cannot_share():

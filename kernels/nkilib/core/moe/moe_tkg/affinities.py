@@ -11,26 +11,27 @@ from .moe_parameters import PARTITIONS, MoeArguments
 BANK = 512
 
 
-def local_affinities(a: MoeArguments):
-    """Affinities of all tokens to the E_L experts whose weights are here: fp32 [T, E_L] in SBUF."""
-    local = nl.ndarray((a.tokens, a.experts), dtype=nl.float32, buffer=nl.sbuf)
+def local_affinities(a: MoeArguments, first_token: int, tokens: int):
+    """Affinities of up to 128 tokens to the experts whose weights are here: fp32 [tokens, E_L] in SBUF."""
+    local = nl.ndarray((tokens, a.experts), dtype=nl.float32, buffer=nl.sbuf)
+    here = nl.ds(first_token, tokens)
     if not a.uses_affinities():
         nisa.memset(dst=local, value=1.0)
         return local
     ranks = a.affinities.shape[1] // a.experts
     rank = nl.ndarray((1, 1), dtype=a.rank_id.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=rank, src=a.rank_id)
-    everything = TensorView(a.affinities).reshape_dim(1, (ranks, a.experts))
+    everything = TensorView(a.affinities[here, :]).reshape_dim(1, (ranks, a.experts))
     nisa.dma_copy(dst=local, src=everything.select(1, rank).get_view())
     if a.mask_unselected:
-        selected = _load(a.index, nl.float32)
-        first = nl.ndarray((a.tokens, 1), dtype=nl.float32, buffer=nl.sbuf)
-        ranks_of_tokens = nl.ndarray((a.tokens, 1), dtype=a.rank_id.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=ranks_of_tokens, src=TensorView(a.rank_id).broadcast(0, a.tokens).get_view())
+        selected = _load(a.index[here, :], nl.float32)
+        first = nl.ndarray((tokens, 1), dtype=nl.float32, buffer=nl.sbuf)
+        ranks_of_tokens = nl.ndarray((tokens, 1), dtype=a.rank_id.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=ranks_of_tokens, src=TensorView(a.rank_id).broadcast(0, tokens).get_view())
         nisa.tensor_scalar(dst=first, data=ranks_of_tokens, op0=nl.multiply, operand0=float(a.experts))
         nisa.tensor_scalar(dst=selected, data=selected, op0=nl.subtract, operand0=first)
-        experts = _numbers(a.tokens, a.experts)
-        mask = nl.ndarray((a.tokens, a.experts), dtype=nl.float32, buffer=nl.sbuf)
+        experts = _numbers(tokens, a.experts)
+        mask = nl.ndarray((tokens, a.experts), dtype=nl.float32, buffer=nl.sbuf)
         nisa.memset(dst=mask, value=0.0)
         for k in range(a.top_k):
             nisa.scalar_tensor_tensor(

@@ -73,8 +73,8 @@ def moe_experts(a: MoeArguments):
 def _all_experts(a):
     hidden = _all_of_hidden(a)
     identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
-    local = local_affinities(a)
-    shares = _shares_of_experts(a)
+    local = local_affinities(a, 0, a.tokens)
+    shares = shares_of_experts(a, PARTITIONS)
     first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
     affinities = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
     units = []
@@ -124,17 +124,18 @@ class Share(nl.NKIObject):
     size: int
 
 
-def _shares_of_experts(a):
-    """What this core computes: half of the experts. One in the middle is cut between the cores."""
+def shares_of_experts(a, unit):
+    """What this core computes: half of the experts. One in the middle is cut at a multiple of `unit`."""
     size = a.intermediate_size
     half = a.experts // a.programs
     shares = []
     middle = None
     if a.experts % a.programs == 1:
-        cut = div_ceil(div_ceil(size, PARTITIONS), 2) * PARTITIONS
-        if size <= PARTITIONS:
-            cut = size // 2
-        middle = Share(half, 0, cut) if a.program == 0 else Share(half, cut, size - cut)
+        cut = min(div_ceil(div_ceil(size, unit), 2) * unit, size)
+        if a.program == 0:
+            middle = Share(half, 0, cut)
+        elif cut < size:
+            middle = Share(half, cut, size - cut)
     if middle is not None and a.program == 1:
         shares.append(middle)
     first = 0 if a.program == 0 else a.experts - half

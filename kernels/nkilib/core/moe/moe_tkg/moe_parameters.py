@@ -7,11 +7,12 @@ import nki.language as nl
 
 from ...utils.common_types import ActFnType, ExpertAffinityScaleMode, QuantizationType
 from ...utils.kernel_assert import assert_shape, kernel_assert
-from ...utils.kernel_helpers import get_verified_program_sharding_info, is_hbm_buffer
+from ...utils.kernel_helpers import div_ceil, get_verified_program_sharding_info, is_hbm_buffer
 
 PARTITIONS = 128
 MOST_TOKENS = 128
 MOST_CHOICES = 16
+MX_ROWS = 512  # rows of a contraction in one array of MX elements: 128 partitions of 4
 PACKED = (nl.float4_e2m1fn_x4, nl.float8_e4m3fn_x4)
 
 
@@ -77,6 +78,7 @@ def derive(arguments: MoeArguments, input_scales) -> MoeArguments:
         input_scales[0] is None and input_scales[1] is None,
         "gate_up_input_scale and down_input_scale (static quantization) are not supported",
     )
+    a.gate_up_weights, a.down_weights = _packed(a.gate_up_weights), _packed(a.down_weights)
     a.experts = a.gate_up_weights.shape[0]
     a.hidden_in_sbuf = not is_hbm_buffer(a.hidden)
     a.dtype = a.hidden.dtype
@@ -89,9 +91,19 @@ def derive(arguments: MoeArguments, input_scales) -> MoeArguments:
         a.output_dtype = a.dtype
     _check_affinities(a)
     if a.quantization_type == QuantizationType.MX:
-        return a
-    _derive_shapes(a)
+        _derive_mx_shapes(a)
+    else:
+        _derive_shapes(a)
     return a
+
+
+def _packed(weights):
+    """Weights as MX elements where they come as the words that hold them: numpy has no such types."""
+    if weights.dtype == nl.uint32:
+        return weights.view(nl.float8_e4m3fn_x4)
+    if weights.dtype == nl.uint16:
+        return weights.view(nl.float4_e2m1fn_x4)
+    return weights
 
 
 def _check_affinities(a):
@@ -113,6 +125,69 @@ def _check_affinities(a):
     )
 
 
+def _derive_mx_shapes(a):
+    kernel_assert(
+        len(a.gate_up_weights.shape) == 5 and len(a.down_weights.shape) == 4,
+        "MX weights are expert_gate_up_weights [E, 128, 2, H / 512, I] and expert_down_weights "
+        f"[E, I_p, I / 512, H], got shapes {a.gate_up_weights.shape} and {a.down_weights.shape}",
+    )
+    a.hidden_size, a.intermediate_size = a.down_weights.shape[3], a.gate_up_weights.shape[4]
+    hidden, size = a.hidden_size, a.intermediate_size
+    kernel_assert(hidden % MX_ROWS == 0, f"with MX weights H must be a multiple of {MX_ROWS}, got {hidden}")
+    kernel_assert(size % 32 == 0, f"with MX weights I must be a multiple of 32, got {size}")
+    kernel_assert(not a.output_in_sbuf, "output_in_sbuf is not for MX weights, got True")
+    rows, tiles = min(size // 4, PARTITIONS), div_ceil(size, MX_ROWS)
+    assert_shape(
+        a.gate_up_weights, (a.experts, PARTITIONS, 2, hidden // MX_ROWS, size), "expert_gate_up_weights"
+    )
+    assert_shape(a.down_weights, (a.experts, rows, tiles, hidden), "expert_down_weights")
+    kernel_assert(
+        a.gate_up_scale is not None and a.down_scale is not None,
+        "MX weights need expert_gate_up_weights_scale and expert_down_weights_scale",
+    )
+    assert_shape(
+        a.gate_up_scale,
+        (a.experts, PARTITIONS // 8, 2, hidden // MX_ROWS, size),
+        "expert_gate_up_weights_scale",
+    )
+    assert_shape(a.down_scale, (a.experts, rows // 8, tiles, hidden), "expert_down_weights_scale")
+    if a.gate_up_bias is not None:
+        assert_shape(a.gate_up_bias, (a.experts, rows, 2, tiles, 4), "expert_gate_up_bias")
+    if a.down_bias is not None:
+        assert_shape(a.down_bias, (a.experts, hidden), "expert_down_bias")
+    if a.hidden_scale is not None:
+        a.tokens = a.hidden.shape[2]
+        assert_shape(a.hidden, (PARTITIONS, hidden // MX_ROWS, a.tokens), "hidden_input")
+        assert_shape(a.hidden_scale, a.hidden.shape, "hidden_input_scale")
+        kernel_assert(a.is_all_expert, "hidden_input_scale is for all experts, not for selected ones")
+        kernel_assert(a.tokens % 4 == 0, f"quantized hidden has a multiple of 4 tokens, got {a.tokens}")
+        kernel_assert(a.output_dtype not in PACKED, "quantized hidden needs output_dtype")
+        return
+    kernel_assert(not a.hidden_in_sbuf, "with MX weights hidden_input is in HBM, or quantized in SBUF")
+    _count_tokens(a)
+    if a.is_all_expert:
+        kernel_assert(a.tokens % 32 == 0, f"MX weights, all experts: T is a multiple of 32, got {a.tokens}")
+        return
+    kernel_assert(a.tokens <= MOST_TOKENS, f"hidden_input has up to {MOST_TOKENS} tokens, got {a.tokens}")
+    kernel_assert(
+        a.top_k % a.programs == 0,
+        f"MX weights, selected experts: K must divide over the cores, got {a.top_k} on {a.programs}",
+    )
+    kernel_assert(
+        a.down_bias is None or a.experts <= PARTITIONS,
+        f"MX weights, selected experts: a down bias of up to {PARTITIONS} experts, got {a.experts}",
+    )
+
+
+def _count_tokens(a):
+    shape = a.hidden.shape
+    a.tokens = shape[0] * shape[1] if len(shape) == 3 else shape[0]
+    kernel_assert(
+        shape[len(shape) - 1] == a.hidden_size,
+        f"hidden_input is [T, H] with H = {a.hidden_size}, got shape {shape}",
+    )
+
+
 def _derive_shapes(a):
     kernel_assert(
         len(a.gate_up_weights.shape) == 4,
@@ -122,10 +197,8 @@ def _derive_shapes(a):
     shape = a.hidden.shape
     if a.hidden_in_sbuf:
         a.tokens = shape[1]
-    elif len(shape) == 3:
-        a.tokens = shape[0] * shape[1]
     else:
-        a.tokens = shape[0]
+        _count_tokens(a)
     kernel_assert(0 < a.tokens <= MOST_TOKENS, f"hidden_input has up to {MOST_TOKENS} tokens, got {a.tokens}")
     shards = a.programs if a.is_all_expert else 1
     kernel_assert(
@@ -135,11 +208,6 @@ def _derive_shapes(a):
     if a.hidden_in_sbuf:
         expected = (PARTITIONS, a.tokens, a.hidden_size // PARTITIONS // shards)
         assert_shape(a.hidden, expected, "hidden_input")
-    else:
-        kernel_assert(
-            shape[len(shape) - 1] == a.hidden_size,
-            f"hidden_input is [T, H] with H = {a.hidden_size}, got shape {shape}",
-        )
     hidden, size = a.hidden_size, a.intermediate_size
     assert_shape(a.gate_up_weights, (a.experts, hidden, 2, size), "expert_gate_up_weights")
     assert_shape(a.down_weights, (a.experts, size, hidden), "expert_down_weights")

@@ -3,12 +3,13 @@
     out[t] = sum over experts e of affinity[t, e] * MLP_e(hidden[t])
 
 over all experts whose weights are here, or over those each token has selected. :mod:`.experts` has the
-kernel for 16-bit and FP8 weights.
+kernel for 16-bit and FP8 weights, :mod:`.experts_mx` that for MX weights.
 """
 
 from ...utils.common_types import ActFnType, ExpertAffinityScaleMode, QuantizationType
 from ...utils.kernel_assert import kernel_assert
 from .experts import moe_experts
+from .experts_mx import moe_experts_mx
 from .moe_parameters import MoeArguments, derive
 
 
@@ -39,23 +40,26 @@ def moe_tkg(
     output_in_sbuf=False,
     is_all_expert_dynamic=False,
 ):
-    """The experts' MLPs of a transformer layer, for up to 128 tokens. Called from another kernel.
+    """The experts' MLPs of a transformer layer, for up to 128 tokens (MX, all experts: more).
 
     Args:
         hidden_input: [T, H] or [B, S, H] in HBM, bf16 or fp16; or in SBUF [128, T, H/128], where element
             h = p * (H/128) + j is at [p, t, j]. All experts on two cores: each core has half of H so.
-        expert_gate_up_weights: [E_L, H, 2, I]; bf16, fp16 or float8_e4m3.
-        expert_down_weights: [E_L, I, H].
+        expert_gate_up_weights: [E_L, H, 2, I]; bf16, fp16 or float8_e4m3. MX: [E_L, 128, 2, H / 512, I] of
+            float4_e2m1fn_x4 or float8_e4m3fn_x4, or uint16 or uint32 that hold them.
+        expert_down_weights: [E_L, I, H]. MX: [E_L, I_p, ceil(I / 512), H] with I_p = min(I / 4, 128).
         expert_affinities: fp32 [T, E]; selected experts also take it in SBUF.
         expert_index: int32 [T, K], the experts a token has selected.
         is_all_expert: True: all E_L experts for all tokens; False: for each token those it has selected.
         rank_id: [1, 1], all experts with POST_SCALE: expert e here is column rank * E_L + e of the
         affinities.
-        expert_gate_up_bias: [E_L, 2, I].
+        expert_gate_up_bias: [E_L, 2, I]. MX: [E_L, I_p, 2, ceil(I / 512), 4].
         expert_down_bias: [E_L, H].
-        expert_gate_up_weights_scale: fp32 [E_L, 2, I], scales of the columns of FP8 weights.
-        expert_down_weights_scale: fp32 [E_L, H].
-        hidden_input_scale: of quantized hidden, which is for MX weights.
+        expert_gate_up_weights_scale: fp32 [E_L, 2, I], scales of the columns of FP8 weights. MX: uint8
+            [E_L, 16, 2, H / 512, I].
+        expert_down_weights_scale: fp32 [E_L, H]. MX: uint8 [E_L, I_p / 8, ceil(I / 512), H].
+        hidden_input_scale: uint8 [128, H / 512, T] in SBUF: `hidden_input` is float8_e4m3fn_x4 of that shape
+            there. MX weights, all experts.
         gate_up_input_scale: refused: static quantization is not supported.
         down_input_scale: refused: static quantization is not supported.
         mask_unselected_experts: all experts with POST_SCALE: affinities to experts that are not in
@@ -107,5 +111,6 @@ def moe_tkg(
         ),
         (gate_up_input_scale, down_input_scale),
     )
-    kernel_assert(arguments.quantization_type != QuantizationType.MX, "MX weights are not supported")
+    if arguments.quantization_type == QuantizationType.MX:
+        return moe_experts_mx(arguments)
     return moe_experts(arguments)

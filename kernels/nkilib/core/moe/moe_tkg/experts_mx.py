@@ -1,0 +1,313 @@
+"""Mixture of experts for token generation, with MX weights (MXFP4 or MXFP8), on NeuronCore-v4.
+
+An MX product contracts 512 rows: 128 partitions of four elements, with a power of two for each 8 partitions
+by 4 elements. Hidden and the input of the down projection are quantized here to MXFP8.
+
+* Row h = q * (H / 4) + n * 128 + p of H is element q of partition p in contraction n.
+* Column i = n * 512 + c * 128 + p of I becomes element c of partition p in contraction n of the down
+projection,
+  which is where the products of gate and up are written. (A last n of r < 512 columns: i = n * 512 + c * r
+  / 4 + p.)
+
+| step | engine | layout |
+|---|---|---|
+| hidden turned, quantized | DMA, tensor, vector | [128, H/512, T] x4 |
+| gate and up projection of an expert | tensor, weights stationary | fp32 [128, 4, 128], of 512 columns |
+| bias, clamp, activation, gate * up | vector, scalar | [128, I/512, T, 4], quantized [128, I/512, T] x4 |
+| down projection times affinity, added up | tensor, weights stationary; vector | fp32 [128, T, H/128] |
+| result turned to rows of tokens | tensor | [T, H] |
+
+All experts: two cores share the experts. Selected experts: two cores share the choices of each token. Both
+exchange half of their sums at the end. Scales lie in the first four partitions of each 32, as the products
+read them.
+
+SBUF per partition, in bytes: hidden H T / 100, sums H T / 32, and rings of weights: 4 I H / 512 and 2 I H /
+256 for MXFP4.
+"""
+
+import nki.isa as nisa
+import nki.language as nl
+
+from ...mlp.mlp_tkg.down import project_down_by_weight
+from ...mlp.mlp_tkg.gate_up import finish_projection
+from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
+from ...utils.tensor_view import TensorView
+from ...utils.tiled_range import TiledRange
+from .affinities import by_expert_rows, in_all_partitions, local_affinities, selected_affinities
+from .experts import Unit, shares_of_experts
+from .moe_parameters import MX_ROWS, PARTITIONS, MoeArguments
+
+QUADRANT = 32
+UNIT_SCALE = 127  # the exponent of 1
+TOKENS = 128  # worked on at a time
+BANK = 512
+DOWN_COLUMNS = 1024  # of down weights that one DMA brings
+
+
+def moe_experts_mx(a: MoeArguments):
+    """:func:`.moe_tkg.moe_tkg` with MX weights."""
+    x, x_scale = _quantized_hidden(a)
+    identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
+    blocks = a.hidden_size // PARTITIONS
+    sums = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
+    units = _all_units(a, identity, sums) if a.is_all_expert else _selected_units(a, identity, sums)
+    previous = None
+    for unit in units:
+        inter = _gate_up(a, x, x_scale, unit)
+        if previous is not None:
+            _down(a, previous, sums)
+        previous = (unit, inter[0], inter[1])
+    if previous is not None:
+        _down(a, previous, sums)
+    return _store(a, sums)
+
+
+# --- who does what
+
+
+def _start(a, sums, matrix, first_token, first_expert, last_expert):
+    """Begin the sums of some tokens: down biases times affinities, matrix [tokens, experts], or 0."""
+    tokens = matrix.shape[0]
+    target = sums[:, nl.ds(first_token, tokens), :]
+    if a.down_bias is None or first_expert >= last_expert:
+        nisa.memset(dst=target, value=0.0)
+        return
+    rows = by_expert_rows(matrix, a.down_bias.dtype)
+    bias = TensorView(a.down_bias).slice(0, first_expert, last_expert)
+    by_block = TensorView(target).permute((0, 2, 1)).get_view()
+    project_down_by_weight(by_block, rows, last_expert - first_expert, bias, strided=False)
+
+
+def _all_units(a, identity, sums):
+    shares = shares_of_experts(a, MX_ROWS)
+    units = []
+    if len(shares) == 0:
+        nisa.memset(dst=sums, value=0.0)
+        return units
+    first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
+    affinities = nl.ndarray((PARTITIONS, last - first, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+    with_bias = first + 1 if shares[0].start > 0 else first  # the other core adds the bias of a shared expert
+    for tile in TiledRange(a.tokens, TOKENS):
+        local = local_affinities(a, tile.start_offset, tile.size)
+        everywhere = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
+        nisa.tensor_copy(dst=affinities[:, :, nl.ds(tile.start_offset, tile.size)], src=everywhere)
+        part = local[:, nl.ds(with_bias, last - with_bias)] if with_bias < last else local
+        _start(a, sums, part, tile.start_offset, with_bias, last)
+    for share in shares:
+        affinity = affinities[:, share.expert - first, :]
+        units.append(Unit(share.expert, share.start, share.size, 0, a.tokens, affinity))
+    return units
+
+
+def _selected_units(a, identity, sums):
+    by_choice, by_expert = selected_affinities(a)
+    affinities = in_all_partitions(by_choice, identity)
+    choices = nl.ndarray((1, a.tokens * a.top_k), dtype=a.index.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=choices, src=a.index.reshape((1, a.tokens * a.top_k)))
+    if by_expert is None or a.program > 0:
+        nisa.memset(dst=sums, value=0.0)
+    else:
+        _start(a, sums, by_expert, 0, 0, a.experts)
+    share = a.top_k // a.programs
+    units = []
+    for token in range(a.tokens):
+        for k in range(a.program * share, (a.program + 1) * share):
+            expert = choices[:, nl.ds(token * a.top_k + k, 1)]
+            affinity = affinities[:, k, nl.ds(token, 1)]
+            units.append(Unit(expert, 0, a.intermediate_size, token, 1, affinity))
+    return units
+
+
+# --- hidden
+
+
+def _quantized_hidden(a):
+    """([128, H / 512, T] of float8_e4m3fn_x4, scales [128, H / 512, T]) in SBUF."""
+    if a.hidden_scale is not None:
+        return a.hidden, a.hidden_scale
+    tiles = a.hidden_size // MX_ROWS
+    x = nl.ndarray((PARTITIONS, tiles, a.tokens, 4), dtype=a.dtype, buffer=nl.sbuf)
+    rows = a.hidden.reshape((a.tokens, a.hidden_size))
+    for tile in TiledRange(a.tokens, TOKENS):
+        here = nl.ds(tile.start_offset, tile.size)
+        loaded = nl.ndarray((tile.size, a.hidden_size), dtype=a.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=loaded, src=rows[here, :])
+        for q in range(4):
+            for group in TiledRange(tiles, 2 * BANK // TOKENS):
+                turned = nl.ndarray((PARTITIONS, group.size, tile.size), dtype=a.dtype, buffer=nl.psum)
+                for n in range(group.size):
+                    first = (q * tiles + group.start_offset + n) * PARTITIONS
+                    nisa.nc_transpose(dst=turned[:, n, :], data=loaded[:, nl.ds(first, PARTITIONS)])
+                target = x[:, nl.ds(group.start_offset, group.size), here, q]
+                engine = nisa.engine.scalar if q % 2 else nisa.engine.vector
+                nisa.tensor_copy(dst=target, src=turned, engine=engine)
+    return _quantize(x)
+
+
+def _quantize(values):
+    """values [P, N, T, 4] as MXFP8: ([P, N, T] x4, scales [P, N, T]); P a multiple of 32."""
+    partitions, count, tokens = values.shape[0], values.shape[1], values.shape[2]
+    data = nl.ndarray((partitions, count, tokens), dtype=nl.float8_e4m3fn_x4, buffer=nl.sbuf)
+    scale = _scale_tile((partitions, count, tokens))
+    nisa.quantize_mx(
+        dst=data.reshape((partitions, count * tokens)),
+        src=values.reshape((partitions, count * tokens * 4)),
+        dst_scale=scale.reshape((partitions, count * tokens)),
+    )
+    return data, scale
+
+
+def _scale_tile(shape):
+    """A tile of scales, all written: products read every partition, and use four of each quadrant."""
+    scale = nl.ndarray(shape, dtype=nl.uint8, buffer=nl.sbuf)
+    nisa.memset(dst=scale, value=UNIT_SCALE, engine=nisa.engine.gpsimd)
+    return scale
+
+
+def _load_scales(scale, view):
+    """Rows of scales, a row for 8 partitions of data, to the first four partitions of each quadrant."""
+    for quadrant in TiledRange(view.shape[0], 4):
+        nisa.dma_copy(
+            dst=scale[nl.ds(quadrant.index * QUADRANT, quadrant.size)],
+            src=view.slice(0, quadrant.start_offset, quadrant.end_offset).get_view(),
+        )
+
+
+# --- an expert
+
+
+def _gate_up(a, x, x_scale, unit):
+    """The input of the down projection, quantized: ([P, ceil(size / 512), tokens] x4, its scales)."""
+    tiles = a.hidden_size // MX_ROWS
+    end = unit.start + unit.size
+    weights = nl.ndarray((PARTITIONS, 2, tiles, unit.size), dtype=a.gate_up_weights.dtype, buffer=nl.sbuf)
+    scales = _scale_tile((PARTITIONS, 2, tiles, unit.size))
+    view = TensorView(a.gate_up_weights).select(0, unit.expert).slice(3, unit.start, end)
+    _load_scales(scales, TensorView(a.gate_up_scale).select(0, unit.expert).slice(3, unit.start, end))
+    for q in range(2):
+        nisa.dma_copy(dst=weights[:, q, :, :], src=view.slice(1, q, q + 1).squeeze_dim(1).get_view())
+    spans = TiledRange(unit.size, MX_ROWS)
+    rows = min(unit.size // 4, PARTITIONS)
+    bias = None
+    if a.gate_up_bias is not None:
+        bias = nl.ndarray((rows, 2, len(spans), 4), dtype=a.gate_up_bias.dtype, buffer=nl.sbuf)
+        first = unit.start // MX_ROWS
+        part = TensorView(a.gate_up_bias).select(0, unit.expert).slice(0, 0, rows)
+        part = part.slice(2, first, first + len(spans))
+        nisa.dma_copy(dst=bias, src=part.get_view())
+
+    partitions = div_ceil(rows, QUADRANT) * QUADRANT
+    inter = nl.ndarray((partitions, len(spans), unit.tokens, 4), dtype=nl.bfloat16, buffer=nl.sbuf)
+    if unit.size % MX_ROWS != 0:
+        nisa.memset(dst=inter, value=0.0)
+    for span in spans:
+        used = span.size // 4
+        for tokens in TiledRange(unit.tokens, TOKENS):
+            here = nl.ds(unit.first_token + tokens.start_offset, tokens.size)
+            values = []
+            for q in range(2):
+                sums = nl.ndarray((PARTITIONS, 4, tokens.size), dtype=nl.float32, buffer=nl.psum)
+                for c in range(4):
+                    columns = nl.ds(span.start_offset + c * used, used)
+                    for n in range(tiles):
+                        nisa.nc_matmul_mx(
+                            dst=sums[nl.ds(0, used), c, :],
+                            stationary=weights[:, q, n, columns],
+                            moving=x[:, n, here],
+                            stationary_scale=scales[:, q, n, columns],
+                            moving_scale=x_scale[:, n, here],
+                        )
+                value = nl.ndarray((used, 4, tokens.size), dtype=nl.float32, buffer=nl.sbuf)
+                engine = nisa.engine.scalar if q == 0 else nisa.engine.vector
+                nisa.tensor_copy(dst=value, src=sums[nl.ds(0, used), :, :], engine=engine)
+                column = bias[nl.ds(0, used), q, span.index, :] if bias is not None else None
+                upper, lower = (a.gate_upper, a.gate_lower) if q == 0 else (a.up_upper, a.up_lower)
+                finish_projection(value, None, column, upper, lower)
+                values.append(value)
+            nisa.activation(dst=values[0], op=get_nl_act_fn_from_type(a.activation_fn), data=values[0])
+            target = inter[nl.ds(0, used), span.index, nl.ds(tokens.start_offset, tokens.size), :]
+            by_element = TensorView(target).permute((0, 2, 1)).get_view()
+            nisa.tensor_tensor(dst=by_element, data1=values[0], data2=values[1], op=nl.multiply)
+    return _quantize(inter)
+
+
+def _down(a, done, sums):
+    """sums[p, t, j] += affinity[t] * column j * 128 + p of the down projection of a unit."""
+    unit, inter, inter_scale = done
+    partitions, count = inter.shape[0], inter.shape[1]
+    first = unit.start // MX_ROWS
+    rows = min(unit.size // 4, PARTITIONS)
+    view = TensorView(a.down_weights).select(0, unit.expert).slice(0, 0, rows)
+    view = view.slice(1, first, first + count)
+    view_of_scale = TensorView(a.down_scale).select(0, unit.expert).slice(0, 0, rows // 8)
+    view_of_scale = view_of_scale.slice(1, first, first + count)
+    for columns in TiledRange(a.hidden_size, DOWN_COLUMNS):
+        shape = (partitions, count, columns.size)
+        weights = nl.ndarray(shape, dtype=a.down_weights.dtype, buffer=nl.sbuf)
+        scales = _scale_tile(shape)
+        if rows < partitions:
+            nisa.memset(dst=weights, value=0)
+        part = view.slice(2, columns.start_offset, columns.end_offset)
+        nisa.dma_copy(dst=weights[nl.ds(0, rows)], src=part.get_view())
+        _load_scales(scales, view_of_scale.slice(2, columns.start_offset, columns.end_offset))
+        for tokens in TiledRange(unit.tokens, BANK):
+            moving = nl.ds(tokens.start_offset, tokens.size)
+            for bank in TiledRange(columns.size // PARTITIONS, BANK // tokens.size):
+                products = nl.ndarray((PARTITIONS, bank.size, tokens.size), dtype=nl.float32, buffer=nl.psum)
+                for b in range(bank.size):
+                    stationary = nl.ds((bank.start_offset + b) * PARTITIONS, PARTITIONS)
+                    for n in range(count):
+                        nisa.nc_matmul_mx(
+                            dst=products[:, b, :],
+                            stationary=weights[:, n, stationary],
+                            moving=inter[:, n, moving],
+                            stationary_scale=scales[:, n, stationary],
+                            moving_scale=inter_scale[:, n, moving],
+                        )
+                block = columns.start_offset // PARTITIONS + bank.start_offset
+                target = TensorView(sums).slice(2, block, block + bank.size).permute((0, 2, 1))
+                start = unit.first_token + tokens.start_offset
+                target = target.slice(2, start, start + tokens.size).get_view()
+                affinity = TensorView(unit.affinity).slice(1, tokens.start_offset, tokens.end_offset)
+                affinity = affinity.expand_dim(1).broadcast(1, bank.size).get_view()
+                scaled = nl.ndarray(products.shape, dtype=nl.float32, buffer=nl.sbuf)
+                nisa.tensor_tensor(dst=scaled, data1=products, data2=affinity, op=nl.multiply)
+                nisa.tensor_tensor(dst=target, data1=target, data2=scaled, op=nl.add)
+
+
+# --- the result
+
+
+def _store(a, sums):
+    """Add the other core's sums, turn to rows of tokens and store this core's columns of them."""
+    blocks = a.hidden_size // PARTITIONS // a.programs
+    mine = sums[:, :, nl.ds(a.program * blocks, blocks)]
+    if a.programs > 1:
+        other = 1 - a.program
+        received = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.sendrecv(
+            src=sums[:, :, nl.ds(other * blocks, blocks)],
+            dst=received,
+            send_to_rank=other,
+            recv_from_rank=other,
+            pipe_id=0,
+        )
+        nisa.tensor_tensor(dst=mine, data1=mine, data2=received, op=nl.add)
+    rounded = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=a.output_dtype, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=rounded, src=mine)
+    shape = (a.tokens, a.hidden_size) if a.hidden_scale is not None else a.hidden.shape
+    y = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.shared_hbm)
+    target = TensorView(y.reshape((a.tokens, a.hidden_size)))
+    target = target.reshape_dim(1, (a.hidden_size // PARTITIONS, PARTITIONS))
+    for part in TiledRange(blocks, PARTITIONS):
+        first = a.program * blocks + part.start_offset
+        for tokens in TiledRange(a.tokens, PARTITIONS // part.size):
+            rows = tokens.size * part.size
+            turned = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.psum)
+            data = rounded[:, nl.ds(tokens.start_offset, tokens.size), nl.ds(part.start_offset, part.size)]
+            nisa.nc_transpose(dst=turned, data=data)
+            stored = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=stored, src=turned)
+            there = target.slice(0, tokens.start_offset, tokens.end_offset)
+            nisa.dma_copy(dst=there.slice(1, first, first + part.size).get_view(), src=stored)
+    return y
