@@ -74,7 +74,7 @@ def _all_experts(a):
     hidden = _all_of_hidden(a)
     identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
     local = local_affinities(a, 0, a.tokens)
-    shares = shares_of_experts(a, PARTITIONS)
+    shares = shares_of_experts(a, min(PARTITIONS, a.intermediate_size // a.programs))
     first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
     affinities = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
     units = []

@@ -209,6 +209,7 @@ def _derive_shapes(a):
         expected = (PARTITIONS, a.tokens, a.hidden_size // PARTITIONS // shards)
         assert_shape(a.hidden, expected, "hidden_input")
     hidden, size = a.hidden_size, a.intermediate_size
+    kernel_assert(size >= a.programs, f"I must be at least the number of cores, got I = {size}")
     assert_shape(a.gate_up_weights, (a.experts, hidden, 2, size), "expert_gate_up_weights")
     assert_shape(a.down_weights, (a.experts, size, hidden), "expert_down_weights")
     if a.gate_up_bias is not None:
