@@ -62,17 +62,29 @@ _CONTENTS = {
 }  # fmt: skip
 
 
-_on_truth: ContextVar[Callable[[NkiError], bool] | None] = ContextVar("on_truth", default=None)
+_tolerate: ContextVar[Callable[[NkiError], bool] | None] = ContextVar("tolerate", default=None)
 
 
 @contextlib.contextmanager
-def deciding_truth(decide: Callable[[NkiError], bool]) -> Iterator[None]:
-    """Inside the block, `decide` is given the refusal of a tensor's truth value and may return one."""
-    token = _on_truth.set(decide)
+def tolerating(tolerate: Callable[[NkiError], bool]) -> Iterator[None]:
+    """Inside the block, `tolerate` is given what :func:`tolerated` is asked about."""
+    token = _tolerate.set(tolerate)
     try:
         yield
     finally:
-        _on_truth.reset(token)
+        _tolerate.reset(token)
+
+
+def tolerated(refused: NkiError) -> bool:
+    """True where a kernel is recorded in spite of `refused`, which published kernels rely on.
+
+    Raises:
+        NkiError: `refused`, anywhere else.
+    """
+    tolerate = _tolerate.get()
+    if tolerate is None:
+        raise refused
+    return tolerate(refused)
 
 
 def opaque(cls: _T) -> _T:
@@ -121,11 +133,7 @@ def _torch_function(cls: type, function: Any, types: Any, args: Any = (), kwargs
 
 
 def _truth(self: object) -> bool:
-    refused = _refused("NKI-V031", "the truth value of", self, _TRUTH)
-    decide = _on_truth.get()
-    if decide is None:
-        raise refused
-    return decide(refused)
+    return tolerated(_refused("NKI-V031", "the truth value of", self, _TRUTH))
 
 
 _PROTOCOLS: dict[str, Any] = {

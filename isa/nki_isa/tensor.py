@@ -24,7 +24,7 @@ from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
 from nki_isa.kinds import Kind, checked, checked_methods, define
-from nki_isa.opaque import opaque
+from nki_isa.opaque import opaque, tolerated
 from nki_isa.storage import INPUT, MemoryRegion, Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
 from nki_isa.views import StridedView
@@ -366,7 +366,8 @@ class NkiTensor(StridedView):
 
         Args:
             pattern: ``[[stride, count], ...]`` in elements of `dtype`, outermost first. On chip the first
-                pair is the partitions: its stride is the elements of one partition.
+                pair is the partitions: its stride is the elements of one partition of the storage. That of
+                this view's own shape is a warning (NKI-V022): then `offset` counts in this view too.
             offset: elements of `dtype` from the start of the storage; this view's own by default. (The
                 Language Guide and the deep dive say so; the API page says added to the view's offset.)
             scalar_offset: one runtime index: a register, or an SBUF tensor of one integer.
@@ -386,10 +387,8 @@ class NkiTensor(StridedView):
         shape, strides = pattern_dims(pattern)
         old = self.dtype
         new = old if dtype is None else _dtype(dtype)
-        if offset is None:
-            offset = self.offset if new is old else _scale(self.offset, old, new, self)
-        else:
-            offset = integer(offset)
+        start = self.offset if new is old else _scale(self.offset, old, new, self)
+        given, offset = offset, start if offset is None else integer(offset)
         dynamic = None
         if scalar_offset is not None or vector_offset is not None:
             dynamic = self._ap_dynamic(scalar_offset, vector_offset, indirect_dim, new, shape[0])
@@ -400,15 +399,30 @@ class NkiTensor(StridedView):
             if len(shape) < 2:
                 raise self._too_few(shape)
             if strides[0] != row:
-                if shape[0] > 1:
-                    raise error(
-                        "NKI-V022",
-                        f"the first stride of {pattern!r} is {strides[0]}; one partition of {self} "
-                        f"holds {row} elements of {new}",
-                        help=f"write [[{row}, {shape[0]}], ...]: the access is the same in every partition",
-                    )
+                wrong = error(
+                    "NKI-V022",
+                    f"the first stride of {pattern!r} is {strides[0]}; one partition of {self} "
+                    f"holds {row} elements of {new}",
+                    help=f"write [[{row}, {shape[0]}], ...]: the access is the same in every partition",
+                )
+                if self._counts_in_itself(strides[0], old, new) and (shape[0] > 1 or offset != start):
+                    tolerated(wrong)
+                    partitions, elements = divmod(0 if given is None else offset, strides[0])
+                    offset = start + partitions * row + elements
+                elif shape[0] > 1:
+                    raise wrong
                 strides = (row, *strides[1:])
         return NkiTensor(shape, strides, offset, new, self.storage, dynamic)
+
+    def _counts_in_itself(self, step: int, old: DType, new: DType) -> bool:
+        """True if a pattern with `step` from partition to partition takes this part of a storage for a whole.
+
+        A helper that makes patterns from shapes does so: handed half of each partition, it steps by the half.
+        Engines and DMA step by whole partitions, and such kernels give right results on the device: their
+        patterns and offsets count from the first element of the view, as the API page says of offsets.
+        """
+        width = math.prod(self.shape[1:]) * old.itemsize
+        return step * new.itemsize == width and is_row_major(self.shape[1:], self.strides[1:])
 
     # --- identity
 

@@ -11,6 +11,7 @@ import nki.experimental
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki.uncaught import NkiWarning
 from nki_isa.diagnostics import NkiError
 
 X = np.arange(64 * 8, dtype=np.float32).reshape(64, 8)
@@ -275,3 +276,40 @@ def test_a_destination_of_sliding_windows_is_found():
     windows(0, 2)(x)
     with pytest.raises(NkiError, match=r"NKI-H005.*\[2, 3\].*more than once"):
         windows(2, 3)(x)
+
+
+def add_to_second_half(x):
+    """Half of a tile is handed on, and its pattern made from the half's shape."""
+    tile = nl.load(x)
+    half = tile[:, 4:8]
+    rows, columns = half.shape
+    left = half.ap([[columns, rows], [1, 2]], offset=0)
+    nisa.tensor_scalar(dst=left, data=left, op0=nl.add, operand0=10.0)
+    one = half.ap([[columns, rows - 1], [1, 1]], offset=columns + 3)  # from its second row on
+    nisa.tensor_scalar(dst=one, data=one, op0=nl.add, operand0=100.0)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, tile)
+    return out
+
+
+def add_to_row(x):
+    """The same of one partition, where the stride does not count but says what the offset counts in."""
+    tile = nl.load(x)
+    half = tile[:, 4:8]
+    left = half.ap([[4, 1], [1, 2]], offset=0)
+    nisa.tensor_scalar(dst=left, data=left, op0=nl.add, operand0=10.0)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, tile)
+    return out
+
+
+@pytest.mark.parametrize("kernel", [add_to_second_half, add_to_row])
+def test_a_pattern_made_from_the_shape_of_half_a_tensor(kernel):
+    x = X[:1] if kernel is add_to_row else X
+    expected = x.copy()
+    expected[:, 4:6] += 10
+    expected[1:, 7] += 100
+    with pytest.warns(NkiWarning, match="NKI-V022"):
+        np.testing.assert_array_equal(nki.jit(kernel)(x), expected)
+    with runtime.session(profile="strict"), pytest.raises(NkiError, match="NKI-V022"):
+        nki.jit(kernel)(x)

@@ -22,7 +22,7 @@ from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.instruction import REGISTRY, Instruction
-from nki_isa.opaque import deciding_truth
+from nki_isa.opaque import tolerating
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning
@@ -53,7 +53,7 @@ def recording(recorder: Recorder) -> Iterator[None]:
     """`recorder` is current inside the block."""
     token = _current.set(recorder)
     try:
-        with deciding_truth(recorder.truth), assigning(recorder.assign):
+        with tolerating(recorder.tolerate), assigning(recorder.assign):
             yield
     finally:
         _current.reset(token)
@@ -182,8 +182,10 @@ class Recorder:
             NkiError(replace(d, severity=Severity.warning) for d in found.at(span, stack).diagnostics)
         )
 
-    def truth(self, refused: NkiError) -> bool:
-        """The truth value of a tensor where the kernel asks for one: it is there, so it is true.
+    def tolerate(self, refused: NkiError) -> bool:
+        """True, with a warning: published kernels do this, and it is known what the device does.
+
+        The truth value of a tensor is one such thing: the tensor is there, so it is true.
 
         Raises:
             NkiError: `refused`, in the strict profile.
