@@ -40,6 +40,7 @@ from typing import Any
 import nki.isa as nisa
 import nki.language as nl
 
+from ..utils.allocator import sizeinbytes
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info
 from .attention_tkg_check import check_arguments
 from .attention_tkg_io import (
@@ -125,7 +126,7 @@ def attention_tkg(
     Returns:
         (out, k_out).
 
-    Keys and values are bf16, fp16, fp32 (rounded to bf16 as they are loaded) or float8_e4m3.
+    Keys and values are bf16, fp16, fp32 (values are rounded to bf16 as they are loaded) or float8_e4m3.
     Errors: sizes, dtypes and combinations that are not taken are refused by name, with value and limit.
     """
     _, programs, program = get_verified_program_sharding_info("attention_tkg", (0, 1), 2)
@@ -216,7 +217,8 @@ class Call(nl.NKIObject):
     row: int = 0  # rows of a sequence: heads times active tokens
     q: Any = None  # [d, B * row] in SBUF
     k_active: Any = None  # [d, B * s_active] in SBUF
-    dtype: Any = None  # of keys and values in SBUF
+    key_dtype: Any = None  # of keys in SBUF, before they are transposed
+    dtype: Any = None  # of values in SBUF
     natural: bool = False  # keys come with the head dimension last and are transposed here
     identity: Any = None  # [128, 128] bf16, where keys are transposed by a product
     ones: Any = None  # [128, 128] bf16
@@ -315,7 +317,7 @@ def _constants(call):
     cfg, sbm = call.cfg, call.sbm
     call.ones = sbm.alloc_stack((TILE, TILE), dtype=nl.bfloat16, buffer=nl.sbuf)
     nisa.memset(dst=call.ones, value=1.0)
-    if call.natural and call.dtype not in (nl.bfloat16, nl.float16):
+    if call.natural and is_fp8_e4m3(call.key_dtype):
         call.identity = sbm.alloc_stack((TILE, TILE), dtype=nl.bfloat16, buffer=nl.sbuf)
         nisa.affine_select(
             dst=call.identity, pattern=[[-1, TILE]], offset=0, channel_multiplier=1, on_true_tile=call.ones,
@@ -392,11 +394,12 @@ def _fixed_bytes(call):
 
 def _slot_bytes(call, group, section):
     """Bytes of a partition that the tiles of a unit take."""
-    d, size = call.cfg.d_head, 1 if is_fp8_e4m3(call.dtype) else 2
-    keys = group * section * TILE * (2 if call.natural else size)
+    d, size = call.cfg.d_head, sizeinbytes(call.key_dtype)
+    keys = group * section * TILE * (2 if call.natural and size == 1 else size)
     loaded = group * section * d * size if call.natural else 0
+    values = group * section * d * sizeinbytes(call.dtype)
     columns = group * section * call.row
-    return keys + loaded + group * section * d * size + 7 * columns + 24 * group * call.row + 256
+    return keys + loaded + values + 7 * columns + 24 * group * call.row + 256
 
 
 def _slots(call, units):
@@ -413,11 +416,11 @@ def _slots(call, units):
         shared = _mask_tiles(call, partitions, call.share.batches * call.row)
     for _ in range(depth):
         mask, index = shared if shared is not None else _mask_tiles(call, partitions, rows)
-        key_dtype = call.dtype
+        key_dtype = call.key_dtype
         loaded = None
         if call.natural:
-            key_dtype = nl.bfloat16 if call.identity is not None else call.dtype
-            loaded = sbm.alloc_stack((partitions, group, section, d), dtype=call.dtype, buffer=nl.sbuf)
+            key_dtype = nl.bfloat16 if call.identity is not None else call.key_dtype
+            loaded = sbm.alloc_stack((partitions, group, section, d), dtype=call.key_dtype, buffer=nl.sbuf)
         slots.append(
             Slot(
                 keys=sbm.alloc_stack((d, group, section * partitions), dtype=key_dtype, buffer=nl.sbuf),

@@ -27,9 +27,10 @@ def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
     cfg = call.cfg
     call.row = cfg.q_head * cfg.s_active
     call.natural = cfg.tp_k_prior or cfg.block_len > 0
+    call.key_dtype = call.k_prior.dtype  # fp32 keys stay fp32: an error of a score is one of its exponential
     call.dtype = nl.bfloat16 if call.k_prior.dtype == nl.float32 else call.k_prior.dtype
     if not cfg.fuse_rope:
-        call.q, call.k_active = _narrow(call, q) if needed else q, k_active
+        call.q, call.k_active = _beside_keys(call, q) if needed else q, k_active
         return
     if not needed and not cfg.k_out_in_sb:
         return
@@ -44,7 +45,7 @@ def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
     sines = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
     _cosine_and_sine(cosines, sines, angles)
     if needed:
-        call.q = sbm.alloc_stack((cfg.d_head, cfg.bs * call.row), dtype=_sixteen_bits(call), buffer=nl.sbuf)
+        call.q = sbm.alloc_stack((cfg.d_head, cfg.bs * call.row), dtype=_query_dtype(call), buffer=nl.sbuf)
         _rotate(call, call.q, q, cfg.q_head, cosines, sines, 1 / math.sqrt(cfg.d_head))
     if cfg.k_out_in_sb:
         call.k_active = k_out
@@ -56,17 +57,20 @@ def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
         nisa.dma_copy(dst=k_out.ap(pattern=pattern, offset=0), src=call.k_active)
 
 
-def _sixteen_bits(call):
-    return call.dtype if call.dtype in (nl.bfloat16, nl.float16) else nl.bfloat16
+def _query_dtype(call):
+    """What queries are beside such keys: fp32 beside fp32, else 16 bits."""
+    if call.key_dtype in (nl.float32, nl.bfloat16, nl.float16):
+        return call.key_dtype
+    return nl.bfloat16
 
 
-def _narrow(call, q):
-    """Queries as the tensor engine takes them beside 16-bit and 8-bit keys."""
-    if q.dtype != nl.float32:
+def _beside_keys(call, q):
+    """Queries as the tensor engine takes them beside the keys."""
+    if (q.dtype == nl.float32) == (call.key_dtype == nl.float32):
         return q
-    rounded = call.sbm.alloc_stack(q.shape, dtype=nl.bfloat16, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=rounded, src=q)
-    return rounded
+    cast = call.sbm.alloc_stack(q.shape, dtype=_query_dtype(call), buffer=nl.sbuf)
+    nisa.tensor_copy(dst=cast, src=q)
+    return cast
 
 
 def _cosine_and_sine(cosines, sines, angles):
@@ -233,8 +237,8 @@ def _turn_keys(call, unit, slot):
     d = call.cfg.d_head
     partitions = slot.loaded.shape[0]
     exact = call.identity is None
-    dtype = call.dtype if exact else nl.float32
-    most = 8 if exact else 4
+    dtype = call.key_dtype if exact else nl.float32
+    most = 4 if dtype == nl.float32 else 8  # tiles of a bank
     number = 0
     for batch in range(unit.batches):
         for first in range(0, unit.tiles, most):

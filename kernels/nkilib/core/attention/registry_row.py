@@ -275,7 +275,7 @@ TKG = Row(
     tolerance=Tolerance(
         rtol=2e-2,
         atol=2e-2,
-        reason="weights, queries and keys are rounded to bf16; the result is rounded to the dtype of q",
+        reason="weights and values are rounded to bf16; the result is rounded to the dtype of q",
     ),
     page="nki/library/api/attention-tkg",
     launched_by=_launched,
