@@ -41,6 +41,7 @@ QUADRANT = 32
 UNIT_SCALE = 127  # the exponent of 1
 TOKENS = 128  # worked on at a time
 BANK = 512
+TURNS = 8  # transposes of the result that one DMA stores
 DOWN_COLUMNS = 1024  # of down weights that one DMA brings
 
 
@@ -48,12 +49,19 @@ def moe_experts_mx(a: MoeArguments):
     """:func:`.moe_tkg.moe_tkg` with MX weights."""
     x, x_scale = _quantized_hidden(a)
     identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
-    blocks = a.hidden_size // PARTITIONS
-    sums = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
-    units = _all_units(a, identity, sums) if a.is_all_expert else _selected_units(a, identity, sums)
+    blocks = a.hidden_size // PARTITIONS // a.programs
+    shape = (PARTITIONS, a.programs, a.tokens, blocks)  # the exchanged half is contiguous
+    sums = nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)
+    units = _all_units(a) if a.is_all_expert else _selected_units(a)
     previous = None
+    if len(units) == 0:
+        nisa.memset(dst=sums, value=0.0)
     for unit in units:
         inter = _gate_up(a, x, x_scale, unit)
+        if previous is None and a.is_all_expert:  # while the first expert's weights are loaded
+            _begin_all(a, units, identity, sums)
+        elif previous is None:
+            _begin_selected(a, units, identity, sums)
         if previous is not None:
             _down(a, previous, sums)
         previous = (unit, inter[0], inter[1])
@@ -68,54 +76,64 @@ def moe_experts_mx(a: MoeArguments):
 def _start(a, sums, matrix, first_token, first_expert, last_expert):
     """Begin the sums of some tokens: down biases times affinities, matrix [tokens, experts], or 0."""
     tokens = matrix.shape[0]
-    target = sums[:, nl.ds(first_token, tokens), :]
+    target = sums[:, :, nl.ds(first_token, tokens), :]
     if a.down_bias is None or first_expert >= last_expert:
         nisa.memset(dst=target, value=0.0)
         return
     rows = by_expert_rows(matrix, a.down_bias.dtype)
     bias = TensorView(a.down_bias).slice(0, first_expert, last_expert)
-    by_block = TensorView(target).permute((0, 2, 1)).get_view()
-    project_down_by_weight(by_block, rows, last_expert - first_expert, bias, strided=False)
+    count = last_expert - first_expert
+    for part in range(a.programs):
+        by_block = TensorView(target[:, part, :, :]).permute((0, 2, 1)).get_view()
+        size = a.hidden_size // a.programs
+        columns = bias.slice(1, part * size, (part + 1) * size)
+        project_down_by_weight(by_block, rows, count, columns, strided=False)
 
 
-def _all_units(a, identity, sums):
-    shares = shares_of_experts(a, MX_ROWS)
+def _all_units(a):
     units = []
-    if len(shares) == 0:
-        nisa.memset(dst=sums, value=0.0)
-        return units
-    first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
+    for share in shares_of_experts(a, MX_ROWS):
+        units.append(Unit(share.expert, share.start, share.size, 0, a.tokens, None))
+    return units
+
+
+def _begin_all(a, units, identity, sums):
+    """Affinities of the units, and the start of the sums."""
+    first, last = units[0].expert, units[len(units) - 1].expert + 1
     affinities = nl.ndarray((PARTITIONS, last - first, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-    with_bias = first + 1 if shares[0].start > 0 else first  # the other core adds the bias of a shared expert
+    with_bias = first + 1 if units[0].start > 0 else first  # the other core adds the bias of a shared expert
     for tile in TiledRange(a.tokens, TOKENS):
         local = local_affinities(a, tile.start_offset, tile.size)
         everywhere = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
         nisa.tensor_copy(dst=affinities[:, :, nl.ds(tile.start_offset, tile.size)], src=everywhere)
         part = local[:, nl.ds(with_bias, last - with_bias)] if with_bias < last else local
         _start(a, sums, part, tile.start_offset, with_bias, last)
-    for share in shares:
-        affinity = affinities[:, share.expert - first, :]
-        units.append(Unit(share.expert, share.start, share.size, 0, a.tokens, affinity))
-    return units
+    for unit in units:
+        unit.affinity = affinities[:, unit.expert - first, :]
 
 
-def _selected_units(a, identity, sums):
-    by_choice, by_expert = selected_affinities(a)
-    affinities = in_all_partitions(by_choice, identity)
+def _selected_units(a):
     choices = nl.ndarray((1, a.tokens * a.top_k), dtype=a.index.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=choices, src=a.index.reshape((1, a.tokens * a.top_k)))
-    if by_expert is None or a.program > 0:
-        nisa.memset(dst=sums, value=0.0)
-    else:
-        _start(a, sums, by_expert, 0, 0, a.experts)
     share = a.top_k // a.programs
     units = []
     for token in range(a.tokens):
         for k in range(a.program * share, (a.program + 1) * share):
             expert = choices[:, nl.ds(token * a.top_k + k, 1)]
-            affinity = affinities[:, k, nl.ds(token, 1)]
-            units.append(Unit(expert, 0, a.intermediate_size, token, 1, affinity))
+            units.append(Unit(expert, 0, a.intermediate_size, token, 1, k))
     return units
+
+
+def _begin_selected(a, units, identity, sums):
+    """Affinities of the units (so far the number of the choice), and the start of the sums."""
+    by_choice, by_expert = selected_affinities(a)
+    affinities = in_all_partitions(by_choice, identity)
+    if by_expert is None or a.program > 0:
+        nisa.memset(dst=sums, value=0.0)
+    else:
+        _start(a, sums, by_expert, 0, 0, a.experts)
+    for unit in units:
+        unit.affinity = affinities[:, unit.affinity, nl.ds(unit.first_token, 1)]
 
 
 # --- hidden
@@ -241,14 +259,20 @@ def _down(a, done, sums):
     view = view.slice(1, first, first + count)
     view_of_scale = TensorView(a.down_scale).select(0, unit.expert).slice(0, 0, rows // 8)
     view_of_scale = view_of_scale.slice(1, first, first + count)
-    for columns in TiledRange(a.hidden_size, DOWN_COLUMNS):
+    blocks = a.hidden_size // PARTITIONS // a.programs
+    pieces = []
+    for part in TiledRange(a.hidden_size, blocks * PARTITIONS):
+        for columns in TiledRange(part, DOWN_COLUMNS):
+            pieces.append((part.index, columns))
+    for piece in pieces:
+        part, columns = piece
         shape = (partitions, count, columns.size)
         weights = nl.ndarray(shape, dtype=a.down_weights.dtype, buffer=nl.sbuf)
         scales = _scale_tile(shape)
         if rows < partitions:
             nisa.memset(dst=weights, value=0)
-        part = view.slice(2, columns.start_offset, columns.end_offset)
-        nisa.dma_copy(dst=weights[nl.ds(0, rows)], src=part.get_view())
+        some = view.slice(2, columns.start_offset, columns.end_offset)
+        nisa.dma_copy(dst=weights[nl.ds(0, rows)], src=some.get_view())
         _load_scales(scales, view_of_scale.slice(2, columns.start_offset, columns.end_offset))
         for tokens in TiledRange(unit.tokens, BANK):
             moving = nl.ds(tokens.start_offset, tokens.size)
@@ -264,8 +288,9 @@ def _down(a, done, sums):
                             stationary_scale=scales[:, n, stationary],
                             moving_scale=inter_scale[:, n, moving],
                         )
-                block = columns.start_offset // PARTITIONS + bank.start_offset
-                target = TensorView(sums).slice(2, block, block + bank.size).permute((0, 2, 1))
+                block = columns.start_offset // PARTITIONS + bank.start_offset - part * blocks
+                target = TensorView(sums[:, part, :, :]).slice(2, block, block + bank.size)
+                target = target.permute((0, 2, 1))
                 start = unit.first_token + tokens.start_offset
                 target = target.slice(2, start, start + tokens.size).get_view()
                 affinity = TensorView(unit.affinity).slice(1, tokens.start_offset, tokens.end_offset)
@@ -281,12 +306,12 @@ def _down(a, done, sums):
 def _store(a, sums):
     """Add the other core's sums, turn to rows of tokens and store this core's columns of them."""
     blocks = a.hidden_size // PARTITIONS // a.programs
-    mine = sums[:, :, nl.ds(a.program * blocks, blocks)]
+    mine = sums[:, a.program, :, :]
     if a.programs > 1:
         other = 1 - a.program
         received = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
         nisa.sendrecv(
-            src=sums[:, :, nl.ds(other * blocks, blocks)],
+            src=sums[:, other, :, :],
             dst=received,
             send_to_rank=other,
             recv_from_rank=other,
@@ -301,13 +326,30 @@ def _store(a, sums):
     target = target.reshape_dim(1, (a.hidden_size // PARTITIONS, PARTITIONS))
     for part in TiledRange(blocks, PARTITIONS):
         first = a.program * blocks + part.start_offset
-        for tokens in TiledRange(a.tokens, PARTITIONS // part.size):
-            rows = tokens.size * part.size
-            turned = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.psum)
-            data = rounded[:, nl.ds(tokens.start_offset, tokens.size), nl.ds(part.start_offset, part.size)]
-            nisa.nc_transpose(dst=turned, data=data)
-            stored = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.sbuf)
-            nisa.tensor_copy(dst=stored, src=turned)
-            there = target.slice(0, tokens.start_offset, tokens.end_offset)
-            nisa.dma_copy(dst=there.slice(1, first, first + part.size).get_view(), src=stored)
+        there = target.slice(1, first, first + part.size)
+        size = PARTITIONS // part.size  # tokens that are turned at once
+        for some in TiledRange(a.tokens, size * TURNS):
+            turns = TiledRange(some, size)
+            stored = nl.ndarray(
+                (size * part.size, len(turns), PARTITIONS), dtype=a.output_dtype, buffer=nl.sbuf
+            )
+            for tokens in turns:
+                rows = tokens.size * part.size
+                turned = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.psum)
+                data = rounded[
+                    :, nl.ds(tokens.start_offset, tokens.size), nl.ds(part.start_offset, part.size)
+                ]
+                nisa.nc_transpose(dst=turned, data=data)
+                nisa.tensor_copy(dst=stored[nl.ds(0, rows), tokens.index, :], src=turned)
+            whole = some.size // size
+            if whole > 0:
+                end = some.start_offset + whole * size
+                rows_of_y = there.slice(0, some.start_offset, end).reshape_dim(0, (whole, size))
+                nisa.dma_copy(
+                    dst=rows_of_y.permute((1, 2, 0, 3)).get_view(), src=stored[:, nl.ds(0, whole), :]
+                )
+            if whole < len(turns):
+                rest = there.slice(0, some.start_offset + whole * size, some.end_offset)
+                used = nl.ds(0, (some.size - whole * size) * part.size)
+                nisa.dma_copy(dst=rest.get_view(), src=stored[used, whole, :])
     return y
