@@ -143,6 +143,9 @@ def test_trn3():
     "change, message",
     [
         ({"bs": 129}, "bs is 1 to 128, got 129"),
+        ({"heads": 0}, "q_head is 1 to 16, got 0"),
+        ({"active": 0}, "s_active is 1 to 8, got 0"),
+        ({"d": 0}, "d_head is 1 to 128, got 0"),
         ({"heads": 17}, "q_head is 1 to 16, got 17"),
         ({"active": 9}, "s_active is 1 to 8, got 9"),
         ({"d": 129}, "d_head is 1 to 128, got 129"),
