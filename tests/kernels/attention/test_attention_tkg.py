@@ -6,6 +6,7 @@ import pytest
 
 from nki_isa.diagnostics import NkiError
 from nkilib.core.attention import attention_tkg as module
+from nkilib.core.attention.attention_tkg_check import check_sizes
 from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
 from nkilib.core.attention.attention_tkg_utils import (
     AttnTKGConfig,
@@ -143,9 +144,6 @@ def test_trn3():
     "change, message",
     [
         ({"bs": 129}, "bs is 1 to 128, got 129"),
-        ({"heads": 0}, "q_head is 1 to 16, got 0"),
-        ({"active": 0}, "s_active is 1 to 8, got 0"),
-        ({"d": 0}, "d_head is 1 to 128, got 0"),
         ({"heads": 17}, "q_head is 1 to 16, got 17"),
         ({"active": 9}, "s_active is 1 to 8, got 9"),
         ({"d": 129}, "d_head is 1 to 128, got 129"),
@@ -163,6 +161,20 @@ def test_refusals_of_sizes(change, message):
     arguments = tkg_inputs(np.random.default_rng(0), sizes(**IN_SBUF))
     with pytest.raises(NkiError, match=message):
         attention_tkg_kernel(**{**arguments, "cfg": cfg})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"heads": 0}, "q_head is 1 to 16"),
+        ({"active": 0}, "s_active is 1 to 8"),
+        ({"d": 0}, "d_head is 1 to 128"),
+    ],
+)
+def test_refusals_of_no_size(change, message):
+    """Tensors of such sizes cannot be allocated, so no call comes as far."""
+    with pytest.raises(AssertionError, match=f"{message}.*, got 0"):
+        check_sizes(sizes(**{**IN_SBUF, **change}), 1)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def check_arguments(
     debug, programs,
 ):  # fmt: skip
     """Refuse what the kernel does not take, by the name of the parameter."""
-    _check_sizes(cfg, programs)
+    check_sizes(cfg, programs)
     bs, heads, active, d, keys = cfg.bs, cfg.q_head, cfg.s_active, cfg.d_head, cfg.curr_sprior
     rows = bs * heads * active
     if cfg.qk_in_sb:
@@ -88,7 +88,7 @@ def check_arguments(
     _check_dtypes(q, k_active, v_active, k_prior, v_prior, cfg)
 
 
-def _check_sizes(cfg, programs):
+def check_sizes(cfg, programs):
     rows = cfg.q_head * cfg.s_active
     kernel_assert(0 < cfg.bs <= MAX_BATCH, f"bs is 1 to {MAX_BATCH}, got {cfg.bs}")
     kernel_assert(0 < cfg.q_head <= MAX_HEADS, f"q_head is 1 to {MAX_HEADS}, got {cfg.q_head}")
