@@ -119,8 +119,6 @@ def specialize_call(
         function = arguments.importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
     returned, cause = _evaluate(recorder, function, bound)
-    for tensor in recorder.program.inputs:  # level 0.2 knows one HBM, nl.hbm, which the cores share
-        tensor.storage.region = MemoryRegion.shared_hbm
     if arguments.empty is not None and not _asserted(recorder.collector.diagnostics):
         raise arguments.empty
     if cause is None:
@@ -246,8 +244,7 @@ class _Arguments:
         if 0 in shape:
             help = "pass at least one element"
             self.empty = error("NKI-L024", f"argument {name!r} is empty: shape {shape}", help=help)
-        region = MemoryRegion.private_hbm if levels.before("0.3") else MemoryRegion.shared_hbm
-        tensor = self.recorder.allocate(shape, dtype, region, name, kind="input")
+        tensor = self.recorder.allocate(shape, dtype, MemoryRegion.shared_hbm, name, kind="input")
         self.recorder.program.inputs.append(tensor)
         self.inputs.append(value)
         return tensor

@@ -1,0 +1,1 @@
+"""Parts of a transformer in one kernel."""
