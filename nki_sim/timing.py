@@ -243,6 +243,7 @@ class Scoreboard:
         lane = plan.lane
         boxes: list[_Touch] = []
         self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, Wait.none, 0.0
+        self._untouched: list[Storage] = []  # inputs it reads that nothing wrote
 
         for storage, view in plan.weights:
             self._need(storage, view, registers, lane, boxes)
@@ -253,6 +254,9 @@ class Scoreboard:
             self._need(storage, view, registers, lane, [])  # noted once, as a write
         for storage, view in plan.writes:
             self._claim(storage, view, registers, lane, boxes)
+        for storage in self._untouched:
+            if storage not in self._written:  # only the last of its readers can matter to a later write
+                self._input_reads[storage] = (0.0, len(self._start), lane, False)
         for register in plan.registers_read:
             known = self._registers.get(register)
             if known is not None:
@@ -330,8 +334,7 @@ class Scoreboard:
     ) -> None:
         """Wait for the writes of what an operand reads, and note the read."""
         if storage.kind != "local" and storage not in self._written:
-            # Nothing writes it so far: only the last of its readers can matter to a later write.
-            self._input_reads[storage] = (0.0, len(self._start), lane, False)
+            self._untouched.append(storage)
             return
         owner = self._memory.bytes_of(storage)
         box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)

@@ -480,6 +480,13 @@ def test_an_input_that_is_overwritten_waits_for_its_readers():
     assert timeline.start[1] == 236.0
 
 
+def test_an_input_that_one_instruction_reads_and_writes_is_timed():
+    """An update in place is the first to touch it: its own read is nothing to wait for."""
+    cache = tile((128, 8), region="shared_hbm", kind="input")
+    timeline = timed([Op(Engine.vector, tile((128, 8)), [cache]), Op(Engine.scalar, cache, [cache])])
+    assert timeline.start[1] == 236.0  # as an overwrite that reads nothing
+
+
 def test_an_output_written_by_tiles_times_in_linear_time():
     out = tile((8192, 4096), region="shared_hbm")
     ops = [
