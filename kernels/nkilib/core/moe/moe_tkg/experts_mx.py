@@ -29,7 +29,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...mlp.mlp_tkg.down import project_down_by_weight
-from ...mlp.mlp_tkg.gate_up import finish_projection
+from ...mlp.mlp_tkg.gate_up import along_tokens, finish_projection
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
@@ -236,11 +236,14 @@ def _gate_up(a, x, x_scale, unit):
                             moving_scale=x_scale[:, n, here],
                         )
                 value = nl.ndarray((used, 4, tokens.size), dtype=nl.float32, buffer=nl.sbuf)
-                engine = nisa.engine.scalar if q == 0 else nisa.engine.vector
-                nisa.tensor_copy(dst=value, src=sums[nl.ds(0, used), :, :], engine=engine)
-                column = bias[nl.ds(0, used), q, span.index, :] if bias is not None else None
+                products = sums[nl.ds(0, used), :, :]
+                if bias is None:
+                    nisa.tensor_copy(dst=value, src=products, engine=nisa.engine.scalar)
+                else:
+                    column = along_tokens(bias[nl.ds(0, used), q, span.index, :], tokens.size)
+                    nisa.tensor_tensor(dst=value, data1=products, data2=column, op=nl.add)
                 upper, lower = (a.gate_upper, a.gate_lower) if q == 0 else (a.up_upper, a.up_lower)
-                finish_projection(value, None, column, upper, lower)
+                finish_projection(value, None, None, upper, lower)
                 values.append(value)
             nisa.activation(dst=values[0], op=get_nl_act_fn_from_type(a.activation_fn), data=values[0])
             target = inter[nl.ds(0, used), span.index, nl.ds(tokens.start_offset, tokens.size), :]
@@ -307,7 +310,10 @@ def _store(a, sums):
     """Add the other core's sums, turn to rows of tokens and store this core's columns of them."""
     blocks = a.hidden_size // PARTITIONS // a.programs
     mine = sums[:, a.program, :, :]
-    if a.programs > 1:
+    rounded = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=a.output_dtype, buffer=nl.sbuf)
+    if a.programs == 1:
+        nisa.tensor_copy(dst=rounded, src=mine)
+    else:
         other = 1 - a.program
         received = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
         nisa.sendrecv(
@@ -317,9 +323,7 @@ def _store(a, sums):
             recv_from_rank=other,
             pipe_id=0,
         )
-        nisa.tensor_tensor(dst=mine, data1=mine, data2=received, op=nl.add)
-    rounded = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=a.output_dtype, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=rounded, src=mine)
+        nisa.tensor_tensor(dst=rounded, data1=mine, data2=received, op=nl.add)
     shape = (a.tokens, a.hidden_size) if a.hidden_scale is not None else a.hidden.shape
     y = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.shared_hbm)
     target = TensorView(y.reshape((a.tokens, a.hidden_size)))
