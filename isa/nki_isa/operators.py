@@ -40,6 +40,7 @@ class Operator:
         identity: what an accumulator is reset to before a reduction, or None.
         domain: the closed intervals of valid arguments of an activation function;
             empty if every argument is valid.
+        periodic: True for a function whose argument is reduced to `domain`, not cut off at its ends.
         since: the oldest generation that has it as an ALU operator, as nc_version.
         kind: the first of `kinds`.
     """
@@ -51,6 +52,7 @@ class Operator:
     identity: float | None = None
     domain: tuple[tuple[float, float], ...] = ()
     since: int = 2
+    periodic: bool = False
     kind: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -273,8 +275,9 @@ def _row(
     identity: float | None = None,
     domain: tuple[tuple[float, float], ...] = (),
     since: int = 2,
+    periodic: bool = False,
 ) -> Operator:
-    return Operator(name, frozenset(kinds), function, reduction, identity, domain, since)
+    return Operator(name, frozenset(kinds), function, reduction, identity, domain, since, periodic)
 
 
 _INF = math.inf
@@ -335,7 +338,7 @@ _ROWS = (
     _row("erf_dx", _ACTIVATION, _erf_dx),
     _row("exp", _ACTIVATION, np.exp),
     _row("log", _ACTIVATION, np.log, domain=((2.0**-64, 2.0**64),)),
-    _row("sin", _ACTIVATION, _sin, domain=((-math.pi, math.pi),)),
+    _row("sin", _ACTIVATION, _sin, domain=((-math.pi, math.pi),), periodic=True),
     _row("arctan", _ACTIVATION, np.arctan, domain=((-math.pi / 2, math.pi / 2),)),
     _row("sqrt", _ACTIVATION, np.sqrt, domain=((2.0**-116, 2.0**118),)),
     _row("sign", _ACTIVATION, np.sign),

@@ -63,7 +63,9 @@ class Domains:
             f"{instruction.opcode} applies {op.name} to {seen.outside} of {seen.total} values outside "
             f"{valid}, where it is valid; the values lie in [{seen.low:.6g}, {seen.high:.6g}]{among}",
             stack=instruction.stack,
-            help=f"bring the argument into the range of {op.name} first, for example with nisa.tensor_scalar "
+            help=f"write nl.{op.name}(tile), which subtracts whole periods first (as nl.cos and nl.tan do)"
+            if op.periodic
+            else f"bring the argument into the range of {op.name} first, for example with nisa.tensor_scalar "
             "and nl.maximum or nl.minimum",
             notes=("source: nki/api/nki.api.shared (supported activation functions)",),
             severity=Severity.warning,

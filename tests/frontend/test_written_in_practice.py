@@ -10,9 +10,11 @@ import nki
 import nki.experimental
 import nki.isa as nisa
 import nki.language as nl
-from nki import runtime
+from nki import levels, runtime
+from nki.compiler.specialize import specialize_call
 from nki.uncaught import NkiWarning
-from nki_isa.diagnostics import NkiError
+from nki_isa.diagnostics import NkiError, Severity
+from nki_isa.target import as_target
 
 X = np.arange(64 * 8, dtype=np.float32).reshape(64, 8)
 
@@ -285,7 +287,7 @@ def add_to_second_half(x):
     rows, columns = half.shape
     left = half.ap([[columns, rows], [1, 2]], offset=0)
     nisa.tensor_scalar(dst=left, data=left, op0=nl.add, operand0=10.0)
-    one = half.ap([[columns, rows - 1], [1, 1]], offset=columns + 3)  # from its second row on
+    one = half.ap([[columns, rows // 2], [1, 1]], offset=rows // 2 * columns + 3)
     nisa.tensor_scalar(dst=one, data=one, op0=nl.add, operand0=100.0)
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
     nl.store(out, tile)
@@ -308,8 +310,28 @@ def test_a_pattern_made_from_the_shape_of_half_a_tensor(kernel):
     x = X[:1] if kernel is add_to_row else X
     expected = x.copy()
     expected[:, 4:6] += 10
-    expected[1:, 7] += 100
+    expected[32:, 7] += 100
     with pytest.warns(NkiWarning, match="NKI-V022"):
         np.testing.assert_array_equal(nki.jit(kernel)(x), expected)
     with runtime.session(profile="strict"), pytest.raises(NkiError, match="NKI-V022"):
         nki.jit(kernel)(x)
+
+
+@nki.jit
+def takes_two(x, axes):
+    assert axes[1] == 2
+    return x
+
+
+@pytest.mark.parametrize(("level", "count"), [("0.2", 0), ("0.3", 1), ("0.6", 1)])
+def test_a_list_as_an_argument_is_a_warning_from_0_3_on(level, count):
+    def told(axes):
+        made = specialize_call(takes_two, (X, axes), {}, target=as_target("trn2"))
+        return [(d.code, d.severity, d.help) for d in made.diagnostics]
+
+    before = levels.use(level)
+    try:
+        warned = [("NKI-L024", Severity.warning, "pass a tuple: axes=(...)")]
+        assert (told([1, 2]), told((1, 2))) == (warned * count, [])
+    finally:
+        levels.use(before)

@@ -258,7 +258,7 @@ def test_refusals(how, message):
 def double_buffered(x):
     sbm = SbufManager(0, 4096, Logger("SBM", LogLevel.DEBUG))
     sbm.open_scope(interleave_degree=2, name="double_buffer")
-    for _ in nl.affine_range(4):
+    for _ in range(4):
         tile = sbm.alloc_stack((128, 512), nl.bfloat16)
         sbm.increment_section()
     sbm.close_scope()

@@ -11,7 +11,7 @@ from nki import runtime
 @nki.jit
 def roots(x):
     result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-    for k in nl.static_range(2):
+    for k in range(2):
         tile = nl.ndarray((128, 4), dtype=x.dtype, buffer=nl.sbuf)
         nisa.dma_copy(dst=tile, src=x[:, nl.ds(4 * k, 4)])
         nisa.activation(dst=tile, op=nl.rsqrt, data=tile, scale=2.0)

@@ -22,7 +22,7 @@ def partial(x, w):
     tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile[:, 0:32], src=x)
     total = nl.zeros((128, 1), nl.float32)
-    for _ in nl.sequential_range(w):
+    for _ in range(w):
         nisa.tensor_tensor(dst=tile, data1=tile, data2=tile, op=nl.add)
     nisa.tensor_reduce(dst=total, op=nl.add, data=tile, axis=1)
     out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)

@@ -53,7 +53,7 @@ def host_loop(x, kind):
             for _ in range(1000):
                 n = n + 1
     if kind == "unrolled":
-        for _ in nl.static_range(10**9):
+        for _ in range(10**9):
             nisa.tensor_scalar(dst=t, data=t, op0=nl.add, operand0=1.0)
     if kind == "calls":
         n = doubling(60)
@@ -118,7 +118,7 @@ KINDS = {
     "growing": "for value in values:",
     "long": "for i in range(10**12):",
     "nested": "for _ in range(1000):",
-    "unrolled": "for _ in nl.static_range(10**9):",
+    "unrolled": "for _ in range(10**9):",
     "in a function": "while n != 0:",
 }
 

@@ -115,6 +115,7 @@ def specialize_call(
             "an argument is nested too deeply to go through",
             help="pass flat lists, tuples and dicts",
         ) from failed
+    _warn_of_lists(recorder, kernel, call.arguments)
     with deep_recursion():
         function = arguments.importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
@@ -444,6 +445,22 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
         help="return HBM tensors, or tuples and lists of them",
         span=_return_span(kernel),
     )
+
+
+def _warn_of_lists(recorder: Recorder, kernel: Kernel, arguments: dict[str, Any]) -> None:
+    """A warning for each argument that is a list, which the compiler has not taken since NKI 0.3."""
+    node = definition_of(kernel.function).node
+    span = Span(kernel.function.__code__.co_filename, node.lineno, node.col_offset + 1)
+    for name, value in arguments.items():
+        if isinstance(value, list) and not levels.before("0.3"):
+            found = error(
+                "NKI-L024",
+                f"argument {name!r} of {kernel.function.__name__} is a list, not a tuple",
+                help=f"pass a tuple: {name}=(...)",
+                span=span,
+                notes=("source: NKI Migration Guides, 0.2 to 0.3: tuples instead of lists",),
+            )
+            recorder.warn(found)
 
 
 def _private_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
