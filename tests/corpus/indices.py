@@ -36,8 +36,11 @@ def defect_loop_too_long(x):
     result = nl.ndarray((128, 128), dtype=x.dtype, buffer=nl.shared_hbm)
     tile = nl.ndarray((128, 128), dtype=x.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=x[:, 0:128])
-    for i in nl.dynamic_range(5):
+
+    def body(i):
         nisa.dma_copy(dst=scratch.select(0, i), src=tile)  # finds NKI-H001
+
+    nl.fori_loop(0, 5, body)
     nisa.dma_copy(dst=result, src=scratch[0])
     return result
 
@@ -49,8 +52,11 @@ def good_loop_over_tiles(x):
     result = nl.ndarray((4, 128, 128), dtype=x.dtype, buffer=nl.shared_hbm)
     tile = nl.ndarray((128, 128), dtype=x.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=x[:, 0:128])
-    for i in nl.dynamic_range(4):
+
+    def body(i):
         nisa.dma_copy(dst=scratch.select(0, i), src=tile)
+
+    nl.fori_loop(0, 4, body)
     nisa.dma_copy(dst=result, src=scratch)
     return result
 

@@ -623,7 +623,7 @@ def misspells(x):
 @pytest.mark.parametrize(
     ("kernel", "argument", "help"),
     [
-        (takes_an_array, [1, 2], "this is of type list, and no tensor"),
+        (takes_an_array, (1, 2), "this is of type tuple, and no tensor"),
         (takes_an_array, 3, "this is of type int, and no tensor"),
         (misspells, A, "write .shape"),
     ],

@@ -109,7 +109,10 @@ def in_a_device_loop(accumulate, inside):
 
     with runtime.session(check="none") as session:
         got = kernel(*arrays())
-    return got, [(d.code, d.severity.value, bool(d.help)) for d in session.launches[0].diagnostics]
+    told = [
+        d for d in session.launches[0].diagnostics if d.code != "NKI-L056"
+    ]  # the loop itself is deprecated
+    return got, [(d.code, d.severity.value, bool(d.help)) for d in told]
 
 
 def test_a_product_without_accumulate_in_a_device_loop_is_warned_of():

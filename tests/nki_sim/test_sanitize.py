@@ -178,8 +178,11 @@ def filled_in_a_loop(x, turns: int):
     kept = nl.ndarray((4, 128, 512), dtype=x.dtype, buffer=nl.private_hbm)
     tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=x)
-    for i in nl.dynamic_range(turns):
+
+    def body(i):
         nisa.dma_copy(dst=kept.select(0, i), src=tile)
+
+    nl.fori_loop(0, turns, body)
     nisa.dma_copy(dst=result, src=kept[3])
     return result
 
