@@ -5,6 +5,8 @@ import math
 import nki.isa as nisa
 import nki.language as nl
 
+from ..utils.allocator import sizeinbytes
+
 TILE = 128
 BANK_BYTES = 2048
 TURN_BANK, TURN_BANKS = 3, 2
@@ -379,13 +381,17 @@ def store_results(call, work, batch, batches):
     d, active = cfg.d_head, cfg.s_active
     count = batches * cfg.q_head
     capacity = work.result.shape[1]
-    for token in range(active):
-        rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=token)
-        turned = nl.ndarray(
-            (count, d), dtype=work.result.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
+    most = BANK_BYTES // (d * sizeinbytes(work.result.dtype))  # tokens of a bank
+    for first in range(0, active, most):
+        tokens = min(most, active - first)
+        bank = nl.ndarray(
+            (count, tokens, d), dtype=work.result.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
         )
-        nisa.nc_transpose(dst=turned, data=rows)
-        nisa.tensor_copy(dst=work.turned[0:count, :, token], src=turned, engine=nisa.vector_engine)
+        for i in range(tokens):
+            rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=first + i)
+            nisa.nc_transpose(dst=bank[:, i, :], data=rows)
+        there = work.turned.ap(pattern=[[d * active, count], [1, tokens], [active, d]], offset=first)
+        nisa.tensor_copy(dst=there, src=bank, engine=nisa.vector_engine)
     start, stop = 0, d
     if call.share.cores_by_key > 1:  # both cores have all of it
         start, stop = (0, d // 2) if call.share.core == 0 else (d // 2, d)
