@@ -53,7 +53,7 @@ _ROWS = (
     Code("NKI-L002", "bad indentation", "A block is indented by one consistent step and dedents to an open level."),
     Code("NKI-L003", "unmatched bracket", "Every bracket opened is closed by its own kind."),
     Code("NKI-L004", "syntax error", "Source text follows the grammar of the NKI language."),
-    Code("NKI-L005", "not in the NKI language", "Only the statements and expressions of the NKI language are compiled."),
+    Code("NKI-L005", "not in the NKI language", "The parser front end (levels 0.2 to 0.6) compiles a constrained Python; what is outside of it is right Python still."),
     Code("NKI-L006", "bad assignment target", "Only names, attributes, subscripts and tuples of them are assigned to."),
     Code("NKI-L007", "string without an end", "Every string is closed by the quotes that opened it."),
     Code("NKI-L008", "malformed literal", "A number or an escape in a string is written as Python writes it."),

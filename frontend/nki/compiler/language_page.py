@@ -61,6 +61,10 @@ _FOOT = """\
 - **Where a run-time offset of `.ap` counts.** The guide multiplies by the sizes of the base tensor to the
   right of the dimension; the API page takes the stride of the dimension of the view. They are the same for a
   whole tensor; for a view it is the stride.
+- **Where a fixed `offset` of `.ap` counts.** The guide and the deep dive count from the start of the storage,
+  the API page adds it to the view's own. It counts from the storage, except where the pattern's first stride
+  is that of the view's own shape instead of the storage's: then pattern and offset count in the view, with
+  the warning NKI-V022, which the strict profile refuses.
 - **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
 - **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent
   value is None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here

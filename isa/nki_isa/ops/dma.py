@@ -115,7 +115,9 @@ class dma_copy(DmaInstruction):
 
     `priority` is the quality of service, 0 (highest) to 3; `dge_mode` who makes the
     descriptors; `engine` which engine triggers hardware DGE; `oob_mode` whether a
-    run-time index outside its tensor stops the kernel or skips that row.
+    run-time index outside its tensor stops the kernel or skips what it selects: one index of a
+    vector skips its whole row, never a part of it, a scalar offset the whole transfer. Nothing is
+    written for what is skipped: `dst` keeps its bytes there.
 
     Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
     Source: SDK page nki.isa.dma_copy and the DGE reference.
