@@ -8,8 +8,7 @@ import nki.language as nl
 def add(a, b):
     out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
     for i in range(a.shape[0] // 128):
-        x = nl.load(a[i * 128 : (i + 1) * 128, :])
-        out[i * 128 : (i + 1) * 128, :] = x
+        out[i * 128 : (i + 1) * 128, :] = 0.0
     return out
 
 
