@@ -335,3 +335,16 @@ def test_a_list_as_an_argument_is_a_warning_from_0_3_on(level, count):
         assert (told([1, 2]), told((1, 2))) == (warned * count, [])
     finally:
         levels.use(before)
+
+
+@nki.jit
+def absolute_plus(x):
+    tile = nl.load(x)
+    nisa.scalar_tensor_tensor(dst=tile, data=tile, op0=nl.abs, operand0=None, op1=nl.add, operand1=tile)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, tile)
+    return out
+
+
+def test_a_unary_operator_takes_no_operand():
+    np.testing.assert_array_equal(absolute_plus(X - 100), np.abs(X - 100) + (X - 100))
