@@ -164,7 +164,7 @@ class Accumulations:
             notes=(
                 f"on {self._target.name} the result of accumulating onto bytes that no matmul wrote is "
                 "undefined",
-                "where `accumulate` is left out, the first matmul onto a tensor overwrites and later ones add, "
+                "where `accumulate` is left out, the first matmul onto a tensor overwrites, later ones add, "
                 "in every round of a loop: only matmuls count, a memset does not start anew",
             ),
         )
