@@ -275,7 +275,7 @@ def test_every_value_reads_back(value: Any) -> None:
     """A scalar operand says nothing about what it holds, so its values print with their kind."""
     storages = small_storages()
     whole = NkiTensor.whole(storages[1])
-    instruction = REGISTRY["memset"](dst=whole, value=0)
+    instruction = REGISTRY["memset"](dst=whole, value=0, engine=Engine.vector)
     instruction.__dict__["value"] = value
     program = Program("k", "trn2", storages, 2, [], [], [instruction])
     assert programs_equal(parse_program(format_program(program)), program)

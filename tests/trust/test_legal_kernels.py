@@ -63,8 +63,9 @@ def test_legal_kernels_are_right_and_draw_no_error(place, count, tmp_path, monke
         except NkiError as refused:
             wrong.append((seed, str(refused)))
             continue
-        # A result nobody reads is random here, and said; nothing else is.
-        unexpected = [d for d in told if d.severity is not Severity.note and d.code != "NKI-H010"]
+        # A result nobody reads is random here, and said; and loops of any level. Nothing else is.
+        expected = ("NKI-H010", "NKI-L056")
+        unexpected = [d for d in told if d.severity is not Severity.note and d.code not in expected]
         if unexpected:
             wrong.append((seed, unexpected))
         a, b = result.astype(np.float32), case.expected.astype(np.float32)

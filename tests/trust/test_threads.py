@@ -28,7 +28,7 @@ def k{i}(x):
     nisa.dma_copy(dst=t, src=x)
     for _ in range({i}):
         nisa.tensor_scalar(dst=t, data=t, op0=nl.add, operand0={i}.0)
-    for _ in nl.{loop}(3):
+    for _ in {loop}(3):
         nisa.tensor_scalar(dst=t, data=t, op0=nl.multiply, operand0=0.5)
     nisa.dma_copy(dst=out, src=t)
     return out
@@ -43,7 +43,7 @@ def expected(i, data=DATA):
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
     path = tmp_path_factory.mktemp("kernels") / "many_kernels.py"
-    loops = ("dynamic_range", "static_range")
+    loops = ("nl.dynamic_range", "range")
     path.write_text(HEAD + "".join(KERNEL.format(i=i, loop=loops[i % 2]) for i in range(KERNELS)))
     spec = importlib.util.spec_from_file_location("many_kernels", path)
     module = sys.modules["many_kernels"] = importlib.util.module_from_spec(spec)
@@ -167,7 +167,7 @@ def test_kernels_run_in_an_executor(kernels):
 def test_a_child_forked_beside_running_kernels_runs_them_too(kernels, forks, tmp_path):
     """Threads specialize, replay and parse without pause; each child does all of it once."""
     stop = False
-    text = HEAD + KERNEL.format(i=7, loop="static_range")
+    text = HEAD + KERNEL.format(i=7, loop="range")
 
     def spin(number):
         turn = 0
