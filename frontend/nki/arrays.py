@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.ma import MaskedArray  # here: numpy.ma is imported at each use of np.ma, under a lock
 
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
@@ -112,7 +113,7 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
         ) from None
     if is_torch(value):
         _check_dense(value, name)
-    elif isinstance(value, np.ma.MaskedArray):
+    elif isinstance(value, MaskedArray):
         raise error(
             "NKI-L024",
             f"argument {name!r} is a masked array; a kernel reads all elements and knows no mask",

@@ -239,7 +239,7 @@ def test_axes_of_a_reduction_at_0_2_are_the_last_ones(at, axis, expected):
     np.testing.assert_array_equal(sums(CUBE, axis, expected.shape[1]), expected)
 
 
-@pytest.mark.parametrize("axis", [1, [4], [3, 4]])
+@pytest.mark.parametrize("axis", [1, (4,), (3, 4)])
 def test_axes_of_a_reduction_count_the_dimensions_from_0_3_on(at, axis):
     assert refused("0.3", partial(sums, CUBE, axis, 2)).code == "NKI-V111"
     at("0.3")
