@@ -40,6 +40,32 @@ class Lock:
         self._lock = threading.Lock()
 
 
+class Importing:
+    """Held while a module is imported late, so that no fork falls in between.
+
+    A child would find the module half imported by a thread that it lacks, and wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self.__enter__, after_in_parent=self.__exit__, after_in_child=self._renew
+            )
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+
+importing = Importing()
+
+
 def _in_child() -> None:
     for lock in _locks:
         lock.renew()
@@ -134,7 +160,8 @@ def available_bytes() -> int | None:
 
 @functools.cache
 def _controller() -> Any:
-    from threadpoolctl import ThreadpoolController  # looks at every library loaded: not for each import
+    with importing:
+        from threadpoolctl import ThreadpoolController  # looks at every library loaded: not for each import
 
     return ThreadpoolController()
 

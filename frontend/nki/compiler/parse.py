@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from nki.compiler import tree, tree_cache
 from nki_isa.diagnostics import Diagnostic
-from nki_sim.host import Shared
+from nki_sim.host import Shared, importing
 
 RECURSION = 8000  # calls; Python 3.10 has no more room for them on a stack of 8 MiB
 _REMEMBERED = 256
@@ -73,7 +73,8 @@ def _kept(text: str, file: str) -> ParseResult:
 
 
 def _parsed(text: str, file: str) -> ParseResult:
-    from nki.compiler.parser import Parse  # only here: a run on unchanged files needs no grammar
+    with importing:
+        from nki.compiler.parser import Parse  # only here: a run on unchanged files needs no grammar
 
     return Parse(text, file).result()
 

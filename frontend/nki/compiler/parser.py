@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from nki.compiler import tree
@@ -42,7 +42,7 @@ class Language:
 @cache
 def language() -> Language:
     """The grammar, lexer and parser; made on the first call, which takes about a tenth of a second."""
-    text = (importlib.resources.files("nki.compiler") / "grammar.lark").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
     grammar = Grammar.read(text, (_START,))
     lexer = Lexer(*build_lexer(text, _START))
     parser = generate(grammar, METHODS, _RECOVERING)
