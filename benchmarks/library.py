@@ -16,6 +16,7 @@ import enum
 import importlib
 import io
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -138,7 +139,8 @@ def page(lines: list[Line]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for line in lines:
-        other = time(line.theirs) if line.theirs else f"none: {line.reason}".replace("|", "\\|")
+        reason = re.sub(r"\S*/nkilib_src/", "", line.reason or "")  # the same wherever the checkout is
+        other = time(line.theirs) if line.theirs else f"none: {reason}".replace("|", "\\|")
         ratio = f"{line.ratio:.2f}" if line.theirs else ""
         start = f"| {line.kernel} | {line.example} | {line.target}, {line.lnc} | {time(line.ours)}"
         text.append(f"{start} | {other} | {ratio} |")
