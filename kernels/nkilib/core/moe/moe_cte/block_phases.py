@@ -189,20 +189,19 @@ def without_padding(problem, ids):
     return targets
 
 
+def _copy(dst, src, skips):
+    """A copy by a run-time index, which may lie outside only if that `skips` it."""
+    nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip if skips else nisa.oob_mode.error)
+
+
 def weights_copy(problem, dst, src):
     """Read weights; those of expert E, which there is none of, are in place."""
-    if problem.skip.skip_weight:
-        nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
+    _copy(dst, src, problem.skip.skip_weight)
 
 
 def indexed_copy(problem, dst, src):
-    """A gather or scatter; rows of padding are left out where their ids are -1."""
-    if problem.skip.skip_token:
-        nisa.dma_copy(dst=dst, src=src, oob_mode=nisa.oob_mode.skip)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
+    """Gather rows; those of padding are left out where their ids are -1."""
+    _copy(dst, src, problem.skip.skip_token)
 
 
 def affinity_places(problem, ids, expert):

@@ -7,7 +7,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.tiled_range import TiledRange
-from .block_phases import COLUMNS, TOKENS, P, activate, gather, spread_row
+from .block_phases import COLUMNS, TOKENS, P, activate, gather, indexed_copy, spread_row
 
 
 @dataclass
@@ -226,7 +226,7 @@ def _finish(weights_of, outputs, gathered, item, weights, progress, tables):
                 nisa.memset(dst=progress.old, value=0.0)
             for token in range(tiles):
                 source = _rows(outputs, share, gathered.ids, first_tile + token)
-                nisa.dma_copy(dst=progress.old[:, token, :], src=source, oob_mode=_oob(problem))
+                indexed_copy(problem, progress.old[:, token, :], source)
     for bank in TiledRange(item.piece, COLUMNS):
         for token in range(tiles):
             value = weights_of.down_bank(weights, progress.product, token, bank.index * COLUMNS, bank.size)
@@ -257,11 +257,6 @@ def _finish(weights_of, outputs, gathered, item, weights, progress, tables):
                 src=progress.result[:, token, :],
                 oob_mode=nisa.oob_mode.skip,
             )
-
-
-def _oob(problem):
-    """Ids of padding are -1 where tokens may be skipped; else every id is a row."""
-    return nisa.oob_mode.skip if problem.skip.skip_token else nisa.oob_mode.error
 
 
 def _combined(value, other, op, dtype):
