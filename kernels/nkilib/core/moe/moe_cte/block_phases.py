@@ -204,6 +204,20 @@ def indexed_copy(problem, dst, src):
     _copy(dst, src, problem.skip.skip_token)
 
 
+def rows_of(problem, table, ids):
+    """[128, tiles, H]: rows of `table`, [rows, H] in HBM, that `ids`, [128, tiles], name; 0 for padding."""
+    tiles, hidden = ids.shape[1], problem.hidden
+    rows = nl.ndarray((P, tiles, hidden), dtype=problem.compute_dtype, buffer=nl.sbuf)
+    if problem.skip.skip_token:
+        nisa.memset(dst=rows, value=0.0)
+    for tile in range(tiles):
+        source = table.ap(
+            pattern=[[hidden, P], [1, hidden]], vector_offset=ids[:, nl.ds(tile, 1)], indirect_dim=0
+        )
+        indexed_copy(problem, rows[:, tile, :], source)
+    return rows
+
+
 def affinity_places(problem, ids, expert):
     """[128, tiles] int32: where the affinity of each token of `ids` to the expert of their block is."""
     tiles = ids.shape[1]

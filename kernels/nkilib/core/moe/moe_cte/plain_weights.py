@@ -8,7 +8,7 @@ import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
 from ...utils.tiled_range import TiledRange
-from .block_phases import COLUMNS, PIECE_BYTES, P, affinities_of, indexed_copy, stacks, weights_copy
+from .block_phases import COLUMNS, PIECE_BYTES, P, affinities_of, rows_of, stacks, weights_copy
 
 
 @dataclass
@@ -30,24 +30,15 @@ class PlainWeights(nl.NKIObject):
 
     def gather_rows(self, gathered, group):
         """[128, tokens / 128, H]: rows of x of a group of at most 512 tokens, token t * 128 + p at [p, t]."""
-        problem = self.problem
-        rows = nl.ndarray((P, group.size // P, problem.hidden), dtype=problem.compute_dtype, buffer=nl.sbuf)
-        if problem.skip.skip_token:
-            nisa.memset(dst=rows, value=0.0)
-        affinities = None
+        problem, span = self.problem, nl.ds(group.start_offset // P, group.size // P)
+        rows = rows_of(problem, problem.hidden_states, gathered.ids[:, span])
         if problem.prescaled():
-            affinities = affinities_of(problem, gathered.ids, gathered.expert)
-        for tile in TiledRange(group, P):
-            column = nl.ds(tile.start_offset // P, 1)
-            source = problem.hidden_states.ap(
-                pattern=[[problem.hidden, P], [1, problem.hidden]],
-                vector_offset=gathered.ids[:, column],
-                indirect_dim=0,
-            )
-            part = rows[:, tile.index, :]
-            indexed_copy(problem, part, source)
-            if affinities is not None:
-                nisa.tensor_scalar(dst=part, data=part, op0=nl.multiply, operand0=affinities[:, column])
+            affinities = affinities_of(problem, gathered.ids[:, span], gathered.expert)
+            for tile in range(group.size // P):
+                part = rows[:, tile, :]
+                nisa.tensor_scalar(
+                    dst=part, data=part, op0=nl.multiply, operand0=affinities[:, nl.ds(tile, 1)]
+                )
         return rows
 
     def moving(self, rows):

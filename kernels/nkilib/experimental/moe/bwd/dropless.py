@@ -35,6 +35,7 @@ from ....core.moe.moe_cte.block_phases import (
     affinity_places,
     indexed_copy,
     row_of,
+    rows_of,
     without_padding,
 )
 from ....core.utils.kernel_helpers import div_ceil
@@ -112,7 +113,7 @@ class Group(nl.NKIObject):
 def group_gradients(problem, block, start, count):
     """Add the gradients of `count` tokens of `block` from its token `start`."""
     group = _group(problem, block, start, count)
-    upstream = _rows(problem, group, problem.gradient)
+    upstream = rows_of(problem, problem.gradient, group.ids)
     _affinity_gradients(problem, group, upstream)
     for tile in range(count // P):
         part = upstream[:, tile, :]
@@ -121,7 +122,7 @@ def group_gradients(problem, block, start, count):
         _down_bias_gradient(problem, group, upstream)
     turned_rows = transposed(_by_columns(upstream), problem.compute_dtype)
     products = _intermediate_gradients(problem, group, upstream, turned_rows)
-    states = _rows(problem, group, problem.hidden_states)
+    states = rows_of(problem, problem.hidden_states, group.ids)
     _gate_up_gradients(problem, group, states, products)
     _hidden_gradients(problem, group, products)
 
@@ -139,21 +140,6 @@ def _group(problem, block, start, count):
     affinities = affinities_of(problem, ids, expert)
     places = affinity_places(problem, targets, expert)
     return Group(block, start, count, expert, ids, targets, affinities, places)
-
-
-def _rows(problem, group, table):
-    """[128, tokens / 128, H]: rows of `table`, token t * 128 + p at [p, t]; 0 for padding."""
-    rows = nl.ndarray((P, group.count // P, problem.hidden), dtype=problem.compute_dtype, buffer=nl.sbuf)
-    if problem.skip.skip_token:
-        nisa.memset(dst=rows, value=0.0)
-    for tile in range(group.count // P):
-        source = table.ap(
-            pattern=[[problem.hidden, P], [1, problem.hidden]],
-            vector_offset=group.ids[:, nl.ds(tile, 1)],
-            indirect_dim=0,
-        )
-        indexed_copy(problem, rows[:, tile, :], source)
-    return rows
 
 
 def _by_columns(rows):
