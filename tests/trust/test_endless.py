@@ -188,29 +188,36 @@ k(np.ones((4, 8), np.float32))
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
-@pytest.mark.parametrize("loop", ["while True:", "for _ in nl.dynamic_range(10**9):"])
-def test_ctrl_c_says_which_line_ran(loop, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(loop=loop))
+def interrupted_after(seconds, script):
+    """What is told of a run that gets Ctrl-C so many seconds after its kernel was first read."""
     environment = {**os.environ, "NKI_SIM_MAX_STEPS": "9" * 12, "NKI_SIM_MAX_TURNS": "9" * 12}
     command = [sys.executable, "-u", "-c", "from nki_cli.main import app; app()", "run", str(script)]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=script.parent
+    )
     try:
         assert process.stdout.readline() == "compiling\n"
-        time.sleep(5)  # until the loop runs, on a busy machine too
+        time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
+    assert told.startswith("interrupted: k was at ") and "Traceback" not in told
+    assert [p.name for p in script.parent.iterdir()] == [script.name]
+    return told.strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("loop", ["while True:", "for _ in nl.dynamic_range(10**9):"])
+def test_ctrl_c_says_which_line_ran(loop, tmp_path):
+    """A signal that came before the loop began, as on a busy machine, comes later the next time."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(loop=loop))
     number = next(i for i, text in enumerate(script.read_text().splitlines(), 1) if "# here" in text)
-    assert told.startswith("interrupted: k was at ") and told.strip().endswith(
-        (f":{number}", f":{number - 1}")
-    )
-    assert "Traceback" not in told
-    assert [p.name for p in tmp_path.iterdir()] == ["script.py"]
+    at_the_loop = (f":{number}", f":{number - 1}")
+    assert any(interrupted_after(seconds, script).endswith(at_the_loop) for seconds in (2, 8, 32))
 
 
 def test_after_an_interruption_the_next_call_is_right(monkeypatch):
