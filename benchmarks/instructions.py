@@ -14,9 +14,10 @@ from collections.abc import Callable
 import numpy as np
 
 from nki_isa.instruction import REGISTRY, Instruction, Role
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import TRN2, TRN3
 from nki_isa.program import Program
 from nki_isa.samples import sample
-from nki_isa.target import TRN2, TRN3, Target
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim import host
 from nki_sim.execute import Machine

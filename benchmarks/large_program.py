@@ -22,8 +22,8 @@ from streams import Stream
 
 from nki_isa.diagnostics import NkiError
 from nki_isa.instruction import Engine
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_isa.target import as_target
 from nki_sim.place import Placement, place
 from nki_sim.report.html import Core, page
 from nki_sim.report.usage import memory_report

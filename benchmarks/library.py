@@ -26,7 +26,7 @@ from typing import Any
 from nki import levels
 from nki.kernel import Kernel
 from nki.runtime import session
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from nki_sim.report.words import time
 
 LEVEL = "0.2"

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from nki.compiler.specialize import specialize_call
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from nki_sim.core_times import simulate
 from nki_sim.device import execute
 from nki_sim.place import place

@@ -26,8 +26,9 @@ import numpy as np
 
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_isa.target import Target, as_target
 from nki_isa.tensor import MemoryRegion
 from nki_sim.liveness import liveness
 from nki_sim.place import place

@@ -20,8 +20,8 @@ import ml_dtypes
 import numpy as np
 
 from nki.compiler.specialize import specialize_call
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_isa.target import as_target
 from nki_sim.device import execute_all
 from nki_sim.place import place
 from nki_sim.sanitize import execute_checked

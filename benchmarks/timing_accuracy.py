@@ -1,6 +1,6 @@
 """Simulated times beside public measurements on hardware.
 
-Rows marked ``fit`` set the figures of :mod:`nki_isa.target`; rows marked ``check``
+Rows marked ``fit`` set the figures of :mod:`nki_isa.machine.targets`; rows marked ``check``
 did not. Run it as ``python benchmarks/timing_accuracy.py [part of a name]``.
 
 Sources: the SDK's matrix multiplication tutorial (v2.20 to v2.26, trn1) and kernel
@@ -25,8 +25,8 @@ from timing_kernels import attention, matmul, scheduled_attention
 from nki.compiler import specialize
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.dtypes import as_dtype
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_isa.target import as_target
 from nki_sim.core_times import simulate
 from nki_sim.place import place
 from nki_sim.profile import Profile

@@ -1,12 +1,12 @@
 """Two things whose speed depends on what ran before: the tensor engine's clock and the DMA engines.
 
 Source: rules derived from public trn2 profiler traces, see the ``throttle_*`` and
-``dma_*`` figures of :class:`nki_isa.target.Target`.
+``dma_*`` figures of :class:`nki_isa.machine.target.Target`.
 """
 
 from __future__ import annotations
 
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 
 
 class TensorClock:

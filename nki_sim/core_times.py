@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from nki_isa.instruction import Instruction
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import Target, as_target
 from nki_isa.tensor import VirtualRegister
 from nki_sim import host
 from nki_sim.timing import Placed, Registers, Scoreboard, Timeline

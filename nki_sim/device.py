@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
+from nki_isa.machine.target import Target
 from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
-from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import host
 from nki_sim.execute import ExecutionResult, Machine, Observer, written_inputs

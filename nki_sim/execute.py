@@ -21,9 +21,10 @@ from nki_isa.diagnostics import Frame, NkiError, error
 from nki_isa.dtypes import DType, cast
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import as_target
 from nki_isa.operators import Operator
 from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import Target, as_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim.host import positive_setting
 from nki_sim.memory import (

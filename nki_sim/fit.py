@@ -15,7 +15,7 @@ from nki_sim.refusals import described, kib
 from nki_sim.utilisation import Holder
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 #: Refusals of what is live at once, which depends on the order; any other is of a tensor alone.
 _OF_ORDER = frozenset({"NKI-M001", "NKI-M002", "NKI-M005"})

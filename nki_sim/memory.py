@@ -19,8 +19,8 @@ from nki_isa.diagnostics import Diagnostic, Label, NkiError, error
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 if TYPE_CHECKING:
+    from nki_isa.machine.target import Target
     from nki_isa.program import Program
-    from nki_isa.target import Target
 
 Array = NDArray[Any]
 Placement = Mapping[int, tuple[int, int]]

@@ -37,7 +37,7 @@ from nki_sim.packing import Fixed, Requests, Space, pack, tighten
 from nki_sim.utilisation import ALL_QUADRANTS, Holder, Placement, Utilisation, quadrants_of, usage_of
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 __all__ = ["Holder", "Placement", "Utilisation", "check_alone", "overfull", "place"]
 

@@ -19,8 +19,8 @@ import numpy as np
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.instruction import Instruction
+from nki_isa.machine.target import Target
 from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import Target
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult

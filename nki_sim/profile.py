@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nki_isa.cost import engine_time, used_engines
 from nki_isa.instruction import Instruction
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 from nki_sim.timing import ENGINES, LANES, Timeline, Wait
 
 _FIRST_QUEUE = len(ENGINES)
@@ -74,6 +74,7 @@ class DmaSummary:
         mean_row_bytes: of one descriptor row.
         active: ns during which at least one transfer moved data on any of its DMA engines.
         active_percent: of the total time.
+        roof_percent: bytes / (total x the bandwidth of all DMA engines together).
         engine_time: ns of work, summed over the DMA engines.
         queues: transfers by queue.
     """
@@ -85,6 +86,7 @@ class DmaSummary:
     mean_row_bytes: float
     active: float
     active_percent: float
+    roof_percent: float
     engine_time: float
     queues: dict[str, int]
 
@@ -98,6 +100,7 @@ class DmaSummary:
             "mean_row_bytes": self.mean_row_bytes,
             "active_ns": self.active,
             "active_percent": self.active_percent,
+            "roof_percent": self.roof_percent,
             "engine_time_ns": self.engine_time,
             "queues": dict(self.queues),
         }
@@ -326,6 +329,7 @@ def _dma(timeline: Timeline) -> DmaSummary:
         mean_row_bytes=total / rows if rows else 0.0,
         active=active,
         active_percent=100.0 * active / timeline.total,
+        roof_percent=100.0 * total / (timeline.total * target.dma_roof_bytes_per_ns),
         engine_time=sum(engine_time(target, t) * used_engines(target, t) for t in transfers),
         queues={LANES[lane]: int(count) for lane, count in zip(lanes, counts, strict=True)},
     )

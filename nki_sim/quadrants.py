@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.instruction import Instruction, Starts
+from nki_isa.machine.target import Target
 from nki_isa.operands import start_of
 from nki_isa.program import Program
-from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.liveness import NEVER, Liveness
 from nki_sim.utilisation import QUADRANTS, quadrant_range

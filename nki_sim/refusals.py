@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error
-from nki_isa.target import TARGETS
+from nki_isa.machine.targets import TARGETS
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim.report import words
 from nki_sim.utilisation import Holder, bars, by_line, line_of, samples
 
 if TYPE_CHECKING:
+    from nki_isa.machine.target import Target
     from nki_isa.program import Program
-    from nki_isa.target import Target
 
 _KIB = 1024
 _ROWS = 12  # of the table of holders
@@ -212,7 +212,7 @@ def _capacities(region: MemoryRegion, needed: int, target: Target) -> list[str]:
         lines.append(
             f"a kernel may use {kib(left)} of it, the compiler keeps the rest ({_source(target, usable)})"
         )
-    others = [(t, getattr(t, usable)) for t in TARGETS.values() if t.nc_version != target.nc_version]
+    others = [(t, getattr(t, usable)) for t in TARGETS.values() if t is not target]
     if any(size != left for _, size in others):
         fits = [f"{t.name} {kib(size)}{' (fits)' if needed <= size else ''}" for t, size in others]
         lines.append(f"usable on other generations: {', '.join(fits)}")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from nki_isa.cost import Cost, engine_time, finish_time
 from nki_isa.instruction import Engine, Instruction, Role
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Access, Box, Bytes, Memory
 from nki_sim.clocks import DmaEngines, TensorClock

@@ -23,8 +23,9 @@ from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import default_target
 from nki_isa.program import Program
-from nki_isa.target import Target, default_target
 from nki_isa.tensor import NkiTensor
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all

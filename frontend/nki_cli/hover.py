@@ -12,8 +12,8 @@ from nki_cli.commands.isa import as_dict, signature_of, summary_of
 from nki_isa.diagnostics import Span
 from nki_isa.dtypes import DType
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.machine.target import Target
 from nki_isa.operators import Operator
-from nki_isa.target import Target
 
 _Named = tree.Name | tree.Attribute | tree.keyword
 

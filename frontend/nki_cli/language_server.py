@@ -23,7 +23,7 @@ from nki_cli.explain_pages import pages
 from nki_cli.hover import hover
 from nki_isa.codes import CODES
 from nki_isa.diagnostics import Diagnostic, Severity, Span
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 
 _SEVERITIES = {
     Severity.error: types.DiagnosticSeverity.Error,

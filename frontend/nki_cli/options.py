@@ -10,7 +10,8 @@ import typer
 
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import Target, as_target, default_target
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import TARGETS, as_target, default_target
 from nki_sim.sanitize import CHECKS, check_classes
 
 
@@ -34,7 +35,7 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         "--target",
-        metavar="trn1|trn2|trn3",
+        metavar="|".join(TARGETS),
         help="The generation, or an alias (inf2, gen3). Default: $NEURON_PLATFORM_TARGET_OVERRIDE, or trn2.",
         show_default=False,
     ),

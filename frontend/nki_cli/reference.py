@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from nki_cli.commands.isa import PARTS, as_dict, costs_of
-from nki_cli.commands.targets import unit
+from nki_cli.commands.targets import sources, unit
 from nki_isa.instruction import REGISTRY, Engine, Instruction
-from nki_isa.target import TARGETS, default_target, figures
+from nki_isa.machine.target import FIGURES
+from nki_isa.machine.targets import TARGETS, default_target
 
 _HEAD = """\
 # Instructions
@@ -67,10 +68,9 @@ def _figures() -> str:
     costs = [cost for name in sorted(REGISTRY) for cost in costs_of(REGISTRY[name])]
     named = {cost[part]["figure"] for cost in costs for part in PARTS if cost[part] is not None}
     rows = []
-    for figure in (f for f in figures() if f in named):
+    for figure in (f for f in FIGURES if f in named):
         values = [f"{getattr(t, figure):.4g} {t.source(figure).evidence.value[0]}" for t in TARGETS.values()]
-        sources = dict.fromkeys(t.source(figure).reference for t in TARGETS.values())
-        rows.append((f"`{figure}`", unit(figure), *values, "; ".join(sources)))
+        rows.append((f"`{figure}`", unit(figure), *values, sources(figure, TARGETS.values())))
     head = ("figure", "unit", *TARGETS, "source")
     return f"{_FIGURES}\n{_table(head, rows)}\n"
 

@@ -20,7 +20,7 @@ from nki import runtime, uncaught
 from nki.compiler.check import check_file
 from nki.compiler.parse import deep_recursion
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 
 _VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
 

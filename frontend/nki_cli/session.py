@@ -11,7 +11,7 @@ from nki.runtime import CoreRun, Launch, Options
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.target import Target
+from nki_isa.machine.target import Target
 from nki_isa.tensor import NkiTensor
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiValidationError, error
+from nki_isa.machine.target import Feature
 from nki_isa.tensor import NkiTensor
 
 Box = tuple[tuple[int, int], ...]
@@ -96,7 +97,7 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulat
                 )
             )
         return before
-    if accumulate and before is not True and recorder.target.nc_version < 4:
+    if accumulate and before is not True and Feature.sums_onto_any_bytes not in recorder.target.features:
         refused = Diagnostic(
             "NKI-V130",
             f"accumulate is True, and no matmul has overwritten {'all' if before else 'any'} of "

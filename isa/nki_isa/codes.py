@@ -146,7 +146,7 @@ _ROWS = (
     Code("NKI-V113", "attributes that exclude each other", "Options of one instruction combine as documented."),
     Code("NKI-V114", "misaligned access", "An access starts at the alignment its memory requires."),
     Code("NKI-V115", "strided partitions", "An access on chip spans consecutive partitions, each once."),
-    Code("NKI-V116", "unknown target", "A target is one of the generations trn1 (inf2), trn2 and trn3."),
+    Code("NKI-V116", "unknown target", "A target is one of the generations that `nki-sim targets` lists."),
     # --- unsupported
     Code("NKI-U001", "too many cores", "A launch runs on the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),

@@ -1,6 +1,6 @@
 """What an instruction costs, as plain data the scoreboard reads.
 
-Times are nanoseconds. Figures come from :class:`nki_isa.target.Target`, each
+Times are nanoseconds. Figures come from :class:`nki_isa.machine.target.Target`, each
 with its source there; this module states the formulas once per engine.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Engine
-from nki_isa.target import Target
+from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 
@@ -51,7 +51,7 @@ class Cost:
     Attributes:
         busy: ns the engine is held before the next instruction can start.
         latency: ns from the start until the result is visible on the same engine.
-        source: the figure of :class:`nki_isa.target.Target` that its fixed time comes from; the
+        source: the figure of :class:`nki_isa.machine.target.Target` that its fixed time comes from; the
             figure's source says whether it is published, measured or assumed.
         rate: the figure that its throughput comes from; empty where nothing is streamed.
         table: activation function table the scalar engine must hold, if any.
@@ -248,7 +248,7 @@ def vector_rate(
         memories: of the same tensors.
         contiguous: True if the innermost dimension of every tensor has stride 1.
     """
-    narrow_bits = (8, 16) if target.nc_version >= 4 else (16,)
+    narrow_bits = (8, 16) if Feature.fast_fp8 in target.features else (16,)
     narrow = all(d.kind == "float" and d.bits in narrow_bits for d in dtypes)
     psum = sum(m is MemoryRegion.psum for m in memories)
     for mode in _MODES:

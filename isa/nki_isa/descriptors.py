@@ -6,7 +6,7 @@ Sources: SDK ``nki.isa.dma_copy`` and the DGE reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -14,10 +14,8 @@ from nki_isa import enums
 from nki_isa.constraints import attribute_rule, excludes
 from nki_isa.enums import dge_mode
 from nki_isa.instruction import Constraint, Engine, Instruction, Role
+from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import MemoryRegion, NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 Array = NDArray[Any]
 
@@ -69,7 +67,7 @@ class DmaInstruction(Instruction):
         views = self.views()
         if any(is_gathered(v) for v in views):
             return "swdge"
-        if target.nc_version < 3 and any(v.dynamic is not None for v in views):
+        if Feature.hardware_dge not in target.features and any(v.dynamic is not None for v in views):
             return "swdge"
         return None
 
@@ -97,7 +95,7 @@ def by_row(view: NkiTensor) -> NkiTensor:
 def _priority(i: Any, target: Target) -> str | None:
     if i.priority is None:
         return None
-    if target.nc_version < 4:
+    if Feature.dma_priority not in target.features:
         return f"priority is {i.priority!r}, which exists since NeuronCore-v4; the target is {target.name}"
     if i.priority not in (0, 1, 2, 3):
         return f"priority is {i.priority!r}, it must be 0, 1, 2 or 3"
@@ -105,13 +103,13 @@ def _priority(i: Any, target: Target) -> str | None:
 
 
 def _hardware_dge(i: Any, target: Target) -> str | None:
-    if i.dge_mode is dge_mode.hwdge and target.nc_version < 3:
+    if i.dge_mode is dge_mode.hwdge and Feature.hardware_dge not in target.features:
         return f"dge_mode is hwdge, which exists since NeuronCore-v3; the target is {target.name}"
     return None
 
 
 def _gather_generation(i: Any, target: Target) -> str | None:
-    if target.nc_version < 3 and any(is_gathered(v) for v in i.views()):
+    if Feature.gathered_rows not in target.features and any(is_gathered(v) for v in i.views()):
         return f"indices select rows, which exists since NeuronCore-v3; the target is {target.name}"
     return None
 

@@ -9,6 +9,9 @@ Source: SDK API page ``nki.isa``.
 from __future__ import annotations
 
 import enum
+from typing import Any
+
+from nki_isa.machine.targets import TARGETS
 
 
 class reduce_cmd(enum.Enum):
@@ -44,12 +47,10 @@ class matmul_perf_mode(enum.Enum):
     double_row = "double_row"  # two fp8 rows of the contraction per cycle
 
 
-class nc_version(enum.IntEnum):
-    """Generation of a NeuronCore; ordered, so that kernels can write ``>= nc_version.gen3``."""
+_GENERATIONS = {f"gen{target.nc_version}": target.nc_version for target in TARGETS.values()}
 
-    gen2 = 2  # Trn1, Inf2
-    gen3 = 3  # Trn2
-    gen4 = 4  # Trn3
+nc_version: Any = enum.IntEnum("nc_version", _GENERATIONS, module=__name__)  # type: ignore[misc]  # not a literal
+nc_version.__doc__ = "Generation of a NeuronCore; ordered, so that kernels can write ``>= nc_version.gen3``."
 
 
 class dma_engine(enum.Enum):

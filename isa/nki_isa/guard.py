@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 Test = Callable[[Any, "Target"], "str | None"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nki_isa.instruction import Constraint, Engine
+from nki_isa.machine.target import Feature
 from nki_isa.operands import STUB, in_psum, listed, start_of, tensors_of
 from nki_isa.tensor import NkiTensor
 
@@ -48,7 +49,7 @@ def indirection(
             if _is_indirect(value):
                 if name not in names:
                     return f"{name} is an indirect view, which is possible for {takers}"
-                if target.nc_version < 4:
+                if Feature.indirect_operands not in target.features:
                     return (
                         f"{name} is an indirect view, which exists since NeuronCore-v4; "
                         f"the target {target.name} is NeuronCore-v{target.nc_version}"

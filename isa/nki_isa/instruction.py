@@ -22,7 +22,7 @@ from nki_isa.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 
 class Engine(enum.Enum):

@@ -13,7 +13,7 @@ from nki_isa.instruction import Constraint, Engine, Instruction
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 

@@ -6,7 +6,7 @@ Sources: SDK ``nki.isa.nc_matmul``, ``nki.isa.nc_matmul_mx`` and the architectur
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,9 @@ from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES
 from nki_isa.guard import Test, tensors_only
 from nki_isa.instruction import Complaint, Constraint
+from nki_isa.machine.target import Feature, Target
 from nki_isa.operands import free_pattern
 from nki_isa.tensor import NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 Array = NDArray[Any]
 
@@ -148,7 +146,9 @@ def fp8_pairs(is_transpose: Callable[[Any], bool], source: str) -> Constraint:
 
     def broken(i: Any, target: Target) -> str | None:
         dst = i.dst
-        if target.nc_version < 3 or not isinstance(dst, NkiTensor) or dst.dtype.itemsize != 1:
+        if not isinstance(dst, NkiTensor) or dst.dtype.itemsize != 1:
+            return None
+        if Feature.bit_exact_transpose not in target.features:
             return None
         problem = _unpaired(dst)
         if problem is None or not is_transpose(i):
@@ -170,7 +170,7 @@ def fp8_pairs(is_transpose: Callable[[Any], bool], source: str) -> Constraint:
 @_both
 def _one_bank(i: Any, target: Target) -> str | None:
     dst = i.dst
-    if target.nc_version >= 4 or dst.dynamic is not None:
+    if Feature.joined_banks in target.features or dst.dynamic is not None:
         return None
     storage, item = dst.storage, dst.dtype.itemsize
     start = dst.offset * item % storage.row_bytes + (storage.address[1] if storage.address else 0)
@@ -193,7 +193,7 @@ ONE_BANK = Constraint(
 
 def moving_limit(i: Any, target: Target) -> int:
     """Most columns of moving: a PSUM bank of float32, from NeuronCore-v4 on all of PSUM."""
-    if target.nc_version < 4:
+    if Feature.joined_banks not in target.features:
         return target.moving_max
     return target.psum_partition_bytes // int(i.dst.dtype.itemsize)
 

@@ -20,7 +20,7 @@ import nki
 import nkilib
 from nki.kernel import Kernel, signature_of
 from nki.runtime import Launch, session
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 Inputs = dict[str, Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.instruction import Instruction
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_isa.target import as_target
 from nki_sim.device import Meeting, Watcher, execute_all
 from nki_sim.execute import ExecutionResult, Machine, Observer
 from nki_sim.host import no_collection

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Severity
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Engine, Instruction
-from nki_isa.target import Target
+from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, box
 from nki_sim.memory import Placement
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
@@ -115,7 +115,7 @@ class Accumulations:
         state = self._products.get(storage.index)
         if state is None:
             state = self._products[storage.index] = Written(storage, None, False)
-        if not state.full and self._target.nc_version < 4:
+        if not state.full and Feature.sums_onto_any_bytes not in self._target.features:
             for part in added:
                 self._check_start(instruction, part, state)
         state.write(tensor)

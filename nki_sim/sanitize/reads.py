@@ -15,7 +15,7 @@ import numpy as np
 
 from nki_isa.dependencies import may_skip
 from nki_isa.instruction import Engine, Instruction
-from nki_isa.target import Target
+from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Array, Memory, Placement
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
@@ -148,7 +148,7 @@ class Reads:
     def __init__(self, findings: Findings, checks: frozenset[str], target: Target):
         self._findings = findings
         self._wanted = {"NKI-H002": "uninitialized" in checks, "NKI-H003": "overlap" in checks}
-        self._psum = "psum" in checks and target.nc_version < 4  # told there; trn3 adds to any bytes written
+        self._psum = "psum" in checks and Feature.sums_onto_any_bytes not in target.features  # told there
         self.sites: list[Hashable] = []
 
     def missing(self, instruction: Instruction, tensor: NkiTensor, state: Written, parts: list[Part]) -> None:

@@ -11,7 +11,7 @@ from nki.compiler.check import check_text
 from nki_cli import language_server
 from nki_cli.render import github_line
 from nki_isa.diagnostics import Diagnostic, Severity, Span
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n\n"
 KERNEL = (

@@ -18,9 +18,9 @@ from nki import levels
 from nki.compiler.recorder import Recorder, recording
 from nki_isa.diagnostics import NkiError
 from nki_isa.instruction import REGISTRY
+from nki_isa.machine.targets import TRN3
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.samples import sample
-from nki_isa.target import TRN3
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim.device import execute_all
 from nki_sim.fit import fit

@@ -450,7 +450,7 @@ def test_the_signature_is_told() -> None:
 
 def test_a_tensor_of_another_call_is_refused() -> None:
     from nki.compiler.specialize import specialize_call
-    from nki_isa.target import as_target
+    from nki_isa.machine.targets import as_target
 
     target = as_target("trn2")
     tensor = specialize_call(takes, (A,), {}, target=target).program.inputs[0]

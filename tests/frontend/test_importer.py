@@ -23,7 +23,7 @@ from nki.compiler import specialize
 from nki.compiler.importer import ImportedModule, Importer, is_host
 from nki.compiler.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 A = np.ones((2, 4), np.float32)
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n"

@@ -14,7 +14,7 @@ from nki.compiler.check import check, check_text
 from nki.compiler.specialize import specialize_call
 from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE, WHILE
 from nki_isa.diagnostics import NkiError, Severity
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n"
 X = np.arange(1, 17, dtype=np.float32).reshape(4, 4)

@@ -388,7 +388,7 @@ def registers_are_objects(x):
 
 def test_registers_are_values_like_others() -> None:
     from nki.compiler.specialize import specialize_call
-    from nki_isa.target import as_target
+    from nki_isa.machine.targets import as_target
 
     made = specialize_call(nki.jit(registers_are_objects), (A,), {}, target=as_target("trn2"))
     assert made.result == [True, False, True, False, False, "register 1"]

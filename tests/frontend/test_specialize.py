@@ -20,7 +20,7 @@ import nki.language as nl
 from nki.compiler import specialize
 from nki.compiler.specialize import Specialized, specialize_call
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 TRN2 = as_target("trn2")
 A = np.ones((2, 4), np.float32)

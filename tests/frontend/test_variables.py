@@ -15,7 +15,7 @@ import nki.language as nl
 from nki.compiler import variables
 from nki.compiler.specialize import specialize_call
 from nki.language import NKIObject
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_isa.text import format_program, parse_program
 
 SHAPE = (128, 4)

@@ -14,7 +14,7 @@ from nki import levels, runtime
 from nki.compiler.specialize import specialize_call
 from nki.uncaught import NkiWarning
 from nki_isa.diagnostics import NkiError, Severity
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 X = np.arange(64 * 8, dtype=np.float32).reshape(64, 8)
 

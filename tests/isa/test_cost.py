@@ -7,9 +7,10 @@ import pytest
 from nki_isa import cost
 from nki_isa.dtypes import as_dtype
 from nki_isa.instruction import Engine
+from nki_isa.machine.target import FIGURES
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce
 from nki_isa.ops.vector import memset
-from nki_isa.target import SOURCES, TRN1, TRN2, TRN3
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
@@ -66,7 +67,7 @@ def test_every_cost_names_a_figure():
         cost.register(TRN2, memory=True),
         moved,
     ]
-    assert all(c.source in SOURCES for c in costs)
+    assert all(c.source in FIGURES for c in costs)
     assert [c.rate for c in costs] == [
         "vector_rate", "scalar_rate", "gpsimd_rate", "scalar_rate", "gpsimd_rate", "tensor_rate", "", "",
         "dma_bytes_per_ns",

@@ -8,8 +8,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_isa.machine.targets import TRN3, as_target
 from nki_isa.operators import erf64
-from nki_isa.target import TRN3, as_target
 
 RNG = np.random.default_rng(0)
 

@@ -8,8 +8,8 @@ import pytest
 from nki_cli.commands.isa import PARTS, as_dict, costs_of
 from nki_cli.reference import page
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.machine.targets import TARGETS
 from nki_isa.samples import sample
-from nki_isa.target import TARGETS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

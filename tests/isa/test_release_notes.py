@@ -24,7 +24,7 @@ from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.enums import dge_mode, matmul_perf_mode, oob_mode, reduce_cmd
 from nki_isa.instruction import REGISTRY, Engine
-from nki_isa.target import TRN1, TRN2, TRN3
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor import VirtualRegister
 
 I = REGISTRY  # instructions by name

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import copy
+import pickle
+import re
+from pathlib import Path
+
 import pytest
 
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.target import SOURCES, TARGETS, TRN1, TRN2, TRN3, Evidence, as_target, default_target, figures
+from nki_isa.machine.target import FIGURES, Evidence
+from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, as_target, default_target
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 def test_every_numeric_figure_has_a_source(target):
-    assert set(figures()) == set(SOURCES)
-    for name in figures():
+    assert set(FIGURES) == set(target.sources)
+    for name in FIGURES:
         value = getattr(target, name)
         assert isinstance(value, (int, float)) and not isinstance(value, bool), name
         source = target.source(name)
@@ -61,3 +68,35 @@ def test_default_target_reads_the_environment_at_each_call(monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trainium9")
     with pytest.raises(NkiValidationError):
         default_target()
+
+
+def _names_read(text: str) -> tuple[set[str], list[str]]:
+    """Names of attributes and strings in Python text, and patterns for the strings it puts together."""
+    names, patterns = set(), []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in node.values]
+            patterns.append("".join(parts))
+    return names, [p for p in patterns if re.search("[a-z]{3}", p)]
+
+
+def test_every_figure_is_read_by_something():
+    root = Path(__file__).parents[2]
+    names, patterns = set(), []
+    for path in [p for floor in ("isa", "nki_sim", "frontend") for p in (root / floor).rglob("*.py")]:
+        if "targets" not in path.parts:
+            found = _names_read(path.read_text())
+            names |= found[0]
+            patterns += found[1]
+    unread = [f for f in FIGURES if f not in names and not any(re.fullmatch(p, f) for p in patterns)]
+    assert not unread
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
+def test_a_generation_is_itself_after_pickle_and_copy(target):
+    copies = (pickle.loads(pickle.dumps(target)), copy.copy(target), copy.deepcopy([target])[0])
+    assert all(other is target for other in copies)

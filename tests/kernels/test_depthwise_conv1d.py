@@ -6,7 +6,7 @@ import pytest
 
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from nkilib.experimental.conv.depthwise_conv1d import depthwise_conv1d_implicit_gemm
 from nkilib.experimental.conv.reference import depthwise_conv1d_reference
 

@@ -92,7 +92,7 @@ def test_static_quantization_saturates():
 
 def test_trn3():
     from nki.runtime import session
-    from nki_isa.target import as_target
+    from nki_isa.machine.targets import as_target
 
     x, gamma = rows((20, 96))
     kargs = RmsNormQuantKernelArgs(0.0)

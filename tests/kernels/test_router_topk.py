@@ -9,7 +9,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from nkilib.core.router_topk.reference import router_topk_reference
 from nkilib.core.router_topk.router_topk import (
     router_topk,

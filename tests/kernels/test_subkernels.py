@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import nki.language as nl
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from nkilib.core.subkernels.indexed_flatten import indexed_flatten
 from nkilib.core.subkernels.reference import mx_values, rmsnorm_mx_quantize_tkg_reference
 from nkilib.experimental.subkernels.find_nonzero_indices import find_nonzero_indices

@@ -3,8 +3,8 @@
 import numpy as np
 
 from nki_isa.dtypes import DTYPES
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop, Program, While
-from nki_isa.target import as_target
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.device import execute
 from nki_sim.memory import Memory

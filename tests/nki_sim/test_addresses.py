@@ -8,7 +8,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import TARGETS, TRN2
+from nki_isa.machine.targets import TARGETS, TRN2
 
 
 @nki.jit

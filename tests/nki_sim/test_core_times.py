@@ -7,7 +7,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.target import TARGETS
+from nki_isa.machine.targets import TARGETS
 from nki_sim.timing import Scoreboard, Wait
 
 

@@ -8,7 +8,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError, Severity
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_sim.fit import fit
 from nki_sim.place import place
 

@@ -17,8 +17,9 @@ from nki_isa.diagnostics import Frame, NkiMemoryError, Span
 from nki_isa.dtypes import as_dtype
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import TRN1, TRN2, TRN3, Target
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.packing import Fixed, Requests, Space, rotate, tighten
 from nki_sim.place import Placement, overfull, place

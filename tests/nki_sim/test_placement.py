@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import placement  # noqa: I001  (a folder of scripts, on the path from here on)
 import timing_kernels
 from nki_isa.diagnostics import NkiMemoryError
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_isa.tensor import MemoryRegion
 from nki_sim.place import place
 

@@ -13,7 +13,7 @@ import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, Span
 from nki_isa.dtypes import as_dtype
 from nki_isa.instruction import REGISTRY, Engine
-from nki_isa.target import TRN1, TRN2
+from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.profile import Profile, union
 from nki_sim.report.trace import REASONS

@@ -19,7 +19,7 @@ from nki_isa.diagnostics import NkiMemoryError, Severity
 from nki_isa.dtypes import DTYPES
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import REGISTRY, Starts
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_sim import quadrants
 from nki_sim.fit import fit
 from nki_sim.liveness import liveness

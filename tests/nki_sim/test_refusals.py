@@ -9,7 +9,7 @@ import nki.language as nl
 from nki import runtime
 from nki.rendering import plain
 from nki_isa.diagnostics import NkiMemoryError
-from nki_isa.target import TARGETS, TRN1, TRN2
+from nki_isa.machine.targets import TARGETS, TRN1, TRN2
 
 
 @nki.jit

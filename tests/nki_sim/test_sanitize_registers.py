@@ -8,7 +8,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import TRN2, TRN3
+from nki_isa.machine.targets import TRN2, TRN3
 
 X = np.ones((128, 512), np.float32)
 RESET, REDUCE, IDLE = nisa.reduce_cmd.reset_reduce, nisa.reduce_cmd.reduce, nisa.reduce_cmd.idle

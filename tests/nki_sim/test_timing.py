@@ -14,8 +14,8 @@ from nki_isa import cost as costs
 from nki_isa.cost import Cost
 from nki_isa.dtypes import as_dtype
 from nki_isa.instruction import REGISTRY, Engine, Field, Instruction, Role
+from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.program import Loop, Program, While
-from nki_isa.target import TRN1, TRN2
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Layout
 from nki_sim.clocks import DmaEngines, TensorClock

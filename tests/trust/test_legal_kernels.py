@@ -12,7 +12,7 @@ import pytest
 
 from nki import levels, runtime
 from nki_isa.diagnostics import NkiError, Severity
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 TARGETS, LEVELS = ("trn1", "trn2", "trn3"), ("0.2", "0.6")
 PLACES = [(target, level) for target in TARGETS for level in LEVELS]

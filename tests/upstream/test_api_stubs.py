@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nki import runtime
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 SDK = os.environ.get("NKI_SDK")
 pytestmark = [

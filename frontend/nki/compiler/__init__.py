@@ -5,8 +5,9 @@ from typing import Any
 from nki.compiler.check import check
 from nki.compiler.specialize import specialize_call
 from nki.kernel import jit
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import as_target, default_target
 from nki_isa.program import Program
-from nki_isa.target import Target, as_target, default_target
 
 
 def specialize(

@@ -22,9 +22,9 @@ from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.machine.target import Target
 from nki_isa.opaque import tolerating
 from nki_isa.program import Loop, Node, Program, While
-from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning
 from nki_sim.place import check_alone
 

@@ -37,9 +37,9 @@ from nki.typing import check_shape, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.idioms import idiom
+from nki_isa.machine.target import Target
 from nki_isa.operators import Operator
 from nki_isa.program import Program
-from nki_isa.target import Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.execute import interrupted_at
 

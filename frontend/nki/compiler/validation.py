@@ -13,9 +13,9 @@ from typing import Any
 
 from nki_isa.dtypes import DType
 from nki_isa.instruction import Instruction
+from nki_isa.machine.target import Target
 from nki_isa.operators import Operator
 from nki_isa.storage import Storage, VirtualRegister
-from nki_isa.target import Target
 from nki_isa.tensor import NkiTensor
 
 _SINGLE = (enum.Enum, Operator, DType)  # values that exist once and for all: their identity says everything

@@ -22,7 +22,7 @@ from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oo
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.instruction import Engine as engine
 from nki_isa.kinds import checked, is_whole, public_function
-from nki_isa.target import default_target
+from nki_isa.machine.targets import default_target
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 tensor_engine = engine.tensor

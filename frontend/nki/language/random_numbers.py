@@ -10,10 +10,10 @@ from nki.language.emitting import KNOWN_ISSUES, emit, tensor_scalar, tile_like
 from nki.language.movement import retyped, unless_converted
 from nki_isa.diagnostics import error
 from nki_isa.kinds import Dtype, Shape
+from nki_isa.machine.target import Feature
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
-_GEN4 = 4
 _UNUSED_BITS = 8  # a float32 in [0, 1) takes the upper 24 of 32
 
 
@@ -46,7 +46,7 @@ def rand(shape: Shape, dtype: Dtype, buffer: Any = MemoryRegion.sbuf, name: str 
     """
     result = ndarray(shape, dtype, buffer, name)
     tile = result if result.buffer.on_chip else new_tensor(shape, dtype, part="tile")
-    if current().target.nc_version >= _GEN4:
+    if Feature.rand2 in current().target.features:
         emit("rand2", tile, 0.0, 1.0)
     else:
         words = tile_like(tile, "uint32", part="words")

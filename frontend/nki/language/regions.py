@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nki.compiler.recorder import current, is_recording
-from nki_isa.target import Target, default_target
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import default_target
 from nki_isa.tensor import MemoryRegion
 
 sbuf = MemoryRegion.sbuf

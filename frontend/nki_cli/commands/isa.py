@@ -20,8 +20,9 @@ from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOpt
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
+from nki_isa.machine.target import Evidence, Target
+from nki_isa.machine.targets import TARGETS
 from nki_isa.samples import sample
-from nki_isa.target import TARGETS, Evidence, Target
 
 # The figures of `Target` that an engine's instructions are timed with, beside those a cost names.
 _FIGURES = {

@@ -42,7 +42,7 @@ from nki_isa.ops.vector import unary_operand
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 
 def loads_with(initial: str, unset: Any) -> Any:

@@ -15,7 +15,7 @@ from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 Array = NDArray[Any]
 

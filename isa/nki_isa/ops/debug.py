@@ -14,7 +14,7 @@ from nki_isa.instruction import Constraint, Engine, Instruction, attribute, inst
 from nki_isa.tensor import MemoryRegion
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _SOURCE = "nki/api/nki/language (device_print)"
 _LINE = 100  # characters

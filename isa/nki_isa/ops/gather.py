@@ -41,7 +41,7 @@ from nki_isa.ops.base import (
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _QUADRANT = 32
 _KEEP = 255  # mask value: the partition keeps what it holds

@@ -29,7 +29,7 @@ from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _DIMENSIONS = 4
 

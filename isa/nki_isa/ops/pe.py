@@ -6,7 +6,7 @@ products are accumulated in float32 and land in PSUM.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
 from nki_isa.kinds import kind_of
+from nki_isa.machine.target import Feature, Target
 from nki_isa.systolic import (
     ARRAY,
     ONE_BANK,
@@ -50,9 +51,6 @@ from nki_isa.systolic import (
     widths,
 )
 from nki_isa.tensor import NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 Array = NDArray[Any]
 Fp32 = NDArray[np.float32]
@@ -170,14 +168,15 @@ _DST_DTYPES = (
 
 
 def _operand_dtypes(i: Any, target: Target) -> tuple[str, ...]:
-    fp8 = (*_FP8, "float8_e4m3fn") if target.nc_version >= 4 else _FP8
+    fp8 = (*_FP8, "float8_e4m3fn") if Feature.float8_e4m3fn in target.features else _FP8
     return fp8 if _double_row(i) else (*fp8, "bfloat16", "float16", *_WIDE)
 
 
 def _dst_dtypes(i: Any, target: Target) -> tuple[str, ...]:
-    if i.is_transpose and target.nc_version >= 3 and isinstance(i.stationary, NkiTensor):
+    bitwise = i.is_transpose and Feature.bit_exact_transpose in target.features
+    if bitwise and isinstance(i.stationary, NkiTensor):
         return (i.stationary.dtype,)
-    return ("float32", "bfloat16") if target.nc_version >= 4 else ("float32",)
+    return ("float32", "bfloat16") if Feature.bfloat16_sums in target.features else ("float32",)
 
 
 @tensors_only("stationary", "moving")
@@ -199,7 +198,7 @@ def _indirect_dtypes(i: Any, target: Target) -> str | None:
 
 
 def _double_row_generation(i: Any, target: Target) -> str | None:
-    if _double_row(i) and target.nc_version < 3:
+    if _double_row(i) and Feature.double_row not in target.features:
         return f"perf_mode is double_row, which exists since NeuronCore-v3; the target is {target.name}"
     return None
 
@@ -230,7 +229,7 @@ def _transposed_indirection(i: Any, target: Target) -> str | None:
 
 
 def _transposed_sum(i: Any, target: Target) -> str | None:
-    if i.is_transpose and i.accumulates and target.nc_version >= 3:
+    if i.is_transpose and i.accumulates and Feature.bit_exact_transpose in target.features:
         return "is_transpose is True and accumulate is True"
     return None
 
@@ -358,7 +357,7 @@ class nc_matmul(_Matmul):
 
     def compute(self, state: Any, dst: Array, stationary: Array, moving: Array) -> Array:
         """The product in float32, or the transposed elements as stored."""
-        if self.is_transpose and state.target.nc_version >= 3:
+        if self.is_transpose and Feature.bit_exact_transpose in state.target.features:
             moved = transposed(stationary, to_float32(moving, self.moving.dtype))
             return in_pairs(self.dst, moved).reshape(self.dst.shape)
         rows = stationary.shape[0] * (2 if _double_row(self) else 1)
@@ -373,7 +372,7 @@ class nc_matmul(_Matmul):
         passes = 1
         if self.stationary.dtype == "float32":
             passes = _FP32_PASSES[self.is_stationary_onezero + self.is_moving_onezero]
-            if self.is_transpose and target.nc_version >= 3:
+            if self.is_transpose and Feature.bit_exact_transpose in target.features:
                 passes = min(passes, 2)
         k, m, n = self.stationary.shape[0], _columns(self.stationary, self), _columns(self.moving, self)
         contracted = 2 * k if _double_row(self) else k

@@ -34,7 +34,7 @@ from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, 
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _MX = "nki/deep-dives/mxfp-matmul"
 _QUADRANT, _GROUP, _LANES = 32, 8, 4  # partitions of a quadrant and of a scaling group; values per element

@@ -50,7 +50,7 @@ from nki_isa.ops.select import FLOAT_TYPES
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _LANES = 128
 _WORDS = 6  # five of the shift register and a counter

@@ -49,7 +49,7 @@ from nki_isa.ops.base import (
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 
 def _reduced(instruction: Any) -> int | None:

@@ -28,7 +28,7 @@ from nki_isa.instruction import (
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _SOURCE = "nki/api/nki/isa (register_alloc, register_move, register_load, register_store)"
 _HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)

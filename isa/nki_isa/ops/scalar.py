@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
 from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
+from nki_isa.machine.target import Feature, Target
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     SCALAR_ENGINE,
@@ -42,9 +43,6 @@ from nki_isa.ops.base import (
 )
 from nki_isa.tensor import NkiTensor
 
-if TYPE_CHECKING:
-    from nki_isa.target import Target
-
 _ADD = OPERATORS["add"]
 
 
@@ -52,14 +50,15 @@ def _bias_is_vector(instruction: Any, target: Any) -> str | None:
     bias = instruction.__dict__["bias"]
     if instruction.__dict__.get("reduces_range"):
         return None
-    if target.nc_version == 2 and bias is not None and not isinstance(bias, NkiTensor):
+    if not isinstance(bias, NkiTensor | None) and Feature.number_as_bias not in target.features:
         return f"bias is the number {bias!r}; on {target.name} it must be a tile of shape [partitions, 1]"
     return None
 
 
 def _no_reciprocal_bias(instruction: Any, target: Any) -> str | None:
     op, bias = instruction.__dict__["op"], instruction.__dict__["bias"]
-    if target.nc_version == 2 and bias is not None and isinstance(op, Operator) and op.name == "reciprocal":
+    given = bias is not None and isinstance(op, Operator) and op.name == "reciprocal"
+    if given and Feature.number_as_bias not in target.features:
         return f"op is reciprocal and bias is given, which {target.name} does not support"
     return None
 

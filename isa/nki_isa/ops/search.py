@@ -42,7 +42,7 @@ from nki_isa.ops.base import (
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _LEAST, _MOST = 8, 16384  # elements per partition that the eight-value instructions read
 _INDEX_TYPES = ("uint16", "uint32")

@@ -43,7 +43,7 @@ from nki_isa.ops.base import (
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
-    from nki_isa.target import Target
+    from nki_isa.machine.target import Target
 
 _MAXIMUM = OPERATORS["maximum"]
 FLOAT_TYPES = ("float32", "tfloat32", "bfloat16", "float16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")

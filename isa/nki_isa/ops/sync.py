@@ -7,7 +7,7 @@ to shared HBM against the other's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nki_isa import cost, enums
 from nki_isa.constraints import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
@@ -23,10 +23,8 @@ from nki_isa.instruction import (
     read_write,
     write,
 )
+from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import MemoryRegion, NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 _BARRIER = "nki/api/nki/isa (core_barrier)"
 _SENDRECV = "nki/api/nki/isa (sendrecv)"
@@ -37,7 +35,7 @@ _GPSIMD_DMA_BYTES = {32: 1024, 16: 512, 8: 256}
 
 
 def _exists(i: Any, target: Target) -> str | None:
-    if target.nc_version < 3:
+    if Feature.core_pairs not in target.features:
         return f"it exists since NeuronCore-v3; the target is {target.name}"
     return None
 

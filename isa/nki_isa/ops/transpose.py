@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.indirection import no_indirection
 from nki_isa.instruction import Constraint, Engine, attribute, instruction, read, write
+from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
 from nki_isa.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.tensor import NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 TENSOR_ENGINE = Engine.tensor
 _LIMITS = {TENSOR_ENGINE: 128, VECTOR_ENGINE: 32}
@@ -133,7 +131,7 @@ class nc_transpose(ComputeInstruction):
     def compute(self, state: Any, data: Array) -> Array:
         if self.on is VECTOR_ENGINE:
             return rows(data).T
-        if state.target.nc_version < 3 and self.data.dtype.kind == "float":
+        if Feature.bit_exact_transpose not in state.target.features and self.data.dtype.kind == "float":
             values = rows(float32(data, self.data))
             with np.errstate(invalid="ignore"):
                 return values.T @ np.eye(len(values), dtype=np.float32)
@@ -145,5 +143,5 @@ class nc_transpose(ComputeInstruction):
             return cost.elementwise(target, self.on, columns)
         passes = 1
         if self.data.dtype.itemsize == 4:
-            passes = 2 if target.nc_version >= 3 else target.fp32_passes
+            passes = 2 if Feature.bit_exact_transpose in target.features else target.fp32_passes
         return cost.matmul(target, lanes, passes, columns, lanes, 0)

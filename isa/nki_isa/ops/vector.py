@@ -6,7 +6,7 @@ All arithmetic is float32; bitvec operators work on the stored bits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from nki_isa.cost import Cost
 from nki_isa.dtypes import cast, integer_range
 from nki_isa.indirection import indirection, no_indirection
 from nki_isa.instruction import Engine, Starts, attribute, instruction, read, scalar, write
+from nki_isa.machine.target import Feature, Target
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -50,9 +51,6 @@ from nki_isa.ops.base import (
     scalar_operand,
 )
 from nki_isa.tensor import NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.target import Target
 
 
 @instruction
@@ -309,7 +307,7 @@ def _no_lone_operand1(instruction: Any, target: Any) -> str | None:
 
 
 def _scalar_engine_pair(instruction: Any, target: Any) -> str | None:
-    if instruction.on is not SCALAR_ENGINE or target.nc_version != 3:
+    if instruction.on is not SCALAR_ENGINE or Feature.scalar_engine_pairs not in target.features:
         return None
     op0, op1 = instruction.__dict__["op0"], instruction.__dict__["op1"]
     names = (getattr(op0, "name", None), getattr(op1, "name", None))

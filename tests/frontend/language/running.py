@@ -7,7 +7,7 @@ import numpy as np
 import nki
 import nki.language as nl
 from nki import runtime
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 
 def _tile(value):

@@ -9,7 +9,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import nki
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 
 def test_transpose():

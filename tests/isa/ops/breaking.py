@@ -6,7 +6,7 @@ from tiles import HBM, PSUM, SBUF, tensor, view
 
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import REGISTRY, Engine, Role
-from nki_isa.target import TRN1, TRN2, TRN3
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor import DynamicOffset, NkiTensor
 
 A, C = (64, 16), (64, 1)

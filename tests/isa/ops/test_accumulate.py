@@ -9,9 +9,9 @@ from tiles import FLOATS, State, dst_of, fp32, plain, run, same, shapes, tensor,
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Engine
+from nki_isa.machine.targets import TRN1, TRN3
 from nki_isa.ops.accumulate import exponential, tensor_scalar_cumulative, tensor_scalar_reduce
 from nki_isa.ops.scalar import activate2
-from nki_isa.target import TRN1, TRN3
 
 NUMPY = {
     "add": np.add,

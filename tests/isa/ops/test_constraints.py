@@ -8,9 +8,9 @@ from tiles import PSUM, tensor, view
 
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.operands import ENGINE, GENERATION, OPERAND_KINDS
 from nki_isa.ops.base import ComputeInstruction
-from nki_isa.target import TRN1, TRN2, TRN3
 
 TARGETS = {2: TRN1, 3: TRN2, 4: TRN3}
 OPCODES = sorted(LEGAL)

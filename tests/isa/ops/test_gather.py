@@ -8,8 +8,8 @@ from tiles import NUMERIC, dst_of, plain, run, same, tensor, tiles
 
 from nki_isa.diagnostics import NkiError
 from nki_isa.instruction import Role
+from nki_isa.machine.targets import TRN1
 from nki_isa.ops.gather import local_gather, nc_n_gather, nc_stream_shuffle
-from nki_isa.target import TRN1
 
 masks = st.lists(st.one_of(st.integers(0, 31), st.just(255)), min_size=32, max_size=32)
 

@@ -12,8 +12,8 @@ from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.dtypes import DTYPES
 from nki_isa.enums import matmul_perf_mode
 from nki_isa.instruction import Engine
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.pe import nc_matmul, nc_matmul_mx, scale_rows
-from nki_isa.target import TRN1, TRN2, TRN3
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 NARROW = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]

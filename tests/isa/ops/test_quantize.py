@@ -12,8 +12,8 @@ from tiles import dst_of, fp32, run, same, tensor, tiles
 from nki_isa.diagnostics import NkiError
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.instruction import Role
+from nki_isa.machine.targets import TRN3
 from nki_isa.ops.quantize import quantize_mx
-from nki_isa.target import TRN3
 
 TYPES = {"float8_e4m3fn_x4": (8, ml_dtypes.float8_e4m3fn), "float8_e5m2_x4": (15, ml_dtypes.float8_e5m2)}
 

@@ -8,8 +8,8 @@ from tiles import HBM, PSUM, run, tensor
 
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.dtypes import DTYPES
+from nki_isa.machine.targets import TRN2
 from nki_isa.ops.register import register_load, register_move, register_store
-from nki_isa.target import TRN2
 from nki_isa.tensor import VirtualRegister
 
 REGISTER = VirtualRegister(0)

@@ -9,9 +9,9 @@ from tiles import FLOATS, NUMERIC, PSUM, SBUF, State, dst_of, fp32, run, same, s
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Engine
+from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.ops.accumulate import tensor_scalar_reduce
 from nki_isa.ops.scalar import activation, activation_reduce
-from nki_isa.target import TRN1, TRN2
 
 EXACT = {
     "copy": lambda x: x,

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiles import dst_of, fp32, plain, run, same, tensor, tiles
 
+from nki_isa.machine.targets import TRN1
 from nki_isa.ops.search import (
     max8,
     nc_find_index8,
@@ -14,7 +15,6 @@ from nki_isa.ops.search import (
     sequence_bounds,
     topk,
 )
-from nki_isa.target import TRN1
 
 lanes = st.sampled_from([1, 3, 32])
 lengths = st.integers(8, 24)

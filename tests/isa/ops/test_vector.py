@@ -23,6 +23,7 @@ from tiles import (
 
 from nki_isa.dtypes import DTYPES, cast, integer_range
 from nki_isa.instruction import Engine
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.vector import (
     memset,
     reciprocal,
@@ -31,7 +32,6 @@ from nki_isa.ops.vector import (
     tensor_scalar,
     tensor_tensor,
 )
-from nki_isa.target import TRN1, TRN2, TRN3
 
 NUMPY = {
     "add": np.add,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from nki_isa.dtypes import DTYPES, cast
 from nki_isa.instruction import Engine, Role
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm

@@ -9,7 +9,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
-from nki_isa.target import TRN3
+from nki_isa.machine.targets import TRN3
 from nkilib.core.qkv.qkv import qkv
 from nkilib.core.qkv.qkv_tkg import qkv_tkg
 from nkilib.core.qkv.reference import qkv_reference

@@ -8,7 +8,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_sim.profile import Profile
 from nki_sim.report import words
 from nki_sim.report.terminal import launch_line, memory_tables, profile_tables

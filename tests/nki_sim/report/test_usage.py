@@ -10,7 +10,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.target import TRN2
+from nki_isa.machine.targets import TRN2
 from nki_sim.report.terminal import memory_tables
 from nki_sim.report.usage import Uses, memory_report, savings, scopes_by_call, scopes_by_name
 

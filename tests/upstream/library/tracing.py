@@ -8,7 +8,7 @@ from typing import Any
 
 import nki
 from nki.compiler.specialize import specialize_call
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 from tests.upstream.library.simulator import copy_argument
 
 

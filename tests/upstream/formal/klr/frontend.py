@@ -6,7 +6,7 @@ from nki.compiler.check import check
 from nki.compiler.specialize import specialize_call
 from nki.kernel import jit
 from nki_isa.diagnostics import NkiError, Severity
-from nki_isa.target import as_target
+from nki_isa.machine.targets import as_target
 
 
 class Kernel:

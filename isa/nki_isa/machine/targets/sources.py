@@ -1,0 +1,10 @@
+"""Where figures of several generations come from."""
+
+ARCHITECTURE = "SDK NKI architecture guides (trainium_inferentia2, trainium2, trainium3)"
+PERFORMANCE_GUIDE = "SDK NKI performance guide"
+DOCSTRINGS = "SDK v2.20-v2.26 nki.isa docstrings, 'Estimated instruction cost'"
+DMA_GUIDES = "SDK DMA overview and DMA bandwidth guide"
+TRACES = "public trn2 profiler traces (allenkchau/trainium-kernel-fusion)"
+SHARED = "SDK nki.api.shared, engine selection"
+MINIMUM_INTERVAL = "SDK nki.api.shared, engine selection: minimum interval of 64 cycles"
+MATMUL_TUTORIAL = "SDK v2.20-v2.26 matrix multiplication tutorial, measured on trn1"
