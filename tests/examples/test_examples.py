@@ -1,6 +1,7 @@
 """Every example runs as a script, as the README says, and checks itself against its numpy reference."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ from nki_isa.diagnostics import NkiError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 GOOD = [path for path in EXAMPLES if path.stem != "broken"]
+
+
+@pytest.fixture(autouse=True)
+def as_a_script(monkeypatch):
+    """What Python does for a script: its folder is where modules are looked for, and it has its arguments."""
+    monkeypatch.syspath_prepend(str(EXAMPLES[0].parent))
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
