@@ -107,7 +107,7 @@ def execute_all(
             meeting that cannot happen; NKI-H021 for races; NKI-H022 for cores whose shared tensors differ.
     """
     called, detector = tuple(meetings), None
-    with host.one_thread(), host.no_collection():
+    with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
         machines = [
             Machine(program, placement, observers=watch, fill=fill, target=target)
             for program, placement, watch in zip(

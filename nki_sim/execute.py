@@ -55,12 +55,14 @@ class EngineState:
         accumulators: the accumulator registers of an engine, one float32 per partition.
         rng: states of the random number generators, by engine; the instructions define them.
         arguments: is told the arguments of every activation function that has a valid range.
+        silent: True where a run is repeated to look into it: what it prints was printed.
     """
 
     target: Target
     accumulators: dict[Engine, Array] = field(default_factory=dict)
     rng: dict[Engine, Any] = field(default_factory=dict)
     arguments: Callable[[Instruction, Operator, Array], None] | None = None
+    silent: bool = False
 
     def __post_init__(self) -> None:
         self.reset()

@@ -8,6 +8,7 @@ wholly written before anything else touches it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim import host
+from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult, Machine
 from nki_sim.memory import ZEROS, Array, Placement
 from nki_sim.sanitize.domains import Domains
 from nki_sim.sanitize.findings import Findings
+from nki_sim.sanitize.numbers import trace_numbers
 
 
 def is_static(program: Program) -> bool:
@@ -51,7 +54,7 @@ class Replay:
 
     def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill)
-        self._fill = fill
+        self._placement, self._fill = placement, fill
         self._stale = [self._bytes(storage) for storage in stale_storages(program)]
 
     def _bytes(self, storage: Storage) -> Array:
@@ -60,10 +63,10 @@ class Replay:
     def __call__(
         self, inputs: Sequence[Array], *, checks: frozenset[str] = frozenset(), strict: bool = False
     ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
-        """One run; as :func:`nki_sim.sanitize.execute_checked` after a run that found nothing.
+        """One run; as :func:`nki_sim.sanitize.execute_checked` after a run in which only data was at fault.
 
-        Of `checks` only "numeric" is made: what the others find is the same in every run of a static
-        Program (and "nan", which is not, keeps a Program from being replayed).
+        Of `checks` only "numeric" and "nan" are made: what the others find is the same in every run of a
+        static Program.
         """
         machine = self._machine
         machine.executed = 0
@@ -76,13 +79,17 @@ class Replay:
         for octets in self._stale:
             octets.fill(self._fill)
         machine.load(inputs)
-        with host.one_thread(), host.no_collection():
+        with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
             list(machine.run())  # yields nothing: no other core takes part
         domains.finish()
+        result = machine.result()
+        if "nan" in checks:
+            again = partial(execute_all, [machine.program], [self._placement], inputs, races=False)
+            trace_numbers([machine.program], inputs, result, lambda watcher: again(watcher=watcher), findings)
         found = findings.diagnostics(strict=strict)
         if any(d.severity is Severity.error for d in found):
             raise NkiError(found)
-        return machine.result(), found
+        return result, found
 
 
 def can_replay(program: Program) -> bool:

@@ -24,7 +24,7 @@ from nki_sim.sanitize.domains import Domains
 from nki_sim.sanitize.fill import Sentinels, Watchers
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.influence import Influence
-from nki_sim.sanitize.numbers import Numbers
+from nki_sim.sanitize.numbers import trace_numbers
 from nki_sim.sanitize.order import Ordering, interleaved
 from nki_sim.sanitize.psum import Accumulations
 from nki_sim.sanitize.reads import Reads, Watch
@@ -48,11 +48,11 @@ CHECKS: dict[str, str] = {
     "scatter": "rows that a scatter writes twice (NKI-H012)",
     "races": "accesses of two cores to the same bytes of shared HBM that nothing orders (NKI-H021)",
     "numeric": "arguments outside the valid range of an activation function (NKI-N003)",
-    "nan": "the first NaN or infinity; not part of all (NKI-N002)",
+    "nan": "where the first NaN or infinity in a result comes from that no argument held (NKI-N002)",
 }
 """The classes of checks, with what each finds."""
 
-DEFAULT: frozenset[str] = frozenset(CHECKS) - {"nan"}
+DEFAULT: frozenset[str] = frozenset(CHECKS)
 """What ``all`` stands for."""
 
 
@@ -95,7 +95,7 @@ def execute_checked(
     Args:
         programs, placements, inputs, observers, meetings: as for :func:`nki_sim.device.execute_all`.
         checks: classes of :data:`CHECKS`.
-        strict: True makes every finding an error.
+        strict: True makes every finding an error, but for notes on what may well be meant.
         sentinels: True fills new tensors with NaN, or 4 for integers, as the vendor's simulator does;
             otherwise memory starts as zeros.
 
@@ -118,6 +118,8 @@ def execute_checked(
         raise NkiError([*refused.diagnostics, *run.findings.diagnostics(strict=strict)]) from None
     if not strict:
         run.judge(Influence(execute, run.watches, run.unset(), result))
+    if "nan" in checks:
+        trace_numbers(programs, inputs, result, execute, run.findings)
     found = run.findings.diagnostics(strict=strict)
     if any(d.severity is Severity.error for d in found):
         raise NkiError(found)
@@ -134,7 +136,6 @@ class _Run:
         self._reads = Reads(self.findings, checks, as_target(programs[0].target))
         self._registers: list[Registers] = []
         self._watches: list[Watch] = []
-        self._numbers: list[Numbers] = []
         self._domains = Domains(self.findings)
 
     def unset(self) -> list[Mapping[Instruction, Sequence[Unset]]]:
@@ -173,14 +174,9 @@ class _Run:
                 machine.watch(Scatters(survey, machine.memory, findings))
             if "numeric" in checks:
                 machine.state.arguments = self._domains
-            if "nan" in checks:
-                self._numbers.append(Numbers(survey, machine.memory, findings))
-                machine.watch(self._numbers[-1])
 
     def finish(self) -> None:
         """Look at what was left behind."""
-        for numbers in self._numbers:
-            numbers.finish()
         self.findings.drop_turns()
         self._domains.finish()
         first = self.surveys[0]

@@ -12,6 +12,9 @@ from nki_isa.tensor import NkiTensor, Storage
 #: Kinds of findings kept; a kernel wrong in more places than this is reported for the first of them.
 _MOST = 200
 
+#: Notes on what may well be meant, which never count as errors.
+_ADVICE = frozenset({"NKI-N002"})
+
 
 def line_of(stack: tuple[Frame, ...]) -> Span | None:
     """The innermost place of a stack."""
@@ -134,13 +137,13 @@ class Findings:
         self.by_key[key] = replace(found, severity=severity, notes=(*found.notes, why))
 
     def diagnostics(self, *, strict: bool = False) -> tuple[Diagnostic, ...]:
-        """All of them, errors first; `strict` makes every one an error."""
+        """All of them, errors first; `strict` makes every one an error but for advice."""
         told = []
         for key, found in self.by_key.items():
             again = self.counts.get(key, 1) - 1
             if again:
                 found = replace(found, notes=(*found.notes, f"the same happened {again} more times here"))
-            if strict:
+            if strict and found.code not in _ADVICE:
                 found = replace(found, severity=Severity.error)
             told.append(found)
         order = list(Severity)

@@ -139,6 +139,7 @@ class _Poison:
         """Watch the machines."""
         for core, machine in zip(self._cores, machines, strict=True):
             core.machine = machine
+            machine.state.silent = True
             core.watch.memory = machine.memory
             machine.watch(core)
 

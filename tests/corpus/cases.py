@@ -56,11 +56,6 @@ class Case:
         """What is wrong with it, or why nothing is."""
         return inspect.getdoc(self.kernel.function) or ""
 
-    @property
-    def check(self) -> str:
-        """The classes it is run with; where NaN appears is asked for only where that is the point."""
-        return "all,nan" if self.module == "nan" else "all"
-
     def arguments(self) -> list[Any]:
         """Fresh arrays for its parameters."""
         return [argument(name) for name in inspect.signature(self.kernel.function).parameters]

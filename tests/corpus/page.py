@@ -26,8 +26,7 @@ arithmetic, and so makes none of these checks.
     nki-sim run kernel.py                       all checks
     nki-sim run kernel.py --check=none          none of them
     nki-sim run kernel.py --check=overlap,psum  some of them
-    nki-sim run kernel.py --check=all,nan       also where the first NaN or infinity comes from
-    nki-sim run kernel.py --warnings-as-errors  warnings count as errors, and notes of these checks
+    nki-sim run kernel.py --warnings-as-errors  warnings count as errors, and notes of these checks but NKI-N002
     nki-sim run kernel.py --fill=sentinels      unwritten memory is NaN, or 4, as in the vendor's simulator
     NKI_SIM_CHECK=none python script.py         the same choice for scripts run by themselves
 
@@ -72,6 +71,12 @@ warning, since layouts with padding leave some unused, and which rows a scatter 
 data. A tensor that is written and neither read nor returned is a warning, unless the instruction has
 another result that is used.
 
+**Numbers.** A NaN or infinity in a result that no argument holds is a note, once a launch: the first
+instruction that made one that reached a result, what it read, and where it reached it. A launch whose
+results are finite pays for a look at them; any other runs once more to find the line. What a kernel was
+given as a number, such as a mask's minus infinity, and what never reaches a result is not reported. It stays
+a note with `--warnings-as-errors`: the kernel may be right and the arguments large.
+
 **Registers.** A virtual register is set where something is moved or loaded into it, an accumulator register
 of an engine where an instruction resets or loads it. Which are read before that is told from the order of
 the text, with a device loop counted as run; whether a result depends on the value, as for bytes.
@@ -110,7 +115,7 @@ def _section(case: corpus.Case) -> str:
 
 
 def _found(case: corpus.Case) -> list[Diagnostic]:
-    with runtime.session(check=case.check) as session:
+    with runtime.session(check="all") as session:
         try:
             case.kernel(*case.arguments())
         except NkiError as refused:

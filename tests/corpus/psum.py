@@ -123,7 +123,7 @@ def defect_read_before_the_last_product(x, w):
     nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=True)
     nisa.activation(dst=out, op=nl.exp, data=total[:, 0:512])  # with
     nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=True)  # finds NKI-H007
-    nisa.tensor_tensor(dst=out, data1=out, data2=total, op=nl.add)
+    nisa.tensor_tensor(dst=out, data1=out, data2=total, op=nl.add)  # also NKI-N002
     nisa.dma_copy(dst=result, src=out)
     return result
 

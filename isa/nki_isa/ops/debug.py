@@ -59,6 +59,8 @@ class device_print(Instruction):
 
     def compute(self, state: Any, tensor: NDArray[Any]) -> tuple[()]:
         """Print `tensor`; gives nothing."""
+        if state.silent:
+            return ()
         dtype = self.__dict__["tensor"].dtype
         print(
             f"{self.__dict__['print_prefix']} {dtype}{list(tensor.shape)}\n{_shown(tensor, dtype)}",

@@ -48,6 +48,7 @@ class State:
         self.accumulators = {e: np.zeros(128, np.float32) for e in Engine}
         self.rng = {}
         self.arguments = None
+        self.silent = False
 
 
 def run(instruction, state=None, registers=None, check=TRN2):
