@@ -202,7 +202,7 @@ class _Origins:
         return found
 
     def _values(self, core: int, tensor: NkiTensor) -> Array | None:
-        """A copy of what `tensor` holds; None for integers, and for an index out of bounds, which is skipped."""
+        """A copy of what `tensor` holds; None for integers, and for an index that is skipped."""
         if not _is_float(tensor.dtype):
             return None
         try:
@@ -243,7 +243,6 @@ class _Origins:
         if origin is not None and key in self._results:
             self._arrived.append(_Arrival(origin, kind, instruction, self._results[key]))
 
-
     def _read_from(self, core: int, pending: _Pending, kind: Special) -> _Origin | None:
         """What made the `kind` that an instruction reads, or the infinity that it makes a NaN of."""
         for looked_for in dict.fromkeys((kind, Special.infinity)):
@@ -256,7 +255,7 @@ class _Origins:
 
 
 def _keys(program: Program, core: int) -> dict[int, Hashable]:
-    """What each storage is known as: one in shared HBM by its place among these, as it is one for all cores."""
+    """What each storage is known as: one in shared HBM, which all cores have, by its place among these."""
     found: dict[int, Hashable] = {}
     shared = 0
     for storage in program.storages:
@@ -308,7 +307,7 @@ def _read(instruction: Instruction, operand: _Operand, shape: tuple[int, ...], i
 def _remedy(origin: _Origin) -> str:
     dtype = origin.tensor.dtype
     if dtype.max < DTYPES["bfloat16"].max and (origin.kind is Special.infinity or dtype.bits == 8):
-        return f"{dtype} holds at most {dtype.max:g}: store bfloat16 or float32, or scale the values down first"
+        return f"{dtype} holds at most {dtype.max:g}: store bfloat16 or float32, or scale it down first"
     if origin.kind is Special.infinity:
         return (
             "keep divisors and arguments of log and rsqrt above zero, for example by adding a small number, "
