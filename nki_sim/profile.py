@@ -41,14 +41,17 @@ class EngineSummary:
         active: ns during which at least one instruction was in it.
         active_percent: of the total time.
         instruction_time: ns of its instructions, summed though they overlap.
-        idle: ns it stood idle before an instruction, by what that one waited for;
-            ``semaphore`` is the hand-off of what was already done elsewhere.
+        busy: ns its instructions, and the DMA triggers put on it, held it.
+        idle: ns nothing held it, by what the next instruction waited for; ``semaphore`` is the
+            hand-off of what was already done elsewhere, ``done`` the time after its last one.
+            Together with `busy` it is the duration.
     """
 
     instructions: int
     active: float
     active_percent: float
     instruction_time: float
+    busy: float
     idle: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class EngineSummary:
             "active_ns": self.active,
             "active_percent": self.active_percent,
             "instruction_time_ns": self.instruction_time,
+            "busy_ns": self.busy,
             "idle_ns": dict(self.idle),
         }
 
@@ -284,15 +288,7 @@ def _place(instruction: Instruction) -> str | None:
 def _engine(timeline: Timeline, lane: int) -> EngineSummary:
     mine = timeline.lane == lane
     start, end = timeline.start[mine], timeline.end[mine]
-    waited, handoff, wait = timeline.waited[mine], timeline.handoff[mine], timeline.wait[mine]
-    idle = {}
-    for reason in Wait:
-        share = float((waited - handoff)[wait == reason].sum())
-        if share > 0.0:
-            idle[reason.name] = share
-    semaphore = float(handoff.sum())
-    if semaphore > 0.0:
-        idle["semaphore"] = semaphore
+    busy, idle = _held(timeline, lane)
     active = union(start, end)
     target = timeline.target
     count, hidden = 0, 0.0  # machine instructions; ns of those that run under another one of the same matmul
@@ -309,8 +305,32 @@ def _engine(timeline: Timeline, lane: int) -> EngineSummary:
         active=active,
         active_percent=100.0 * active / timeline.total,
         instruction_time=float((end - start).sum()) + hidden,
+        busy=busy,
         idle=idle,
     )
+
+
+def _held(timeline: Timeline, lane: int) -> tuple[float, dict[str, float]]:
+    """ns that instructions and DMA triggers hold the engine, and the gaps between them by cause."""
+    idle: dict[str, float] = {}
+    busy = free = 0.0
+    for event in np.flatnonzero((timeline.lane == lane) | (timeline.issuer == lane)).tolist():
+        start = float(timeline.start[event])
+        trigger = timeline.lane[event] != lane
+        gap = start - free
+        if gap > 0.0:
+            handed = min(gap, float(timeline.handoff[event]))
+            for reason, share in (
+                (Wait(timeline.wait[event]).name, gap - handed),
+                ("semaphore", handed),
+            ):
+                if share > 0.0:
+                    idle[reason] = idle.get(reason, 0.0) + share
+        free = start + timeline.costs[event].busy if trigger else float(timeline.busy[event])
+        busy += free - start
+    if timeline.duration > free:
+        idle["done"] = timeline.duration - free
+    return busy, idle
 
 
 def _dma(timeline: Timeline) -> DmaSummary:

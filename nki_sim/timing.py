@@ -94,10 +94,11 @@ class Timeline:
         begin: when data began to move; `start` for engines.
         busy: when its engine was free again; when the last byte of a DMA was through.
         end: when its result was visible on its own engine; when a DMA's semaphore was.
-        waited: ns its engine or queue stood idle for it.
+        waited: ns its engine, or the queue of a DMA that none triggers, stood idle for it.
         handoff: the part of `waited` that was semaphore latency.
         wait: what it waited for, a :class:`Wait`.
         cause: the event it waited for, or -1.
+        issuer: index into :data:`LANES` of the engine that triggered a DMA, or -1.
         throttled: ns the tensor engine streamed at its throttled clock.
         notes: what was not known, in sentences.
     """
@@ -114,6 +115,7 @@ class Timeline:
     handoff: NDArray[np.float64]
     wait: NDArray[np.int8]
     cause: NDArray[np.int64]
+    issuer: NDArray[np.int8]
     throttled: float
     notes: tuple[str, ...]
 
@@ -215,6 +217,7 @@ class Scoreboard:
         self._handoff: list[float] = []
         self._wait: list[int] = []
         self._cause: list[int] = []
+        self._issuer: list[int] = []
 
         # What the current instruction waits for: the latest time so far, its event, reason, semaphore share.
         self._ready = 0.0
@@ -267,7 +270,11 @@ class Scoreboard:
                 event = producer.event
                 self._after(self._end[event], event, self._hand[producer.lane][lane], Wait.order)
 
-        free = self._free[lane] if plan.issuer < 0 else max(self._free[lane], self._free[plan.issuer])
+        free = self._free[lane]
+        if plan.issuer >= 0:
+            if free > self._ready:
+                self._ready, self._ready_by, self._ready_why, self._ready_hand = free, -1, Wait.queue, 0.0
+            free = self._free[plan.issuer]
         start = free if free > self._ready else self._ready
         return Arrival(start, free, instruction, plan, boxes, weights_ready)
 
@@ -302,6 +309,7 @@ class Scoreboard:
         self._instructions.append(instruction)
         self._costs.append(cost)
         self._lane.append(lane)
+        self._issuer.append(plan.issuer)
         self._start.append(start)
         self._begin.append(begin)
         self._busy.append(busy)
@@ -434,6 +442,7 @@ class Scoreboard:
             handoff=np.array(self._handoff, np.float64),
             wait=np.array(self._wait, np.int8),
             cause=np.array(self._cause, np.int64),
+            issuer=np.array(self._issuer, np.int8),
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),
         )

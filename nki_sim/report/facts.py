@@ -97,7 +97,8 @@ def engines(profile: Profile) -> list[tuple[str, str, str, str, str]]:
     """(engine, instructions, share of the time it is active, active time, what it waited for), DMA last."""
     found = []
     for name, engine in profile.engines.items():
-        idle = sorted(engine.idle.items(), key=lambda item: (-item[1], item[0]))
+        waited = ((reason, ns) for reason, ns in engine.idle.items() if reason != "done")
+        idle = sorted(waited, key=lambda item: (-item[1], item[0]))
         waits = ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle)
         active = share(engine.active_percent)
         found.append((name, str(engine.instructions), active, words.time(engine.active), waits))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, Span
 from nki_isa.dtypes import as_dtype
+from nki_isa.enums import dge_mode
 from nki_isa.instruction import REGISTRY, Engine
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
@@ -86,16 +87,46 @@ def test_engines_account_for_all_their_time():
     profile = Profile.of(timeline)
     for lane, (_, summary) in enumerate(profile.engines.items()):
         mine = timeline.lane == lane
+        assert summary.busy == pytest.approx((timeline.busy - timeline.start)[mine].sum())
+        # held or idle for a named reason, from the first possible trigger to the last result
+        assert summary.busy + sum(summary.idle.values()) == pytest.approx(timeline.duration)
         if not mine.any():
             assert summary.active == summary.active_percent == 0
             continue
-        held = (timeline.busy - timeline.start)[mine].sum()
-        # held or idle for a named reason, from the first possible trigger to the last instruction
-        assert held + sum(summary.idle.values()) == pytest.approx(timeline.busy[mine].max())
         assert 0 < summary.active_percent <= 100
         assert summary.active <= summary.instruction_time + 1e-6
     assert profile.engines["tensor"].instructions == 2 * 40
-    assert set(profile.engines["vector"].idle) == {"data", "semaphore"}
+    assert set(profile.engines["vector"].idle) == {"data", "semaphore", "done"}
+
+
+def test_a_dma_trigger_holds_the_engine_it_is_put_on():
+    """The scalar engine triggers the load, about 600 ns by hardware DGE, and runs its own work after."""
+    board = Scoreboard(TRN2)
+    loaded, other = tile((128, 512)), tile((128, 64))
+    source = tile((128, 512), region="shared_hbm", kind="input")
+    board.issue(emit("dma_copy", 1, dst=loaded, src=source, dge_mode=dge_mode.hwdge, engine=Engine.scalar))
+    board.issue(emit("activation", 2, dst=other, op="copy", data=other, scale=1.0))
+    timeline = board.finish()
+    scalar = Profile.of(timeline).engines["scalar"]
+    own = float(timeline.busy[1] - timeline.start[1])
+    assert scalar.busy == pytest.approx(own + TRN2.dma_hwdge_issue)
+    assert scalar.busy + sum(scalar.idle.values()) == pytest.approx(timeline.duration)
+    assert scalar.instructions == 1
+
+
+def test_a_trigger_waits_for_its_queue():
+    """The sync engine triggers a load, which keeps the queue; the scalar engine's own trigger comes after."""
+    board = Scoreboard(TRN2)
+    source = tile((128, 512), region="shared_hbm", kind="input")
+    for line, engine in enumerate((Engine.sync, Engine.scalar)):
+        board.issue(
+            emit("dma_copy", line, dst=tile((128, 512)), src=source, dge_mode=dge_mode.hwdge, engine=engine)
+        )
+    timeline = board.finish()
+    assert (timeline.wait[1], timeline.waited[1]) == (Wait.queue, TRN2.dma_hwdge_issue)
+    summary = Profile.of(timeline).engines["scalar"]
+    assert summary.idle["queue"] == pytest.approx(TRN2.dma_hwdge_issue)
+    assert summary.busy + sum(summary.idle.values()) == pytest.approx(timeline.duration)
 
 
 def test_lines_say_where_the_time_goes():

@@ -11,6 +11,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_sim.profile import Profile
 from nki_sim.report.trace import Traced, events, write_trace
 from nki_sim.timing import ENGINES, LANES, Wait
 
@@ -66,6 +67,15 @@ def test_slices_of_a_row_never_overlap(trace):
     for spans in rows.values():
         assert spans == sorted(spans)
         assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(spans))
+
+
+def test_slices_of_an_engine_add_up_to_its_busy_time(launches, trace):
+    """No DMA is triggered by an engine here: a trigger holds its engine without being a slice of it."""
+    for process, cores in enumerate(launches, 1):
+        engines = Profile.of(cores[0].timeline).engines
+        for name, summary in engines.items():
+            mine = [e for e in slices(trace) if (e["pid"], e["cat"]) == (process, name)]
+            assert sum(e["dur"] for e in mine) * 1e3 == pytest.approx(summary.busy, abs=1e-2)
 
 
 def test_events_have_the_keys_of_the_format(trace):
