@@ -1,7 +1,8 @@
 """MLP for context encoding.
 
-With hundreds of tokens the tensor engine decides the time; the kernel keeps it streaming. Two cores share the
-tokens (few tokens: the weights). A core works on blocks of up to 512 tokens, and reads all weights for each:
+With hundreds of tokens the tensor engine decides the time; the kernel keeps it streaming
+(docs/library/how-mlp-got-fast.md walks there in five steps). Two cores share the tokens (few tokens: the
+weights). A core works on blocks of up to 512 tokens, and reads all weights for each:
 
 | step | engine | layout |
 |---|---|---|
