@@ -46,7 +46,7 @@ def index() -> str:
         "[times.md](times.md) compares their simulated times with the vendor's kernels,",
         "[conformance.md](conformance.md) what the vendor's own tests say of them.",
         "[layers.md](layers.md) builds decoder layers of them and profiles these.",
-        "[Attention](how-attention-got-fast.md) and [an MLP](how-mlp-got-fast.md) become fast in measured steps.",
+        "How [attention](how-attention-got-fast.md) and [an MLP](how-mlp-got-fast.md) got fast, in steps.",
         "",
     ]
     return "\n".join(lines)
