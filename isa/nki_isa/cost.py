@@ -204,35 +204,36 @@ def register(target: Target, *, memory: bool = False) -> Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mode:
-    """One row of the performance modes: the first whose conditions hold gives the rate."""
+class Mode:
+    """A performance mode of the vector engine; the first of an instruction that holds gives the rate.
 
-    kinds: tuple[str, ...]
-    narrow: bool | None  # all operands 16-bit floats (and fp8 from trn3 on)
-    psum: tuple[int, ...]  # how many operands may be in PSUM
-    contiguous: bool | None
-    figure: str  # field of Target: elements per cycle
+    Attributes:
+        figure: the elements it takes a cycle, a field of Target.
+        narrow: all operands are 16-bit floats (with `Feature.fast_fp8` 8-bit ones too), or none is, or None.
+        psum: how many operands may be in PSUM.
+        contiguous: the innermost dimensions have stride 1, or not, or None.
+    """
+
+    figure: str
+    narrow: bool | None = None
+    psum: tuple[int, ...] = tuple(range(8))
+    contiguous: bool | None = None
 
 
-_ANY = tuple(range(8))
-_ONE_INPUT = ("tensor_copy", "tensor_scalar")
-_MODES = (
-    _Mode(_ONE_INPUT, True, (0,), True, "vector_fast_rate"),
-    _Mode(_ONE_INPUT, True, (0,), False, "vector_half_fast_rate"),
-    _Mode(_ONE_INPUT, True, (1,), True, "vector_half_fast_rate"),
-    _Mode(_ONE_INPUT, False, (0,), None, "vector_fp32_rate"),
-    _Mode(("tensor_tensor",), True, (0,), None, "vector_two_input_rate"),
-    _Mode(("tensor_tensor", "scalar_tensor_tensor", "tensor_copy_predicated"), False, (0,), None,
-          "vector_fp32_two_input_rate"),
-    _Mode(("tensor_reduce", "memset"), True, _ANY, None, "vector_narrow_rate"),
-    _Mode(("tensor_tensor_scan",), None, _ANY, None, "vector_scan_rate"),
-    _Mode(("reciprocal",), None, _ANY, None, "vector_reciprocal_rate"),
-)  # fmt: skip
+ONE_INPUT = (
+    Mode("vector_fast_rate", True, (0,), True),
+    Mode("vector_half_fast_rate", True, (0,), False),
+    Mode("vector_half_fast_rate", True, (1,), True),
+    Mode("vector_fp32_rate", False, (0,)),
+)
+TWO_INPUTS_FP32 = Mode("vector_fp32_two_input_rate", False, (0,))
+TWO_INPUTS = (Mode("vector_two_input_rate", True, (0,)), TWO_INPUTS_FP32)
+NARROW = (Mode("vector_narrow_rate", True),)
 
 
 def vector_rate(
     target: Target,
-    kind: str,
+    modes: Iterable[Mode],
     dtypes: Iterable[DType],
     memories: Iterable[MemoryRegion],
     contiguous: bool = True,
@@ -240,10 +241,7 @@ def vector_rate(
     """The figure that says how many elements a cycle takes per partition, on the vector engine.
 
     Args:
-        kind: the opcode whose row of the table applies (``tensor_copy``, ``tensor_scalar``,
-            ``tensor_tensor``, ``scalar_tensor_tensor``, ``tensor_copy_predicated``,
-            ``tensor_reduce`` by add or max, ``memset`` to zero, ``tensor_tensor_scan``,
-            ``reciprocal``); any other streams at ``vector_rate``.
+        modes: of the instruction; where none holds, it streams at ``vector_rate``.
         dtypes: of the streamed tensors, the destination included.
         memories: of the same tensors.
         contiguous: True if the innermost dimension of every tensor has stride 1.
@@ -251,21 +249,16 @@ def vector_rate(
     narrow_bits = (8, 16) if Feature.fast_fp8 in target.features else (16,)
     narrow = all(d.kind == "float" and d.bits in narrow_bits for d in dtypes)
     psum = sum(m is MemoryRegion.psum for m in memories)
-    for mode in _MODES:
-        if (
-            kind in mode.kinds
-            and psum in mode.psum
-            and mode.narrow in (None, narrow)
-            and mode.contiguous in (None, contiguous)
-        ):
+    for mode in modes:
+        if psum in mode.psum and mode.narrow in (None, narrow) and mode.contiguous in (None, contiguous):
             return mode.figure
     return "vector_rate"
 
 
-def streaming_rate(target: Target, kind: str, *tensors: NkiTensor) -> str:
+def streaming_rate(target: Target, modes: Iterable[Mode], *tensors: NkiTensor) -> str:
     """:func:`vector_rate` of the streamed tensors themselves, the destination first."""
     contiguous = all(t.strides[-1] == 1 or t.shape[-1] == 1 for t in tensors)
-    return vector_rate(target, kind, [t.dtype for t in tensors], [t.buffer for t in tensors], contiguous)
+    return vector_rate(target, modes, [t.dtype for t in tensors], [t.buffer for t in tensors], contiguous)
 
 
 # --- DMA

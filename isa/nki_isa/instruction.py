@@ -21,7 +21,7 @@ from nki_isa.kinds import WORD, Kind, kinds_of, member_of, optional, problem
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
-    from nki_isa.cost import Cost
+    from nki_isa.cost import Cost, Mode
     from nki_isa.machine.target import Target
 
 
@@ -48,6 +48,20 @@ class Role(enum.Enum):
     register_read = "register_read"
     register_write = "register_write"
     attribute = "attribute"  # known at compile time
+
+
+class Order(enum.Enum):
+    """How an instruction reads its sources and writes its destination, so what may lie over what.
+
+    Engines stream: element i of every operand of each partition is read before element i of the destination
+    is written. Source: SDK architecture guide (engines process one element per partition and cycle in order
+    of the access pattern); no page states the rule.
+    """
+
+    streamed = "in order, each element before its result"
+    first = "all of the source before the first result"
+    any = "in no particular order"
+    shuffled = "at positions that are known at run time only"
 
 
 class Starts(enum.Enum):
@@ -201,6 +215,9 @@ I = TypeVar("I", bound="Instruction")
 
 REGISTRY: dict[str, type[Instruction]] = {}
 
+MakeTile = Callable[..., NkiTensor]
+"""Makes an operand of a typical call: (shape=(128, 128), dtype="float32", region=sbuf)."""
+
 
 class Instruction:
     """Base class; see :mod:`nki_isa.ops` for the instructions.
@@ -211,6 +228,8 @@ class Instruction:
         since: oldest generation that has it (2, 3 or 4: nc_version).
         constraints: its documented rules, checked in order, all reported.
         source: the page that defines it.
+        order: the order in which it reads and writes elements; every instruction states it.
+        modes: its performance modes on the vector engine.
         assumed: what its cost assumes where none is published; empty elsewhere.
         stateful: True if `compute` takes the engine state as first argument.
         is_free: True if it takes no time and no engine, so that timelines leave it out.
@@ -226,12 +245,16 @@ class Instruction:
             array). Values come in as stored; results may be float32: the machine
             casts them to the destination's dtype.
         cost: how long it holds its engine and when its result is visible.
+        sample: the arguments of a typical call, tensors made by what it is handed; every instruction
+            states one.
     """
 
     engines: ClassVar[tuple[Engine, ...]] = ()
     since: ClassVar[int] = 2
     constraints: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""
+    order: ClassVar[Order]
+    modes: ClassVar[tuple[Mode, ...]] = ()
     assumed: ClassVar[str] = ""
     stateful: ClassVar[bool] = False
     is_free: ClassVar[bool] = False
@@ -430,6 +453,11 @@ class Instruction:
         """The numerics: see the class docstring."""
         raise NotImplementedError(f"{self.opcode}.compute")
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        """The arguments of a typical call."""
+        raise NotImplementedError(cls.opcode)
+
     def cost(self, target: Target) -> Cost:
         """How long it holds its engine, and when its result is visible."""
         raise NotImplementedError(f"{self.opcode}.cost")
@@ -468,7 +496,15 @@ def instruction(cls: type[I]) -> type[I]:
     """Gather the fields of an instruction class and enter it in the registry.
 
     Every instruction gets a last parameter ``name`` (the user's label for it) unless it states one.
+
+    Raises:
+        TypeError: it does not state what every instruction must.
     """
+    missing = [] if hasattr(cls, "order") else ["order"]
+    if cls.sample.__func__ is Instruction.sample.__func__:  # type: ignore[attr-defined]
+        missing.append("sample")
+    if missing:
+        raise TypeError(f"{cls.__name__} does not state {', '.join(missing)}")
     fields: dict[str, Field] = {}
     for key, value in list(vars(cls).items()):
         if isinstance(value, Field):

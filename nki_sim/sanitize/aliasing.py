@@ -3,56 +3,25 @@
 A destination lies over a source that is still to be read, or holds an element of its tensor twice (sliding
 windows; a stride of 0, which published kernels give results they drop, is left alone).
 
-Engines stream: element i of every operand of each partition is read before
-element i of the destination is written, in whatever partition, so writing over
-elements already read is safe, and in place is (which nc_stream_shuffle
-documents). The DMA engines move descriptors in any order, so there only the
-very same view is safe.
-
-Source of the order: SDK architecture guide (engines process one element per
-partition and cycle in order of the access pattern); no page states the rule.
+Each instruction states the order in which it reads and writes (:class:`nki_isa.instruction.Order`). Where
+it streams, writing over elements already read is safe, and in place is (which nc_stream_shuffle documents).
+The DMA engines move descriptors in any order, so there only the very same view is safe.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.instruction import Engine, Instruction, Order, Role
 from nki_isa.tensor import NkiTensor, box, signature
 from nki_sim.memory import Placement
 from nki_sim.sanitize.findings import Findings, allocated, operand_of, site
 from nki_sim.sanitize.survey import Survey
 
 Ints = NDArray[np.int64]
-
-
-class Order(enum.Enum):
-    """How an instruction reads its sources and writes its destination."""
-
-    streamed = "in order, each element before its result"
-    first = "all of the source before the first result"
-    any = "in no particular order"
-    shuffled = "at positions that are known at run time only"
-
-
-#: Instructions that are not streamed; DMA is :attr:`Order.any`.
-_ORDERS = {
-    "max8": Order.first,
-    "nc_find_index8": Order.first,
-    "bn_stats": Order.first,
-    "bn_aggr": Order.first,
-    "topk": Order.first,
-    "sequence_bounds": Order.first,
-    "nonzero_with_count": Order.first,
-    "nc_transpose": Order.any,
-    "nc_n_gather": Order.shuffled,
-    "local_gather": Order.shuffled,
-    "dma_transpose": Order.shuffled,
-}
 
 
 class Aliasing:
@@ -114,7 +83,7 @@ class Aliasing:
     def _pair(self, instruction: Instruction, dst: NkiTensor, src: NkiTensor) -> None:
         if src.dynamic is not None or not self._meet(dst, src):
             return
-        order = _ORDERS.get(instruction.opcode, Order.any if instruction.on is Engine.dma else Order.streamed)
+        order = instruction.order
         same = signature(dst) == signature(src)
         if order is Order.first or (same and order is not Order.shuffled):
             return

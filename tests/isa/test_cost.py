@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa import cost
 from nki_isa.dtypes import as_dtype
-from nki_isa.instruction import Engine
+from nki_isa.instruction import REGISTRY, Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce
@@ -43,15 +44,17 @@ def tile(shape, dtype="float32", region="sbuf", kind="local"):
 )
 def test_performance_modes(kind, dtype, memories, contiguous, rates):
     dtypes = [as_dtype(dtype)] * len(memories)
-    found = [cost.vector_rate(t, kind, dtypes, memories, contiguous) for t in (TRN1, TRN2, TRN3)]
+    modes = REGISTRY[kind].modes
+    found = [cost.vector_rate(t, modes, dtypes, memories, contiguous) for t in (TRN1, TRN2, TRN3)]
     assert [getattr(t, f) for t, f in zip((TRN1, TRN2, TRN3), found, strict=True)] == list(rates)
 
 
 def test_rate_of_views():
     whole = tile((128, 64), "bfloat16")
     strided = NkiTensor((128, 32), (64, 2), 0, whole.dtype, whole.storage)
-    assert cost.streaming_rate(TRN2, "tensor_copy", whole, whole) == "vector_fast_rate"
-    assert cost.streaming_rate(TRN2, "tensor_copy", strided, strided) == "vector_half_fast_rate"
+    modes = REGISTRY["tensor_copy"].modes
+    assert cost.streaming_rate(TRN2, modes, whole, whole) == "vector_fast_rate"
+    assert cost.streaming_rate(TRN2, modes, strided, strided) == "vector_half_fast_rate"
 
 
 def test_every_cost_names_a_figure():

@@ -26,7 +26,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
-from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
+from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -84,6 +84,7 @@ class tensor_scalar_reduce(Accumulating):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (tensor_scalar_reduce)"
+    order = Order.streamed
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
@@ -109,6 +110,17 @@ class tensor_scalar_reduce(Accumulating):
         loads_with("reduce_init", None),
         *indirection("dst", "data", gather="data"),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "data": t(),
+            "op0": "multiply",
+            "operand0": 2.0,
+            "reduce_op": "add",
+            "reduce_res": t((128, 1)),
+        }
 
     def compute(self, state: Any, data: Array, operand0: Any, reduce_init: Any) -> tuple[Array, Array]:
         value = rows(float32(data, self.data))
@@ -157,6 +169,7 @@ class tensor_scalar_cumulative(Accumulating):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (tensor_scalar_cumulative)"
+    order = Order.streamed
     assumed = "one element per cycle"
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -178,6 +191,16 @@ class tensor_scalar_cumulative(Accumulating):
         loads_with("imm1", None),
         *indirection("dst", "src", gather="src"),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "src": t(),
+            "op0": "multiply",
+            "op1": "add",
+            "imm0": 2.0,
+        }
 
     def compute(self, state: Any, src: Array, imm0: Any, imm1: Any) -> Array:
         values = combine(self.op0, rows(float32(src, self.src)), scalar_operand(imm0, self.imm0))
@@ -238,6 +261,7 @@ class exponential(Accumulating):
     starts = Starts.lanes
     since = 4
     source = f"{STUB} (exponential)"
+    order = Order.streamed
     idle_spoils = True
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -260,6 +284,16 @@ class exponential(Accumulating):
         loads_with("reduce_init", 0.0),
         *indirection("dst", "src", gather="src"),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "src": t(),
+            "max_value": t((128, 1)),
+            "reduce_res": t((128, 1)),
+            "reduce_cmd": Reduce.reset_reduce,
+        }
 
     def compute(self, state: Any, src: Array, max_value: Any, reduce_init: Any) -> tuple[Array, Array]:
         value = rows(float32(src, self.src))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nki_isa.constraints import SBUF, memory, rules
 from nki_isa.cost import Cost
 from nki_isa.dtypes import DType, to_float32
-from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read
+from nki_isa.instruction import Constraint, Engine, Instruction, MakeTile, Order, attribute, instruction, read
 from nki_isa.tensor import MemoryRegion
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class device_print(Instruction):
     is_free = True
     stateful = True
     source = _SOURCE
+    order = Order.streamed
     constraints = rules(
         Constraint(
             "NKI-V111",
@@ -56,6 +57,10 @@ class device_print(Instruction):
         ),
         memory("tensor", SBUF, MemoryRegion.private_hbm, MemoryRegion.shared_hbm, source=_SOURCE),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"print_prefix": "t", "tensor": t((4, 4))}
 
     def compute(self, state: Any, tensor: NDArray[Any]) -> tuple[()]:
         """Print `tensor`; gives nothing."""

@@ -47,6 +47,8 @@ from nki_isa.indirection import no_indirection
 from nki_isa.instruction import (
     Constraint,
     Engine,
+    MakeTile,
+    Order,
     Starts,
     attribute,
     instruction,
@@ -55,7 +57,7 @@ from nki_isa.instruction import (
     write,
 )
 from nki_isa.operators import Operator
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target
@@ -132,6 +134,7 @@ class dma_copy(DmaInstruction):
 
     starts = Starts.free
     source = _COPY
+    order = Order.any
     constraints = rules(
         memory("dst", "src", SBUF, *HBM, source=_COPY),
         Constraint(
@@ -168,6 +171,10 @@ class dma_copy(DmaInstruction):
         ),
         no_indirection(source=_COPY),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "src": t(region=MemoryRegion.shared_hbm)}
 
     def compute(self, src: Array) -> Array:
         """The elements of `src` in the shape of `dst`, as float32 where the data types differ."""
@@ -294,6 +301,7 @@ class dma_transpose(DmaInstruction):
     loose: bool = attribute(bool, False, public=False)  # the rules before NKI 0.4
 
     source = _TRANSPOSE
+    order = Order.shuffled
     constraints = rules(
         memory("dst", SBUF, source=_TRANSPOSE),
         memory("src", SBUF, *HBM, source=_TRANSPOSE),
@@ -346,6 +354,10 @@ class dma_transpose(DmaInstruction):
         ),
         no_indirection(source=_TRANSPOSE),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(dtype="bfloat16"), "src": t(dtype="bfloat16", region=MemoryRegion.shared_hbm)}
 
     def route(self, elements: Array) -> Array:
         """`elements` in the shape of `src`, transposed."""
@@ -433,6 +445,7 @@ class dma_compute(DmaInstruction):
 
     starts = Starts.free
     source = _COMPUTE
+    order = Order.any
     constraints = rules(
         memory("dst", "srcs", SBUF, *HBM, source=_COMPUTE),
         attribute_rule(
@@ -472,6 +485,14 @@ class dma_compute(DmaInstruction):
         ),
         no_indirection(source=_COMPUTE),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "srcs": [t(region=MemoryRegion.shared_hbm), t(region=MemoryRegion.shared_hbm)],
+            "reduce_op": "add",
+        }
 
     def descriptors(self, target: Target) -> str | None:
         """Software DGE with indices, else prepared by the host."""

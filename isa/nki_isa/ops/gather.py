@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, Starts, attribute, instruction, read, write
+from nki_isa.instruction import Constraint, MakeTile, Order, Starts, attribute, instruction, read, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -112,6 +112,7 @@ class nc_stream_shuffle(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (nc_stream_shuffle)"
+    order = Order.streamed
     dst: NkiTensor = write()
     src: NkiTensor = read()
     shuffle_mask: tuple[int, ...] = attribute(tuple)
@@ -132,6 +133,10 @@ class nc_stream_shuffle(ComputeInstruction):
         ),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "src": t(), "shuffle_mask": list(range(31, -1, -1))}
 
     def normalise(self) -> None:
         if _KEEP in self.shuffle_mask:
@@ -182,6 +187,7 @@ class nc_n_gather(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (nc_n_gather)"
+    order = Order.shuffled
     assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -195,6 +201,10 @@ class nc_n_gather(ComputeInstruction):
         dtypes("indices", ("uint32",)),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "data": t(), "indices": t(dtype="uint32")}
 
     def compute(self, data: Array, indices: Array) -> Array:
         places, values = rows(indices), rows(data)
@@ -256,6 +266,7 @@ class local_gather(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (local_gather)"
+    order = Order.shuffled
     dst: NkiTensor = write()
     src_buffer: NkiTensor = read()
     index: NkiTensor = read()
@@ -277,6 +288,16 @@ class local_gather(ComputeInstruction):
         elements("dst", _gathered, "num_valid_indices * num_elem_per_idx elements"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "src_buffer": t(),
+            "index": t((128, 8), "uint16"),
+            "num_elem_per_idx": 1,
+            "num_valid_indices": 128,
+        }
 
     def compute(self, src_buffer: Array, index: Array) -> Array:
         values, run, count = rows(src_buffer), self.num_elem_per_idx, _valid(self)

@@ -23,7 +23,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import attribute, instruction, read, register_read, write
+from nki_isa.instruction import MakeTile, Order, attribute, instruction, read, register_read, write
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32
 from nki_isa.tensor import NkiTensor
@@ -91,11 +91,16 @@ class iota(_Affine):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (iota)"
+    order = Order.streamed
     dst: NkiTensor = write()
     pattern: tuple[tuple[int, int], ...] = attribute(tuple)
     offset: Any = register_read(0)
     channel_multiplier: int = attribute(int, 0)
     constraints = rules(*tile("dst"), memory("dst", SBUF), *_PATTERN, no_indirection())
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "pattern": [[1, 128]]}
 
     def compute(self, offset: int) -> Array:
         return self.affine(offset)
@@ -120,6 +125,7 @@ class affine_select(_Affine):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (affine_select)"
+    order = Order.streamed
     dst: NkiTensor = write()
     pattern: tuple[tuple[int, int], ...] = attribute(tuple)
     channel_multiplier: int = attribute(int)
@@ -135,6 +141,17 @@ class affine_select(_Affine):
         operator_in("cmp_op", *_COMPARISONS),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "pattern": [[1, 128]],
+            "channel_multiplier": 1,
+            "on_true_tile": t(),
+            "on_false_value": 0.0,
+            "cmp_op": "greater_equal",
+        }
 
     def compute(self, on_true_tile: Array, offset: int) -> Array:
         chosen = self.cmp_op.apply(self.affine(offset), np.int32(0)).astype(np.bool_)

@@ -35,7 +35,17 @@ from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
 from nki_isa.indirection import indirection
-from nki_isa.instruction import Constraint, Engine, Instruction, attribute, instruction, read, read_write
+from nki_isa.instruction import (
+    Constraint,
+    Engine,
+    Instruction,
+    MakeTile,
+    Order,
+    attribute,
+    instruction,
+    read,
+    read_write,
+)
 from nki_isa.kinds import kind_of
 from nki_isa.machine.target import Feature, Target
 from nki_isa.systolic import (
@@ -50,7 +60,7 @@ from nki_isa.systolic import (
     untiled_indirection,
     widths,
 )
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 Array = NDArray[Any]
 Fp32 = NDArray[np.float32]
@@ -275,6 +285,7 @@ class nc_matmul(_Matmul):
 
     stateful = True
     source = _MATMUL
+    order = Order.streamed
     constraints = rules(
         memory("dst", PSUM, source=_MATMUL),
         memory("stationary", "moving", SBUF, source=_MATMUL),
@@ -338,6 +349,15 @@ class nc_matmul(_Matmul):
         ),
         untiled_indirection(_MATMUL),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(region=MemoryRegion.psum),
+            "stationary": t(dtype="bfloat16"),
+            "moving": t(dtype="bfloat16"),
+            "accumulate": False,
+        }
 
     def specialize(self, recorder: Any) -> None:
         """As for every matmul; a transpose overwrites unless told otherwise and starts no accumulation."""
@@ -484,6 +504,7 @@ class nc_matmul_mx(_Matmul):
 
     since = 4
     source = _MX
+    order = Order.streamed
     constraints = rules(
         memory("dst", PSUM, source=_MX),
         memory("stationary", "moving", "stationary_scale", "moving_scale", SBUF, source=_MX),
@@ -529,6 +550,17 @@ class nc_matmul_mx(_Matmul):
         ),
         untiled_indirection(_MX),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(region=MemoryRegion.psum),
+            "stationary": t(dtype="float8_e5m2_x4"),
+            "moving": t(dtype="float8_e5m2_x4"),
+            "stationary_scale": t(dtype="uint8"),
+            "moving_scale": t(dtype="uint8"),
+            "accumulate": False,
+        }
 
     def compute(
         self, dst: Array, stationary: Array, moving: Array, stationary_scale: Array, moving_scale: Array

@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, attribute, instruction, read, write
+from nki_isa.instruction import Constraint, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows, updating
 from nki_isa.tensor import NkiTensor
 
@@ -100,6 +100,7 @@ class quantize_mx(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     since = 4
     source = f"{STUB} (quantize_mx)"
+    order = Order.streamed
     padded = frozenset({"dst_scale"})
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -136,6 +137,14 @@ class quantize_mx(ComputeInstruction):
         ),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t((128, 32), "float8_e4m3fn_x4"),
+            "src": t(dtype="bfloat16"),
+            "dst_scale": t((128, 32), "uint8"),
+        }
 
     def normalise(self) -> None:
         src, scale = self.src, self.dst_scale

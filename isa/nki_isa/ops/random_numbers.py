@@ -35,7 +35,7 @@ from nki_isa.constraints import (
 )
 from nki_isa.cost import Cost
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Engine, attribute, instruction, read, scalar, write
+from nki_isa.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -114,12 +114,17 @@ class rng(_Random):
 
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
     source = f"{STUB} (rng)"
+    order = Order.streamed
     assumed = "one element per cycle"
     dst: NkiTensor = write()
     engine: Engine = attribute(Engine, VECTOR_ENGINE)
     constraints = rules(
         *tile("dst"), dtypes("dst", _INTEGER_TYPES), engine_since(GPSIMD_ENGINE, 3), no_indirection()
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(dtype="uint32")}
 
     def compute(self, state: Any) -> Array:
         words = random_words(state, self.on, self.dst.shape[0], elements_per_partition(self.dst))
@@ -159,6 +164,7 @@ class rand2(_Random):
     engines = (VECTOR_ENGINE,)
     since = 4
     source = f"{STUB} (rand2)"
+    order = Order.streamed
     dst: NkiTensor = write()
     min: Any = scalar()
     max: Any = scalar()
@@ -170,6 +176,10 @@ class rand2(_Random):
         scalar_rule("min is less than max.", _ordered, "swap them, or use nisa.memset for one value"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "min": 0.0, "max": 1.0}
 
     def compute(self, state: Any, min: Any, max: Any) -> Array:
         words = random_words(state, self.on, self.dst.shape[0], elements_per_partition(self.dst))
@@ -200,6 +210,7 @@ class rand_set_state(_Random):
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
     since = 3
     source = f"{STUB} (rand_set_state)"
+    order = Order.streamed
     assumed = "one word per cycle"
     src_seeds: NkiTensor = read()
     engine: Engine = attribute(Engine, GPSIMD_ENGINE)
@@ -211,6 +222,10 @@ class rand_set_state(_Random):
         engine_since(VECTOR_ENGINE, 4),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"src_seeds": t((128, 6), "uint32")}
 
     def compute(self, state: Any, src_seeds: Array) -> tuple[()]:
         states = _states(state, self.on)
@@ -234,6 +249,7 @@ class rand_get_state(_Random):
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
     since = 3
     source = f"{STUB} (rand_get_state)"
+    order = Order.streamed
     assumed = "one word per cycle"
     dst: NkiTensor = write()
     engine: Engine = attribute(Engine, GPSIMD_ENGINE)
@@ -245,6 +261,10 @@ class rand_get_state(_Random):
         engine_since(VECTOR_ENGINE, 4),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 6), "uint32")}
 
     def compute(self, state: Any) -> Array:
         states = _states(state, self.on)[: self.dst.shape[0]]
@@ -265,6 +285,7 @@ class set_rng_seed(_Random):
 
     engines = (VECTOR_ENGINE,)
     source = f"{STUB} (set_rng_seed)"
+    order = Order.streamed
     assumed = "the time of one element"
     src_seeds: NkiTensor = read()
     constraints = rules(
@@ -274,6 +295,10 @@ class set_rng_seed(_Random):
         dtypes("src_seeds", ("uint32", "int32", "float32")),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"src_seeds": t((1, 1), "uint32")}
 
     def compute(self, state: Any, src_seeds: Array) -> tuple[()]:
         state.rng[self.on] = _seeded(self.on, int(np.ascontiguousarray(src_seeds).view(np.uint32).flat[0]))
@@ -305,6 +330,7 @@ class dropout(_Random):
 
     engines = (VECTOR_ENGINE,)
     source = f"{STUB} (dropout)"
+    order = Order.streamed
     dst: NkiTensor = write()
     data: NkiTensor = read()
     prob: Any = scalar()
@@ -318,6 +344,10 @@ class dropout(_Random):
         ),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "data": t(), "prob": 0.5}
 
     def compute(self, state: Any, data: Array, prob: Any) -> Array:
         values = rows(data)

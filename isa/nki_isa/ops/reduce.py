@@ -31,7 +31,7 @@ from nki_isa.constraints import (
 )
 from nki_isa.cost import Cost
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
+from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -98,6 +98,8 @@ class tensor_reduce(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (tensor_reduce)"
+    order = Order.streamed
+    modes = cost.NARROW
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()
@@ -120,6 +122,10 @@ class tensor_reduce(ComputeInstruction):
         *indirection("dst", "data", gather="data"),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 1)), "op": "add", "data": t(), "axis": 1}
+
     def normalise(self) -> None:
         ndim = len(self.data.shape)
         self.axis = tuple(sorted(a + ndim if a < 0 else a for a in self.axis))
@@ -132,8 +138,8 @@ class tensor_reduce(ComputeInstruction):
         return -result if self.negate else result
 
     def cost(self, target: Target) -> Cost:
-        fast = self.op.name in ("add", "maximum")
-        rate = cost.streaming_rate(target, "tensor_reduce" if fast else "", self.dst, self.data)
+        modes = self.modes if self.op.name in ("add", "maximum") else ()
+        rate = cost.streaming_rate(target, modes, self.dst, self.data)
         return cost.elementwise(target, self.on, elements_per_partition(self.data), rate=rate)
 
 
@@ -154,6 +160,7 @@ class tensor_partition_reduce(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (tensor_partition_reduce)"
+    order = Order.streamed
     assumed = "the time of other gpsimd instructions"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
@@ -166,6 +173,10 @@ class tensor_partition_reduce(ComputeInstruction):
         bitvec_dtypes("op", "dst", "data"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((1, 128)), "op": "add", "data": t()}
 
     def compute(self, data: Array) -> Array:
         lanes = rows(data)
@@ -199,6 +210,8 @@ class tensor_tensor_scan(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (tensor_tensor_scan)"
+    order = Order.streamed
+    modes = (cost.Mode("vector_scan_rate"),)
     dst: NkiTensor = write()
     data0: NkiTensor = read()
     data1: NkiTensor = read()
@@ -217,6 +230,17 @@ class tensor_tensor_scan(ComputeInstruction):
         no_indirection(),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "data0": t(),
+            "data1": t(),
+            "initial": 0.0,
+            "op0": "multiply",
+            "op1": "add",
+        }
+
     def compute(self, data0: Array, data1: Array, initial: Any) -> Array:
         # One row per step: each step then works on contiguous memory.
         first = np.ascontiguousarray(rows(float32(data0, self.data0)).T)
@@ -234,7 +258,7 @@ class tensor_tensor_scan(ComputeInstruction):
         return result.T
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, "tensor_tensor_scan", self.dst, self.data0, self.data1)
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.data0, self.data1)
         n = elements_per_partition(self.dst)
         return cost.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.initial))
 
@@ -254,6 +278,7 @@ class bn_stats(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (bn_stats)"
+    order = Order.first
     dst: NkiTensor = write()
     data: NkiTensor = read()
     constraints = rules(
@@ -263,6 +288,10 @@ class bn_stats(ComputeInstruction):
         elements("dst", 6, "count, mean and variance * count, of the even and of the odd elements"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 6)), "data": t()}
 
     def compute(self, data: Array) -> Array:
         values = rows(float32(data, self.data))
@@ -297,6 +326,7 @@ class bn_aggr(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (bn_aggr)"
+    order = Order.first
     dst: NkiTensor = write()
     data: NkiTensor = read()
     constraints = rules(
@@ -306,6 +336,10 @@ class bn_aggr(ComputeInstruction):
         elements("dst", 2, "the mean and the variance"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 2)), "data": t((128, 96))}
 
     def compute(self, data: Array) -> Array:
         values = rows(float32(data, self.data))

@@ -18,6 +18,8 @@ from nki_isa.instruction import (
     Constraint,
     Engine,
     Instruction,
+    MakeTile,
+    Order,
     attribute,
     instruction,
     read,
@@ -85,7 +87,12 @@ class register_move(Instruction):
 
     engines = (Engine.sync,)
     source = _SOURCE
+    order = Order.streamed
     constraints = rules(_NOT_FROZEN)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(0), "src": 1}
 
     def compute(self, src: int) -> int:
         """`src` itself."""
@@ -108,7 +115,12 @@ class register_load(Instruction):
 
     engines = (Engine.sync,)
     source = _SOURCE
+    order = Order.streamed
     constraints = rules(_NOT_FROZEN, memory("src", SBUF, *_HBM, source=_SOURCE), *_one_element("src"))
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(0), "src": t((1, 1), "int32")}
 
     def compute(self, src: NDArray[Any]) -> int:
         """The element as the register holds it."""
@@ -130,7 +142,12 @@ class register_store(Instruction):
 
     engines = (Engine.sync,)
     source = _SOURCE
+    order = Order.streamed
     constraints = rules(memory("dst", SBUF, *_HBM, source=_SOURCE), *_one_element("dst"))
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((1, 1), "int32"), "src": VirtualRegister(0)}
 
     def compute(self, src: int) -> NDArray[Any]:
         """One element of the data type of `dst`."""

@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
-from nki_isa.instruction import Starts, attribute, instruction, read, scalar, write
+from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.target import Feature, Target
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
@@ -167,6 +167,7 @@ class activation(_Activation):
     engines = (SCALAR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (activation)"
+    order = Order.streamed
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()
@@ -183,6 +184,10 @@ class activation(_Activation):
         excludes("A reduction has a reduce_op.", _reduces_with_op, "pass reduce_op=nl.add"),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "op": "exp", "data": t(), "bias": t((128, 1)), "scale": 0.5}
+
 
 @instruction
 class activation_reduce(_Activation):
@@ -198,6 +203,7 @@ class activation_reduce(_Activation):
     engines = (SCALAR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (activation_reduce)"
+    order = Order.streamed
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()
@@ -207,6 +213,16 @@ class activation_reduce(_Activation):
     scale: Any = scalar(1.0)
     constraints = rules(*_COMMON, operator_in("reduce_op", "add"))
     command: ClassVar[Reduce] = Reduce.reset_reduce
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "op": "exp",
+            "data": t(),
+            "reduce_op": "add",
+            "reduce_res": t((128, 1)),
+        }
 
 
 _PAIRS = (
@@ -258,6 +274,7 @@ class activate2(Accumulating):
     starts = Starts.lanes
     since = 4
     source = f"{STUB} (activate2)"
+    order = Order.streamed
     assumed = "the time of activation"
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
@@ -295,6 +312,18 @@ class activate2(Accumulating):
         excludes("A reduction has a reduce_op.", _reduces_with_op, "pass reduce_op=nl.add"),
         *indirection("dst", "data", gather="data", on_scalar=True),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "op": "exp",
+            "data": t(),
+            "imm0": 0.5,
+            "imm1": t((128, 1)),
+            "op0": "multiply",
+            "op1": "add",
+        }
 
     def compute(self, state: Any, data: Array, imm0: Any, imm1: Any, relu_param: Any) -> tuple[Array, Array]:
         value = rows(float32(data, self.data))

@@ -29,7 +29,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Starts, attribute, instruction, read, write
+from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -62,6 +62,7 @@ class max8(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (max8)"
+    order = Order.first
     dst: NkiTensor = write()
     src: NkiTensor = read()
     constraints = rules(
@@ -72,6 +73,10 @@ class max8(ComputeInstruction):
         elements("dst", 8, "the eight largest values"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 8)), "src": t()}
 
     def compute(self, src: Array) -> Array:
         values = rows(float32(src, self.src))
@@ -118,6 +123,7 @@ class nc_find_index8(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (nc_find_index8)"
+    order = Order.first
     dst: NkiTensor = write()
     data: NkiTensor = read()
     vals: NkiTensor = read()
@@ -131,6 +137,10 @@ class nc_find_index8(ComputeInstruction):
         dtypes("dst", _INDEX_TYPES),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 8), "uint32"), "data": t(), "vals": t((128, 8))}
 
     def compute(self, data: Array, vals: Array) -> Array:
         places, found = _occurrences(rows(float32(data, self.data)), rows(float32(vals, self.vals)), range(8))
@@ -156,6 +166,7 @@ class nc_match_replace8(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (nc_match_replace8)"
+    order = Order.streamed
     dst: NkiTensor = write()
     data: NkiTensor = read()
     vals: NkiTensor = read()
@@ -170,6 +181,10 @@ class nc_match_replace8(ComputeInstruction):
         dtypes("dst_idx", (*_INDEX_TYPES, "int16", "int32")),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "data": t(), "vals": t((128, 8)), "imm": -1.0}
 
     def compute(self, data: Array, vals: Array) -> tuple[Array, Array | None]:
         lanes = rows(data)
@@ -217,6 +232,7 @@ class nonzero_with_count(ComputeInstruction):
     engines = (GPSIMD_ENGINE,)
     since = 3
     source = f"{STUB} (nonzero_with_count)"
+    order = Order.first
     assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -231,6 +247,10 @@ class nonzero_with_count(ComputeInstruction):
         elements("dst", _one_more, "an index for each element of src, and the count"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((128, 129), "int32"), "src": t()}
 
     def normalise(self) -> None:
         if isinstance(self.dst, NkiTensor) and self.dst.shape[0] > 1:
@@ -271,6 +291,7 @@ class sequence_bounds(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (sequence_bounds)"
+    order = Order.first
     assumed = "one element per cycle after the start of a gpsimd instruction"
     dst: NkiTensor = write()
     segment_ids: NkiTensor = read()
@@ -283,6 +304,10 @@ class sequence_bounds(ComputeInstruction):
         elements("dst", _two_per_segment, "a start and an end for each element"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((1, 2, 128)), "segment_ids": t((1, 128))}
 
     def compute(self, segment_ids: Array) -> Array:
         ids = segment_ids.reshape(-1)
@@ -330,6 +355,7 @@ class topk(ComputeInstruction):
 
     engines = (GPSIMD_ENGINE,)
     source = f"{STUB} (topk)"
+    order = Order.first
     val_dst: NkiTensor = write()
     idx_dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -348,6 +374,15 @@ class topk(ComputeInstruction):
         ),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "val_dst": t((128, 8), "bfloat16"),
+            "idx_dst": t((128, 8), "uint32"),
+            "src": t(dtype="bfloat16"),
+            "n": 2000,
+        }
 
     def compute(self, src: Array) -> tuple[Array, Array]:
         count = elements_per_partition(self.val_dst)

@@ -28,7 +28,18 @@ from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import Constraint, Starts, attribute, instruction, read, read_write, scalar, write
+from nki_isa.instruction import (
+    Constraint,
+    MakeTile,
+    Order,
+    Starts,
+    attribute,
+    instruction,
+    read,
+    read_write,
+    scalar,
+    write,
+)
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -73,6 +84,8 @@ class tensor_copy_predicated(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (tensor_copy_predicated)"
+    order = Order.streamed
+    modes = (cost.TWO_INPUTS_FP32,)
     dst: NkiTensor = read_write()
     src: Any = scalar()
     predicate: NkiTensor = read()
@@ -93,6 +106,10 @@ class tensor_copy_predicated(ComputeInstruction):
         *indirection("dst", "predicate", gather="predicate"),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "src": t(), "predicate": t(dtype="uint8")}
+
     def compute(self, dst: Array, src: Any, predicate: Array) -> Array:
         chosen = (predicate != 0).reshape(dst.shape) ^ bool(self.reverse_pred)
         if isinstance(src, np.ndarray):
@@ -101,7 +118,7 @@ class tensor_copy_predicated(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         tiles = [t for t in (self.dst, self.src, self.predicate) if isinstance(t, NkiTensor)]
-        rate = cost.streaming_rate(target, "tensor_copy_predicated", *tiles) if len(tiles) == 3 else ""
+        rate = cost.streaming_rate(target, self.modes, *tiles) if len(tiles) == 3 else ""
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
@@ -122,6 +139,7 @@ class select_reduce(Accumulating):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (select_reduce)"
+    order = Order.streamed
     idle_spoils = True
     dst: NkiTensor = write()
     predicate: NkiTensor = read()
@@ -145,6 +163,17 @@ class select_reduce(Accumulating):
         operator_in("reduce_op", "maximum"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "predicate": t(dtype="uint8"),
+            "on_true": t(),
+            "on_false": 0.0,
+            "reduce_res": t((128, 1)),
+            "reduce_cmd": Reduce.reset_reduce,
+        }
 
     def compute(self, state: Any, predicate: Array, on_true: Array, on_false: Any) -> tuple[Array, Array]:
         chosen = rows(predicate != 0) ^ bool(self.reverse_pred)
@@ -204,6 +233,7 @@ class range_select(Accumulating):
     starts = Starts.lanes
     since = 3
     source = f"{STUB} (range_select)"
+    order = Order.streamed
     dst: NkiTensor = write()
     on_true_tile: NkiTensor = read()
     comp_op0: Operator = attribute(Operator)
@@ -235,6 +265,18 @@ class range_select(Accumulating):
         ),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "on_true_tile": t(),
+            "comp_op0": "greater_equal",
+            "comp_op1": "less",
+            "bound0": t((128, 1)),
+            "bound1": t((128, 1)),
+            "reduce_res": t((128, 1)),
+        }
 
     def compute(self, state: Any, on_true_tile: Array, bound0: Array, bound1: Array) -> tuple[Array, Array]:
         values = rows(float32(on_true_tile, self.on_true_tile))

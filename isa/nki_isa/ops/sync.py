@@ -17,6 +17,8 @@ from nki_isa.instruction import (
     Constraint,
     Engine,
     Instruction,
+    MakeTile,
+    Order,
     attribute,
     instruction,
     read,
@@ -94,12 +96,17 @@ class core_barrier(Instruction):
     engines = (Engine.gpsimd, Engine.tensor, Engine.vector, Engine.scalar, Engine.sync)
     since = 3
     source = _BARRIER
+    order = Order.streamed
     synchronises = True
     constraints = rules(
         _since(_BARRIER),
         memory("data", MemoryRegion.shared_hbm, SBUF, source=_BARRIER),
         attribute_rule("cores are 0, 1 or both.", _known_cores, "write cores=(0, 1)", source=_BARRIER),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"data": t(region=MemoryRegion.shared_hbm), "cores": (0, 1)}
 
     @property
     def orders(self) -> bool:
@@ -149,6 +156,7 @@ class sendrecv(Instruction):
     engines = (Engine.dma,)
     since = 3
     source = _SENDRECV
+    order = Order.any
     synchronises = True
     constraints = rules(
         _since(_SENDRECV),
@@ -165,6 +173,16 @@ class sendrecv(Instruction):
             source=_SENDRECV,
         ),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "src": t(),
+            "dst": t(),
+            "send_to_rank": 1,
+            "recv_from_rank": 1,
+            "pipe_id": 0,
+        }
 
     def cost(self, target: Target) -> Cost:
         moved = cost.copy(target, self.dst, self.src)

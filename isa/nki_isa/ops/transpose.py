@@ -19,11 +19,11 @@ from nki_isa.constraints import (
 )
 from nki_isa.cost import Cost
 from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, Engine, attribute, instruction, read, write
+from nki_isa.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
 from nki_isa.systolic import fp8_pairs, in_pairs, paired
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 TENSOR_ENGINE = Engine.tensor
 _LIMITS = {TENSOR_ENGINE: 128, VECTOR_ENGINE: 32}
@@ -83,6 +83,7 @@ class nc_transpose(ComputeInstruction):
     engines = (TENSOR_ENGINE, VECTOR_ENGINE)
     stateful = True
     source = f"{STUB} (nc_transpose)"
+    order = Order.any
     dst: NkiTensor = write()
     data: NkiTensor = read()
     engine: Engine = attribute(Engine, Engine.unknown)
@@ -113,6 +114,10 @@ class nc_transpose(ComputeInstruction):
         fp8_pairs(_on_tensor_engine, "nki/guides/architecture/trainium2_arch (built-in transpose)"),
         no_indirection(),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(dtype="bfloat16", region=MemoryRegion.psum), "data": t(dtype="bfloat16")}
 
     def resolve_engine(self) -> Engine:
         if self.engine is not Engine.unknown:

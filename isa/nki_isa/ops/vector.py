@@ -33,7 +33,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast, integer_range
 from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import Engine, Starts, attribute, instruction, read, scalar, write
+from nki_isa.instruction import Engine, MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.target import Feature, Target
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
@@ -68,6 +68,8 @@ class tensor_copy(ComputeInstruction):
     engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
     starts = Starts.lanes
     source = f"{STUB} (tensor_copy)"
+    order = Order.streamed
+    modes = cost.ONE_INPUT
     dst: NkiTensor = write()
     src: NkiTensor = read()
     engine: Engine = attribute(Engine, Engine.unknown)
@@ -79,6 +81,10 @@ class tensor_copy(ComputeInstruction):
         *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE), on_scalar=True),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "src": t()}
+
     def compute(self, src: Array) -> Array:
         return src if self.src.dtype == self.dst.dtype else float32(src, self.src)
 
@@ -86,9 +92,7 @@ class tensor_copy(ComputeInstruction):
         n = elements_per_partition(self.dst)
         if self.on is SCALAR_ENGINE:
             return cost.elementwise(target, self.on, n, rate=scalar_engine_rate(self.dst, self.src))
-        rate = (
-            cost.streaming_rate(target, "tensor_copy", self.dst, self.src) if self.on is VECTOR_ENGINE else ""
-        )
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.src) if self.on is VECTOR_ENGINE else ""
         return cost.elementwise(target, self.on, n, rate=rate)
 
 
@@ -132,6 +136,8 @@ class memset(ComputeInstruction):
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
     starts = Starts.lanes
     source = f"{STUB} (memset)"
+    order = Order.streamed
+    modes = cost.NARROW
     dst: NkiTensor = write()
     value: float = attribute(float)
     engine: Engine = attribute(Engine, Engine.unknown)
@@ -150,6 +156,10 @@ class memset(ComputeInstruction):
         no_indirection(),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "value": 0.0}
+
     def resolve_engine(self) -> Engine:
         if self.engine is not Engine.unknown:
             return super().resolve_engine()
@@ -166,8 +176,8 @@ class memset(ComputeInstruction):
         return np.broadcast_to(stored, self.dst.shape)
 
     def cost(self, target: Target) -> Cost:
-        kind = "memset" if self.value == 0 else ""
-        rate = cost.streaming_rate(target, kind, self.dst) if self.on is VECTOR_ENGINE else ""
+        modes = self.modes if self.value == 0 else ()
+        rate = cost.streaming_rate(target, modes, self.dst) if self.on is VECTOR_ENGINE else ""
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
@@ -212,6 +222,8 @@ class tensor_tensor(ComputeInstruction):
     engines = (VECTOR_ENGINE, GPSIMD_ENGINE)
     starts = Starts.lanes
     source = f"{STUB} (tensor_tensor)"
+    order = Order.streamed
+    modes = cost.TWO_INPUTS
     dst: NkiTensor = write()
     data1: NkiTensor = read()
     data2: NkiTensor = read()
@@ -231,6 +243,10 @@ class tensor_tensor(ComputeInstruction):
         ),
         *indirection("dst", "data1", gather="data1"),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "data1": t(), "data2": t(), "op": "add"}
 
     def resolve_engine(self) -> Engine:
         if self.engine is not Engine.unknown:
@@ -259,7 +275,7 @@ class tensor_tensor(ComputeInstruction):
         n = elements_per_partition(self.dst)
         if self.on is GPSIMD_ENGINE:
             return cost.elementwise(target, self.on, n)
-        rate = cost.streaming_rate(target, "tensor_tensor", self.dst, self.data1, self.data2)
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.data1, self.data2)
         return cost.elementwise(target, self.on, n, rate=rate)
 
 
@@ -348,6 +364,8 @@ class tensor_scalar(ComputeInstruction):
     engines = (VECTOR_ENGINE, SCALAR_ENGINE, GPSIMD_ENGINE)
     starts = Starts.lanes
     source = f"{STUB} (tensor_scalar)"
+    order = Order.streamed
+    modes = cost.ONE_INPUT
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
@@ -383,6 +401,17 @@ class tensor_scalar(ComputeInstruction):
         ),
         *indirection("dst", "data", gather="data", on_scalar=True),
     )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "data": t(),
+            "op0": "multiply",
+            "operand0": t((128, 1)),
+            "op1": "add",
+            "operand1": 1.0,
+        }
 
     def resolve_engine(self) -> Engine:
         ops = [op.name for op in (self.op0, self.op1) if op is not None]
@@ -422,7 +451,7 @@ class tensor_scalar(ComputeInstruction):
         if self.on is SCALAR_ENGINE:
             rate = scalar_engine_rate(self.dst, self.data)
         elif self.on is VECTOR_ENGINE:
-            rate = cost.streaming_rate(target, "tensor_scalar", self.dst, self.data)
+            rate = cost.streaming_rate(target, self.modes, self.dst, self.data)
         return cost.elementwise(target, self.on, n, rate=rate, pointers=count)
 
 
@@ -441,6 +470,8 @@ class scalar_tensor_tensor(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (scalar_tensor_tensor)"
+    order = Order.streamed
+    modes = (cost.TWO_INPUTS_FP32,)
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
@@ -460,6 +491,17 @@ class scalar_tensor_tensor(ComputeInstruction):
         no_indirection(),
     )
 
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {
+            "dst": t(),
+            "data": t(),
+            "op0": "multiply",
+            "operand0": 2.0,
+            "op1": "add",
+            "operand1": t(),
+        }
+
     def compute(self, data: Array, operand0: Any, operand1: Array) -> Array:
         first = scalar_operand(operand0, self.operand0, data.shape)
         value = combine(self.op0, float32(data, self.data), first, self.reverse0)
@@ -467,7 +509,7 @@ class scalar_tensor_tensor(ComputeInstruction):
         return combine(self.op1, value, second, self.reverse1)
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, "scalar_tensor_tensor", self.dst, self.data, self.operand1)
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.data, self.operand1)
         n = elements_per_partition(self.dst)
         return cost.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.operand0))
 
@@ -484,14 +526,20 @@ class reciprocal(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
     source = f"{STUB} (reciprocal)"
+    order = Order.streamed
+    modes = (cost.Mode("vector_reciprocal_rate"),)
     dst: NkiTensor = write()
     data: NkiTensor = read()
     constraints = rules(*tile("dst", "data"), *same_shape("data", "dst"), no_indirection())
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "data": t()}
 
     def compute(self, data: Array) -> Array:
         with np.errstate(all="ignore"):
             return np.float32(1) / float32(data, self.data)
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, "reciprocal", self.dst, self.data)
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.data)
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)

@@ -1,0 +1,162 @@
+"""Where to add what: a generation is one new file, an instruction one new class; all else follows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nki_isa
+from nki_isa.instruction import Engine, Instruction, Order, instruction
+
+FLOOR = Path(nki_isa.__file__).parent
+
+HEAD = """
+import numpy as np
+import nki
+import nki.isa as nisa
+import nki.language as nl
+"""
+
+
+def run_with(tmp_path, file: str, text: str, script: str, **environment: str) -> str:
+    """What a script prints where the lowest floor has one more file."""
+    shutil.copytree(FLOOR, tmp_path / FLOOR.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / FLOOR.name / file).write_text(text)
+    path = tmp_path / "script.py"
+    path.write_text(HEAD + script)
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_generation_is_one_file(tmp_path):
+    text = (FLOOR / "machine" / "targets" / "trn3.py").read_text()
+    text = text.replace('name="trn3"', 'name="trn9"').replace("nc_version=4", "nc_version=5")
+    text = text.replace("    default_dge=", '    aliases=("trainium-nine",),\n    default_dge=')
+    script = """
+from nki_isa.machine.targets import TARGETS, as_target
+
+assert list(TARGETS)[-1] == "trn9" and as_target("gen5") is as_target("Trainium-nine") is TARGETS["trn9"]
+
+
+@nki.jit
+def double(x):
+    assert nisa.get_nc_version() == nisa.nc_version.gen5 > nisa.nc_version.gen4
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=2.0)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+x = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+assert np.array_equal(double(x), 2 * x)
+print("doubled")
+"""
+    assert run_with(tmp_path, "machine/targets/trn9.py", text, script, NKI_NC_VERSION="gen5") == "doubled\n"
+
+
+NEW_INSTRUCTION = '''
+"""Halves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nki_isa import cost
+from nki_isa.constraints import rules, same_shape, tile
+from nki_isa.instruction import MakeTile, Order, instruction, read, write
+from nki_isa.operands import elements_per_partition
+from nki_isa.ops.base import VECTOR_ENGINE, ComputeInstruction
+from nki_isa.tensor import NkiTensor
+
+
+@instruction
+class tensor_halve(ComputeInstruction):
+    """dst = src / 2."""
+
+    engines = (VECTOR_ENGINE,)
+    source = "none"
+    order = Order.streamed
+    modes = cost.ONE_INPUT
+    dst: NkiTensor = write()
+    src: NkiTensor = read()
+    constraints = rules(*tile("dst", "src"), *same_shape("dst", "src"))
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t(), "src": t()}
+
+    def compute(self, src: Any) -> Any:
+        return src / 2
+
+    def cost(self, target: Any) -> cost.Cost:
+        rate = cost.streaming_rate(target, self.modes, self.dst, self.src)
+        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+'''
+
+
+def test_an_instruction_is_one_class(tmp_path):
+    """It runs, is checked, timed, printed and read back, and stands in the reference."""
+    script = """
+from nki.compiler import specialize
+from nki_cli.reference import page
+from nki_isa.diagnostics import NkiError
+from nki_isa.text import format_program
+from nki_isa.text_parser import parse_program
+
+
+@nki.jit
+def half(x, wrong):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.tensor_halve(tile, tile[:, 0:2] if wrong else tile)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+x = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+assert np.array_equal(half(x, False), x / 2)
+program = specialize(half, x, False)
+assert "tensor_halve" in format_program(program)
+assert format_program(parse_program(format_program(program))) == format_program(program)
+assert "### tensor_halve" in page()
+try:
+    half(x, True)
+except NkiError as refused:
+    print(refused.diagnostics[0].code)
+"""
+    printed = run_with(tmp_path, "ops/halving.py", NEW_INSTRUCTION, script)
+    assert printed == "NKI-V103\n"
+
+
+def test_an_instruction_states_its_order_and_a_sample():
+    """There is no default that could let a new one pass unchecked."""
+    with pytest.raises(TypeError, match="half_stated does not state order, sample"):
+
+        @instruction
+        class half_stated(Instruction):
+            """Nothing."""
+
+            engines = (Engine.vector,)
+
+    with pytest.raises(TypeError, match="half_stated does not state sample"):
+
+        @instruction
+        class half_stated(Instruction):
+            """Nothing."""
+
+            engines = (Engine.vector,)
+            order = Order.streamed
