@@ -13,7 +13,7 @@ others. A :class:`RaceDetector` compares what they did to it between two meeting
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,7 +100,7 @@ def execute_all(
         target: the machine, where it is not the one the Programs name.
 
     Returns:
-        Outputs and updated inputs as core 0 sees them.
+        Outputs and updated inputs as core 0 sees them; work that two cores do is noted (NKI-H023).
 
     Raises:
         NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
@@ -127,9 +127,8 @@ def execute_all(
         _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
     if watcher is not None:
         watcher.finish()
-    if detector is not None:
-        detector.finish()
-    return machines[0].result()
+    noted = detector.finish() if detector is not None else ()
+    return replace(machines[0].result(), diagnostics=noted)
 
 
 def _shared(program: Program) -> list[Storage]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Frame, NkiError, error
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, error
 from nki_isa.dtypes import DType, cast
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
@@ -83,11 +83,13 @@ class ExecutionResult:
         updated_inputs: (position, array) of each input the Program writes: a kernel that updates an
             argument in place returns nothing for it, so the caller copies these back.
         instructions: number of instructions executed.
+        diagnostics: notes on what the run did.
     """
 
     outputs: list[Array]
     updated_inputs: list[tuple[int, Array]]
     instructions: int
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 def max_turns() -> int:

@@ -13,7 +13,8 @@ more than copying its elements.
 Kernels that do not look at ``nl.program_id`` run whole on every core of a launch, and
 all cores write the same results to the same place. So unordered writes of a byte race
 only if the cores' last ones differ: whoever comes last, the byte is the same. A byte
-that only ever got one value in between may be read by each of them, too.
+that only ever got one value in between may be read by each of them, too. Such cores do
+the same work, which is noted.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
-from nki_isa.program import Program
+from nki_isa.program import Program, programs_equal
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.execute import Observer
 from nki_sim.memory import Memory
@@ -103,6 +104,45 @@ class _Overwritten:
     later: _Array
 
 
+@dataclass(slots=True)
+class _Repeated:
+    """Writes of two lines, by two cores, of the same values to the same bytes.
+
+    Attributes:
+        octets: how many bytes.
+    """
+
+    earlier: _Access
+    later: _Access
+    octets: int = 0
+
+    def noted(self) -> Diagnostic:
+        """The note about the two lines."""
+        first, core = _place(self.earlier.instruction), self.later.core
+        return Diagnostic(
+            "NKI-H023",
+            f"core {core} writes {self.octets:,} bytes of {self.later.tensor.name} that core "
+            f"{self.earlier.core} writes too, with the same values",
+            span=_place(self.later.instruction),
+            help="give each core its own part, by nl.program_id(0), or let one core write it",
+            labels=(Label(first, f"core {self.earlier.core} writes it here"),) if first else (),
+            stack=self.later.instruction.stack,
+            severity=Severity.note,
+        )
+
+    def all_of_it(self, cores: int) -> Diagnostic:
+        """The note that the cores do all of their work in common."""
+        return Diagnostic(
+            "NKI-H023",
+            f"{'both' if cores == 2 else f'all {cores}'} cores do the same work: the kernel is the same "
+            "whatever nl.program_id(0) is, and they write the same results to the same place",
+            span=_place(self.later.instruction),
+            help="give each core its own part, by nl.program_id(0), or launch the kernel on one core",
+            stack=self.later.instruction.stack,
+            severity=Severity.note,
+        )
+
+
 class RaceDetector:
     """Compares the accesses of all cores to shared HBM.
 
@@ -134,6 +174,8 @@ class RaceDetector:
         self._overwritten: dict[int, _Overwritten] = {}
         self._writing: list[list[_Write]] = [[] for _ in cores]
         self._found: dict[tuple[Span | None, Span | None], Diagnostic] = {}
+        self._repeated: dict[tuple[Span | None, Span | None], _Repeated] = {}
+        self._programs = programs
 
     def observer(self, core: int) -> Observer:
         """What to call before each instruction of `core`."""
@@ -160,11 +202,15 @@ class RaceDetector:
             self._clocks[core] = list(joined)
             self._clocks[core][core] += 1
 
-    def finish(self) -> None:
-        """Raise every race found: NKI-H021, with both lines."""
+    def finish(self) -> tuple[Diagnostic, ...]:
+        """Raise every race found (NKI-H021), with both lines; note work that two cores do (NKI-H023)."""
         self._settle_all()
         if self._found:
             raise NkiError(self._found.values())
+        repeated = list(self._repeated.values())
+        if repeated and all(programs_equal(self._programs[0], other) for other in self._programs[1:]):
+            return (repeated[0].all_of_it(len(self._programs)),)
+        return tuple(one.noted() for one in repeated)
 
     # --- accesses
 
@@ -226,12 +272,23 @@ class RaceDetector:
             agreed = self._agreed.setdefault(write.number, np.zeros(values.size, np.bool_))
             write.layout.put(agreed, ~changed)
             for kind, ids in write.conflicts:
+                if kind:
+                    self._keep_repeated(write.access, write.number, np.where(changed, 0, ids))
                 ids = np.where(changed, ids, 0)
                 if kind:
                     self._keep_overwritten(write, ids, values)
                 else:
                     self._report_all(write.access, ids, earlier_writes=False, writes=True)
         self._writing[core].clear()
+
+    def _keep_repeated(self, later: _Access, number: int, ids: _Array) -> None:
+        """`later` left units of shared tensor `number` as the accesses `ids` of another core had."""
+        last = int(ids.max(initial=0))
+        if last:
+            earlier = self._accesses[last - 1]
+            key = _place(earlier.instruction), _place(later.instruction)
+            repeated = self._repeated.setdefault(key, _Repeated(earlier, later))
+            repeated.octets += int(np.count_nonzero(ids)) * self._units[number]
 
     def _keep_overwritten(self, write: _Write, ids: _Array, values: _Array) -> None:
         """`write` changed what the accesses `ids` had written: to compare when both cores are done."""
@@ -254,6 +311,10 @@ class RaceDetector:
             pairs = np.unique(np.stack([kept.left[differs], kept.later[differs]]), axis=1)
             for left, later in pairs.T.tolist():
                 self._report(self._accesses[left - 1], self._accesses[later - 1], True, True)
+            same = (kept.left > 0) & ~differs
+            if same.any():
+                later = self._accesses[int(kept.later[same].max()) - 1]
+                self._keep_repeated(later, number, np.where(same, kept.left, 0))
         self._overwritten.clear()
 
     def _values(self, number: int) -> _Array:

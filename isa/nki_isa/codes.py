@@ -175,6 +175,7 @@ _ROWS = (
     Code("NKI-H020", "cores wait for each other", "Every core reaches the meetings that another core waits in."),
     Code("NKI-H021", "race between cores", "If one core writes bytes another accesses, a barrier orders them."),
     Code("NKI-H022", "shared tensors differ", "All cores of a launch allocate the same shared tensors in the same order."),
+    Code("NKI-H023", "cores do the same work", "Each core of a launch writes its own part of a result."),
     # --- numerics
     Code("NKI-N001", "transpose with a non-permutation matrix", "The moving operand of a transpose is a permutation of the identity."),
     Code("NKI-N002", "NaN or infinity appears", "Finite inputs give finite results."),

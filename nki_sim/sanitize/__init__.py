@@ -46,7 +46,8 @@ CHECKS: dict[str, str] = {
     "unused": "results nobody reads (NKI-H010)",
     "inputs": "arguments that are overwritten and not returned (NKI-H011)",
     "scatter": "rows that a scatter writes twice (NKI-H012)",
-    "races": "accesses of two cores to the same bytes of shared HBM that nothing orders (NKI-H021)",
+    "races": "accesses of two cores to the same bytes of shared HBM that nothing orders (NKI-H021), "
+    "and work that both do (NKI-H023)",
     "numeric": "arguments outside the valid range of an activation function (NKI-N003)",
     "nan": "where the first NaN or infinity in a result comes from that no argument held (NKI-N002)",
 }
@@ -120,7 +121,7 @@ def execute_checked(
         run.judge(Influence(execute, run.watches, run.unset(), result))
     if "nan" in checks:
         trace_numbers(programs, inputs, result, execute, run.findings)
-    found = run.findings.diagnostics(strict=strict)
+    found = (*run.findings.diagnostics(strict=strict), *result.diagnostics)
     if any(d.severity is Severity.error for d in found):
         raise NkiError(found)
     return result, found

@@ -11,6 +11,10 @@ from nki.kernel import signature_of
 from nkilib.registry import rows
 
 
+# What an example is rightly told of: without shard_on_tokens each program routes all tokens.
+NOTED = {("router_topk", "qwen3"): ["NKI-H023"]}
+
+
 def calls():
     """Every example of every row, at each level it is for, on each of its targets and launch grids."""
     for row in rows().values():
@@ -24,8 +28,8 @@ def calls():
 
 
 def told(found):
-    """What was found, but for the notes that a name has a successor: older levels have not."""
-    return [str(diagnostic) for diagnostic in found if diagnostic.code != "NKI-L056"]
+    """The codes found, but for the notes that a name has a successor: older levels have not."""
+    return [diagnostic.code for diagnostic in found if diagnostic.code != "NKI-L056"]
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def test_example_equals_the_reference(row, example, level, target, lnc, at):
             rtol=row.tolerance.rtol,
             atol=row.tolerance.atol,
         )
-    assert told(outcome.launch.diagnostics) == []
+    assert told(outcome.launch.diagnostics) == NOTED.get((row.name, example.name), [])
 
 
 @pytest.mark.parametrize("row", rows().values(), ids=list(rows()))

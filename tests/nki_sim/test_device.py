@@ -413,6 +413,42 @@ def test_cores_that_write_the_same_bytes_do_not_race():
     np.testing.assert_array_equal(redundant(same_value)[2](x), x[0])
 
 
+def repeated(kernel, **options):
+    """The notes about work that two cores do, and whether there is anything else."""
+    with runtime.session(**options) as session:
+        kernel[2](halves())
+    found = session.launches[0].diagnostics
+    assert {(d.code, d.severity.value) for d in found} <= {("NKI-H023", "note")}
+    return [d.message for d in found]
+
+
+@nki.jit
+def edge_in_common(x):
+    """Each core stores its 64 partitions, and both store partition 0 of the other tensor."""
+    out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+    edge = nl.ndarray((1, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray((64, 64), dtype=x.dtype, buffer=nl.sbuf)
+    first = nl.ndarray((1, 64), dtype=x.dtype, buffer=nl.sbuf)
+    rows = nl.ds(64 * nl.program_id(0), 64)
+    nisa.dma_copy(dst=tile, src=x[0, rows])
+    nisa.dma_copy(dst=out[rows], src=tile)
+    nisa.dma_copy(dst=first, src=x[0, 0:1])
+    nisa.dma_copy(dst=edge, src=first)
+    return out, edge
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_work_that_two_cores_do_is_noted(strict):
+    """With lines and bytes; once for a kernel that is the same on both; never as an error."""
+    assert repeated(edge_in_common, warnings_as_errors=strict) == [
+        "core 1 writes 256 bytes of edge that core 0 writes too, with the same values"
+    ]
+    for kernel in (redundant(same_value), cleared_then_written(False)):
+        (message,) = repeated(kernel, warnings_as_errors=strict)
+        assert message.startswith("both cores do the same work")
+    assert repeated(by_program, warnings_as_errors=strict) == []
+
+
 def test_cores_that_write_different_bytes_race():
     with pytest.raises(NkiError) as caught:
         redundant(own_value)[2](halves())
