@@ -12,7 +12,7 @@ others. A :class:`RaceDetector` compares what they did to it between two meeting
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import host
-from nki_sim.execute import ExecutionResult, Machine, Observer, written_inputs
+from nki_sim.execute import ExecutionResult, Machine, Observer, Skipped, written_inputs
 from nki_sim.memory import ZEROS, Placement
 from nki_sim.races import RaceDetector
 
@@ -128,7 +128,18 @@ def execute_all(
     if watcher is not None:
         watcher.finish()
     noted = detector.finish() if detector is not None else ()
-    return replace(machines[0].result(), diagnostics=noted)
+    return replace(machines[0].result(), diagnostics=noted, skipped=_skipped(machines))
+
+
+def _skipped(machines: Sequence[Machine]) -> tuple[Skipped, ...]:
+    """What all cores skipped, of each line that did."""
+    found: dict[Hashable, Skipped] = {}
+    for machine in machines:
+        for line, counted in machine.skipped.items():
+            summed = found.setdefault(line, Skipped(counted.instruction))
+            summed.skipped += counted.skipped
+            summed.total += counted.total
+    return tuple(counted for counted in found.values() if counted.skipped)
 
 
 def _shared(program: Program) -> list[Storage]:

@@ -9,7 +9,7 @@ schedule; an instruction reads all its inputs before it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -74,6 +74,29 @@ class EngineState:
             self.accumulators[engine] = np.zeros(self.target.partitions, np.float32)
 
 
+@dataclass(slots=True)
+class Skipped:
+    """What the instructions of a line with ``oob_mode.skip`` left out, over all their turns.
+
+    Attributes:
+        instruction: the first of them.
+        skipped: rows that an index out of bounds left out; whole transfers, for scalar offsets.
+        total: how many there were.
+    """
+
+    instruction: Instruction
+    skipped: int = 0
+    total: int = 0
+
+    def __str__(self) -> str:
+        vector = any(_is_vector(t) for t in (*self.instruction.reads, *self.instruction.writes))
+        place = f"{self.instruction.stack[-1].span}: " if self.instruction.stack else ""
+        return (
+            f"{place}{self.instruction.opcode} skipped {self.skipped:,} of {self.total:,} "
+            f"{'rows' if vector else 'transfers'}, whose run-time index is out of bounds (oob_mode.skip)"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
     """What a Program gave.
@@ -84,12 +107,14 @@ class ExecutionResult:
             argument in place returns nothing for it, so the caller copies these back.
         instructions: number of instructions executed.
         diagnostics: notes on what the run did.
+        skipped: what each line with ``oob_mode.skip`` left out, of those that left out something.
     """
 
     outputs: list[Array]
     updated_inputs: list[tuple[int, Array]]
     instructions: int
     diagnostics: tuple[Diagnostic, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 def max_turns() -> int:
@@ -150,6 +175,7 @@ class Machine:
         self.memory = Memory(target, program, placement, fill=fill)
         self.state = EngineState(target)
         self.executed = 0
+        self.skipped: dict[Hashable, Skipped] = {}  # by line
         self._most = self._turns = 0  # that loops may take, and that are left of these
         self._observers = tuple(observers)
         self._plans: list[_Plan] | None = None  # made by the first run
@@ -221,7 +247,9 @@ class Machine:
             self._results = [bind(tensor) for tensor in program.outputs], updated
         outputs, updated = self._results
         return ExecutionResult(
-            [view.copy() for view in outputs], [(i, view.copy()) for i, view in updated], self.executed
+            [view.copy() for view in outputs],
+            [(i, view.copy()) for i, view in updated],
+            self.executed,
         )
 
     # --- running
@@ -393,6 +421,7 @@ class Machine:
         says where in the destination each source element goes.
         """
         memory = self.memory
+        self._count_skipped(instruction)
         arguments: list[Any] = []
         where: Array | None = None
         for description, value in instruction.operands():
@@ -420,6 +449,17 @@ class Machine:
             memory.scatter(dst, values, where, skip=True)
         else:
             memory.store(dst, values, where)
+
+    def _count_skipped(self, instruction: Instruction) -> None:
+        dynamic = [t for t in (*instruction.reads, *instruction.writes) if t.dynamic is not None]
+        outside = np.zeros(1, np.bool_)
+        for mask in map(self.memory.outside, dynamic):
+            if mask.size == outside.size or 1 in (mask.size, outside.size):
+                outside = outside | mask
+        line = instruction.opcode, (instruction.stack[-1].span if instruction.stack else instruction)
+        counted = self.skipped.setdefault(line, Skipped(instruction))
+        counted.skipped += int(np.count_nonzero(outside))
+        counted.total += outside.size
 
 
 def interrupted_at(stopped: KeyboardInterrupt, stack: Sequence[Frame]) -> KeyboardInterrupt:

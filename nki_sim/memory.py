@@ -194,6 +194,13 @@ class Memory:
         size = tensor.storage.partitions * tensor.storage.row_bytes // tensor.dtype.itemsize
         return shift if 0 <= value < dynamic.limit and low >= 0 and high < size else None
 
+    def outside(self, tensor: NkiTensor) -> NDArray[np.bool_]:
+        """For each run-time index of `tensor`, a dynamic view, whether it is out of bounds."""
+        if tensor.dynamic is None or tensor.dynamic.kind == "scalar":
+            return np.array([self.scalar_shift(tensor) is None])
+        whole, indices = self.selection(tensor)
+        return (indices < 0) | (indices >= whole.shape[_indexed_axis(tensor)])
+
     def gather(
         self, tensor: NkiTensor, *, skip: bool = False, group: int = INDIRECTION_GROUP
     ) -> tuple[Array, Array | None]:

@@ -30,7 +30,7 @@ from nki_isa.program import Program
 from nki_isa.tensor import NkiTensor
 from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
-from nki_sim.execute import ExecutionResult, interrupted_at
+from nki_sim.execute import ExecutionResult, Skipped, interrupted_at
 from nki_sim.fit import fit
 from nki_sim.host import available_bytes
 from nki_sim.place import Placement, overfull
@@ -59,7 +59,7 @@ class Options:
             or as text such as ``"all"``, ``"none"`` or ``"overlap,nan"``; None takes the environment's
             ``NKI_SIM_CHECK``, or all.
         warnings_as_errors: True makes every warning an error, and every note of a run-time check but those
-            on what may well be meant (NKI-N002).
+            on what may well be meant (NKI-N002, H023).
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
     """
@@ -105,11 +105,13 @@ class Launch:
         kernel: the kernel's name.
         cores: what each core ran; `program`, `placement` and `timeline` are those of core 0.
         diagnostics: warnings and notes.
+        skipped: what each line with ``oob_mode.skip`` left out, where it did.
     """
 
     kernel: str
     cores: tuple[CoreRun, ...]
     diagnostics: tuple[Diagnostic, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def program(self) -> Program:
@@ -310,13 +312,14 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     _check_writable(name, prepared, inputs)
     found: list[Diagnostic] = []
     timelines: list[Timeline] = []
+    skipped: tuple[Skipped, ...] = ()
     if options.data:
         with _within_memory(prepared):
             data = [arrays.to_numpy(value) for value in inputs]
             result = _execute(prepared, data, target, timelines, found)
         for index, array in result.updated_inputs:
             arrays.write_back(inputs[index], array)
-        outputs = result.outputs
+        outputs, skipped = result.outputs, result.skipped
     else:
         if options.timing:
             timelines = simulate_all(prepared.programs, prepared.placements)
@@ -324,7 +327,7 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
-        session.launches.append(Launch(name, cores, (*first.diagnostics, *found)))
+        session.launches.append(Launch(name, cores, (*first.diagnostics, *found), skipped))
     else:
         uncaught.warn((*first.diagnostics, *found))
     return arrays.like(inputs, outputs)

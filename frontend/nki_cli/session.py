@@ -81,6 +81,15 @@ def launch_facts(launch: Launch, facts: Callable[[CoreRun], dict[str, Any]] | No
         "inputs": [_described(tensor) for tensor in launch.program.inputs],
         "outputs": [_described(tensor) for tensor in launch.program.outputs],
         "time_ns": elapsed(launch),
+        "skipped": [
+            {
+                "instruction": one.instruction.opcode,
+                "place": str(one.instruction.stack[-1].span) if one.instruction.stack else None,
+                "skipped": one.skipped,
+                "of": one.total,
+            }
+            for one in launch.skipped
+        ],
         "cores": [
             {
                 "instructions": sum(1 for _ in core.program.walk()),

@@ -26,7 +26,7 @@ arithmetic, and so makes none of these checks.
     nki-sim run kernel.py                       all checks
     nki-sim run kernel.py --check=none          none of them
     nki-sim run kernel.py --check=overlap,psum  some of them
-    nki-sim run kernel.py --warnings-as-errors  warnings count as errors, and notes, but not NKI-N002
+    nki-sim run kernel.py --warnings-as-errors  warnings count as errors, and notes, but not N002 and H023
     nki-sim run kernel.py --fill=sentinels      unwritten memory is NaN, or 4, as in the vendor's simulator
     NKI_SIM_CHECK=none python script.py         the same choice for scripts run by themselves
 

@@ -228,6 +228,8 @@ def test_skipped_rows_keep_what_was_there():
     scattered = np.zeros((16, 6), np.float32)
     scattered[[3, 15]] = table[[3, 15]]
     assert np.array_equal(done.outputs[1], scattered)
+    assert [(s.skipped, s.total) for s in done.skipped] == [(8, 16), (8, 16)]
+    assert "dma_copy skipped 8 of 16 rows" in str(done.skipped[0])
 
 
 def test_skipped_rows_of_a_transpose_and_of_a_sum():
@@ -257,7 +259,9 @@ def test_a_skipped_shift_moves_nothing(start, moved):
     expected = np.zeros((8, 3), np.float32)
     if moved:
         expected[start] = b.arrays[0][start]
-    assert np.array_equal(b.run().outputs[0], expected)
+    done = b.run()
+    assert np.array_equal(done.outputs[0], expected)
+    assert [(s.skipped, s.total) for s in done.skipped] == ([] if moved else [(1, 1)])
 
 
 def test_tensor_indirection_by_the_engine_that_reads():

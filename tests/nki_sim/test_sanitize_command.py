@@ -92,3 +92,41 @@ def test_fill(run, fill, shown):
     """What unwritten memory holds."""
     status, out, _ = run(64, "--check=none", f"--fill={fill}")
     assert status == 0 and out.startswith(shown)
+
+
+SKIPPING = """
+    import numpy as np
+
+    import nki
+    import nki.isa as nisa
+    import nki.language as nl
+
+
+    @nki.jit
+    def kernel(x, rows):
+        result = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        index = nl.ndarray((128, 1), dtype=rows.dtype, buffer=nl.sbuf)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=index, src=rows)
+        for _ in range(2):
+            nisa.memset(dst=tile, value=0.0)
+            picked = x.ap([[64, 128], [1, 64]], vector_offset=index, indirect_dim=0)
+            nisa.dma_copy(dst=tile, src=picked, oob_mode=nisa.oob_mode.skip)
+            nisa.dma_copy(dst=result, src=tile)
+        return result
+
+
+    kernel(np.ones((200, 64), np.float32), np.arange(100, 228, dtype=np.int32)[:, None])
+"""
+
+
+def test_skipped_rows_are_counted(tmp_path, monkeypatch):
+    """28 of 128 rows, twice, by line: beside the launch, and no diagnostic."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text(textwrap.dedent(SKIPPING), encoding="utf-8")
+    result = CliRunner().invoke(app, ["run", "script.py", "--warnings-as-errors"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert "dma_copy skipped 56 of 256 rows" in result.stderr and "NKI-" not in result.stderr
+    told = json.loads(CliRunner().invoke(app, ["run", "script.py", "--format", "json"]).stdout)
+    (skipped,) = told["launches"][0]["skipped"]
+    assert skipped == {"instruction": "dma_copy", "place": "script.py:18:9", "skipped": 56, "of": 256}

@@ -62,4 +62,6 @@ def run(
         for launch in outcome.launches:
             cores = f", {len(launch.cores)} cores" if len(launch.cores) > 1 else ""
             screen.remark(launch_line(launch.program, elapsed(launch), cores))
+            for skipped in launch.skipped:
+                screen.remark(f"  {skipped}")
     finish(screen, outcome)

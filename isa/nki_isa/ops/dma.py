@@ -119,7 +119,8 @@ class dma_copy(DmaInstruction):
     descriptors; `engine` which engine triggers hardware DGE; `oob_mode` whether a
     run-time index outside its tensor stops the kernel or skips what it selects: one index of a
     vector skips its whole row, never a part of it, a scalar offset the whole transfer. Nothing is
-    written for what is skipped: `dst` keeps its bytes there.
+    written for what is skipped: `dst` keeps its bytes there. ``nki-sim run`` says of each line how many
+    rows (or transfers, for scalar offsets) it skipped, of how many.
 
     Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
     Source: SDK page nki.isa.dma_copy and the DGE reference.
