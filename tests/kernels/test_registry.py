@@ -10,7 +10,6 @@ from nki.compiler.check import check
 from nki.kernel import signature_of
 from nkilib.registry import rows
 
-
 # What an example is rightly told of: without shard_on_tokens each program routes all tokens.
 NOTED = {("router_topk", "qwen3"): ["NKI-H023"]}
 
