@@ -143,7 +143,7 @@ class _Passed:
 
 
 #: Errors of what a kernel may hold in a branch it does not take.
-_WHERE_REACHED = frozenset({"NKI-L010", "NKI-L012"})
+_WHERE_REACHED = frozenset({"NKI-L010", "NKI-L011", "NKI-L012"})
 
 _passed: Kept[tuple[CodeType, str, str], _Passed] = Kept()
 

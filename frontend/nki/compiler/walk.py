@@ -264,15 +264,19 @@ class Walker:
             self.reach(found, node)
 
     def mentioned(self, node: tree.Name) -> None:
-        """The definitions that a table at the top of a file mentions."""
+        """The definitions that a table at the top of a file mentions, but for functions that only fill it."""
         binding = self.scope.bindings.get(node.id) if isinstance(self.scope, TextScope) else None
         if isinstance(binding, tree.Assign) and isinstance(
             binding.value, (tree.Dict, tree.List, tree.Tuple, tree.Call)
         ):
-            for part in tree.walk(binding.value):
+            parts = [*tree.walk(binding.value)]
+            called = {id(part.func) for part in parts if isinstance(part, tree.Call)}
+            for part in parts:
                 if isinstance(part, (tree.Name, tree.Attribute)):
                     found = scope.resolve(part, self.scope)
-                    if isinstance(found, Definition):
+                    if not isinstance(found, Definition):
+                        continue
+                    if isinstance(found.node, tree.ClassDef) or id(part) not in called:
                         self.reach(found, node)
 
     def unknown_name(self, node: tree.Name) -> None:
