@@ -11,10 +11,10 @@ written tile by tile costs a look-up per tile and not a scan of all tiles.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
@@ -76,7 +76,7 @@ class Layout:
             if partitions followed each other in memory.
     """
 
-    __slots__ = ("_boxes", "_interned", "sizes", "strides", "whole")
+    __slots__ = ("_boxes", "_interned", "_moved", "sizes", "strides", "whole")
 
     def __init__(self, shape: tuple[int, ...], itemsize: int):
         if len(shape) < 2:
@@ -88,6 +88,7 @@ class Layout:
         self.strides = tuple(strides)
         self._boxes: dict[object, Box] = {}
         self._interned: dict[object, Box] = {}
+        self._moved: dict[tuple[Box, int, int], Box | None] = {}
         self.whole = self.box([0] * len(self.sizes), list(self.sizes))
 
     def box(self, low: list[int], high: list[int]) -> Box:
@@ -139,6 +140,14 @@ class Layout:
 
         The smallest box of this layout around it; None if the two share no byte.
         """
+        if layout is self and not partition and not shift:
+            return box
+        key = (box, partition, shift)
+        if key not in self._moved:
+            self._moved[key] = self._move(box, layout, partition, shift)
+        return self._moved[key]
+
+    def _move(self, box: Box, layout: Layout, partition: int, shift: int) -> Box | None:
         if box is layout.whole:
             first, end = 0, layout.strides[0]
         else:
@@ -167,18 +176,55 @@ Entries = dict[tuple[Box, int], Access]  # by box and engine
 
 
 class Accesses:
-    """Accesses by box: the latest of each engine to each box."""
+    """Accesses by box: the latest of each engine to each box.
 
-    __slots__ = ("grids",)
+    Most tensors are only ever touched through one box. What came to it is a short tuple; the grids, a spatial
+    hash for each size of box, are made when a second one comes.
+    """
+
+    __slots__ = ("_box", "_grids", "_latest")
 
     def __init__(self) -> None:
-        self.grids: dict[tuple[int, ...], dict[Cell, Entries]] = {}  # by extents of the boxes, then cell
+        self._box: Box | None = None
+        self._latest: tuple[Access, ...] = ()
+        self._grids: dict[tuple[int, ...], dict[Cell, Entries]] | None = None  # by extents, then cell
 
     def add(self, box: Box, access: Access) -> None:
         """Note an access; it replaces an earlier one of the same engine to the same box."""
-        grid = self.grids.get(box.extents)
+        if self._grids is None:
+            if self._box is box:
+                latest = self._latest
+                if not latest:
+                    self._latest = (access,)
+                    return
+                engine = access[2]
+                for k, old in enumerate(latest):
+                    if old[2] == engine:
+                        if old[0] <= access[0]:
+                            self._latest = (*latest[:k], access, *latest[k + 1 :])
+                        return
+                self._latest = (*latest, access)
+                return
+            if self._box is None:
+                self._box, self._latest = box, (access,)
+                return
+            self._spread()
+        self._put(box, access)
+
+    def _spread(self) -> None:
+        """Go on with grids: there is a second box."""
+        box = self._box
+        assert box is not None
+        entries = {(box, access[2]): access for access in self._latest}
+        self._grids = {box.extents: {cell: dict(entries) for cell in box.cells}}
+        self._box, self._latest = None, ()
+
+    def _put(self, box: Box, access: Access) -> None:
+        grids = self._grids
+        assert grids is not None
+        grid = grids.get(box.extents)
         if grid is None:
-            grid = self.grids[box.extents] = {}
+            grid = grids[box.extents] = {}
         key = (box, access[2])
         for cell in box.cells:
             entries = grid.get(cell)
@@ -189,20 +235,33 @@ class Accesses:
                 if old is None or old[0] <= access[0]:
                     entries[key] = access
 
-    def meeting(self, box: Box) -> list[Access]:
+    def meeting(self, box: Box) -> Sequence[Access]:
         """Every access to a byte of `box`; one that spans cells may come more than once."""
+        grids = self._grids
+        if grids is None:
+            own = self._box
+            return self._latest if own is box or (own is not None and own.meets(box)) else ()
         found = []
-        for extents, grid in self.grids.items():
+        for extents, grid in grids.items():
             for entries in _near(grid, extents, box):
                 for key, access in entries.items():
                     if key[0] is box or key[0].meets(box):
                         found.append(access)
         return found
 
-    def overwrite(self, box: Box) -> list[Access]:
+    def overwrite(self, box: Box) -> Sequence[Access]:
         """As :meth:`meeting`, forgetting those within `box`: what overwrites it waits for them."""
+        grids = self._grids
+        if grids is None:
+            own, latest = self._box, self._latest
+            if not latest or own is None:
+                return ()
+            if own is box or box.covers(own):
+                self._latest = ()
+                return latest
+            return latest if own.meets(box) else ()
         found = []
-        for extents, grid in self.grids.items():
+        for extents, grid in grids.items():
             for entries in _near(grid, extents, box):
                 gone = []
                 for key, access in entries.items():
@@ -215,12 +274,36 @@ class Accesses:
                     del entries[key]
         return found
 
-    def items(self) -> Iterator[tuple[Box, Access]]:
-        """Every box with its accesses."""
-        for grid in self.grids.values():
+    def inherit(self, giver: Accesses, moved: Callable[[Box], Box | None]) -> None:
+        """Note the accesses of `giver`, to bytes that were those of an earlier storage.
+
+        Args:
+            giver: the accesses to that storage.
+            moved: one of its boxes in the coordinates of this one; None where it has no byte here.
+        """
+        if giver._grids is None:
+            if giver._box is None or not giver._latest:
+                return
+            box = moved(giver._box)
+            if box is None:
+                return
+            latest = [_earlier(access) for access in giver._latest]
+            if self._grids is None and self._box is None:
+                self._box, self._latest = box, tuple(latest)
+                return
+            for access in latest:
+                self.add(box, access)
+            return
+        for grid in giver._grids.values():
             for entries in grid.values():
                 for (box, _), access in entries.items():
-                    yield box, access
+                    target = moved(box)
+                    if target is not None:
+                        self.add(target, _earlier(access))
+
+
+def _earlier(access: Access) -> Access:
+    return access if access[3] else (*access[:3], True)
 
 
 def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iterable[Entries]:
@@ -237,10 +320,11 @@ def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iter
 class Bytes:
     """The accesses to one storage."""
 
-    __slots__ = ("base", "layout", "owner", "pieces", "reads", "region", "storage", "writes")
+    __slots__ = ("base", "layout", "owner", "owners", "reads", "storage", "writes")
 
-    def __init__(self, storage: Storage, layout: Layout, base: tuple[int, int] | None):
+    def __init__(self, storage: Storage, layout: Layout, base: tuple[int, int] | None, owners: Owners | None):
         self.storage = storage
+        self.owners = owners  # of the memory it is placed in
         self.layout = layout
         self.base = base  # (partition, byte) on chip, if placed
         self.reads = Accesses()
@@ -287,23 +371,29 @@ class Owners:
             if taker.hides(owners[0]):
                 self.owners[first] = (taker,)
                 return [] if owners[0] is taker else [owners[0]]
-        givers: dict[int, Bytes] = {}
+        givers: dict[Bytes, None] = {}  # in the order of their bytes
         kept: list[tuple[Bytes, ...]] = []
         for owners in self.owners[first:last]:
-            beside = tuple(o for o in owners if o is not taker and not o.shares_partitions(taker))
-            partly = tuple(o for o in owners if o is not taker and o.shares_partitions(taker))
-            givers.update((id(o), o) for o in partly)
-            kept.append((taker, *beside, *(o for o in partly if not taker.hides(o))))
-        if any(len(owners) > 1 for owners in kept):
+            stay: list[Bytes] = []
+            for owner in owners:
+                if owner is taker:
+                    continue
+                if not owner.shares_partitions(taker):
+                    stay.append(owner)
+                    continue
+                givers[owner] = None
+            stay += [owner for owner in owners if owner in givers and not taker.hides(owner)]
+            kept.append((taker, *stay))
+        if any([len(owners) > 1 for owners in kept]):
             self.owners[first:last] = kept
         else:
             self.starts[first:last] = [start]
             self.owners[first:last] = [(taker,)]
-        return list(givers.values())
+        return list(givers)
 
     def _cut(self, byte: int) -> int:
         """The interval that starts at `byte`, made if there is none."""
-        k = bisect.bisect_left(self.starts, byte)
+        k = bisect_left(self.starts, byte)
         if k == len(self.starts) or self.starts[k] != byte:
             self.starts.insert(k, byte)
             self.owners.insert(k, self.owners[k - 1])
@@ -314,28 +404,33 @@ class Memory:
     """The accesses to every storage, and the handing over of bytes that storages share over time.
 
     Without addresses every storage is taken to have bytes of its own.
+
+    Attributes:
+        known: the accesses to storages met so far; those of an owner are complete.
     """
 
     def __init__(self, addresses: Mapping[int, tuple[int, int]] | None = None):
         self._addresses = addresses or {}
         self._layouts: dict[tuple[tuple[int, ...], int], Layout] = {}
-        self._bytes: dict[Storage, Bytes] = {}
-        self._owners = {MemoryRegion.sbuf: Owners(), MemoryRegion.psum: Owners()}
+        self.known: dict[Storage, Bytes] = {}
+        self._sbuf, self._psum = Owners(), Owners()
 
     def bytes_of(self, storage: Storage) -> Bytes:
         """The accesses to `storage`, with those inherited from storages that held its bytes before."""
-        found = self._bytes.get(storage)
+        found = self.known.get(storage)
         if found is None:
             key = (storage.shape, storage.dtype.itemsize)
             layout = self._layouts.get(key)
             if layout is None:
                 layout = self._layouts[key] = Layout(*key)
-            base = self._addresses.get(storage.index) if storage.region.on_chip else None
-            found = self._bytes[storage] = Bytes(storage, layout, base)
+            base = self._addresses.get(storage.index) if storage.on_chip else None
+            owners = self._psum if storage.region is MemoryRegion.psum else self._sbuf
+            found = Bytes(storage, layout, base, None if base is None else owners)
+            self.known[storage] = found
         if not found.owner:
             found.owner = True
-            if found.base is not None:
-                for giver in self._owners[storage.region].take(found):
+            if found.owners is not None:
+                for giver in found.owners.take(found):
                     giver.owner = False
                     _inherit(found, giver)
         return found
@@ -346,15 +441,10 @@ def _inherit(taker: Bytes, giver: Bytes) -> None:
     assert taker.base is not None and giver.base is not None
     partition = giver.base[0] - taker.base[0]
     shift = giver.base[1] - taker.base[1]
-    same = taker.layout is giver.layout and partition == 0 and shift == 0
-    for source, sink in ((giver.reads, taker.reads), (giver.writes, taker.writes)):
-        moved: dict[Box, Box | None] = {}
-        for box, (time, event, engine, _) in source.items():
-            if same:
-                sink.add(box, (time, event, engine, True))
-                continue
-            if box not in moved:
-                moved[box] = taker.layout.moved(box, giver.layout, partition, shift)
-            target = moved[box]
-            if target is not None:
-                sink.add(target, (time, event, engine, True))
+    layout, theirs = taker.layout, giver.layout
+
+    def moved(box: Box) -> Box | None:
+        return layout.moved(box, theirs, partition, shift)
+
+    taker.reads.inherit(giver.reads, moved)
+    taker.writes.inherit(giver.writes, moved)

@@ -20,6 +20,7 @@ hold it), and the time of branches of device loops.
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -27,8 +28,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.cost import Cost, engine_time, finish_time
-from nki_isa.instruction import Engine, Instruction, Role
+from nki_isa.cost import Cost, Transfer, engine_time, finish_time
+from nki_isa.form import Form, Forms
+from nki_isa.instruction import Engine, Instruction
 from nki_isa.machine.target import Target
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Access, Box, Bytes, Memory
@@ -150,24 +152,69 @@ class Timeline:
 Registers = Sequence[int] | Mapping[int, int] | None
 """Values of registers by index."""
 
-_Operand = tuple[Storage, NkiTensor]
 _Touch = tuple[Bytes, Box, bool]  # and whether it is a write
+
+
+class _Use(enum.IntEnum):
+    """What an operand is to the scoreboard; an instruction waits for its operands in this order."""
+
+    weights = 0  # read ahead, by LoadStationary
+    read = 1
+    update = 2  # read, and then written in place
+    write = 3
+
+
+@dataclass(slots=True)
+class _Operand:
+    """An operand of a form.
+
+    Attributes:
+        name: its name.
+        use: what is done with it.
+        is_given: True for tensors of the caller and constants, which are there before the first instruction.
+        boxes: the boxes of its views so far, by offset: storage and layout are those of the form.
+    """
+
+    name: str
+    use: _Use
+    is_given: bool
+    boxes: dict[int, Box]
+
+
+_View = tuple[NkiTensor, _Use]
+_WEIGHTS, _UPDATE, _WRITE = _Use.weights, _Use.update, _Use.write
+_DATA, _REUSE, _MEMORY = Wait.data, Wait.reuse, Wait.memory
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What the scoreboard needs of an instruction, worked out once even if a loop repeats it."""
+    """What the scoreboard needs of a form.
+
+    Attributes:
+        cost: what an instruction of it costs.
+        lane: where it runs.
+        issuer: lane of the engine a DMA trigger was put on, or -1.
+        operands: what it touches, in the order of uses; None where that is not its operands as they are
+            given, so that each instruction is asked.
+        has_registers: True if it may name registers.
+        dma: the times of its DMA, if it is one.
+    """
 
     cost: Cost
     lane: int
-    issuer: int  # lane of the engine a DMA trigger was put on, or -1
-    weights: list[_Operand]  # read ahead, by LoadStationary
-    reads: list[_Operand]
-    updates: list[_Operand]  # read and then written in place
-    writes: list[_Operand]
-    registers_read: list[int]
-    registers_written: list[int]
-    event: int = -1  # when it ran last
+    issuer: int
+    operands: tuple[_Operand, ...] | None
+    has_registers: bool
+    dma: _Dma | None
+
+
+class _Dma(NamedTuple):
+    """ns of a DMA: from trigger to data, to the next trigger, of the busiest engine, data to semaphore."""
+
+    first: float
+    interval: float
+    work: float
+    finish: float
 
 
 class Arrival(NamedTuple):
@@ -177,7 +224,7 @@ class Arrival(NamedTuple):
     free: float  # when its engine or queue was
     instruction: Instruction
     plan: _Plan
-    boxes: list[_Touch]
+    touches: list[_Touch]
     weights_ready: float
 
 
@@ -200,24 +247,20 @@ class Scoreboard:
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0
-        self._hand = _handoffs(target)
-        self._plans: dict[Instruction, _Plan] = {}
+        self._hands = _handoffs(target)
+        self._forms = Forms(target)  # of instructions that have none
+        self._plans: dict[Form, _Plan] = {}
+        self._views: dict[Instruction, list[_View]] = {}  # of instructions whose plan has no operands
         self._registers: dict[int, tuple[float, int, int]] = {}
         self._input_reads: dict[Storage, Access] = {}
         self._written: set[Storage] = set()
 
         self._instructions: list[Instruction] = []
         self._costs: list[Cost] = []
-        self._lane: list[int] = []
-        self._start: list[float] = []
-        self._begin: list[float] = []
-        self._busy: list[float] = []
-        self._end: list[float] = []
-        self._waited: list[float] = []
-        self._handoff: list[float] = []
-        self._wait: list[int] = []
-        self._cause: list[int] = []
-        self._issuer: list[int] = []
+        self._times = array("d")  # of each event: start, begin, busy, end, waited, handoff
+        self._causes = array("q")  # of each event: lane, issuer, wait, cause
+        self._event_of: dict[Instruction, int] = {}  # the latest event of each instruction, when asked for
+        self._indexed = 0  # events in it
 
         # What the current instruction waits for: the latest time so far, its event, reason, semaphore share.
         self._ready = 0.0
@@ -240,43 +283,71 @@ class Scoreboard:
 
     def arrive(self, instruction: Instruction, registers: Registers = None) -> Arrival:
         """The first half of :meth:`issue`: when the instruction could start; :meth:`depart` must follow."""
-        plan = self._plans.get(instruction)
+        form = instruction.form or self._forms.of(instruction)
+        plan = self._plans.get(form)
         if plan is None:
-            plan = self._plans[instruction] = _plan(instruction, self.target)
+            plan = self._plans[form] = _plan(form, self.target, self._hbm_slowdown)
         lane = plan.lane
-        boxes: list[_Touch] = []
+        touches: list[_Touch] = []
+        untouched: list[Storage] = []  # inputs it reads that nothing wrote
         self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, Wait.none, 0.0
-        self._untouched: list[Storage] = []  # inputs it reads that nothing wrote
-
-        for storage, view in plan.weights:
-            self._need(storage, view, registers, lane, boxes)
-        weights_ready = self._ready
-        for storage, view in plan.reads:
-            self._need(storage, view, registers, lane, boxes)
-        for storage, view in plan.updates:
-            self._need(storage, view, registers, lane, [])  # noted once, as a write
-        for storage, view in plan.writes:
-            self._claim(storage, view, registers, lane, boxes)
-        for storage in self._untouched:
+        weights_ready = 0.0
+        values, known = instruction.__dict__, self._memory.known
+        for operand in self._asked(instruction, plan) if plan.operands is None else plan.operands:
+            if isinstance(operand, _Operand):
+                view, use = values[operand.name], operand.use
+                storage = view.storage
+                is_given = operand.is_given
+                if is_given and use is not _WRITE and storage not in self._written:
+                    untouched.append(storage)
+                    continue
+                owner = known.get(storage)
+                if owner is None or not owner.owner:
+                    owner = self._memory.bytes_of(storage)
+                box = operand.boxes.get(view.offset)
+                if box is None:
+                    box = operand.boxes[view.offset] = owner.layout.of(view)
+            else:
+                view, use = operand
+                storage = view.storage
+                is_given = storage.kind != "local"
+                if is_given and use is not _WRITE and storage not in self._written:
+                    untouched.append(storage)
+                    continue
+                owner = self._memory.bytes_of(storage)
+                box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
+            if use is _WRITE:
+                if is_given and storage not in self._written:
+                    self._first_write(storage, owner)
+                self._claim(owner, box, lane)
+                touches.append((owner, box, True))
+            else:
+                self._need(owner, box, lane)
+                if use is not _UPDATE:
+                    touches.append((owner, box, False))
+                if use is _WEIGHTS:
+                    weights_ready = self._ready
+        for storage in untouched:
             if storage not in self._written:  # only the last of its readers can matter to a later write
-                self._input_reads[storage] = (0.0, len(self._start), lane, False)
-        for register in plan.registers_read:
-            known = self._registers.get(register)
-            if known is not None:
-                self._after(known[0], known[1], self._hand[known[2]][lane], Wait.register)
+                self._input_reads[storage] = (0.0, len(self._costs), lane, False)
+        if plan.has_registers:
+            for register in instruction.registers_read:
+                written = self._registers.get(register.index)
+                if written is not None:
+                    self._after(written[0], written[1], self._hands[lane][written[2]], Wait.register)
         for before in instruction.after:
-            producer = self._plans.get(before)
-            if producer is not None:
-                event = producer.event
-                self._after(self._end[event], event, self._hand[producer.lane][lane], Wait.order)
+            event = self._event(before)
+            if event is not None:
+                hand = self._hands[lane][self._causes[4 * event]]
+                self._after(self._times[6 * event + 3], event, hand, Wait.order)
 
         free = self._free[lane]
         if plan.issuer >= 0:
             if free > self._ready:
                 self._ready, self._ready_by, self._ready_why, self._ready_hand = free, -1, Wait.queue, 0.0
             free = self._free[plan.issuer]
-        start = free if free > self._ready else self._ready
-        return Arrival(start, free, instruction, plan, boxes, weights_ready)
+        ready = self._ready
+        return Arrival(free if free > ready else ready, free, instruction, plan, touches, weights_ready)
 
     def depart(self, arrival: Arrival, not_before: float = 0.0) -> None:
         """The second half of :meth:`issue`.
@@ -285,15 +356,16 @@ class Scoreboard:
             arrival: what :meth:`arrive` returned last.
             not_before: ns at which the cores it meets have arrived too.
         """
-        start, free, instruction, plan, boxes, weights_ready = arrival
+        start, free, instruction, plan, touches, weights_ready = arrival
         lane, cost = plan.lane, plan.cost
         if not_before > start:
             start = not_before
             self._ready_by, self._ready_why, self._ready_hand = -1, Wait.core, 0.0
-        if cost.transfer is not None:
-            start, begin, busy, end = self._transfer(plan, start)
+        if plan.dma is not None:
+            begin, busy, end = self._transfer(plan, plan.dma, start)
         elif lane == _TENSOR and cost.columns:
-            start, begin, busy, end = self._matmul(cost, start, weights_ready)
+            start, busy, end = self._matmul(cost, start, weights_ready)
+            begin = start
         else:
             if cost.table is not None and cost.table != self._table:
                 self._table = cost.table
@@ -304,88 +376,88 @@ class Scoreboard:
             begin, busy, end = start, start + cost.busy, start + cost.latency
             self._free[lane] = busy
 
-        event = plan.event = len(self._start)
+        event = len(self._costs)
         waited = start - free
         self._instructions.append(instruction)
         self._costs.append(cost)
-        self._lane.append(lane)
-        self._issuer.append(plan.issuer)
-        self._start.append(start)
-        self._begin.append(begin)
-        self._busy.append(busy)
-        self._end.append(end)
         if waited > 0.0:
-            self._waited.append(waited)
-            self._handoff.append(self._ready_hand if self._ready_hand < waited else waited)
-            self._wait.append(self._ready_why)
-            self._cause.append(self._ready_by)
+            hand = self._ready_hand
+            self._times.extend((start, begin, busy, end, waited, hand if hand < waited else waited))
+            self._causes.extend((lane, plan.issuer, self._ready_why, self._ready_by))
         else:
-            self._waited.append(0.0)
-            self._handoff.append(0.0)
-            self._wait.append(Wait.none)
-            self._cause.append(-1)
+            self._times.extend((start, begin, busy, end, 0.0, 0.0))
+            self._causes.extend((lane, plan.issuer, 0, -1))
 
         access: Access = (end, event, lane, False)
-        for owner, box, is_write in boxes:
+        for owner, box, is_write in touches:
             if not owner.owner:  # another operand of this very instruction lies in the same bytes
                 self._memory.bytes_of(owner.storage)
             (owner.writes if is_write else owner.reads).add(box, access)
-        for register in plan.registers_written:
-            self._registers[register] = (end, event, lane)
+        if plan.has_registers:
+            for register in instruction.registers_written:
+                self._registers[register.index] = (end, event, lane)
+
+    def _asked(self, instruction: Instruction, plan: _Plan) -> list[_View]:
+        """What an instruction touches, in the order of uses."""
+        found = self._views.get(instruction)
+        if found is None:
+            found = self._views[instruction] = _views(instruction, plan.cost)
+        return found
+
+    def _event(self, instruction: Instruction) -> int | None:
+        """The latest event of an instruction, if it has run."""
+        for event in range(self._indexed, len(self._instructions)):
+            self._event_of[self._instructions[event]] = event
+        self._indexed = len(self._instructions)
+        return self._event_of.get(instruction)
 
     def _after(self, time: float, event: int, hand: float, why: Wait) -> None:
         if time + hand > self._ready:
             self._ready, self._ready_by, self._ready_why, self._ready_hand = time + hand, event, why, hand
 
-    def _need(
-        self, storage: Storage, view: NkiTensor, registers: Registers, lane: int, boxes: list[_Touch]
-    ) -> None:
-        """Wait for the writes of what an operand reads, and note the read."""
-        if storage.kind != "local" and storage not in self._written:
-            self._untouched.append(storage)
-            return
-        owner = self._memory.bytes_of(storage)
-        box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
-        if owner.writes.grids:
-            hand = self._hand
-            for time, event, engine, earlier in owner.writes.meeting(box):
-                if engine == lane == _TENSOR:
-                    continue  # accumulation in PSUM is in order
-                self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.data)
-        boxes.append((owner, box, False))
+    def _first_write(self, storage: Storage, owner: Bytes) -> None:
+        """From now on what is done to an input is followed; of its reads only the last one matters."""
+        self._written.add(storage)
+        reader = self._input_reads.pop(storage, None)
+        if reader is not None:
+            _, event, engine, _ = reader
+            owner.reads.add(owner.layout.whole, (self._times[6 * event + 3], event, engine, False))
 
-    def _claim(
-        self, storage: Storage, view: NkiTensor, registers: Registers, lane: int, boxes: list[_Touch]
-    ) -> None:
-        """Wait for the readers and writers of what an operand overwrites, and note the write."""
-        owner = self._memory.bytes_of(storage)
-        if storage.kind != "local" and storage not in self._written:
-            self._written.add(storage)
-            reader = self._input_reads.pop(storage, None)
-            if reader is not None:
-                _, event, engine, _ = reader
-                owner.reads.add(owner.layout.whole, (self._end[event], event, engine, False))
-        box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
-        hand = self._hand
+    def _need(self, owner: Bytes, box: Box, lane: int) -> None:
+        """Wait for the writes of what an operand reads."""
+        hands = self._hands[lane]
+        for time, event, engine, earlier in owner.writes.meeting(box):
+            if engine == lane == _TENSOR:
+                continue  # accumulation in PSUM is in order
+            ready = time + hands[engine]
+            if ready > self._ready:
+                self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
+                self._ready_why = _MEMORY if earlier else _DATA
+
+    def _claim(self, owner: Bytes, box: Box, lane: int) -> None:
+        """Wait for the readers and writers of what an operand overwrites."""
+        hands = self._hands[lane]
         for accesses in (owner.reads, owner.writes):
-            if accesses.grids:
-                for time, event, engine, earlier in accesses.overwrite(box):
-                    if engine == lane < _FIRST_QUEUE:
-                        continue  # an engine is in order with itself
-                    self._after(time, event, hand[engine][lane], Wait.memory if earlier else Wait.reuse)
-        boxes.append((owner, box, True))
+            for time, event, engine, earlier in accesses.overwrite(box):
+                if engine == lane < _FIRST_QUEUE:
+                    continue  # an engine is in order with itself
+                ready = time + hands[engine]
+                if ready > self._ready:
+                    self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
+                    self._ready_why = _MEMORY if earlier else _REUSE
 
     # --- engines
 
-    def _matmul(self, cost: Cost, start: float, weights_ready: float) -> tuple[float, float, float, float]:
-        """LoadStationary under the previous matmul, then streaming at the clock's rate."""
+    def _matmul(self, cost: Cost, start: float, weights_ready: float) -> tuple[float, float, float]:
+        """LoadStationary under the previous matmul, then streaming at the clock's rate: start, busy, end."""
         target, clock = self.target, self._clock
-        clock.advance(max(self._weights_free, weights_ready))
-        slow = clock.ghz / clock.rate
-        loaded = max(self._weights_free, weights_ready) + cost.weights * slow
+        free = self._weights_free
+        earliest = free if free > weights_ready else weights_ready
+        clock.advance(earliest)
+        loaded = earliest + cost.weights * (clock.ghz / clock.rate)
         if loaded > start:
             start = loaded
-            if self._weights_free >= weights_ready:  # else it waited for what LoadStationary reads
+            if free >= weights_ready:  # else it waited for what LoadStationary reads
                 self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
         through = clock.stream(start, cost.columns, cost.rows / target.stationary_max)
         part = (through - start) / cost.parts
@@ -397,52 +469,38 @@ class Scoreboard:
         end = through + (target.tensor_latency if clock.full else target.tensor_latency_throttled)
         self._weights_free = through - part  # when its last part started
         self._free[_TENSOR] = busy
-        return start, start, busy, end
+        return start, busy, end
 
-    def _transfer(self, plan: _Plan, start: float) -> tuple[float, float, float, float]:
-        """A DMA: trigger, descriptors, data through the shared engines, completion."""
-        target, cost = self.target, plan.cost
-        moved = cost.transfer
-        assert moved is not None
-        load = moved.direction == "load"
-        if moved.mode == "hwdge":
-            first = cost.busy + (target.dma_hwdge_start_load if load else target.dma_hwdge_start_store)
-            interval = cost.busy
-        elif moved.mode == "swdge":
-            first = target.dma_swdge_build + (
-                target.dma_swdge_start_load if load else target.dma_swdge_start_store
-            )
-            interval = cost.busy
-        else:
-            first, interval = target.dma_static_start, target.dma_static_interval
-        self._free[plan.lane] = start + interval
+    def _transfer(self, plan: _Plan, dma: _Dma, start: float) -> tuple[float, float, float]:
+        """A DMA: trigger, descriptors, data through the shared engines, completion: begin, busy, end."""
+        self._free[plan.lane] = start + dma.interval
         if plan.issuer >= 0:
-            self._free[plan.issuer] = start + cost.busy
-        begin = start + first
-        work = engine_time(target, moved)
-        if moved.direction != "local":
-            work *= self._hbm_slowdown
-        last = self._dma.book(begin, work)
-        return start, begin, last, last + finish_time(target, moved)
+            self._free[plan.issuer] = start + plan.cost.busy
+        begin = start + dma.first
+        last = self._dma.book(begin, dma.work)
+        return begin, last, last + dma.finish
 
     # --- the result
 
     def finish(self) -> Timeline:
         """Everything issued so far, as columns."""
+        times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T.copy()
+        lane, issuer, wait, cause = np.frombuffer(self._causes, np.int64).reshape(-1, 4).T
+        start, begin, busy, end, waited, handoff = times
         return Timeline(
             target=self.target,
             instructions=list(self._instructions),
             costs=list(self._costs),
-            lane=np.array(self._lane, np.int8),
-            start=np.array(self._start, np.float64),
-            begin=np.array(self._begin, np.float64),
-            busy=np.array(self._busy, np.float64),
-            end=np.array(self._end, np.float64),
-            waited=np.array(self._waited, np.float64),
-            handoff=np.array(self._handoff, np.float64),
-            wait=np.array(self._wait, np.int8),
-            cause=np.array(self._cause, np.int64),
-            issuer=np.array(self._issuer, np.int8),
+            lane=lane.astype(np.int8),
+            start=start,
+            begin=begin,
+            busy=busy,
+            end=end,
+            waited=waited,
+            handoff=handoff,
+            wait=wait.astype(np.int8),
+            cause=cause.copy(),
+            issuer=issuer.astype(np.int8),
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),
         )
@@ -456,66 +514,62 @@ def _hbm_slowdown(target: Target, cores: int) -> float:
     return max(1.0, target.dma_engines * target.dma_bytes_per_ns / share)
 
 
-def _plan(instruction: Instruction, target: Target) -> _Plan:
-    cost = instruction.cost(target)
-    values = instruction.__dict__
-    lane, issuer = _ENGINE_LANE[instruction.on], -1
+def _plan(form: Form, target: Target, slowdown: float) -> _Plan:
+    cost, sample = form.cost(target), form.sample
+    lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
     if cost.transfer is not None:
         lane = _LANE[f"{cost.transfer.mode} {cost.transfer.direction}"]
-        asked = values.get("engine")
+        asked = sample.__dict__.get("engine")
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
-    stationary = values.get("stationary") if cost.columns else None
-    read, writes = instruction.reads, [(t.storage, t) for t in instruction.writes]
-    weights, reads, updates = [], [], []
-    for tensor in read:
-        if tensor is stationary:
-            weights.append((tensor.storage, tensor))
-        elif any(tensor is written for _, written in writes):
-            updates.append((tensor.storage, tensor))
-        else:
-            reads.append((tensor.storage, tensor))
-    plan = _Plan(cost, lane, issuer, weights, reads, updates, writes, [], [])
-    if _has_registers(instruction):
-        plan.registers_read = [r.index for r in instruction.registers_read]
-        plan.registers_written = [r.index for r in instruction.registers_written]
-    return plan
-
-
-class _Names(NamedTuple):
-    """Names of an instruction's operands."""
-
-    tensors: tuple[str, ...]
-    others: tuple[str, ...]
-
-
-_NAMES: dict[type[Instruction], _Names] = {}
-
-
-def _names(kind: type[Instruction]) -> _Names:
-    found = _NAMES.get(kind)
-    if found is None:
-        operands = [f for f in kind.fields.values() if f.is_operand]
-        tensors = (Role.read, Role.write, Role.read_write)
-        found = _NAMES[kind] = _Names(
-            tuple(f.name for f in operands if f.role in tensors),
-            tuple(f.name for f in operands if f.role not in tensors),
+        dma = _dma(target, cost, cost.transfer, slowdown)
+    operands = None
+    if form.is_plain and form.read_names is not None and form.written_names is not None:
+        uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
+        uses += [(_Use.write, name) for name in form.written_names]
+        operands = tuple(
+            _Operand(name, use, sample.__dict__[name].storage.kind != "local", {})
+            for use, name in sorted(uses, key=lambda row: row[0])
         )
-    return found
+    return _Plan(cost, lane, issuer, operands, form.has_registers, dma)
 
 
-def _has_registers(instruction: Instruction) -> bool:
-    """True if it may name a register; most instructions do not, and asking in full is slow."""
-    values, names = instruction.__dict__, _names(type(instruction))
-    for name in names.tensors:
-        value = values[name]
-        if value is not None and value.dynamic is not None:
-            return True
-    for name in names.others:
-        value = values[name]
-        if isinstance(value, (VirtualRegister, list, tuple)) or getattr(value, "dynamic", None) is not None:
-            return True
-    return False
+def _use(name: str, cost: Cost, updates: bool) -> _Use:
+    """What the scoreboard takes a read for; `name` is its operand."""
+    if cost.columns and name == "stationary":
+        return _Use.weights
+    return _Use.update if updates else _Use.read
+
+
+def _views(instruction: Instruction, cost: Cost) -> list[_View]:
+    """What an instruction touches, in the order of uses, where that is not just its operands."""
+    stationary = instruction.__dict__.get("stationary")
+    writes = instruction.writes
+    reads = [
+        (
+            tensor,
+            _use("stationary" if tensor is stationary else "", cost, any(tensor is w for w in writes)),
+        )
+        for tensor in instruction.reads
+    ]
+    return sorted([*reads, *((w, _Use.write) for w in writes)], key=lambda row: row[1])
+
+
+def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> _Dma:
+    load = moved.direction == "load"
+    first, interval = target.dma_static_start, target.dma_static_interval
+    if moved.mode == "hwdge":
+        first = cost.busy + (target.dma_hwdge_start_load if load else target.dma_hwdge_start_store)
+        interval = cost.busy
+    elif moved.mode == "swdge":
+        first = target.dma_swdge_build + (
+            target.dma_swdge_start_load if load else target.dma_swdge_start_store
+        )
+        interval = cost.busy
+    work = engine_time(target, moved)
+    if moved.direction != "local":
+        work *= slowdown
+    return _Dma(first, interval, work, finish_time(target, moved))
 
 
 def _dynamic_box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
@@ -533,22 +587,20 @@ def _dynamic_box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
 
 
 def _handoffs(target: Target) -> list[list[float]]:
-    """ns from the end of an access on one lane to the start of the next on another: [producer][consumer]."""
-    table = []
-    for producer in range(len(LANES)):
-        row = []
-        for consumer in range(len(LANES)):
-            if producer >= _FIRST_QUEUE:
-                if consumer == _TENSOR:
-                    hand = target.dma_to_tensor
-                elif consumer >= _FIRST_QUEUE or consumer == _SYNC:
-                    hand = target.dma_to_sync
-                else:
-                    hand = target.dma_to_compute
-            elif producer == consumer:
-                hand = target.same_engine_ns
-            else:
-                hand = target.semaphore_tensor_ns if consumer == _TENSOR else target.semaphore_ns
-            row.append(hand)
-        table.append(row)
-    return table
+    """ns from the end of an access on one lane to the start of the next on another: [consumer][producer]."""
+    return [
+        [_handoff(target, producer, consumer) for producer in range(len(LANES))]
+        for consumer in range(len(LANES))
+    ]
+
+
+def _handoff(target: Target, producer: int, consumer: int) -> float:
+    if producer >= _FIRST_QUEUE:
+        if consumer == _TENSOR:
+            return target.dma_to_tensor
+        if consumer >= _FIRST_QUEUE or consumer == _SYNC:
+            return target.dma_to_sync
+        return target.dma_to_compute
+    if producer == consumer:
+        return target.same_engine_ns
+    return target.semaphore_tensor_ns if consumer == _TENSOR else target.semaphore_ns

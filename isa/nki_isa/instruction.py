@@ -237,6 +237,7 @@ class Instruction:
         synchronises: True if it waits for another core; the device runs it, not `compute`.
         padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
         starts: whether its on-chip tensors could start at other partitions.
+        settles: attributes that `specialize` may change.
 
     Methods a subclass gives:
         compute: numpy arrays in (one per operand that is read, in field order; a
@@ -262,6 +263,7 @@ class Instruction:
     synchronises: ClassVar[bool] = False
     padded: ClassVar[frozenset[str]] = frozenset()
     starts: ClassVar[Starts] = Starts.fixed
+    settles: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[dict[str, Field]] = {}
     parameters: ClassVar[tuple[str, ...]] = ()  # the public fields, in order
     opcode: ClassVar[str] = ""
@@ -272,6 +274,7 @@ class Instruction:
     on: Engine  # the engine that runs this one, decided by `resolve`
     stack: tuple[Frame, ...] = ()  # the user's calls, innermost last
     after: tuple[Instruction, ...] = ()  # those it was asked to run after, beyond what its data say
+    form: Any = None  # what it has in common with others: a nki_isa.form.Form, once it is known
     name: str | None
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -396,6 +399,21 @@ class Instruction:
     @property
     def reads(self) -> list[NkiTensor]:
         """Every tensor it reads, the index tensors of dynamic views included."""
+        form = self.form
+        if form is not None and form.reads is not None:
+            return list(form.reads(self.__dict__))
+        return self.views_read()
+
+    @property
+    def writes(self) -> list[NkiTensor]:
+        """Every tensor it writes."""
+        form = self.form
+        if form is not None and form.writes is not None:
+            return list(form.writes(self.__dict__))
+        return self.views_written()
+
+    def views_read(self) -> list[NkiTensor]:
+        """:attr:`reads`, worked out; may be extended."""
         found: list[NkiTensor] = []
         for field, value in self.operands():
             if field.role is Role.reads:
@@ -411,16 +429,15 @@ class Instruction:
                 found.append(index)
         return found
 
-    def destination(self, tensor: NkiTensor) -> NkiTensor:
-        """The view that results for the operand `tensor` are stored in, where it is another one."""
-        return tensor
-
-    @property
-    def writes(self) -> list[NkiTensor]:
-        """Every tensor it writes."""
+    def views_written(self) -> list[NkiTensor]:
+        """:attr:`writes`, worked out."""
         values = self.__dict__
         operands = [values[name] for name in _operands_of(type(self)).written]
         return [self.destination(v) for v in operands if isinstance(v, NkiTensor)]
+
+    def destination(self, tensor: NkiTensor) -> NkiTensor:
+        """The view that results for the operand `tensor` are stored in, where it is another one."""
+        return tensor
 
     @property
     def registers_read(self) -> list[VirtualRegister]:
@@ -461,6 +478,10 @@ class Instruction:
     def cost(self, target: Target) -> Cost:
         """How long it holds its engine, and when its result is visible."""
         raise NotImplementedError(f"{self.opcode}.cost")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its form: a copy may be changed, and gets one of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "form"}
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={self.__dict__[k]!r}" for k in self.fields)

@@ -17,10 +17,10 @@ from dataclasses import replace
 from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import stack_of
-from nki.compiler.validation import Memo
 from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
+from nki_isa.form import Forms
 from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.machine.target import Target
 from nki_isa.opaque import tolerating
@@ -96,7 +96,7 @@ class Recorder:
         self._outside: list[int] = []  # for each open region, how many storages there were before it
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
-        self._memo = Memo(target)
+        self._forms = Forms(target)
         self._named: dict[str, int] = {}  # how many tensors have been called after each variable
         self._edges: list[Edge] = []
         self._no_reorder = 0  # how many no_reorder blocks are open
@@ -144,6 +144,13 @@ class Recorder:
         self.program.registers = index + 1
         return VirtualRegister(index, frozen, stack_of(sys._getframe(1)))
 
+    def share(self, storage: Storage) -> None:
+        """Move `storage` to HBM that the cores share."""
+        if storage.region is not MemoryRegion.shared_hbm:
+            storage.region = MemoryRegion.shared_hbm
+            for instruction in self.program.walk():  # their forms say where it was
+                instruction.form = None
+
     # --- instructions
 
     def emit(self, instruction: Instruction) -> Instruction:
@@ -151,8 +158,10 @@ class Recorder:
         steps.take(self.steps, steps.INSTRUCTION)
         instruction.stack = stack_of(sys._getframe(1))
         try:
-            self._memo.check(instruction)
+            self._forms.check(instruction)
             instruction.specialize(self)
+            if instruction.settles:
+                self._forms.settle(instruction)
         except NkiError as found:
             self.report(
                 found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack)

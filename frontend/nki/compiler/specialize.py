@@ -426,7 +426,7 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
                 span=_return_span(kernel),
             )
         if levels.before("0.3"):  # a result was one buffer of all cores then, allocated as nl.hbm too
-            value.storage.region = MemoryRegion.shared_hbm
+            recorder.share(value.storage)
         elif value.storage.region is not MemoryRegion.shared_hbm:
             _private_result(recorder, kernel, value)
         recorder.program.outputs.append(value)

@@ -84,6 +84,7 @@ class _Matmul(Instruction):
     tile_size: tuple[int, ...]
 
     engines = (Engine.tensor,)
+    settles = ("accumulate",)
 
     def normalise(self) -> None:
         """Tiles as tuples, empty where not given; numbers and numpy's truth values as Python's."""
@@ -103,10 +104,9 @@ class _Matmul(Instruction):
         """True if it adds to what `dst` holds; settled when the kernel is specialized."""
         return bool(self.accumulate)
 
-    @property
-    def reads(self) -> list[NkiTensor]:
+    def views_read(self) -> list[NkiTensor]:
         """Every tensor it reads; of `dst` only what it accumulates onto."""
-        found = super().reads
+        found = super().views_read()
         if self.accumulate is True:
             return found
         parts = self.accumulate if isinstance(self.accumulate, tuple) else ()
