@@ -45,25 +45,28 @@ class CoreTimes:
         return [board.finish() for board in self.boards]
 
 
-def simulate(program: Program, placement: Placed | None = None) -> Timeline:
+def simulate(program: Program, placement: Placed | None = None, *, trips: int | None = None) -> Timeline:
     """Time a program on one core without running it; see :func:`simulate_all`."""
-    return simulate_all([program], [placement])[0]
+    return simulate_all([program], [placement], trips=trips)[0]
 
 
-def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None]) -> list[Timeline]:
+def simulate_all(
+    programs: Sequence[Program], placements: Sequence[Placed | None], *, trips: int | None = None
+) -> list[Timeline]:
     """Time the programs of the cores of a launch without running them.
 
     Loops whose bounds are known run all their turns. Where only data can tell how often
-    a loop runs, it is timed for one turn and a note says so. The cores meet in order: the
+    a loop runs, a note says for how many turns it is timed. The cores meet in order: the
     k-th meeting of one is the k-th of all.
 
     Args:
         programs: the kernel specialized for each core, for the target they name.
         placements: where each core's on-chip tensors live; None takes all of them to be apart.
+        trips: turns of each loop that only data bound; None takes one and the note says how to ask for more.
     """
     times = CoreTimes(as_target(programs[0].target), placements)
     with host.no_collection():
-        walks = [_walk(p.body, {}, board) for p, board in zip(programs, times.boards, strict=True)]
+        walks = [_walk(p.body, {}, board, trips) for p, board in zip(programs, times.boards, strict=True)]
         waiting = {core: next(walk, None) for core, walk in enumerate(walks)}
         while group := [
             (core, instruction) for core, instruction in waiting.items() if instruction is not None
@@ -74,7 +77,9 @@ def simulate_all(programs: Sequence[Program], placements: Sequence[Placed | None
     return times.finish()
 
 
-def _walk(body: list[Node], known: dict[int, int], board: Scoreboard) -> Iterator[Instruction]:
+def _walk(
+    body: list[Node], known: dict[int, int], board: Scoreboard, trips: int | None
+) -> Iterator[Instruction]:
     """Issue the instructions of `body` in order; yields those that wait for other cores instead."""
     for node in body:
         if isinstance(node, Instruction):
@@ -86,28 +91,31 @@ def _walk(body: list[Node], known: dict[int, int], board: Scoreboard) -> Iterato
                 for register in node.registers_written:
                     known.pop(register.index, None)
         elif isinstance(node, While):
-            _note(board.notes, node, "runs while a register is not zero")
-            yield from _walk(node.body, known, board)
+            _note(board.notes, node, "runs while a register is not zero", trips)
+            for _ in range(1 if trips is None else trips):
+                yield from _walk(node.body, known, board, trips)
         else:
-            for value in _turns(node, known, board.notes):
+            for value in _turns(node, known, board.notes, trips):
                 if value is not None:
                     known[node.index.index] = value
-                yield from _walk(node.body, known, board)
+                yield from _walk(node.body, known, board, trips)
             known.pop(node.index.index, None)
 
 
-def _turns(loop: Loop, known: Mapping[int, int], notes: list[str]) -> Sequence[int | None]:
-    """Values of a loop's index; one unknown value where its bounds are registers nobody knows."""
+def _turns(loop: Loop, known: Mapping[int, int], notes: list[str], trips: int | None) -> Sequence[int | None]:
+    """Values of a loop's index, None for those nobody knows as the loop starts at a register."""
     bounds = [known.get(b.index) if isinstance(b, VirtualRegister) else b for b in (loop.start, loop.stop)]
     start, stop = bounds
     if start is None or stop is None:
-        _note(notes, loop, "has bounds that are registers")
-        return [start]
+        _note(notes, loop, "has bounds that are registers", trips)
+        count = 1 if trips is None else trips
+        return [None] * count if start is None else range(start, start + count * loop.step, loop.step)
     return range(start, stop, loop.step)
 
 
-def _note(notes: list[str], loop: Loop | While, why: str) -> None:
+def _note(notes: list[str], loop: Loop | While, why: str, trips: int | None) -> None:
     place = f" at {loop.stack[-1].span}" if loop.stack else ""
-    note = f"The loop{place} {why}; it is timed for one turn."
+    turns = "one turn; --trips N takes N" if trips is None else f"{trips} turn{'s' * (trips != 1)}, as asked"
+    note = f"The loop{place} {why}; it is timed for {turns}."
     if note not in notes:
         notes.append(note)

@@ -62,6 +62,7 @@ class Options:
             on what may well be meant (NKI-N002, H023).
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
+        trips: without data, the turns of each device loop that only data bound; None takes one.
     """
 
     target: Target | None = None
@@ -71,6 +72,7 @@ class Options:
     check: frozenset[str] | str | None = None
     warnings_as_errors: bool = False
     fill: Fill = "zeros"
+    trips: int | None = None
 
     def checks(self) -> frozenset[str]:
         """The classes of checks in force.
@@ -322,7 +324,7 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
         outputs, skipped = result.outputs, result.skipped
     else:
         if options.timing:
-            timelines = simulate_all(prepared.programs, prepared.placements)
+            timelines = simulate_all(prepared.programs, prepared.placements, trips=options.trips)
         outputs = [_zeros(tensor) for tensor in first.program.outputs]
     if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
@@ -387,7 +389,7 @@ def _execute(
     placed = [placement.addresses for placement in prepared.placements]
     if high_precision():
         if options.timing:
-            timelines += simulate_all(prepared.programs, prepared.placements)
+            timelines += simulate_all(prepared.programs, prepared.placements, trips=options.trips)
         return execute_widened(prepared.programs, placed, inputs, target)
     checks = options.checks() if session.keep else options.checks() - {"nan"}  # a note nobody would see
     kept = prepared.static and not options.timing and options.fill == "zeros"

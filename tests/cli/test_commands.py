@@ -531,3 +531,47 @@ def test_a_module_of_a_package_keeps_its_relative_imports(nki_sim, tmp_path):
     shown = nki_sim("check", str(package / "kernel.py"))
     assert shown.status == 0, shown.err
     assert "1 kernel call checked" in shown.out
+
+
+COUNTED = """
+import numpy as np
+import nki
+import nki.isa as nisa
+import nki.language as nl
+
+
+@nki.jit
+def counted(x, n):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    count = nisa.register_alloc()
+    turns = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=turns, src=n)
+    nisa.register_load(count, turns)
+    nisa.dma_copy(dst=tile, src=x)
+    for _ in nl.dynamic_range(count):
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=2.0)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+counted(np.ones((4, 8), np.float32), np.array([[3]], np.int32))
+"""
+
+
+def test_turns_of_a_loop_that_data_bound_are_said_and_asked_for(nki_sim, tmp_path):
+    (tmp_path / "counted.py").write_text(COUNTED)
+
+    def profiled(*words):
+        found = nki_sim("profile", *words, tmp_path / "counted.py", "--format", "json")
+        assert found.status == 0
+        (core,) = found.json["launches"][0]["cores"]
+        return core["profile"]["events"], " ".join(core["profile"]["notes"])
+
+    with_data, told = profiled()
+    assert told == ""
+    one, told = profiled("--no-data")
+    assert one == with_data - 2 and "timed for one turn; --trips N takes N" in told
+    three, told = profiled("--no-data", "--trips", "3")
+    assert three == with_data and "timed for 3 turns, as asked" in told
+    assert nki_sim("profile", "--no-data", "--trips", "-1", tmp_path / "counted.py").status == 2

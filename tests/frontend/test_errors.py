@@ -14,7 +14,7 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler import specialize
+from nki.compiler import names, specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, NkiInternalError
 
 A = np.ones((4, 8), np.float32)
@@ -317,6 +317,12 @@ def test_what_nki_says_of_the_users_code_is_the_users(use: Any, code: str, messa
 
     (found,) = refused(kernel, A, use)
     assert (found.code, found.message) == (code, message)
+
+
+def test_a_name_of_another_module_is_offered_where_that_one_is_public() -> None:
+    """nki.isa imports NkiError for itself; it does not offer it."""
+    assert "nisa.tensor_copy" in str(names.missing("nki.language", "tensor_copy", "nl.tensor_copy").help)
+    assert "nisa" not in str(names.missing("nki", "NkiError", "nki.NkiError").help)
 
 
 # --- ours

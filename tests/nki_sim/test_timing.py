@@ -450,6 +450,11 @@ def test_loops_only_data_can_bound_run_once_and_say_so():
     timeline = simulate(program)
     assert len(timeline) == 3
     assert len(timeline.notes) == 2 and all("timed for one turn" in note for note in timeline.notes)
+    assert all("--trips N" in note for note in timeline.notes)
+    asked = simulate(program, trips=5)
+    assert len(asked) == 1 + 5 + 5
+    assert len(asked.notes) == 2 and all("timed for 5 turns, as asked" in note for note in asked.notes)
+    assert len(simulate(program, trips=0)) == 1
 
 
 def test_registers_are_waited_for():

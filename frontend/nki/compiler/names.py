@@ -158,7 +158,7 @@ def missing(module: str, name: str, written: str = "") -> Diagnostic:
     if absent is not None:
         return Diagnostic("NKI-U011", f"{written} is in the NKI API but not modelled here", help=absent)
     prefix = written[: -len(name)] if written.endswith(name) else ""
-    home = next((m for m in PUBLIC if m != module and name in vars(sys.modules[m])), None)
+    home = next((m for m in PUBLIC if m != module and name in PUBLIC[m]), None)
     near = nearest(name, dir(sys.modules[module]))
     hint = f"see the names of {module} in its reference"
     if module == "nki.language" and idiom(name) and nearest(name, dir(sys.modules[module]), 0.9) is None:

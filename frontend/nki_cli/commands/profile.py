@@ -40,6 +40,16 @@ def profile(
         ),
     ] = None,
     html: HtmlOption = None,
+    trips: Annotated[
+        int | None,
+        typer.Option(
+            "--trips",
+            metavar="N",
+            min=0,
+            help="With --no-data: turns of each loop on the device that only data bound. Default: 1.",
+            show_default=False,
+        ),
+    ] = None,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -48,7 +58,7 @@ def profile(
     """Time each kernel call: engines, DMA, memory, and what instructions waited for."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    options = Options(target=chosen, data=not no_data, timing=True, check="none")
+    options = Options(target=chosen, data=not no_data, timing=True, check="none", trips=trips)
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
     timed = [
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
