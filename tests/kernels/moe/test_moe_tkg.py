@@ -10,6 +10,7 @@ import nki.language as nl
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.targets import TRN3
+from nki_sim.profile import Profile
 from nkilib.core.moe import moe_tkg
 from nkilib.core.moe.moe_tkg.reference import moe_tkg_reference
 from nkilib.core.utils.common_types import ExpertAffinityScaleMode
@@ -249,3 +250,35 @@ def test_what_a_token_did_not_select_does_not_count():
     np.testing.assert_allclose(
         launched(**masked).astype(np.float32), launched(**given).astype(np.float32), rtol=2**-6, atol=2**-5
     )
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("used", [(), (5,), (0, 3, 4), (0, 1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 6, 8, 9, 10)])
+def test_dynamic_does_not_read_experts_without_tokens(lnc, used):
+    """Their weights are NaN: 0 times NaN would be seen."""
+    row = rows()["moe_tkg"]
+    given = row.example("all-dynamic").arguments()
+    rng = np.random.default_rng(3)
+    affinities = np.zeros_like(given["expert_affinities"])
+    for expert in used:
+        tokens = rng.permutation(6)[: 1 + expert % 3]
+        affinities[tokens, 11 + expert] = rng.uniform(0.1, 1, len(tokens))
+    given |= {"expert_affinities": affinities, "mask_unselected_experts": False}
+    expected = row.expected(given, lnc)[0].astype(np.float32)
+    unused = np.setdiff1d(np.arange(11), used)
+    for name in ("expert_gate_up_weights", "expert_down_weights"):
+        given[name][unused] = np.nan
+    found = launched[lnc](**given).astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=2**-6, atol=2**-5)
+
+
+def test_dynamic_reads_the_weights_of_experts_with_tokens_only():
+    given = rows()["moe_tkg"].example("all-dynamic").arguments()
+    given["expert_affinities"][:, 11 + 2 :] = 0
+    read = []
+    for dynamic in (False, True):
+        with session(timing=True) as record:
+            launched(**{**given, "is_all_expert_dynamic": dynamic})
+        read.append(Profile.of(record.launches[-1].timeline).hbm_read_bytes)
+    weights = sum(given[name][0].nbytes for name in ("expert_gate_up_weights", "expert_down_weights"))
+    assert read[0] - read[1] > 8.5 * weights

@@ -136,6 +136,41 @@ def in_all_partitions(matrix, identity):
     return result
 
 
+def numbers_of_nonzero(affinities, multiple):
+    """Which experts have a token with an affinity, of [128, N, T] that is the same in every partition.
+
+    Returns:
+        int32 [1, M] in SBUF, M the next multiple of `multiple`: their numbers in order, then -1.
+    """
+    count, tokens = affinities.shape[1], affinities.shape[2]
+    unequal = nl.ndarray((1, count, tokens), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_scalar(dst=unequal, data=affinities[0:1], op0=nl.not_equal, operand0=0.0)
+    some = nl.ndarray((1, count), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=some, op=nl.maximum, data=unequal, axis=2)
+    size = div_ceil(count, multiple) * multiple
+    numbers = nl.ndarray((1, size + 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.memset(dst=numbers, value=-1)
+    nisa.nonzero_with_count(dst=numbers[:, nl.ds(0, count + 1)], src=some)
+    nisa.memset(dst=numbers[:, nl.ds(count, 1)], value=-1)  # how many there are
+    return numbers[:, nl.ds(0, size)]
+
+
+def count_not_negative(numbers):
+    """How many of the integers of one partition are not negative: int32 [1, 1] in SBUF."""
+    flags = nl.ndarray(numbers.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_scalar(dst=flags, data=numbers, op0=nl.greater_equal, operand0=0.0)
+    count = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=count, op=nl.add, data=flags, axis=1)
+    return count
+
+
+def loaded(number):
+    """A register with an integer that is in SBUF."""
+    register = nisa.register_alloc()
+    nisa.register_load(register, number)
+    return register
+
+
 def by_expert_rows(matrix, dtype):
     """matrix [T, N] fp32 turned: [128, ceil(N / 128), T] in SBUF."""
     tokens, count = matrix.shape

@@ -13,7 +13,9 @@ whose weights are read once (see :mod:`...mlp.mlp_tkg`), the next one's while th
 | scale, bias, clamp, activation, gate * up * affinity | vector, scalar | inter [128, I/128, T] |
 | down projection, added up over experts | tensor, weights stationary; vector | fp32 [128, H/128, T] |
 
-All experts: two cores share the experts, and exchange half of their sums at the end. Selected experts: two
+All experts: two cores share the experts, and exchange half of their sums at the end. With
+`is_all_expert_dynamic` gpsimd lists the experts that have tokens, and a device loop takes them from the list,
+each core every other one: weights of experts without tokens are not read. Selected experts: two
 cores share the tokens; a single token's experts are shared. The down projection of an expert is issued
 after the next expert's gate and up projection, so that the tensor engine has work while vector and scalar
 engine prepare it.
@@ -33,12 +35,22 @@ from ...mlp.mlp_tkg.down import project_down_by_weight
 from ...mlp.mlp_tkg.gate_up import finish_projection, row_groups, sum_over_cores
 from ...mlp.mlp_tkg.hidden import Hidden, HiddenSource, load_hidden
 from ...utils.common_types import QuantizationType
+from ...utils.device_loop import device_loop
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
 from ...utils.tensor_view import TensorView
-from .affinities import by_expert_rows, in_all_partitions, local_affinities, selected_affinities
+from .affinities import (
+    by_expert_rows,
+    count_not_negative,
+    in_all_partitions,
+    loaded,
+    local_affinities,
+    numbers_of_nonzero,
+    selected_affinities,
+)
 from .moe_parameters import PARTITIONS, MoeArguments
 
 CHUNK_BYTES = 16384  # of gate and up weights in each partition that one DMA brings: 2 MiB
+GROUP = 4  # experts of a turn of the device loop: the weights of one come while the one before is multiplied
 
 
 @dataclass
@@ -74,24 +86,16 @@ def _all_experts(a):
     hidden = _all_of_hidden(a)
     identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
     local = local_affinities(a, 0, a.tokens)
-    shares = shares_of_experts(a, min(PARTITIONS, a.intermediate_size // a.programs))
-    first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
-    affinities = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
-    units = []
-    for share in shares:
-        affinity = affinities[:, share.expert - first, :]
-        units.append(Unit(share.expert, share.start, share.size, 0, a.tokens, affinity))
-
     blocks = a.hidden_size // PARTITIONS
     sums = nl.ndarray((PARTITIONS, blocks, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-    _run(a, hidden, units, sums, parts=a.programs)
-    if a.down_bias is not None:
-        if shares[0].start > 0:
-            first += 1  # the other core has the first columns of this expert, and its bias
-        if first < last:
-            rows = by_expert_rows(local[:, nl.ds(first, last - first)], a.down_bias.dtype)
-            bias = TensorView(a.down_bias).slice(0, first, last)
-            project_down_by_weight(sums, rows, last - first, bias, True, False, a.programs)
+    if a.dynamic and a.uses_affinities():
+        first, last = _experts_with_tokens(a, hidden, local, identity, sums)
+    else:
+        first, last = _experts_of_this_core(a, hidden, local, identity, sums)
+    if a.down_bias is not None and first < last:
+        rows = by_expert_rows(local[:, nl.ds(first, last - first)], a.down_bias.dtype)
+        bias = TensorView(a.down_bias).slice(0, first, last)
+        project_down_by_weight(sums, rows, last - first, bias, True, False, a.programs)
 
     mine = sums
     if a.programs > 1:
@@ -113,6 +117,54 @@ def _all_experts(a):
     y = nl.ndarray(_shape_in_hbm(a), dtype=a.output_dtype, buffer=nl.shared_hbm)
     _store(y.reshape((a.tokens, a.hidden_size)), rows, 0, a.program * a.hidden_size // a.programs)
     return y
+
+
+def _experts_of_this_core(a, hidden, local, identity, sums):
+    """Sums of this core's share of the experts; returns the range of those whose down bias it adds."""
+    shares = shares_of_experts(a, min(PARTITIONS, a.intermediate_size // a.programs))
+    first, last = shares[0].expert, shares[len(shares) - 1].expert + 1
+    affinities = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
+    units = []
+    for share in shares:
+        affinity = affinities[:, share.expert - first, :]
+        units.append(Unit(share.expert, share.start, share.size, 0, a.tokens, affinity))
+    _run(a, hidden, units, sums, parts=a.programs)
+    # the core that has the first columns of an expert has its bias
+    return first + (1 if shares[0].start > 0 else 0), last
+
+
+def _experts_with_tokens(a, hidden, local, identity, sums):
+    """The same, of experts that have tokens: the cores take them in turns from a list made at run time."""
+    affinities = in_all_partitions(local, identity)
+    listed = numbers_of_nonzero(affinities, GROUP * a.programs)
+    mine = nl.ndarray((1, listed.shape[1] // a.programs), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=mine, src=listed[:, a.program :: a.programs])
+    groups = TensorView(mine).reshape_dim(1, (mine.shape[1] // GROUP, GROUP))
+    whole = count_not_negative(groups.select(2, GROUP - 1).get_view())
+    nisa.memset(dst=sums, value=0.0)
+
+    def some_experts(numbers, count):
+        experts = nl.ndarray((1, count), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=experts, src=numbers.get_view())
+        units = []
+        for k in range(count):
+            expert = experts[:, nl.ds(k, 1)]
+            affinity = nl.ndarray((PARTITIONS, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=affinity, src=TensorView(affinities).select(1, expert).get_view())
+            units.append(Unit(expert, 0, a.intermediate_size, 0, a.tokens, affinity))
+        _run(a, hidden, units, sums, a.programs, is_empty=False)
+
+    def one_group(turn):
+        some_experts(groups.select(1, turn), GROUP)
+
+    def one_expert(turn):
+        some_experts(TensorView(mine).select(1, turn), 1)
+
+    device_loop(0, loaded(whole), one_group)
+    nisa.tensor_scalar(dst=whole, data=whole, op0=nl.multiply, operand0=GROUP)
+    device_loop(loaded(whole), loaded(count_not_negative(mine)), one_expert)
+    middle = a.experts // a.programs
+    return (0, middle) if a.program == 0 else (middle, a.experts)
 
 
 @dataclass
@@ -234,9 +286,12 @@ def _load(a):
     return load_hidden(source, a.tokens)[0]
 
 
-def _run(a, hidden, units, sums, parts, first_token=0):
-    """Add up the results of the units in sums, fp32 [128, H / 128, tokens] from `first_token` on."""
-    started = {}
+def _run(a, hidden, units, sums, parts, first_token=0, is_empty=True):
+    """Add up the results of the units in sums, fp32 [128, H / 128, tokens] from `first_token` on.
+
+    With `is_empty` there is nothing in sums, not even zeros.
+    """
+    started = {} if is_empty else {str(first_token): True}
     previous = None
     for unit in units:
         inter = _gate_up(a, hidden, unit)

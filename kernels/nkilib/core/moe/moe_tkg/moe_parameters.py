@@ -54,6 +54,7 @@ class MoeArguments(nl.NKIObject):
     up_upper: float | None
     up_lower: float | None
     output_in_sbuf: bool
+    dynamic: bool
     tokens: int = 0
     hidden_size: int = 0
     intermediate_size: int = 0

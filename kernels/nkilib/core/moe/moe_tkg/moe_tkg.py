@@ -75,7 +75,8 @@ def moe_tkg(
         up_clamp_lower_limit: smallest value of the up projection.
         output_in_sbuf: leave the result in SBUF, in the layout of `hidden_input` there. Selected experts on
             two cores: core 0 has the first T // 2 tokens, core 1 the others.
-        is_all_expert_dynamic: experts are chosen at run time; the result is the same.
+        is_all_expert_dynamic: all experts with POST_SCALE: those to which no token has an affinity are left
+            out at run time, and their weights not read. The result is the same. MX weights are all read.
 
     Returns:
         The result, in HBM of the shape of `hidden_input`, or in SBUF.
@@ -108,6 +109,7 @@ def moe_tkg(
             up_upper=up_clamp_upper_limit,
             up_lower=up_clamp_lower_limit,
             output_in_sbuf=output_in_sbuf,
+            dynamic=is_all_expert_dynamic,
         ),
         (gate_up_input_scale, down_input_scale),
     )

@@ -190,7 +190,8 @@ _OPTIONS = {
     "up_clamp_upper_limit": "largest value of the up projection",
     "up_clamp_lower_limit": "smallest value of the up projection",
     "output_in_sbuf": "leave the result in SBUF",
-    "is_all_expert_dynamic": "experts are chosen at run time; the result is the same",
+    "is_all_expert_dynamic": "all experts with POST_SCALE, no MX weights: those to which no token has an "
+    "affinity are left out at run time; the result is the same",
 }
 
 ROWS = (
@@ -226,6 +227,18 @@ ROWS = (
             ),
             _example("all-one", 40, 256, 96, 1, {**_ALL}, top_k=1, lnc=(2,), targets=("trn2", "trn3")),
             _example("all-fp8", 6, 512, 64, 2, {**_ALL, **_POST}, bias=True, fp8=True, lnc=(2,)),
+            _example(
+                "all-dynamic",
+                6,
+                512,
+                64,
+                11,
+                {**_ALL, **_POST, "mask_unselected_experts": True, "is_all_expert_dynamic": True},
+                ranks=2,
+                bias=True,
+                lnc=(1, 2),
+                about="experts without tokens are left out",
+            ),
             _example("selected", 4, 512, 128, 8, {**_SELECTED, **_POST}, lnc=(1, 2)),
             _example(
                 "selected-full",
