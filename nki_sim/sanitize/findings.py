@@ -142,7 +142,10 @@ class Findings:
         for key, found in self.by_key.items():
             again = self.counts.get(key, 1) - 1
             if again:
-                found = replace(found, notes=(*found.notes, f"the same happened {again} more times here"))
+                found = replace(
+                    found,
+                    notes=(*found.notes, f"the same happened {again} more time{'s' * (again > 1)} here"),
+                )
             if strict and found.code not in _ADVICE:
                 found = replace(found, severity=Severity.error)
             told.append(found)

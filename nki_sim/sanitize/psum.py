@@ -115,9 +115,10 @@ class Accumulations:
         state = self._products.get(storage.index)
         if state is None:
             state = self._products[storage.index] = Written(storage, None, False)
-        if not state.full and Feature.sums_onto_any_bytes not in self._target.features:
+        defined = Feature.sums_onto_any_bytes in self._target.features
+        if not state.full and (not defined or instruction.__dict__.get("inferred")):
             for part in added:
-                self._check_start(instruction, part, state)
+                self._check_start(instruction, part, state, defined)
         state.write(tensor)
         groups, key = self._groups.setdefault(storage.index, []), _key(tensor)
         group = next((g for g in groups if key in g.views), None) if added else None
@@ -138,7 +139,9 @@ class Accumulations:
 
     # --- what is wrong
 
-    def _check_start(self, instruction: Instruction, tensor: NkiTensor, state: Written) -> None:
+    def _check_start(
+        self, instruction: Instruction, tensor: NkiTensor, state: Written, defined: bool
+    ) -> None:
         missing = state.missing(tensor)
         if missing is None:
             return
@@ -159,10 +162,16 @@ class Accumulations:
                 *allocated(storage),
                 *done_by(other, "written here by something else than a matmul"),
             ),
-            help="pass accumulate=False to the first matmul of the accumulation (accumulate=(i > 0) in a "
+            help="pass accumulate=False for a new sum, or accumulate=True to every matmul to add to what "
+            "something else wrote"
+            if defined
+            else "pass accumulate=False to the first matmul of the accumulation (accumulate=(i > 0) in a "
             "loop), and add other values after copying the sum to SBUF",
+            severity=Severity.warning if defined else Severity.error,
             notes=(
-                f"on {self._target.name} the result of accumulating onto bytes that no matmul wrote is "
+                f"on {self._target.name} the sum is defined, and includes what {other.opcode} wrote"
+                if defined and other is not None
+                else f"on {self._target.name} the result of accumulating onto bytes that no matmul wrote is "
                 "undefined",
                 "where `accumulate` is left out, the first matmul onto a tensor overwrites, later ones add, "
                 "in every round of a loop: only matmuls count, a memset does not start anew",

@@ -8,6 +8,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError, Severity
+from nki_isa.machine.targets import as_target
 from nki_sim.sanitize import CHECKS, DEFAULT, check_classes
 from nki_sim.sanitize.shadow import regions
 
@@ -438,3 +439,42 @@ def test_what_another_core_sends_comes_from_that_core():
         sent[2](np.ones((128, 64), np.float32))
     (found,) = session.launches[0].diagnostics
     assert found.code == "NKI-N002" and "tensor_scalar writes infinity" in found.message
+
+
+# --- an accumulate that is left out
+
+
+@pytest.mark.parametrize(
+    "target, accumulate, said, sums",
+    [
+        ("trn2", None, [("NKI-H006", "error")], None),
+        ("trn3", None, [("NKI-H006", "warning")], [1, 6, 6]),
+        ("trn3", True, [], [6, 6, 6]),
+        ("trn3", False, [], [1, 1, 1]),
+    ],
+)
+def test_memset_before_each_round_of_a_sum(target, accumulate, said, sums):
+    """Only matmuls count: the first overwrites what memset put there, later ones add to it."""
+
+    @nki.jit
+    def rounds(x, w):
+        out = nl.ndarray((3, 128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+        moving, stationary = nl.load(x), nl.load(w)
+        total = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.psum)
+        for i in range(3):
+            nisa.memset(dst=total, value=5.0)
+            nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=accumulate)
+            nisa.dma_copy(dst=out[i], src=nl.copy(total))
+        return out
+
+    x, w = np.ones((128, 64), np.float32), np.eye(128, dtype=np.float32)
+    with runtime.session(target=as_target(target), check="psum") as session:
+        try:
+            result = rounds(x, w)
+        except NkiError as refused:
+            found = refused.diagnostics
+        else:
+            found = session.launches[0].diagnostics
+            np.testing.assert_array_equal(result[:, 0, 0], sums)
+    assert codes(found) == said
+    assert all(any("only matmuls count" in note for note in d.notes) for d in found)

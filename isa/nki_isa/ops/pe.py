@@ -74,7 +74,11 @@ _FP32_PASSES = {0: 4, 1: 2, 2: 1}
 
 
 class _Matmul(Instruction):
-    """What both matmuls share: tiles of the array, accumulation, the float32 product."""
+    """What both matmuls share: tiles of the array, accumulation, the float32 product.
+
+    Attributes:
+        inferred: True if `accumulate` was left out, and the rule for that settled it.
+    """
 
     dst: NkiTensor
     stationary: NkiTensor
@@ -83,6 +87,7 @@ class _Matmul(Instruction):
     tile_position: tuple[int, ...]
     tile_size: tuple[int, ...]
 
+    inferred = False
     engines = (Engine.tensor,)
     settles = ("accumulate",)
 
@@ -98,6 +103,7 @@ class _Matmul(Instruction):
         asked = self.accumulate
         if isinstance(self.dst, NkiTensor) and (asked is None or isinstance(asked, bool)):
             self.accumulate = accumulation.resolve(recorder, self.dst, asked)
+            self.inferred = asked is None
 
     @property
     def accumulates(self) -> bool:
