@@ -38,7 +38,7 @@ import numpy as np
 
 from nki_isa.diagnostics import Frame, error
 from nki_isa.dtypes import DType
-from nki_isa.instruction import Instruction, Role
+from nki_isa.instruction import Instruction
 from nki_isa.operators import Operator
 from nki_isa.program import Loop, Node, Program
 from nki_isa.storage import Storage, VirtualRegister
@@ -145,7 +145,7 @@ def _instruction(instruction: Instruction) -> str:
     words = [instruction.opcode]
     for name, field in instruction.fields.items():
         value, default = values[name], field.default
-        if value is default or (field.role is Role.attribute and _same(value, default)):
+        if value is default or (type(value) is not NkiTensor and _same(value, default)):
             continue
         words.append(f"{name}={_view(value) if type(value) is NkiTensor else _value(value, field.kind)}")
     return " ".join(words)
