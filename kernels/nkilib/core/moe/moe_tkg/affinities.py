@@ -11,16 +11,23 @@ from .moe_parameters import PARTITIONS, MoeArguments
 BANK = 512
 
 
-def local_affinities(a: MoeArguments, first_token: int, tokens: int):
+def load_rank(a: MoeArguments):
+    """Which of the parts of all experts is here, [1, 1] in SBUF; None where no affinities are read."""
+    if not a.uses_affinities():
+        return None
+    rank = nl.ndarray((1, 1), dtype=a.rank_id.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=rank, src=a.rank_id)
+    return rank
+
+
+def local_affinities(a: MoeArguments, rank, first_token: int, tokens: int):
     """Affinities of up to 128 tokens to the experts whose weights are here: fp32 [tokens, E_L] in SBUF."""
     local = nl.ndarray((tokens, a.experts), dtype=nl.float32, buffer=nl.sbuf)
     here = nl.ds(first_token, tokens)
-    if not a.uses_affinities():
+    if rank is None:
         nisa.memset(dst=local, value=1.0)
         return local
     ranks = a.affinities.shape[1] // a.experts
-    rank = nl.ndarray((1, 1), dtype=a.rank_id.dtype, buffer=nl.sbuf)
-    nisa.dma_copy(dst=rank, src=a.rank_id)
     everything = TensorView(a.affinities[here, :]).reshape_dim(1, (ranks, a.experts))
     nisa.dma_copy(dst=local, src=everything.select(1, rank).get_view())
     if a.mask_unselected:

@@ -42,6 +42,7 @@ from .affinities import (
     by_expert_rows,
     count_not_negative,
     in_all_partitions,
+    load_rank,
     loaded,
     local_affinities,
     numbers_of_nonzero,
@@ -85,7 +86,7 @@ def moe_experts(a: MoeArguments):
 def _all_experts(a):
     hidden = _all_of_hidden(a)
     identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
-    local = local_affinities(a, 0, a.tokens)
+    local = local_affinities(a, load_rank(a), 0, a.tokens)
     blocks = a.hidden_size // PARTITIONS
     sums = nl.ndarray((PARTITIONS, blocks, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
     if a.dynamic and a.uses_affinities():

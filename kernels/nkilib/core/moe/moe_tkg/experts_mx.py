@@ -5,9 +5,8 @@ by 4 elements. Hidden and the input of the down projection are quantized here to
 
 * Row h = q * (H / 4) + n * 128 + p of H is element q of partition p in contraction n.
 * Column i = n * 512 + c * 128 + p of I becomes element c of partition p in contraction n of the down
-projection,
-  which is where the products of gate and up are written. (A last n of r < 512 columns: i = n * 512 + c * r
-  / 4 + p.)
+  projection, which is where the products of gate and up are written. (A last n of r < 512 columns:
+  i = n * 512 + c * r / 4 + p.)
 
 | step | engine | layout |
 |---|---|---|
@@ -17,9 +16,12 @@ projection,
 | down projection times affinity, added up | tensor, weights stationary; vector | fp32 [128, T, H/128] |
 | result turned to rows of tokens | tensor | [T, H] |
 
+The bias of the down projection is one more row of it, whose input is 1. For selected experts, each of which
+is used for one token, the biases of all experts times affinities are one product, with which the sums begin.
+
 All experts: two cores share the experts. Selected experts: two cores share the choices of each token. Both
-exchange half of their sums at the end. Scales lie in the first four partitions of each 32, as the products
-read them.
+exchange half of their sums at the end, the half of the other core first, while the own one is computed.
+Scales lie in the first four partitions of each 32, as the products read them.
 
 SBUF per partition, in bytes: hidden H T / 100, sums H T / 32, and rings of weights: 4 I H / 512 and 2 I H /
 256 for MXFP4.
@@ -33,12 +35,13 @@ from ...mlp.mlp_tkg.gate_up import along_tokens, finish_projection
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
-from .affinities import by_expert_rows, in_all_partitions, local_affinities, selected_affinities
+from .affinities import by_expert_rows, in_all_partitions, load_rank, local_affinities, selected_affinities
 from .experts import Unit, shares_of_experts
 from .moe_parameters import MX_ROWS, PARTITIONS, MoeArguments
 
 QUADRANT = 32
 UNIT_SCALE = 127  # the exponent of 1
+UNIT_SCALES = 0x7F7F7F7F  # four of them
 TOKENS = 128  # worked on at a time
 BANK = 512
 TURNS = 8  # transposes of the result that one DMA stores
@@ -53,41 +56,26 @@ def moe_experts_mx(a: MoeArguments):
     shape = (PARTITIONS, a.programs, a.tokens, blocks)  # the exchanged half is contiguous
     sums = nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)
     units = _all_units(a) if a.is_all_expert else _selected_units(a)
-    previous = None
     if len(units) == 0:
         nisa.memset(dst=sums, value=0.0)
+    elif a.is_all_expert:
+        _begin_all(a, units, identity)
+    else:
+        _begin_selected(a, units, identity, sums)
+    previous = None
+    begins = a.is_all_expert
     for unit in units:
         inter = _gate_up(a, x, x_scale, unit)
-        if previous is None and a.is_all_expert:  # while the first expert's weights are loaded
-            _begin_all(a, units, identity, sums)
-        elif previous is None:
-            _begin_selected(a, units, identity, sums)
         if previous is not None:
-            _down(a, previous, sums)
+            _down(a, previous, sums, begins)
+            begins = False
         previous = (unit, inter[0], inter[1])
     if previous is not None:
-        _down(a, previous, sums)
+        _down(a, previous, sums, begins)
     return _store(a, sums)
 
 
 # --- who does what
-
-
-def _start(a, sums, matrix, first_token, first_expert, last_expert):
-    """Begin the sums of some tokens: down biases times affinities, matrix [tokens, experts], or 0."""
-    tokens = matrix.shape[0]
-    target = sums[:, :, nl.ds(first_token, tokens), :]
-    if a.down_bias is None or first_expert >= last_expert:
-        nisa.memset(dst=target, value=0.0)
-        return
-    rows = by_expert_rows(matrix, a.down_bias.dtype)
-    bias = TensorView(a.down_bias).slice(0, first_expert, last_expert)
-    count = last_expert - first_expert
-    for part in range(a.programs):
-        by_block = TensorView(target[:, part, :, :]).permute((0, 2, 1)).get_view()
-        size = a.hidden_size // a.programs
-        columns = bias.slice(1, part * size, (part + 1) * size)
-        project_down_by_weight(by_block, rows, count, columns, strided=False)
 
 
 def _all_units(a):
@@ -97,17 +85,15 @@ def _all_units(a):
     return units
 
 
-def _begin_all(a, units, identity, sums):
-    """Affinities of the units, and the start of the sums."""
+def _begin_all(a, units, identity):
+    """Affinities of the units."""
     first, last = units[0].expert, units[len(units) - 1].expert + 1
     affinities = nl.ndarray((PARTITIONS, last - first, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-    with_bias = first + 1 if units[0].start > 0 else first  # the other core adds the bias of a shared expert
+    rank = load_rank(a)
     for tile in TiledRange(a.tokens, TOKENS):
-        local = local_affinities(a, tile.start_offset, tile.size)
+        local = local_affinities(a, rank, tile.start_offset, tile.size)
         everywhere = in_all_partitions(local[:, nl.ds(first, last - first)], identity)
         nisa.tensor_copy(dst=affinities[:, :, nl.ds(tile.start_offset, tile.size)], src=everywhere)
-        part = local[:, nl.ds(with_bias, last - with_bias)] if with_bias < last else local
-        _start(a, sums, part, tile.start_offset, with_bias, last)
     for unit in units:
         unit.affinity = affinities[:, unit.expert - first, :]
 
@@ -125,13 +111,18 @@ def _selected_units(a):
 
 
 def _begin_selected(a, units, identity, sums):
-    """Affinities of the units (so far the number of the choice), and the start of the sums."""
+    """Affinities of the units (so far the number of the choice); sums of biases times affinities, or 0."""
     by_choice, by_expert = selected_affinities(a)
     affinities = in_all_partitions(by_choice, identity)
     if by_expert is None or a.program > 0:
         nisa.memset(dst=sums, value=0.0)
     else:
-        _start(a, sums, by_expert, 0, 0, a.experts)
+        rows = by_expert_rows(by_expert, a.down_bias.dtype)
+        size = a.hidden_size // a.programs
+        for part in range(a.programs):
+            by_block = TensorView(sums[:, part, :, :]).permute((0, 2, 1)).get_view()
+            columns = TensorView(a.down_bias).slice(1, part * size, (part + 1) * size)
+            project_down_by_weight(by_block, rows, a.experts, columns, strided=False)
     for unit in units:
         unit.affinity = affinities[:, unit.affinity, nl.ds(unit.first_token, 1)]
 
@@ -178,7 +169,10 @@ def _quantize(values):
 def _scale_tile(shape):
     """A tile of scales, all written: products read every partition, and use four of each quadrant."""
     scale = nl.ndarray(shape, dtype=nl.uint8, buffer=nl.sbuf)
-    nisa.memset(dst=scale, value=UNIT_SCALE, engine=nisa.engine.gpsimd)
+    if shape[len(shape) - 1] % 4 == 0:
+        nisa.memset(dst=scale.view(nl.int32), value=UNIT_SCALES, engine=nisa.engine.gpsimd)
+    else:
+        nisa.memset(dst=scale, value=UNIT_SCALE, engine=nisa.engine.gpsimd)
     return scale
 
 
@@ -194,16 +188,16 @@ def _load_scales(scale, view):
 # --- an expert
 
 
-def _gate_up(a, x, x_scale, unit):
-    """The input of the down projection, quantized: ([P, ceil(size / 512), tokens] x4, its scales)."""
+def _load_gate_up(a, unit):
+    """Weights [128, 2, H / 512, size], their scales, and biases [P, 2, ceil(size / 512), 4] or None."""
     tiles = a.hidden_size // MX_ROWS
     end = unit.start + unit.size
     weights = nl.ndarray((PARTITIONS, 2, tiles, unit.size), dtype=a.gate_up_weights.dtype, buffer=nl.sbuf)
     scales = _scale_tile((PARTITIONS, 2, tiles, unit.size))
     view = TensorView(a.gate_up_weights).select(0, unit.expert).slice(3, unit.start, end)
-    _load_scales(scales, TensorView(a.gate_up_scale).select(0, unit.expert).slice(3, unit.start, end))
     for q in range(2):
         nisa.dma_copy(dst=weights[:, q, :, :], src=view.slice(1, q, q + 1).squeeze_dim(1).get_view())
+    _load_scales(scales, TensorView(a.gate_up_scale).select(0, unit.expert).slice(3, unit.start, end))
     spans = TiledRange(unit.size, MX_ROWS)
     rows = min(unit.size // 4, PARTITIONS)
     bias = None
@@ -213,7 +207,15 @@ def _gate_up(a, x, x_scale, unit):
         part = TensorView(a.gate_up_bias).select(0, unit.expert).slice(0, 0, rows)
         part = part.slice(2, first, first + len(spans))
         nisa.dma_copy(dst=bias, src=part.get_view())
+    return weights, scales, bias
 
+
+def _gate_up(a, x, x_scale, unit):
+    """gate * up of a unit, quantized: ([P, ceil(size / 512), tokens] x4, its scales)."""
+    weights, scales, bias = _load_gate_up(a, unit)
+    tiles = a.hidden_size // MX_ROWS
+    spans = TiledRange(unit.size, MX_ROWS)
+    rows = min(unit.size // 4, PARTITIONS)
     partitions = div_ceil(rows, QUADRANT) * QUADRANT
     inter = nl.ndarray((partitions, len(spans), unit.tokens, 4), dtype=nl.bfloat16, buffer=nl.sbuf)
     if unit.size % MX_ROWS != 0:
@@ -252,8 +254,8 @@ def _gate_up(a, x, x_scale, unit):
     return _quantize(inter)
 
 
-def _down(a, done, sums):
-    """sums[p, t, j] += affinity[t] * column j * 128 + p of the down projection of a unit."""
+def _down(a, done, sums, begins):
+    """sums[p, t, j] += affinity[t] * column j * 128 + p of the down projection of a unit, if it `begins` =."""
     unit, inter, inter_scale = done
     partitions, count = inter.shape[0], inter.shape[1]
     first = unit.start // MX_ROWS
@@ -262,45 +264,61 @@ def _down(a, done, sums):
     view = view.slice(1, first, first + count)
     view_of_scale = TensorView(a.down_scale).select(0, unit.expert).slice(0, 0, rows // 8)
     view_of_scale = view_of_scale.slice(1, first, first + count)
+    bias, ones = None, None
+    if a.is_all_expert and a.down_bias is not None and unit.start == 0:  # one core of those that share it
+        bias = nl.ndarray((1, a.hidden_size), dtype=a.down_bias.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=bias, src=a.down_bias[nl.ds(unit.expert, 1), :])
+        ones = nl.ndarray((1, min(unit.tokens, BANK)), dtype=a.down_bias.dtype, buffer=nl.sbuf)
+        nisa.memset(dst=ones, value=1.0)
     blocks = a.hidden_size // PARTITIONS // a.programs
-    pieces = []
-    for part in TiledRange(a.hidden_size, blocks * PARTITIONS):
-        for columns in TiledRange(part, DOWN_COLUMNS):
-            pieces.append((part.index, columns))
-    for piece in pieces:
-        part, columns = piece
-        shape = (partitions, count, columns.size)
-        weights = nl.ndarray(shape, dtype=a.down_weights.dtype, buffer=nl.sbuf)
-        scales = _scale_tile(shape)
-        if rows < partitions:
-            nisa.memset(dst=weights, value=0)
-        some = view.slice(2, columns.start_offset, columns.end_offset)
-        nisa.dma_copy(dst=weights[nl.ds(0, rows)], src=some.get_view())
-        _load_scales(scales, view_of_scale.slice(2, columns.start_offset, columns.end_offset))
-        for tokens in TiledRange(unit.tokens, BANK):
-            moving = nl.ds(tokens.start_offset, tokens.size)
-            for bank in TiledRange(columns.size // PARTITIONS, BANK // tokens.size):
-                products = nl.ndarray((PARTITIONS, bank.size, tokens.size), dtype=nl.float32, buffer=nl.psum)
-                for b in range(bank.size):
-                    stationary = nl.ds((bank.start_offset + b) * PARTITIONS, PARTITIONS)
-                    for n in range(count):
-                        nisa.nc_matmul_mx(
-                            dst=products[:, b, :],
-                            stationary=weights[:, n, stationary],
-                            moving=inter[:, n, moving],
-                            stationary_scale=scales[:, n, stationary],
-                            moving_scale=inter_scale[:, n, moving],
-                        )
-                block = columns.start_offset // PARTITIONS + bank.start_offset - part * blocks
-                target = TensorView(sums[:, part, :, :]).slice(2, block, block + bank.size)
-                target = target.permute((0, 2, 1))
-                start = unit.first_token + tokens.start_offset
-                target = target.slice(2, start, start + tokens.size).get_view()
-                affinity = TensorView(unit.affinity).slice(1, tokens.start_offset, tokens.end_offset)
-                affinity = affinity.expand_dim(1).broadcast(1, bank.size).get_view()
-                scaled = nl.ndarray(products.shape, dtype=nl.float32, buffer=nl.sbuf)
-                nisa.tensor_tensor(dst=scaled, data1=products, data2=affinity, op=nl.multiply)
-                nisa.tensor_tensor(dst=target, data1=target, data2=scaled, op=nl.add)
+    for order in range(a.programs):
+        part = (a.program + 1 + order) % a.programs
+        start = part * blocks * PARTITIONS
+        for columns in TiledRange(blocks * PARTITIONS, DOWN_COLUMNS):
+            here = start + columns.start_offset
+            shape = (partitions, count, columns.size)
+            weights = nl.ndarray(shape, dtype=a.down_weights.dtype, buffer=nl.sbuf)
+            scales = _scale_tile(shape)
+            if rows < partitions:
+                nisa.memset(dst=weights, value=0)
+            some = view.slice(2, here, here + columns.size)
+            nisa.dma_copy(dst=weights[nl.ds(0, rows)], src=some.get_view())
+            _load_scales(scales, view_of_scale.slice(2, here, here + columns.size))
+            for tokens in TiledRange(unit.tokens, BANK):
+                moving = nl.ds(tokens.start_offset, tokens.size)
+                for bank in TiledRange(columns.size // PARTITIONS, BANK // tokens.size):
+                    shape = (PARTITIONS, bank.size, tokens.size)
+                    products = nl.ndarray(shape, dtype=nl.float32, buffer=nl.psum)
+                    for b in range(bank.size):
+                        column = (bank.start_offset + b) * PARTITIONS
+                        stationary = nl.ds(column, PARTITIONS)
+                        for n in range(count):
+                            nisa.nc_matmul_mx(
+                                dst=products[:, b, :],
+                                stationary=weights[:, n, stationary],
+                                moving=inter[:, n, moving],
+                                stationary_scale=scales[:, n, stationary],
+                                moving_scale=inter_scale[:, n, moving],
+                            )
+                        if bias is not None:
+                            nisa.nc_matmul(
+                                dst=products[:, b, :],
+                                stationary=bias[:, nl.ds(here + column, PARTITIONS)],
+                                moving=ones[:, nl.ds(0, tokens.size)],
+                            )
+                    block = columns.start_offset // PARTITIONS + bank.start_offset
+                    target = TensorView(sums[:, part, :, :]).slice(2, block, block + bank.size)
+                    first_token = unit.first_token + tokens.start_offset
+                    target = target.slice(1, first_token, first_token + tokens.size)
+                    target = target.permute((0, 2, 1)).get_view()
+                    affinity = TensorView(unit.affinity).slice(1, tokens.start_offset, tokens.end_offset)
+                    affinity = affinity.expand_dim(1).broadcast(1, bank.size).get_view()
+                    scaled = target
+                    if not begins:
+                        scaled = nl.ndarray(products.shape, dtype=nl.float32, buffer=nl.sbuf)
+                    nisa.tensor_tensor(dst=scaled, data1=products, data2=affinity, op=nl.multiply)
+                    if not begins:
+                        nisa.tensor_tensor(dst=target, data1=target, data2=scaled, op=nl.add)
 
 
 # --- the result
@@ -310,10 +328,8 @@ def _store(a, sums):
     """Add the other core's sums, turn to rows of tokens and store this core's columns of them."""
     blocks = a.hidden_size // PARTITIONS // a.programs
     mine = sums[:, a.program, :, :]
-    rounded = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=a.output_dtype, buffer=nl.sbuf)
-    if a.programs == 1:
-        nisa.tensor_copy(dst=rounded, src=mine)
-    else:
+    received = None
+    if a.programs > 1:
         other = 1 - a.program
         received = nl.ndarray((PARTITIONS, a.tokens, blocks), dtype=nl.float32, buffer=nl.sbuf)
         nisa.sendrecv(
@@ -323,7 +339,6 @@ def _store(a, sums):
             recv_from_rank=other,
             pipe_id=0,
         )
-        nisa.tensor_tensor(dst=rounded, data1=mine, data2=received, op=nl.add)
     shape = (a.tokens, a.hidden_size) if a.hidden_scale is not None else a.hidden.shape
     y = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.shared_hbm)
     target = TensorView(y.reshape((a.tokens, a.hidden_size)))
@@ -334,26 +349,34 @@ def _store(a, sums):
         size = PARTITIONS // part.size  # tokens that are turned at once
         for some in TiledRange(a.tokens, size * TURNS):
             turns = TiledRange(some, size)
-            stored = nl.ndarray(
-                (size * part.size, len(turns), PARTITIONS), dtype=a.output_dtype, buffer=nl.sbuf
-            )
-            for tokens in turns:
-                rows = tokens.size * part.size
-                turned = nl.ndarray((rows, PARTITIONS), dtype=a.output_dtype, buffer=nl.psum)
-                data = rounded[
-                    :, nl.ds(tokens.start_offset, tokens.size), nl.ds(part.start_offset, part.size)
-                ]
-                nisa.nc_transpose(dst=turned, data=data)
-                nisa.tensor_copy(dst=stored[nl.ds(0, rows), tokens.index, :], src=turned)
             whole = some.size // size
+            here = nl.ds(some.start_offset, some.size)
+            columns = nl.ds(part.start_offset, part.size)
+            shape = (PARTITIONS, some.size, part.size)
+            rounded = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.sbuf)
+            if received is None:
+                nisa.tensor_copy(dst=rounded, src=mine[:, here, columns])
+            else:
+                nisa.tensor_tensor(
+                    dst=rounded, data1=mine[:, here, columns], data2=received[:, here, columns], op=nl.add
+                )
+            shape = (size * part.size, len(turns), PARTITIONS)
+            turned = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.psum)
+            for tokens in turns:
+                data = rounded[:, nl.ds(tokens.index * size, tokens.size), :]
+                nisa.nc_transpose(dst=turned[nl.ds(0, tokens.size * part.size), tokens.index, :], data=data)
+            stored = nl.ndarray(shape, dtype=a.output_dtype, buffer=nl.sbuf)
             if whole > 0:
+                both = nl.ds(0, whole)
+                nisa.tensor_copy(dst=stored[:, both, :], src=turned[:, both, :], engine=nisa.engine.scalar)
                 end = some.start_offset + whole * size
                 rows_of_y = there.slice(0, some.start_offset, end).reshape_dim(0, (whole, size))
                 nisa.dma_copy(
-                    dst=rows_of_y.permute((1, 2, 0, 3)).get_view(), src=stored[:, nl.ds(0, whole), :]
+                    dst=rows_of_y.permute((1, 2, 0, 3)).get_view(), src=stored[:, both, :]
                 )
             if whole < len(turns):
                 rest = there.slice(0, some.start_offset + whole * size, some.end_offset)
                 used = nl.ds(0, (some.size - whole * size) * part.size)
+                nisa.tensor_copy(dst=stored[used, whole, :], src=turned[used, whole, :])
                 nisa.dma_copy(dst=rest.get_view(), src=stored[used, whole, :])
     return y
