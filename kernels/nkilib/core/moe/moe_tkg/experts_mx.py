@@ -255,7 +255,7 @@ def _gate_up(a, x, x_scale, unit):
 
 
 def _down(a, done, sums, begins):
-    """sums[p, t, j] += affinity[t] * column j * 128 + p of the down projection of a unit, if it `begins` =."""
+    """sums[p, t, j] += affinity[t] * column j * 128 + p of the down projection; the first unit writes."""
     unit, inter, inter_scale = done
     partitions, count = inter.shape[0], inter.shape[1]
     first = unit.start // MX_ROWS
