@@ -18,10 +18,13 @@ import io
 import math
 import re
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nki import levels
 from nki.kernel import Kernel
@@ -31,6 +34,7 @@ from nki_sim.report.words import time
 
 LEVEL = "0.2"
 PAGE = Path(__file__).parents[1] / "docs" / "library" / "times.md"
+_PACKED = {np.dtype(np.uint16): "float4_e2m1fn_x4", np.dtype(np.uint32): "float8_e4m3fn_x4"}
 _OURS, _THEIRS = "nkilib.", "nkilib_src.nkilib."
 
 
@@ -67,7 +71,8 @@ def measured(names: list[str]) -> Iterator[Line]:
                 other, why = 0.0, reason
                 if theirs is not None:
                     try:
-                        given = {name: _translated(value) for name, value in example.arguments().items()}
+                        arguments = example.arguments()
+                        given = {name: _packed(name, _translated(value)) for name, value in arguments.items()}
                         other = _elapsed(theirs, given, lnc, target)
                     except Exception as problem:  # whatever their kernel does with inputs it does not take
                         why = _first_line(problem)
@@ -77,6 +82,9 @@ def measured(names: list[str]) -> Iterator[Line]:
 def _theirs(row: Any) -> tuple[Kernel | None, str]:
     """The vendor's kernel of a row."""
     module = row.entry.__module__.replace(_OURS, _THEIRS, 1)
+    for name in ("neuronxcc", "neuronxcc.nki", "neuronxcc.nki.typing"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    sys.modules["neuronxcc.nki.typing"].mutable_tensor = Any  # type: ignore[attr-defined]  # an annotation
     try:
         return row.launched_by(getattr(importlib.import_module(module), row.entry.__name__)), ""
     except Exception as problem:  # importing their tree runs it
@@ -84,7 +92,31 @@ def _theirs(row: Any) -> tuple[Kernel | None, str]:
 
 
 def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0][:120]
+    lines = str(problem).splitlines() or [type(problem).__name__]
+    errors = [line for line in lines if "error[" in line]
+    return re.sub(r"\S*/nkilib_src/\S* ", "", (errors or lines)[0])
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Words that each hold four MX values, as an array of the packed type, which numpy lacks."""
+
+    words: np.ndarray[Any, Any]
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.words.shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return self.words
+
+
+def _packed(name: str, value: Any) -> Any:
+    """MX weights, which ours take as words too."""
+    if isinstance(value, np.ndarray) and name.endswith(("weights", "_w")) and value.dtype in _PACKED:
+        return _Packed(value, _PACKED[value.dtype])
+    return value
 
 
 def _translated(value: Any) -> Any:
@@ -139,8 +171,7 @@ def page(lines: list[Line]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for line in lines:
-        reason = re.sub(r"\S*/nkilib_src/", "", line.reason or "")  # the same wherever the checkout is
-        other = time(line.theirs) if line.theirs else f"none: {reason}".replace("|", "\\|")
+        other = time(line.theirs) if line.theirs else f"none: {line.reason[:120]}".replace("|", "\\|")
         ratio = f"{line.ratio:.2f}" if line.theirs else ""
         start = f"| {line.kernel} | {line.example} | {line.target}, {line.lnc} | {time(line.ours)}"
         text.append(f"{start} | {other} | {ratio} |")

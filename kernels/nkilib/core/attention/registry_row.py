@@ -6,10 +6,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki.kernel import Kernel
 from nkilib.core.attention.attention_cte import attention_cte
 from nkilib.core.attention.attention_tkg import attention_tkg
-from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
+from nkilib.core.attention.attention_tkg_kernel import launched
 from nkilib.core.attention.attention_tkg_utils import AttnTKGConfig
 from nkilib.core.attention.reference import attention_cte_reference, attention_tkg_reference
 from nkilib.registry import Example, Row, Tolerance
@@ -200,10 +199,6 @@ def _tkg(
     return Example(name=name, inputs=make, lnc=(lnc,), about=about, slow=slow)
 
 
-def _launched(entry: Any) -> Kernel:
-    return attention_tkg_kernel
-
-
 def _fp32(results: Any, arguments: dict[str, Any]) -> Any:
     parts = results if isinstance(results, (list, tuple)) else [results]
     return [np.asarray(part, np.float32) for part in parts if part is not None]
@@ -278,7 +273,7 @@ TKG = Row(
         reason="weights and values are rounded to bf16; the result is rounded to the dtype of q",
     ),
     page="nki/library/api/attention-tkg",
-    launched_by=_launched,
+    launched_by=launched,
     values=_fp32,
 )
 

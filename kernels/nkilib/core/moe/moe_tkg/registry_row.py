@@ -23,6 +23,13 @@ _CLAMPS = {
     "up_clamp_upper_limit": 0.75,
     "up_clamp_lower_limit": -1.0,
 }
+_GPT_OSS = {
+    **_POST,
+    "activation_fn": ActFnType.Swish,
+    "gate_clamp_upper_limit": 7.0,
+    "up_clamp_upper_limit": 8.0,
+    "up_clamp_lower_limit": -6.0,
+}
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...], size: int, dtype: Any) -> np.ndarray[Any, Any]:
@@ -309,6 +316,42 @@ ROWS = (
             _mx_example("all", 32, 512, 512, 2, {**_ALL, **_POST, **_CLAMPS}, lnc=(1, 2)),
             _mx_example("all-tail", 160, 1024, 640, 1, {**_ALL}, top_k=1, fp4=False, lnc=(2,)),
             _mx_example("selected", 3, 512, 192, 4, {**_SELECTED, **_POST}, lnc=(1, 2)),
+            _mx_example(
+                "gpt-oss",
+                4,
+                3072,
+                384,
+                16,
+                _GPT_OSS | _SELECTED,
+                top_k=4,
+                lnc=(2,),
+                slow=True,
+                about="gpt-oss 120B, TP8: the four experts of each token",
+            ),
+            _mx_example(
+                "gpt-oss-all",
+                128,
+                3072,
+                3072,
+                1,
+                _GPT_OSS | _ALL,
+                top_k=1,
+                lnc=(2,),
+                slow=True,
+                about="gpt-oss 120B, one expert on each of 128 ranks",
+            ),
+            _mx_example(
+                "gpt-oss-1024",
+                1024,
+                3072,
+                3072,
+                1,
+                _GPT_OSS | _ALL,
+                top_k=1,
+                lnc=(2,),
+                slow=True,
+                about="the same for 1024 tokens",
+            ),
         ),
         tolerance=Tolerance(
             rtol=2**-5,
