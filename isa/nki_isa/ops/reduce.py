@@ -32,7 +32,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.indirection import indirection, no_indirection
 from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
-from nki_isa.operators import Operator
+from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -50,6 +50,8 @@ from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target
+
+_ADD = OPERATORS["add"]
 
 
 def _reduced(instruction: Any) -> int | None:
@@ -184,11 +186,9 @@ class tensor_partition_reduce(ComputeInstruction):
             bits = bit_pattern(lanes, data.dtype.itemsize)
             return from_bits(self.op.function.reduce(bits, axis=0), self.dst.dtype)  # type: ignore[union-attr]
         values = float32(lanes, self.data)
-        with np.errstate(all="ignore"):
-            if self.op.name == "maximum":
-                return np.maximum.reduce(values, axis=0)
-            total = np.add.reduce(values, axis=0)
-            return total / np.float32(len(values)) if self.op.name == "average" else total
+        if self.op.name != "average":
+            return fold(self.op, values.T)
+        return fold(_ADD, values.T) / np.float32(len(values))
 
     def cost(self, target: Target) -> Cost:
         return cost.gpsimd(target, elements_per_partition(self.data))
@@ -267,8 +267,8 @@ class tensor_tensor_scan(ComputeInstruction):
 class bn_stats(ComputeInstruction):
     """Per partition: count, mean and variance * count of the even elements, then of the odd ones.
 
-    Computed in float32, the variance from the differences to the mean. Without odd elements
-    (one element per partition) their three statistics are 0.
+    Computed in float32 from the first element to the last, the variance from the differences to
+    the mean. Without odd elements (one element per partition) their three statistics are 0.
 
     Shapes: `data` up to 512 elements per partition, `dst` 6.
     Errors: NKI-V101 to V105, V108, V110, V112, V115.
@@ -301,11 +301,10 @@ class bn_stats(ComputeInstruction):
                 chosen = values[:, part::2]
                 count = np.float32(chosen.shape[1])
                 if count:
-                    mean = np.add.reduce(chosen, axis=1, keepdims=True) / count
-                    spread = np.add.reduce(np.square(chosen - mean), axis=1)
+                    mean = fold(_ADD, chosen) / count
                     result[:, 3 * part] = count
-                    result[:, 3 * part + 1] = mean[:, 0]
-                    result[:, 3 * part + 2] = spread
+                    result[:, 3 * part + 1] = mean
+                    result[:, 3 * part + 2] = fold(_ADD, np.square(chosen - mean[:, None]))
         return result
 
     def cost(self, target: Target) -> Cost:
@@ -316,7 +315,7 @@ class bn_stats(ComputeInstruction):
 class bn_aggr(ComputeInstruction):
     """dst = mean and variance of each partition, from (count, mean, variance * count) triples.
 
-    Computed in float32.
+    Computed in float32, from the first triple to the last.
 
     Shapes: the elements per partition of `data` are a multiple of 3, `dst` has 2.
     Errors: NKI-V101 to V105, V108, V110, V112, V115.
@@ -345,10 +344,10 @@ class bn_aggr(ComputeInstruction):
         values = rows(float32(data, self.data))
         counts, means, spreads = values[:, 0::3], values[:, 1::3], values[:, 2::3]
         with np.errstate(all="ignore"):
-            total = np.add.reduce(counts, axis=1)
-            mean = np.add.reduce(counts * means, axis=1) / total
-            between = np.add.reduce(counts * np.square(means - mean[:, None]), axis=1)
-            variance = (np.add.reduce(spreads, axis=1) + between) / total
+            total = fold(_ADD, counts)
+            mean = fold(_ADD, counts * means) / total
+            between = fold(_ADD, counts * np.square(means - mean[:, None]))
+            variance = (fold(_ADD, spreads) + between) / total
         return np.stack([mean, variance], axis=1)
 
     def cost(self, target: Target) -> Cost:

@@ -159,6 +159,39 @@ def test_bn_stats_and_bn_aggr(data, shape, dtype):
     np.testing.assert_allclose(moments[:, 1], values.var(axis=1), rtol=1e-4, atol=1e-4)
 
 
+def in_order(values):
+    """Sums of rows from the first element to the last, in float32."""
+    total = np.zeros(len(values), np.float32)
+    for column in values.T:
+        total = total + column
+    return total
+
+
+def test_statistics_add_from_the_first_element_to_the_last():
+    """As the card adds a row: numpy's own sums differ in most rows of this size."""
+    values = np.random.default_rng(2).standard_normal((128, 512)).astype(np.float32)
+    stats = run(bn_stats(dst_of((128, 6)), tensor(128, 512, contents=values)))
+    means = in_order(values[:, ::2]) / np.float32(256)
+    same(stats[:, 1], means)
+    same(stats[:, 2], in_order(np.square(values[:, ::2] - means[:, None])))
+    assert np.count_nonzero(stats[:, 1] != values[:, ::2].mean(axis=1)) > 32
+    triples = np.abs(values[:, :192])
+    moments = run(bn_aggr(dst_of((128, 2)), tensor(128, 192, contents=triples)))
+    counts, middles, spreads = triples[:, 0::3], triples[:, 1::3], triples[:, 2::3]
+    total = in_order(counts)
+    mean = in_order(counts * middles) / total
+    same(moments[:, 0], mean)
+    between = in_order(counts * np.square(middles - mean[:, None]))
+    same(moments[:, 1], (in_order(spreads) + between) / total)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_partitions_add_from_the_first_to_the_last(columns):
+    values = np.random.default_rng(3).standard_normal((128, columns)).astype(np.float32)
+    total = run(tensor_partition_reduce(dst_of((1, columns)), "add", tensor(128, columns, contents=values)))
+    same(total[0], in_order(values.T))
+
+
 def test_bn_aggr_joins_tiles_of_different_sizes():
     generator = np.random.default_rng(1)
     values = generator.standard_normal((4, 700)).astype(np.float32)
