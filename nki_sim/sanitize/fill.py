@@ -47,7 +47,7 @@ class _OnChip:
 
     def __init__(self, survey: Survey, memory: Memory):
         self._survey, self._memory = survey, memory
-        self._seen: set[int] = set()
+        self._seen: set[int] = set(survey.reread)  # they hold what an earlier one holds
 
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
         for tensors in self._survey.touches[instruction]:

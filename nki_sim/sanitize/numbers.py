@@ -143,7 +143,7 @@ class _Origins:
     def __init__(self, programs: Sequence[Program], results: set[Storage]):
         self._surveys = [Survey(program) for program in programs]
         self._machines: Sequence[Machine] = ()
-        self._keys = [_keys(program, core) for core, program in enumerate(programs)]
+        self._keys = [_keys(survey, core) for core, survey in enumerate(self._surveys)]
         self._results = {self._keys[0][storage.index]: storage for storage in results}
         self._pending: list[_Pending | None] = [None] * len(programs)
         self._made: dict[tuple[Hashable, Special], _Origin | None] = {}
@@ -254,16 +254,16 @@ class _Origins:
         return None
 
 
-def _keys(program: Program, core: int) -> dict[int, Hashable]:
+def _keys(survey: Survey, core: int) -> dict[int, Hashable]:
     """What each storage is known as: one in shared HBM, which all cores have, by its place among these."""
     found: dict[int, Hashable] = {}
     shared = 0
-    for storage in program.storages:
+    for storage in survey.program.storages:
         if storage.region is MemoryRegion.shared_hbm:
             found[storage.index] = shared
             shared += 1
         else:
-            found[storage.index] = (core, storage.index)
+            found[storage.index] = (core, survey.reread.get(storage.index, storage.index))
     return found
 
 

@@ -43,7 +43,7 @@ class Watch:
     """
 
     def __init__(self, survey: Survey, addresses: Placement, missing: Missing):
-        self.shadow = Shadow(survey.program.storages, addresses)
+        self.shadow = Shadow(survey.program.storages, addresses, survey.reread)
         self.memory: Memory
         self.survey = survey
         self.missing = missing
@@ -161,7 +161,7 @@ class Reads:
         if self._findings.known(key):
             return
         self.sites.append(key)
-        storage = state.storage
+        storage = tensor.storage
         elements = parts[0][1]
         count = sum(int(np.count_nonzero(m)) * v.dtype.itemsize for v, m in parts)
         reader = f"{instruction.opcode} reads {operand_of(instruction, tensor)}"

@@ -9,7 +9,9 @@ at once and never get a mask.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -165,13 +167,29 @@ def bytes_of(tensor: NkiTensor, storage: Storage) -> Bools:
 
 
 class Shadow:
-    """The written bytes of all storages of a Program while it runs."""
+    """The written bytes of all storages of a Program while it runs.
 
-    def __init__(self, storages: list[Storage], addresses: Mapping[int, tuple[int, int]]):
+    Args:
+        storages: of the Program.
+        addresses: where on-chip tensors are.
+        reread: storages that hold the bytes of an earlier one as another data type, and its index: what is
+            written through one is written for both.
+    """
+
+    def __init__(
+        self,
+        storages: list[Storage],
+        addresses: Mapping[int, tuple[int, int]],
+        reread: Mapping[int, int] = MappingProxyType({}),
+    ):
         self.states = [
             Written(s, addresses.get(s.index) if s.on_chip else None, s.kind == "input" or s.data is not None)
             for s in storages
         ]
+        self._kept = Counter(range(len(storages)))  # users of each state, by its storage
+        for later, earlier in reread.items():
+            self.states[later] = self.states[earlier]
+            self._kept[earlier] += 1
         self._active: dict[MemoryRegion, list[Written]] = {MemoryRegion.sbuf: [], MemoryRegion.psum: []}
         self._seen: set[int] = set()
 
@@ -197,6 +215,9 @@ class Shadow:
     def leave(self, index: int) -> None:
         """Nothing needs this storage any more: its mask goes, and it overlaps nothing."""
         state = self.states[index]
+        self._kept[state.storage.index] -= 1
+        if self._kept[state.storage.index]:
+            return
         if state.storage.on_chip:
             state.full, state.mask, state.taken = True, None, None
         if state.storage.on_chip and state.storage.address is not None:

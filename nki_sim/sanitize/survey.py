@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
 from nki_isa.program import Node, Program
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.host import no_collection
 
 Touches = tuple[list[NkiTensor], list[NkiTensor]]
@@ -22,8 +24,10 @@ class Survey:
         first: position of the first access, by storage index; :data:`NEVER` if there is none.
         last: position of the last access.
         ends: storages that nothing needs after an instruction. A tensor that a loop uses has no end here.
-        readers: the last instruction that reads each storage, by its index.
+        readers: the last instruction that reads each storage, or one of `reread`, by its index.
         writers: the instructions that write each storage, by its index.
+        reread: storages that hold the bytes of an earlier one as another data type, and its index: both were
+            given one address, and the later one is read before it is written.
         scatters: True if an instruction writes rows that run-time indices name.
     """
 
@@ -39,11 +43,28 @@ class Survey:
         self.writers: dict[int, list[Instruction]] = {}
         self.ends: dict[Instruction, list[int]] = {}
         self.scatters = False
+        self._read_first: set[int] = set()
         self._ending: dict[int, Instruction | None] = {}
         self._walk(program.body, False)
         for index, instruction in self._ending.items():
             if instruction is not None:
                 self.ends.setdefault(instruction, []).append(index)
+        self.reread = self._reread()
+        for later, earlier in self.reread.items():
+            self.readers.setdefault(earlier, self.readers[later])
+
+    def _reread(self) -> dict[int, int]:
+        latest: dict[Hashable, Storage] = {}
+        found: dict[int, int] = {}
+        used = [s for s in self.program.storages if self.first[s.index] != NEVER]
+        by_hand = [s for s in used if s.on_chip and s.address is not None]
+        for storage in sorted(by_hand, key=lambda s: self.first[s.index]):
+            place = storage.region, storage.address, storage.partitions, storage.row_bytes
+            earlier = latest.get(place)
+            if earlier and earlier.dtype != storage.dtype and storage.index in self._read_first:
+                found[storage.index] = found.get(earlier.index, earlier.index)
+            latest[place] = storage
+        return found
 
     def _walk(self, body: list[Node], looping: bool) -> None:
         for node in body:
@@ -55,6 +76,8 @@ class Survey:
             for tensor in reads:
                 index = tensor.storage.index
                 self.readers[index] = node
+                if self.first[index] == NEVER:
+                    self._read_first.add(index)
                 self._touch(index, position, node, looping)
             for tensor in writes:
                 index = tensor.storage.index

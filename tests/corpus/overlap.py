@@ -183,3 +183,25 @@ def good_psum_banks(x, w):
     nisa.tensor_copy(dst=out, src=b)
     nisa.dma_copy(dst=result[1], src=out)
     return result
+
+
+@nki.jit
+def good_two_data_types_at_one_address(x):
+    """The bytes of a tile are read through another one at its address, of another data type."""
+    result = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf, address=(0, 0))
+    octets = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.sbuf, address=(0, 0))
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.dma_copy(dst=result, src=octets)
+    return result
+
+
+@nki.jit
+def defect_half_written_through_the_other_data_type(x):
+    """Half of the bytes are written through the tile that has the address in common, half by nobody."""
+    result = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf, address=(0, 0))
+    octets = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.sbuf, address=(0, 0))  # with
+    nisa.dma_copy(dst=tile[:, 0:256], src=x[:, 0:256])
+    nisa.dma_copy(dst=result, src=octets)  # finds NKI-H002
+    return result

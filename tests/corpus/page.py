@@ -54,7 +54,9 @@ error (`overlap`). If they only take turns, values are right in the order of the
 orders instructions by the tensors they name, and may move what depends on nothing. Where neither an
 engine's own order, nor a chain of results, nor `depends_on`, `with_schedule` or `no_reorder` puts one
 access before the other, there is a warning (`order`). Tensors whose times of use do not interleave are over
-before the next begins, as with a stack or a ring of buffers, and nothing is said.
+before the next begins, as with a stack or a ring of buffers, and nothing is said. A tensor that has the
+address and size of an earlier one in another data type, and is read before it is written, is that one read
+as other numbers: what is written through one is written for both. (`t.view(dtype)` says so in the text.)
 
 **Source and destination.** Engines read element by element in the order of the access pattern and write
 behind it, so a destination may be a source, or lie over elements already read. It may not lie over elements
