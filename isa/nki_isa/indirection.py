@@ -14,7 +14,8 @@ from nki_isa.operands import STUB, in_psum, listed, start_of, tensors_of
 from nki_isa.tensor import NkiTensor
 
 
-def _is_indirect(value: Any) -> bool:
+def is_indirect(value: Any) -> bool:
+    """True for a view made by ``.indirect(index)``."""
     return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "indirect"
 
 
@@ -45,8 +46,8 @@ def indirection(
     def allowed(instruction: Any, target: Any) -> str | None:
         for name, value in instruction.__dict__.items():
             if type(value) is list:
-                value = next((v for v in tensors_of(value) if _is_indirect(v)), None)
-            if _is_indirect(value):
+                value = next((v for v in tensors_of(value) if is_indirect(v)), None)
+            if is_indirect(value):
                 if name not in names:
                     return f"{name} is an indirect view, which is possible for {takers}"
                 if Feature.indirect_operands not in target.features:
@@ -83,7 +84,7 @@ def _on_engines(names: tuple[str, ...], engines: tuple[Engine, ...], source: str
     def broken(instruction: Any, target: Any) -> str | None:
         if instruction.on not in engines:
             for name in names:
-                if _is_indirect(instruction.__dict__[name]):
+                if is_indirect(instruction.__dict__[name]):
                     return f"engine is {instruction.on.name} and {name} is an indirect view; {able} can do it"
         return None
 
@@ -99,7 +100,7 @@ def _on_engines(names: tuple[str, ...], engines: tuple[Engine, ...], source: str
 def _scatter_of_scalar(scatter: str, source: str) -> Constraint:
     def broken(instruction: Any, target: Any) -> str | None:
         value = instruction.__dict__[scatter]
-        if instruction.on is Engine.scalar and _is_indirect(value) and in_psum(value):
+        if instruction.on is Engine.scalar and is_indirect(value) and in_psum(value):
             return f"{scatter} is an indirect view in PSUM, on the scalar engine it must be in SBUF"
         return None
 
@@ -117,7 +118,7 @@ def _aligned(names: tuple[str, ...], gather: str | None, source: str) -> Constra
         values = instruction.__dict__
         for name in names:
             value = values[name]
-            if not _is_indirect(value):
+            if not is_indirect(value):
                 continue
             index = value.dynamic.index
             if not isinstance(index, NkiTensor) or index.storage.address is None:
@@ -128,7 +129,7 @@ def _aligned(names: tuple[str, ...], gather: str | None, source: str) -> Constra
             other = values[gather] if gather else None
             if name == gather:
                 partner, what = value, name
-            elif isinstance(other, NkiTensor) and _is_indirect(other) and in_psum(other):
+            elif isinstance(other, NkiTensor) and is_indirect(other) and in_psum(other):
                 partner, what = other.dynamic.index, f"the index of {gather}"  # type: ignore[union-attr]
             elif isinstance(other, NkiTensor) and not in_psum(other):
                 partner, what = other, str(gather)

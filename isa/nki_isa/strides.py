@@ -91,11 +91,17 @@ def pattern_dims(pattern: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
             f"the access pattern is {pattern!r}, which is not a list of [stride, count] pairs of integers",
             help="write ap(pattern=[[partition_stride, partitions], [stride, count], ...])",
         ) from None
-    if not shape or min(shape) < 1 or min(strides) < 0:
+    if strides and min(strides) < 0:
         raise error(
             "NKI-V021",
-            f"the access pattern is {pattern!r}; it needs at least one pair, strides of at least 0 and "
-            f"counts of at least 1",
+            f"the access pattern is {pattern!r}; strides are at least 0, one is {min(strides)}",
+            help="step forwards; to reverse the order, gather by indices with nisa.nc_n_gather, or copy the "
+            "columns one by one",
+        )
+    if not shape or min(shape) < 1:
+        raise error(
+            "NKI-V021",
+            f"the access pattern is {pattern!r}; it needs at least one pair, and counts of at least 1",
         )
     return shape, strides
 

@@ -22,6 +22,7 @@ from nki_isa.constraints import (
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES
 from nki_isa.guard import Test, tensors_only
+from nki_isa.indirection import is_indirect
 from nki_isa.instruction import Complaint, Constraint
 from nki_isa.machine.target import Feature, Target
 from nki_isa.operands import free_pattern
@@ -251,11 +252,6 @@ def widths(columns: Callable[[NkiTensor, Any], int], source: str) -> tuple[Const
 
 
 # --- tensor indirection
-
-
-def is_indirect(value: Any) -> bool:
-    """True for a view made by ``.indirect()``."""
-    return isinstance(value, NkiTensor) and value.dynamic is not None and value.dynamic.kind == "indirect"
 
 
 def _untiled(i: Any, target: Target) -> str | None:

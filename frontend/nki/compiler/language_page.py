@@ -61,6 +61,8 @@ _FOOT = """\
 - **Where a run-time offset of `.ap` counts.** The guide multiplies by the sizes of the base tensor to the
   right of the dimension; the API page takes the stride of the dimension of the view. They are the same for a
   whole tensor; for a view it is the stride.
+- **Negative strides of `.ap`.** An architecture guide gives a stride as int16, which has a sign; the API page
+  compares `.ap` with `torch.as_strided`, which takes none, and no example has one. Refused (NKI-V021).
 - **Where a fixed `offset` of `.ap` counts.** The guide and the deep dive count from the start of the storage,
   the API page adds it to the view's own. It counts from the storage, except where the pattern's first stride
   is that of the view's own shape instead of the storage's: then pattern and offset count in the view, with

@@ -34,7 +34,7 @@ from nki_isa.cost import Cost
 from nki_isa.dtypes import DTYPES, to_float32
 from nki_isa.enums import matmul_perf_mode
 from nki_isa.guard import tensors_only
-from nki_isa.indirection import indirection
+from nki_isa.indirection import indirection, is_indirect
 from nki_isa.instruction import (
     Constraint,
     Engine,
@@ -53,7 +53,6 @@ from nki_isa.systolic import (
     ONE_BANK,
     fp8_pairs,
     in_pairs,
-    is_indirect,
     paired,
     tiling,
     transposed,

@@ -32,7 +32,7 @@ from nki_isa.constraints import (
 )
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast, integer_range
-from nki_isa.indirection import indirection, no_indirection
+from nki_isa.indirection import indirection, is_indirect, no_indirection
 from nki_isa.instruction import Engine, MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.target import Feature, Target
 from nki_isa.operators import Operator
@@ -285,6 +285,7 @@ def _all_wide(*tensors: NkiTensor) -> bool:
 
 # --- tensor_scalar
 
+_ADDRESSES = ("int32", "uint32")
 _ON_GPSIMD = ("rsqrt", "power")
 _SCALAR_ENGINE_PAIRS = (("multiply", "add"), ("multiply", None), ("add", None))
 
@@ -344,6 +345,15 @@ def _gpsimd_only_rsqrt(instruction: Any, target: Any) -> str | None:
     return "engine is gpsimd, which has it for rsqrt and power only"
 
 
+def _indirect_addresses(instruction: Any, target: Any) -> str | None:
+    dst, data, op = (instruction.__dict__[name] for name in ("dst", "data", "op0"))
+    if not any(is_indirect(tensor) for tensor in (dst, data)) or not isinstance(op, Operator):
+        return None
+    if op.kind == "arithmetic" and all(tensor.dtype in _ADDRESSES for tensor in (dst, data)):
+        return f"an operand is an indirect view, data is {data.dtype}, dst {dst.dtype} and op0 {op.name}"
+    return None
+
+
 @instruction
 class tensor_scalar(ComputeInstruction):
     """dst = (data op0 operand0) op1 operand1, each operand a number or one value per partition.
@@ -353,7 +363,8 @@ class tensor_scalar(ComputeInstruction):
 
     It runs on the vector engine; on gpsimd for rsqrt and power; from NeuronCore-v3 on also on
     the scalar engine, which on v3 has multiply-then-add, multiply, and add only. The SDK names
-    an int32 form for address arithmetic without describing it; here int32 is float32 arithmetic.
+    an int32 form for address arithmetic, which takes no indirect views, without describing it; here
+    int32 is float32 arithmetic.
 
     Shapes: `dst` and `data` have the same partitions and elements per partition; an operand
     tile is [partitions, 1], float32 with arithmetic operators.
@@ -400,6 +411,11 @@ class tensor_scalar(ComputeInstruction):
             "The gpsimd engine has it for rsqrt and power.", _gpsimd_only_rsqrt, "pass nisa.engine.vector"
         ),
         *indirection("dst", "data", gather="data", on_scalar=True),
+        excludes(
+            "Arithmetic of int32 or uint32, the form for addresses, takes no indirect view.",
+            _indirect_addresses,
+            "gather with nisa.tensor_copy first, then compute on the copy",
+        ),
     )
 
     @classmethod

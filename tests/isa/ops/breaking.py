@@ -129,6 +129,12 @@ _TENSOR_SCALAR = (
     Case("NKI-V113", "op1 is bitwise_and (bitvec)", {"op1": "bitwise_and", "operand1": 1}),
     Case("NKI-V113", "operand1 is given and op1 is None", {"op1": None}),
     Case(
+        "NKI-V113",
+        "an operand is an indirect view, data is int32",
+        {"dst": t(dtype="int32"), "data": indirect(t(dtype="int32"))},
+        TRN3,
+    ),
+    Case(
         "NKI-V105", "dst is float32 and op0 is bitwise_or", {"op0": "bitwise_or", "operand0": 1, "op1": None}
     ),
     Case("NKI-V109", "operand0 [64, 16] has 16 elements per partition", {"operand0": t()}),

@@ -168,6 +168,16 @@ def test_indirect_views():
     assert [d.code for d in broken_by("tensor_copy", apart, TRN3)] == ["NKI-V110"]
 
 
+@pytest.mark.parametrize("dtype, codes", [("int32", ["NKI-V113"]), ("uint32", ["NKI-V113"]), ("int16", [])])
+def test_arithmetic_of_addresses_takes_no_indirect_view(dtype, codes):
+    """The form of tensor_scalar for int32 addresses; bits and other data types are no addresses."""
+    tiles = {"dst": t(dtype=dtype), "data": indirect(t(dtype=dtype))}
+    assert [d.code for d in broken_by("tensor_scalar", tiles, TRN3)] == codes
+    bits = {**tiles, "op0": "bitwise_and", "operand0": 1, "op1": None, "operand1": None}
+    assert not broken_by("tensor_scalar", bits, TRN3)
+    assert not broken_by("tensor_scalar", {**tiles, "data": t(dtype=dtype)}, TRN3)
+
+
 def test_all_broken_rules_are_reported_at_once():
     found = broken_by("tensor_tensor", {"dst": t((32, 16)), "data1": t((64, 8)), "op": "exp"}, TRN2)
     assert [d.code for d in found] == ["NKI-V103", "NKI-V103", "NKI-V107"]
