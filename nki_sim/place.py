@@ -23,6 +23,7 @@ partitions side by side.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -84,9 +85,8 @@ def check_alone(storage: Storage, target: Target) -> None:
     Raises:
         NkiMemoryError: NKI-M003 and NKI-M004, as :func:`place`.
     """
-    space = spaces(target).get(storage.region)
-    if space is not None:
-        _Room(storage.region, target.partitions, space).check(storage, target)
+    if storage.on_chip:
+        _room(target, storage.region is MemoryRegion.psum).check(storage, target)
 
 
 def overfull(program: Program, target: Target) -> Placement:
@@ -100,6 +100,12 @@ def overfull(program: Program, target: Target) -> Placement:
         for region, space in spaces(target).items()
     )
     return Placement({}, sbuf, psum)
+
+
+@functools.cache
+def _room(target: Target, is_psum: bool) -> _Room:
+    region = MemoryRegion.psum if is_psum else MemoryRegion.sbuf
+    return _Room(region, target.partitions, spaces(target)[region])
 
 
 def spaces(target: Target) -> dict[MemoryRegion, Space]:

@@ -158,6 +158,12 @@ def form_of(module: str, name: str, level: str | None = None) -> Form | None:
     return _form_at(module, name, level or _level)
 
 
+@functools.lru_cache(1024)
+def _is_newest(module: str, name: str, level: str) -> bool:
+    """True if calls of a function at `level` are calls at the newest one."""
+    return _form_at(module, name, level) is None and refusal(module, name, level) is None
+
+
 def translated(
     module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str | None = None
 ) -> tuple[str, Any, Any]:
@@ -226,8 +232,9 @@ def leveled(module: str, name: str, function: Callable[..., Any]) -> Callable[..
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        _, new_args, new_kwargs = translated(module, name, args, kwargs)
-        return function(*new_args, **new_kwargs)
+        if not _is_newest(module, name, _level):
+            _, args, kwargs = translated(module, name, args, kwargs)
+        return function(*args, **kwargs)
 
     del call.__wrapped__
     call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ Box = tuple[tuple[int, int], ...]
 Accumulate = bool | tuple[Box, ...]
 """Onto all of a destination, onto none of it, or onto these parts; the rest is overwritten."""
 
-_Key = tuple[int, tuple[int, ...], tuple[int, ...], str]
+_Key = tuple[int, tuple[int, ...], tuple[int, ...], int]
 _Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
@@ -42,7 +42,7 @@ class _Written:
 
     def add(self, view: NkiTensor) -> Accumulate:
         """Note a write of `view`; whether all, none, or which boxes of it had been written before."""
-        key = (view.offset, view.shape, view.strides, str(view.dtype))
+        key = (view.offset, view.shape, view.strides, id(view.dtype))
         if key in self.views:
             return True
         extent = _extent(view)
@@ -74,9 +74,14 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulat
             NKI-V131, `dst` is addressed at run time in a tensor of which a matmul has written a part, so
             that the answer is not known.
     """
-    storages = _WRITTEN.setdefault(recorder, {})
+    storages = _WRITTEN.get(recorder)
+    if storages is None:
+        storages = _WRITTEN[recorder] = {}
     view = dst if dst.dynamic is None else NkiTensor.whole(dst.storage)
-    before = storages.setdefault(dst.storage.index, _Written()).add(view)
+    written = storages.get(dst.storage.index)
+    if written is None:
+        written = storages[dst.storage.index] = _Written()
+    before = written.add(view)
     if accumulate is None:
         if dst.dynamic is not None and isinstance(before, tuple):
             raise error(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _SINGLE = (enum.Enum, Operator, DType, bool, type(None))
 _SINGLE_KINDS = (KINDS["bool"], KINDS["Operator"])
 
+_EMPTY: tuple[()] = ()
+
 _Views = Callable[[dict[str, Any]], "tuple[NkiTensor, ...]"]
 _Key = tuple[Any, ...]
 
@@ -156,7 +158,7 @@ def _class_of(kind: type[Instruction]) -> _Class:
                 or (bool(field.kinds) and all(one in _SINGLE_KINDS for one in field.kinds))
             )
             (singles if is_single else others).append(name)
-        singles += ["on", "on"]  # the engine, and so always a tuple
+        singles += ["on"] * (1 if singles else 2)  # the engine; at least two, and so always a tuple
         found = _CLASSES[kind] = _Class(itemgetter(*singles), tuple(others))
     return found
 
@@ -174,7 +176,7 @@ class Forms:
 
     def __init__(self, target: Target):
         self.target = target
-        self._forms: dict[_Key, Form] = {}
+        self._forms: dict[_Key | None, Form] = {}
         self._memories: dict[Storage, int] = {}
         self._facts: dict[Any, int] = {}
 
@@ -196,7 +198,7 @@ class Forms:
             NkiValidationError: its own message; a form that breaks a rule is not kept.
         """
         key, places = self._key(instruction)
-        form = self._forms.get(key) if key is not None else None
+        form = self._forms.get(key)
         if form is None or (places and not form.holds(places)):
             instruction.check(self.target)
             form = self._intern(key, instruction)
@@ -206,7 +208,7 @@ class Forms:
         """Give an instruction its form anew, as specialization has settled some of its attributes."""
         values = instruction.__dict__
         before: Form = values["form"]
-        settled = tuple([values[name] for name in type(instruction).settles])
+        settled = tuple([values[name] for name in instruction.settles])
         form = before.variants.get(settled)
         if form is None:
             key, _ = self._key(instruction)
@@ -216,7 +218,7 @@ class Forms:
         instruction.form = form
 
     def _intern(self, key: _Key | None, instruction: Instruction) -> Form:
-        form = self._forms.get(key) if key is not None else None
+        form = self._forms.get(key)
         if form is None:
             form = Form(instruction)
             if key is not None:
@@ -241,9 +243,7 @@ class Forms:
         memories = self._memories
         for name in others:
             value = values[name]
-            if value is None:
-                parts.append(None)
-            elif type(value) is NkiTensor and value.dynamic is None:
+            if type(value) is NkiTensor and value.dynamic is None:
                 storage, offset = value.storage, value.offset
                 memory = memories.get(storage)
                 if memory is None:
@@ -272,6 +272,8 @@ class Forms:
                     parts += (memory, value.shape, value.strides, start, id(dtype))
                 storages.append(storage)
                 offsets.append(offset)
+            elif value is None or value is True or value is False or value is _EMPTY:
+                parts.append(value)
             else:
                 try:
                     self._value(value, parts, storages, offsets)

@@ -37,6 +37,9 @@ class Engine(enum.Enum):
     sync = 6
 
 
+_UNKNOWN = Engine.unknown  # members of an Enum are found slowly
+
+
 class Role(enum.Enum):
     """What an instruction does with a field."""
 
@@ -278,9 +281,18 @@ class Instruction:
     name: str | None
 
     def __init__(self, *args: Any, **kwargs: Any):
+        cls = type(self)
         values = self.__dict__
-        values.update(self.bind(args, kwargs))
-        for name, usual in _operands_of(type(self)).usual:
+        shape = (cls, len(args), *kwargs)
+        call = _CALLS.get(shape)
+        if call is None:
+            call = _CALLS[shape] = cls.bind(args, kwargs)
+        if args:
+            values.update(zip(cls.parameters, args))
+        if kwargs:
+            values.update(kwargs)
+        values.update(call.defaults)
+        for name, usual in call.usual:
             if type(values[name]) not in usual:
                 self._settle(name, values[name])
         if self.misfits:
@@ -292,8 +304,8 @@ class Instruction:
     # --- building
 
     @classmethod
-    def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by field name with defaults filled in; NKI-L012 where they do not fit."""
+    def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        """What calls with so many arguments and these keywords share; NKI-L012 if they do not fit."""
         fields = cls.fields
         values = dict(zip(cls.parameters, args))
         problem = None
@@ -307,19 +319,15 @@ class Instruction:
             if name in values:
                 problem = f"{cls.opcode} got {name!r} twice"
             values[name] = value
-        if len(values) < len(fields):
-            missing = []
-            for name, field in fields.items():
-                if name not in values:
-                    if field.default is REQUIRED:
-                        missing.append(name)
-                    values[name] = field.default
-            if missing:
-                plural = "s" * (len(missing) > 1)
-                problem = f"{cls.opcode}: missing required argument{plural} {', '.join(missing)}"
+        defaults = {name: field.default for name, field in fields.items() if name not in values}
+        missing = [name for name, default in defaults.items() if default is REQUIRED]
+        if missing:
+            plural = "s" * (len(missing) > 1)
+            problem = f"{cls.opcode}: missing required argument{plural} {', '.join(missing)}"
         if problem:
             raise error("NKI-L012", problem, help=f"its signature is {cls.opcode}{cls.signature}")
-        return values
+        given = [(name, field.usual) for name, field in fields.items() if field.kinds and name in values]
+        return _Call(defaults, tuple(given))
 
     def _settle(self, name: str, value: Any) -> None:
         """Keep `value` of field `name` in the form of its kind, or note that it is of none."""
@@ -346,8 +354,8 @@ class Instruction:
 
     def resolve_engine(self) -> Engine:
         """The engine it runs on: the one asked for, else the first of `engines`."""
-        asked = self.__dict__.get("engine", Engine.unknown)
-        return asked if isinstance(asked, Engine) and asked is not Engine.unknown else self.engines[0]
+        asked = self.__dict__.get("engine")
+        return asked if isinstance(asked, Engine) and asked is not _UNKNOWN else self.engines[0]
 
     def specialize(self, recorder: Any) -> None:
         """Settle what depends on the instructions before this one; called once, when it is emitted."""
@@ -488,15 +496,25 @@ class Instruction:
         return f"{self.opcode}({shown})"
 
 
-class _Operands(NamedTuple):
-    """The fields of a class that the machine touches something for, and the names of those it writes.
+class _Call(NamedTuple):
+    """Calls of one class with the same arguments by position and by keyword.
 
-    `usual` are the fields with kinds, and the types whose values are of one.
+    `defaults` are the values of the other fields; `usual` the given fields that have kinds, each with the
+    types whose values are of one.
     """
+
+    defaults: dict[str, Any]
+    usual: tuple[tuple[str, frozenset[type]], ...]
+
+
+_CALLS: dict[tuple[Any, ...], _Call] = {}  # by class, number of arguments and keywords
+
+
+class _Operands(NamedTuple):
+    """The fields of a class that the machine touches something for, and the names of those it writes."""
 
     touched: tuple[tuple[str, Field], ...]
     written: tuple[str, ...]
-    usual: tuple[tuple[str, frozenset[type]], ...]
 
 
 _OPERANDS: dict[type[Instruction], _Operands] = {}
@@ -508,8 +526,7 @@ def _operands_of(kind: type[Instruction]) -> _Operands:
         touched = tuple((name, field) for name, field in kind.fields.items() if field.is_operand)
         writing = (Role.write, Role.read_write)
         written = tuple(name for name, field in touched if field.role in writing)
-        usual = tuple((name, field.usual) for name, field in kind.fields.items() if field.kinds)
-        found = _OPERANDS[kind] = _Operands(touched, written, usual)
+        found = _OPERANDS[kind] = _Operands(touched, written)
     return found
 
 

@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.dtypes import as_dtype
+from nki_isa.dtypes import DType, as_dtype
 from nki_isa.operators import Operator, as_operator
 from nki_isa.storage import VirtualRegister
 
@@ -136,7 +136,13 @@ _PAIR = replace(
 #: By annotation; an int is short for a list of one.
 KINDS: dict[str, Kind] = {
     "bool": Kind("True or False", _is_flag, bool, "write True or False", "NKI-V111", frozenset({bool})),
-    "int": Kind("an int", is_whole, help="pass an int: divide sizes with //", code="NKI-V012"),
+    "int": Kind(
+        "an int",
+        is_whole,
+        help="pass an int: divide sizes with //",
+        code="NKI-V012",
+        usual=frozenset({int}),
+    ),
     "float": _NUMBER_KIND,
     "str": Kind("a text", lambda v: isinstance(v, str), None, "pass a string", "NKI-V111", frozenset({str})),
     "tuple[int, ...]": replace(
@@ -157,13 +163,18 @@ KINDS: dict[str, Kind] = {
         says=_refused_operator,
     ),
     "Dtype": Kind(
-        "a data type", lambda value: _refused_dtype(value) is None, code="NKI-V121", says=_refused_dtype
+        "a data type",
+        lambda value: _refused_dtype(value) is None,
+        code="NKI-V121",
+        usual=frozenset({DType}),
+        says=_refused_dtype,
     ),
     "Shape": Kind(
         "an int or a list of ints",
         lambda v: isinstance(v, (*_INTEGER, list, tuple)),
         help="write the sizes as a tuple: (128, 512)",
         code="NKI-V120",
+        usual=frozenset({int, list, tuple}),
     ),
     "Sequence[int]": Kind(
         "a list of ints",
@@ -274,28 +285,33 @@ def checked(function: _F, prefix: str = "") -> _F:
             a wrong kind.
     """
     signature = inspect.signature(function)
-    rows: dict[str, tuple[tuple[Kind, ...], bool]] | None = None  # made by the first call: the table grows
     names = tuple(signature.parameters)
     method = bool(names) and names[0] == "self"
-    required = sum(p.default is p.empty for p in signature.parameters.values())
+    known: dict[tuple[Any, ...], tuple[_Row | None, ...]] = {}  # by how many arguments, and keywords
+    rows: dict[str, _Row] = {}
 
     def called(args: tuple[Any, ...]) -> str:
         own = getattr(args[0], "name", "") if method and args and prefix else function.__name__
         return f"{prefix}{own}"
 
+    def settle(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Row | None, ...]:
+        """The rows of the arguments of such a call, in their order, if it fits the signature."""
+        if not rows:
+            rows.update(_rows(signature))  # by the first call: the table grows
+        _bind(signature, called, args, kwargs, method)
+        positional = [rows.get(name) for name in names[: len(args)]]
+        positional += [None] * (len(args) - len(positional))
+        return (*positional, *(rows.get(name) for name in kwargs))
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal rows
-        if rows is None:
-            rows = _rows(signature)
-        given = dict(zip(names, args))
-        given.update(kwargs)
-        if len(given) != len(args) + len(kwargs) or not required <= len(given) <= len(names) or kwargs:
-            _bind(signature, called, args, kwargs, method)
-        for name, value in given.items():
-            row = rows.get(name)
-            if row is not None and not (value is None and row[1]):
-                _check(called, args, name, value, row[0])
+        shape = (len(args), *kwargs)
+        wanted = known.get(shape)
+        if wanted is None:
+            wanted = known[shape] = settle(args, kwargs)
+        for value, row in zip((*args, *kwargs.values()) if kwargs else args, wanted):
+            if row is not None and type(value) not in row.usual:
+                _check(called, args, row.name, value, row.kinds)
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
@@ -322,16 +338,24 @@ def public_function(module: str, value: Any) -> bool:
     )
 
 
-def _rows(signature: inspect.Signature) -> dict[str, tuple[tuple[Kind, ...], bool]]:
-    """By parameter with kinds: those, and whether None is taken too."""
-    texts = {
-        name: str(p.annotation) for name, p in signature.parameters.items() if p.annotation is not p.empty
-    }
-    return {
-        name: (kinds, optional(texts[name]) or signature.parameters[name].default is None)
-        for name in texts
-        if (kinds := kinds_of(texts[name]))
-    }
+class _Row(NamedTuple):
+    """A parameter with kinds, and the types whose values are all of one of them."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    usual: frozenset[type]
+
+
+def _rows(signature: inspect.Signature) -> dict[str, _Row]:
+    """The parameters with kinds, by name; None is usual where it is taken too."""
+    found = {}
+    for name, parameter in signature.parameters.items():
+        text = "" if parameter.annotation is parameter.empty else str(parameter.annotation)
+        kinds = kinds_of(text) if text else ()
+        if kinds:
+            none = {type(None)} if optional(text) or parameter.default is None else set()
+            found[name] = _Row(name, kinds, frozenset(none).union(*(kind.usual for kind in kinds)))
+    return found
 
 
 def _bind(

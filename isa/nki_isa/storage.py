@@ -44,6 +44,8 @@ class MemoryRegion(enum.Enum):
         return not self.on_chip
 
 
+SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
+
 #: ``.buffer`` of a kernel's input: published kernels assert that it is ``nl.hbm``, others ``nl.shared_hbm``.
 INPUT = object.__new__(MemoryRegion)
 INPUT._name_ = INPUT._value_ = "shared_hbm"
@@ -82,7 +84,7 @@ class Storage:
     row_bytes: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.on_chip = self.region.on_chip
+        self.on_chip = self.region is SBUF or self.region is PSUM
         self.partitions = self.shape[0] if self.on_chip else 1
         self.row_bytes = math.prod(self.shape[self.on_chip :]) * self.dtype.itemsize
 

@@ -180,12 +180,10 @@ class NkiTensor(StridedView):
         """
         keys: Any = key if type(key) is tuple else (key,)
         shape, strides, offset, dynamic = self.shape, self.strides, self.offset, self.dynamic
-        for item in keys:
-            if item is Ellipsis:
-                keys = self._without_ellipsis(keys)
-                break
         if len(keys) > len(shape):
-            raise self._too_many_indices(keys)
+            if not any([item is Ellipsis for item in keys]):
+                raise self._too_many_indices(keys)
+            return self[self._without_ellipsis(keys)]
         on_chip = self.storage.on_chip
         locked = 0 if dynamic is None else dynamic.dim + 1
         new_shape: list[int] = []
@@ -193,10 +191,17 @@ class NkiTensor(StridedView):
         dim = -1
         for dim, item in enumerate(keys):
             stride = strides[dim]
+            kind = type(item)
+            if kind is slice and item.start is item.stop is item.step is None and shape[dim]:  # all of it
+                new_shape.append(shape[dim])
+                new_strides.append(stride)
+                continue
+            if item is Ellipsis:
+                return self[self._without_ellipsis(keys)]
             start, count, step, kept = self._extent(dim, item)
             if dim < locked and not (kept and count == shape[dim]):
                 raise self._locked("index", dim)
-            if type(item) is DynamicSlice and type(item.start) is not int:
+            if kind is DynamicSlice and type(item.start) is not int:
                 self._refuse_runtime_partition(dim)
                 if dynamic is not None:
                     raise already_indirect(self)

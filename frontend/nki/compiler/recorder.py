@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
-from nki.compiler.stacks import stack_of
+from nki.compiler.stacks import calls_of, stack_at, stack_of
 from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
@@ -128,11 +128,14 @@ class Recorder:
         """
         storages = self.program.storages
         index = len(storages)
-        stack = stack_of(sys._getframe(1)) if kind == "local" else ()
+        calls = calls_of(sys._getframe(1))
+        stack = stack_at(calls) if kind == "local" else ()
         if not name:
-            name = ":".join(filter(None, (variable_of(sys._getframe(1)), part))) or f"{region.value}{index}"
+            variable = variable_of(calls)
+            name = f"{variable}:{part}" if variable and part else variable or part or f"{region.value}{index}"
             count = self._named[name] = self._named.get(name, 0) + 1
-            name = f"{name}#{count}" if count > 1 else name
+            if count > 1:
+                name = f"{name}#{count}"
         storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
         check_alone(storage, self.target)
         storages.append(storage)

@@ -34,7 +34,7 @@ class KernelCode:
 # By id: two functions of different files with the same text are equal as code objects.
 _KERNEL_CODES: dict[int, KernelCode] = {}
 _FRAMES: dict[tuple[int, int], Frame] = {}
-_STACKS: dict[tuple[tuple[int, int], ...], tuple[Frame, ...]] = {}
+_STACKS: dict[tuple[int, ...], tuple[Frame, ...]] = {}
 
 Place = tuple[int, int, int, int]  # line, column from 0, end line, end column
 
@@ -62,22 +62,37 @@ _OUTERMOST = outermost.__code__
 
 def stack_of(frame: FrameType | None) -> tuple[Frame, ...]:
     """The user's calls that lead to `frame`, outermost first."""
-    keys: list[tuple[int, int]] = []
-    codes: list[CodeType] = []
+    return stack_at(calls_of(frame))
+
+
+def calls_of(frame: FrameType | None) -> tuple[int, ...]:
+    """The user's calls that lead to `frame`, innermost first: of each the id of its code, and where in it."""
+    kernel_codes = _KERNEL_CODES
+    key: list[int] = []
     while frame is not None:
         code = frame.f_code
-        if id(code) in _KERNEL_CODES:
-            keys.append((id(code), frame.f_lasti))
-            codes.append(code)
+        number = id(code)
+        if number in kernel_codes:
+            key += (number, frame.f_lasti)
         elif code is _OUTERMOST:
             break
         frame = frame.f_back
-    key = tuple(keys)
-    found = _STACKS.get(key)
+    return tuple(key)
+
+
+def stack_at(calls: tuple[int, ...]) -> tuple[Frame, ...]:
+    """The frames of what :func:`calls_of` gives, outermost first."""
+    found = _STACKS.get(calls)
     if found is None:
-        found = tuple(_frame(code, offset) for code, (_, offset) in zip(codes, keys))[::-1]
-        _STACKS[key] = found
+        pairs = zip(calls[::2], calls[1::2], strict=True)
+        found = tuple([_frame(_KERNEL_CODES[number].code, offset) for number, offset in pairs])[::-1]
+        _STACKS[calls] = found
     return found
+
+
+def code_of(number: int) -> CodeType:
+    """The code object of kernel source with this id."""
+    return _KERNEL_CODES[number].code
 
 
 def stack_of_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:

@@ -7,7 +7,6 @@ functions, so that nested loops that are each short end as well.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
 
@@ -48,4 +47,4 @@ def _spent(most: int) -> Iterator[bool]:
 
 def take(left: Iterator[bool], count: int) -> None:
     """Take `count` steps at once."""
-    deque(islice(left, count), 0)
+    next(islice(left, count - 1, None))

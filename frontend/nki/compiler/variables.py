@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import CodeType
 
 from nki.compiler import tree
 from nki.compiler.stacks import (
+    code_of,
     function_around,
-    is_kernel_code,
-    outermost,
     place_of,
     statement_at,
     statement_of,
@@ -52,20 +51,20 @@ _RETURNED = _Use(returned=True)
 _USES: dict[tuple[int, int], _Use] = {}  # by id of the code object, which is kept, and offset in it
 
 
-def variable_of(frame: FrameType | None) -> str:
-    """The variable for what the user's innermost call around `frame` makes; empty where it gets none."""
+def variable_of(calls: tuple[int, ...]) -> str:
+    """The variable for what the user's innermost call makes; empty where it gets none.
+
+    Args:
+        calls: the user's calls, from :func:`nki.compiler.stacks.calls_of`.
+    """
     name = ""
-    while frame is not None and frame.f_code is not outermost.__code__:
-        code = frame.f_code
-        if is_kernel_code(code):
-            key = (id(code), frame.f_lasti)
-            use = _USES.get(key)
-            if use is None:
-                use = _USES[key] = _use(code, frame.f_lasti)
-            name = use.name or name
-            if not use.returned:
-                break
-        frame = frame.f_back
+    for key in zip(calls[::2], calls[1::2], strict=True):
+        use = _USES.get(key)
+        if use is None:
+            use = _USES[key] = _use(code_of(key[0]), key[1])
+        name = use.name or name
+        if not use.returned:
+            break
     return name
 
 

@@ -143,7 +143,8 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
         if "dtype" in kwargs and "dtype" not in cls.fields:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
-            made = _built(name, args, kwargs, levels.current())
+            level = levels.current()
+            made = cls(*args, **kwargs) if level == levels.NEWEST else _built(name, args, kwargs, level)
             if made.misfits:
                 made.notes = (*levels.orders(__name__, name, len(args)), *_accepting(name, args, kwargs))
             return _Handle(current().emit(made))

@@ -14,6 +14,7 @@ from nki_isa.dtypes import DTYPES, DType, as_dtype
 from nki_isa.dtypes import cast as cast_values
 from nki_isa.instruction import REGISTRY
 from nki_isa.kinds import Dtype, Shape
+from nki_isa.storage import INPUT
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 
@@ -65,7 +66,7 @@ def _dtype(dtype: Any) -> DType:
 
 def _region(buffer: Any) -> MemoryRegion:
     if isinstance(buffer, MemoryRegion):
-        return MemoryRegion(buffer.value)
+        return MemoryRegion.shared_hbm if buffer is INPUT else buffer
     names = {region.value: region for region in MemoryRegion} | {"hbm": MemoryRegion.private_hbm}
     if isinstance(buffer, str) and buffer in names:
         if levels.before("0.3"):
@@ -86,14 +87,8 @@ def _sizes(shape: Any, region: MemoryRegion) -> tuple[int, ...]:
     if isinstance(shape, (int, np.integer)):
         shape = (shape,)
     sizes = tuple(shape)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise error(
-                "NKI-V120",
-                f"shape {sizes} holds {size!r}; every size is an int of at least 1",
-                help="compute sizes with // so that they stay ints",
-            )
-    sizes = tuple(int(size) for size in sizes)
+    if not all([type(size) is int and size >= 1 for size in sizes]):
+        sizes = _whole(sizes)
     if region.on_chip and sizes == (1,):
         return 1, 1  # one element: the page of nisa.register_load makes it so; on chip nothing is below 2-D
     if region.on_chip and len(sizes) < 2:
@@ -112,6 +107,17 @@ def _sizes(shape: Any, region: MemoryRegion) -> tuple[int, ...]:
     if not sizes:
         raise error("NKI-V120", "the shape is empty", help="give at least one dimension, such as (1,)")
     return sizes
+
+
+def _whole(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise error(
+                "NKI-V120",
+                f"shape {sizes} holds {size!r}; every size is an int of at least 1",
+                help="compute sizes with // so that they stay ints",
+            )
+    return tuple(int(size) for size in sizes)
 
 
 def _address(address: Any, region: MemoryRegion) -> tuple[int, int] | None:

@@ -94,8 +94,8 @@ class _Matmul(Instruction):
         """Tiles as tuples, empty where not given; numbers and numpy's truth values as Python's."""
         if isinstance(self.accumulate, (int, np.bool_)):
             self.accumulate = bool(self.accumulate)
-        self.tile_position = _pair(self.tile_position)
-        self.tile_size = _pair(self.tile_size)
+        if type(self.tile_position) is not tuple or type(self.tile_size) is not tuple:
+            self.tile_position, self.tile_size = _pair(self.tile_position), _pair(self.tile_size)
 
     def specialize(self, recorder: Any) -> None:
         """Settle `accumulate` by what earlier matmuls have written."""
