@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import nki.isa as nisa
 import nki.language as nl
 
+from ..utils.allocator import sizeinbytes
 from ..utils.common_types import NormType, QuantizationType
-from ..utils.kernel_helpers import get_max_positive_value_for_dtype
+from ..utils.kernel_helpers import div_ceil, get_max_positive_value_for_dtype
 from ..utils.projection import AT_ONCE, BANK, evacuate
 
 P_MAX = nl.tile_size.pmax
@@ -102,14 +103,19 @@ def load_weights(plan, weights, scales, gamma, beta, input_factor, start, tiles,
     gamma_tile = _load_vector(plan, gamma, start, tiles, input_factor)
     beta_tile = _load_vector(plan, beta, start, tiles, input_factor)
     if gamma is not None and not plan.early:
-        nisa.tensor_tensor(
-            dst=values,
-            data1=values,
-            data2=gamma_tile.ap(pattern=[[tiles, P_MAX], [1, tiles], [0, width]], offset=0),
-            op=nl.multiply,
-            engine=nisa.vector_engine,
-        )
+        shared = div_ceil(tiles * 3, 5)  # the gpsimd engine takes as long for the rest
+        _times_gamma(values, gamma_tile, 0, shared, nisa.vector_engine)
+        _times_gamma(values, gamma_tile, shared, tiles - shared, nisa.gpsimd_engine)
     return Weights(values, scale_tile, gamma_tile, beta_tile)
+
+
+def _times_gamma(values, gamma, first, count, engine):
+    """values [128, tiles, columns] *= gamma [128, tiles], of `count` tiles."""
+    if count > 0:
+        _, tiles, width = values.shape
+        part = values[:, nl.ds(first, count), :]
+        factor = gamma.ap(pattern=[[tiles, P_MAX], [1, count], [0, width]], offset=first)
+        nisa.tensor_tensor(dst=part, data1=part, data2=factor, op=nl.multiply, engine=engine)
 
 
 def copy_in(dst, src):
@@ -130,8 +136,11 @@ def _load_vector(plan, vector, start, tiles, factor):
         nisa.dma_copy(dst=tile, src=src)
         return tile
     tile = nl.ndarray((P_MAX, tiles), dtype=vector.dtype, buffer=nl.sbuf)
-    view = chunk_view(vector, plan, start, tiles, 1, 1, 0)
-    nisa.dma_copy(dst=tile.reshape((P_MAX, tiles, 1)), src=view)
+    if plan.by_dma and sizeinbytes(vector.dtype) == 2:
+        nisa.dma_transpose(dst=tile, src=vector.ap(pattern=[[P_MAX, tiles], [1, P_MAX]], offset=start))
+    else:
+        view = chunk_view(vector, plan, start, tiles, 1, 1, 0)
+        nisa.dma_copy(dst=tile.reshape((P_MAX, tiles, 1)), src=view)
     if factor is None:
         return tile
     scaled = nl.ndarray((P_MAX, tiles), dtype=nl.float32, buffer=nl.sbuf)
@@ -224,19 +233,28 @@ class Statistics(nl.NKIObject):
         sums: [rows, chunks] fp32: sums, for LayerNorm.
         factor: [rows, 1] fp32: 1 / sqrt(variance + eps), when all chunks are there.
         mean: [rows, 1] fp32, for LayerNorm.
+        by_partition: [128, rows] fp32: sums of squares of what each partition has, where chunks are turned by
+            DMA; instead of `squares`.
+        ones: [128, 1] fp32, which sums them up.
     """
 
     squares: object
     sums: object
     factor: object
     mean: object
+    by_partition: object
+    ones: object
 
 
 def new_statistics(plan, count):
     """Room for the statistics of a row tile of `count` rows."""
-    statistics = Statistics(
-        nl.ndarray((count, plan.chunks), dtype=nl.float32, buffer=nl.sbuf), None, None, None
-    )
+    if plan.by_dma:
+        by_partition = nl.ndarray((P_MAX, count), dtype=nl.float32, buffer=nl.sbuf)
+        ones = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.memset(dst=ones, value=1.0)
+        return Statistics(None, None, None, None, by_partition, ones)
+    squares = nl.ndarray((count, plan.chunks), dtype=nl.float32, buffer=nl.sbuf)
+    statistics = Statistics(squares, None, None, None, None, None)
     if plan.norm == NormType.LAYER_NORM:
         statistics.sums = nl.ndarray((count, plan.chunks), dtype=nl.float32, buffer=nl.sbuf)
     return statistics
@@ -256,19 +274,45 @@ def measure(statistics, natural, index):
         nisa.tensor_reduce(dst=statistics.sums[:, index : index + 1], op=nl.add, data=natural, axis=1)
 
 
+def measure_turned(statistics, turned, index):
+    """The same of a chunk with H on the partitions, [128, tiles, rows]; for sums of squares."""
+    tiles, count = turned.shape[1], turned.shape[2]
+    squares = nl.ndarray(turned.shape, dtype=nl.bfloat16, buffer=nl.sbuf)
+    nisa.activation(dst=squares, op=nl.square, data=turned)
+    sums = statistics.by_partition
+    if index > 0:
+        sums = nl.ndarray((P_MAX, count), dtype=nl.float32, buffer=nl.sbuf)
+    by_row = squares.ap(pattern=[[tiles * count, P_MAX], [1, count], [count, tiles]])
+    nisa.tensor_reduce(dst=sums, op=nl.add, data=by_row, axis=2)
+    if index > 0:
+        total = statistics.by_partition
+        nisa.tensor_tensor(dst=total, data1=total, data2=sums, op=nl.add, engine=nisa.gpsimd_engine)
+
+
+def _total_squares(statistics):
+    """Sums of squares of rows, [rows, 1] fp32."""
+    if statistics.by_partition is None:
+        total = nl.ndarray((statistics.squares.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(dst=total, op=nl.add, data=statistics.squares, axis=1)
+        return total
+    total = nl.ndarray((statistics.by_partition.shape[1], 1), dtype=nl.float32, buffer=nl.psum)
+    nisa.nc_matmul(dst=total, stationary=statistics.by_partition, moving=statistics.ones)
+    return total
+
+
 def close_statistics(plan, statistics):
     """Compute factor and mean when all chunks have been measured."""
-    count = statistics.squares.shape[0]
+    total = _total_squares(statistics)
+    count = total.shape[0]
     each = 1.0 / plan.hidden_actual
-    total = nl.ndarray((count, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_reduce(dst=total, op=nl.add, data=statistics.squares, axis=1)
     variance = nl.ndarray((count, 1), dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_scalar(dst=variance, data=total, op0=nl.multiply, operand0=each)
     if statistics.sums is not None:
         mean = nl.ndarray((count, 1), dtype=nl.float32, buffer=nl.sbuf)
         square = nl.ndarray((count, 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_reduce(dst=total, op=nl.add, data=statistics.sums, axis=1)
-        nisa.tensor_scalar(dst=mean, data=total, op0=nl.multiply, operand0=each)
+        summed = nl.ndarray((count, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(dst=summed, op=nl.add, data=statistics.sums, axis=1)
+        nisa.tensor_scalar(dst=mean, data=summed, op0=nl.multiply, operand0=each)
         nisa.tensor_tensor(dst=square, data1=mean, data2=mean, op=nl.multiply)
         nisa.tensor_tensor(dst=variance, data1=variance, data2=square, op=nl.subtract)
         statistics.mean = mean
