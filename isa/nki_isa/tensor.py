@@ -141,6 +141,11 @@ class NkiTensor(StridedView):
         return self.storage.name
 
     @property
+    def address(self) -> tuple[int, int] | None:
+        """``(partition, byte)`` that its buffer was allocated at, or None if it is placed later."""
+        return self.storage.address
+
+    @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)

@@ -102,10 +102,15 @@ def with_dtype(x, dtype):
     return out
 
 
-def test_the_dtype_of_older_releases_is_taken_if_it_is_that_of_dst():
+def test_the_dtype_of_older_releases_decides_nothing():
+    """The tutorial of 2.28 on matrix multiplication passes another one than that of dst."""
     np.testing.assert_array_equal(with_dtype(A, nl.float32), 3 * A)
+    with runtime.session() as ran:
+        np.testing.assert_array_equal(with_dtype(A + 1 / 3, nl.bfloat16), 3 * (A + np.float32(1 / 3)))
+    (found,) = [d for d in ran.launches[0].diagnostics if d.code == "NKI-V105"]
+    assert found.severity is Severity.warning and "leave dtype= out" in found.help
     with pytest.raises(NkiError) as refused:
-        with_dtype(A, nl.bfloat16)
+        with_dtype(A, 5)
     assert codes_of(refused) == {"NKI-V105"}
     with pytest.raises(NkiError) as refused, runtime.session(profile="strict"):
         with_dtype(A, nl.float32)

@@ -27,6 +27,8 @@ def tutorial(monkeypatch):
 
     def load(path):
         file = Path(SDK) / "nki" / "examples" / path
+        if "neuronxcc" in file.read_text():
+            pytest.skip("this version of the tutorial is written for Beta 1")
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

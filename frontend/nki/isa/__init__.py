@@ -104,13 +104,21 @@ def _named(dtype: Any) -> DType | None:
 
 
 def _check_dtype(opcode: str, dtype: Any, dst: Any) -> None:
-    """Take the ``dtype=`` of older releases where it says what `dst` says; published kernels pass it."""
-    if isinstance(dst, NkiTensor) and dtype is not None and _named(dtype) is not dst.dtype:
-        raise error(
-            "NKI-V105",
-            f"{opcode}: dtype={dtype!s:.60} differs from dst, which is {dst.dtype}; the argument was removed",
-            help="leave dtype= out: the data type of dst decides",
-        )
+    """Take the ``dtype=`` of older releases, which decides nothing; published kernels pass it.
+
+    A tutorial of the vendor passes one that `dst` does not have, and runs on the device: that is warned of.
+    """
+    named = _named(dtype)
+    if not isinstance(dst, NkiTensor) or dtype is None or named is dst.dtype:
+        return
+    found = error(
+        "NKI-V105",
+        f"{opcode}: dtype={dtype!s:.60} differs from dst, which is {dst.dtype}; the argument was removed",
+        help="leave dtype= out: the data type of dst decides",
+    )
+    if named is None:
+        raise found
+    current().warn(found)
 
 
 def _built(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str) -> Instruction:
