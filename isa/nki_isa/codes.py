@@ -156,6 +156,7 @@ _ROWS = (
     Code("NKI-V141", "dimensions not reducible", "Reductions take the last dimensions, without the partitions."),
     Code("NKI-V131", "part of an accumulation", "What a matmul overwrites is known when it is compiled."),
     Code("NKI-V132", "overwritten on every turn", "A matmul in a device loop overwrites, or accumulates, on every turn."),
+    Code("NKI-V133", "tensor of a loop used outside", "A tensor allocated in the body function of a device loop is used in that body."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index stays inside the dimension it indexes."),
     Code("NKI-H002", "read of unwritten bytes", "What a result depends on was written to the tensor it is read from."),

@@ -475,3 +475,72 @@ def test_loops_survive_their_text() -> None:
         specialize(rows_by_register, A, np.array([[1]], np.int32)),
     ):
         assert programs_equal(parse_program(format_program(program)), program)
+
+
+# --- tensors of a body
+
+
+@nki.jit
+def leaks_from_fori(x, used_inside):
+    out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+    kept = []
+
+    def body(i):
+        tile = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x)
+        kept.append(tile)
+        if used_inside:
+            nisa.dma_copy(dst=out, src=kept[0])
+
+    nl.fori_loop(0, 2, body)
+    if not used_inside:
+        nisa.dma_copy(dst=out, src=kept[0])
+    return out
+
+
+@nki.jit
+def leaks_from_an_inner_while(x, used_inside):
+    out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+    kept = []
+
+    def body(i):
+        tile = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)
+
+        def inner(r):
+            part = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(dst=part, src=x)
+            nisa.tensor_copy(dst=tile, src=part)
+            kept.append(part)
+            nisa.register_move(r, 0)
+            return r
+
+        nl.while_loop(nisa.register_alloc(1), inner)
+        nisa.dma_copy(dst=out, src=tile if used_inside else kept[0])
+
+    nl.fori_loop(0, 2, body)
+    return out
+
+
+@pytest.mark.parametrize("kernel", [leaks_from_fori, leaks_from_an_inner_while], ids=lambda k: k.__name__)
+def test_a_tensor_of_a_body_function_stays_in_it(kernel: Any) -> None:
+    """Used in its loop it is right; after it, NKI-V133, at the use and the allocation."""
+    np.testing.assert_array_equal(kernel(A, True), A)
+    (found,) = refused(kernel, A, False)
+    assert found.code == "NKI-V133" and "dma_copy" not in found.message
+    assert found.span is not None and found.labels[0].span.line < found.span.line
+
+
+def test_a_result_is_not_allocated_in_a_body() -> None:
+    @nki.jit
+    def kernel(x):
+        made = []
+
+        def body(i):
+            out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+            nisa.dma_copy(dst=out, src=x)
+            made.append(out)
+
+        nl.fori_loop(0, 2, body)
+        return made[0]
+
+    assert [d.code for d in refused(kernel, A)] == ["NKI-V133"]

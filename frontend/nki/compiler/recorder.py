@@ -18,7 +18,7 @@ from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import calls_of, stack_at, stack_of
 from nki.compiler.variables import variable_of
-from nki_isa.diagnostics import Collector, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Collector, Diagnostic, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.form import Forms
 from nki_isa.instruction import REGISTRY, Instruction
@@ -93,6 +93,7 @@ class Recorder:
         self.steps = steps.steps()
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
+        self._scopes: dict[Loop | While, range] = {}  # the storages allocated in each body that is a function
         self._outside: list[int] = []  # for each open region, how many storages there were before it
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
@@ -232,8 +233,11 @@ class Recorder:
 
     # --- loops on the device
 
-    def open(self, region: Loop | While) -> None:
+    def open(self, region: Loop | While, *, scoped: bool = False) -> None:
         """Make `region` a part of the Program; what is emitted from now on is its body.
+
+        Args:
+            scoped: True for a body that is a function: tensors allocated in it end with it.
 
         Raises:
             NkiError: NKI-L044 in a no_reorder block.
@@ -245,6 +249,8 @@ class Recorder:
                 "a loop that runs on the device stands in a no_reorder block",
                 help="put `with nl.no_reorder():` inside the loop's body, or unroll it with range",
             )
+        if scoped:
+            self._scopes[region] = range(len(self.program.storages), sys.maxsize)
         self._body.append(region)
         self._open.append(region)
         self._outside.append(len(self.program.storages))
@@ -254,7 +260,9 @@ class Recorder:
         """End the body of `region`; regions inside that are still open were left early."""
         while self._open:
             last = self._open.pop()
-            self._outside.pop()
+            first = self._outside.pop()
+            if last in self._scopes:
+                self._scopes[last] = range(first, len(self.program.storages))
             self._body = self._open[-1].body if self._open else self.program.body
             if last is region:
                 return
@@ -267,18 +275,40 @@ class Recorder:
             self._left.append(region)
 
     def loop(
-        self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, frozen: bool = True
+        self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, scoped: bool = False
     ) -> Iterator[VirtualRegister]:
-        """Record the body of a counted loop once; yields its variable, by default a read-only one."""
-        index = self.new_register(frozen)
+        """Record the body of a counted loop once; yields its variable, read-only unless `scoped`.
+
+        Args:
+            scoped: as for :meth:`open`.
+        """
+        index = self.new_register(frozen=not scoped)
         region = Loop(index, start, stop, step)
-        self.open(region)
+        self.open(region, scoped=scoped)
         try:
             yield index
         except GeneratorExit:
             self.abandon(region)
             raise
         self.close(region)
+
+    def _check_scopes(self, body: list[Node], inside: tuple[Node, ...]) -> None:
+        """Report what instructions of `body` use of loops that they are not `inside` of (NKI-V133)."""
+        closed = [made for loop, made in self._scopes.items() if loop not in inside]
+        for node in body:
+            if not isinstance(node, Instruction):
+                self._check_scopes(node.body, (*inside, node))
+            elif not node.misfits:
+                for tensor in (*node.reads, *node.writes):
+                    storage = tensor.storage
+                    if storage.data is None and any(storage.index in made for made in closed):
+                        place = node.stack[-1].span if node.stack else None
+                        self.report(_out_of_scope(storage).at(place, node.stack))
+
+    def check_result(self, storage: Storage) -> None:
+        """Refuse a result that was allocated in a loop's body function (NKI-V133)."""
+        if any(storage.index in made for made in self._scopes.values()):
+            raise _out_of_scope(storage).at(storage.stack[-1].span if storage.stack else None, storage.stack)
 
     def repeats(self, storage: Storage) -> bool:
         """True if what is emitted now runs in a device loop that `storage` is allocated outside of."""
@@ -306,8 +336,22 @@ class Recorder:
                 help="device loops run their whole body; end a while loop by loading 0 into its register",
             )
             self.report(found.at(region.stack[-1].span if region.stack else None, region.stack))
+        if self._scopes:
+            self._check_scopes(self.program.body, ())
         try:
             apply_schedule(self.program, schedule, self._edges)
         except NkiError as found:
             for diagnostic in found.diagnostics:
                 self.collector.add(diagnostic)
+
+
+def _out_of_scope(storage: Storage) -> NkiError:
+    place = storage.stack[-1].span if storage.stack else None
+    found = Diagnostic(
+        "NKI-V133",
+        f"{storage.name}{list(storage.shape)} is allocated in the body of a device loop and used outside",
+        help=f"allocate {storage.name} before the loop, and write it in the body",
+        labels=(Label(place, f"{storage.name} is allocated here, in the body"),) if place else (),
+        notes=("source: NKI Migration Guides, 0.5 to 0.6, rules for migrated loops",),
+    )
+    return NkiError([found])

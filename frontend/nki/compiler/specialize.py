@@ -425,6 +425,7 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
                 help="copy it to a tensor made with buffer=nl.shared_hbm and return that one",
                 span=_return_span(kernel),
             )
+        recorder.check_result(value.storage)
         if levels.before("0.3"):  # a result was one buffer of all cores then, allocated as nl.hbm too
             recorder.share(value.storage)
         elif value.storage.region is not MemoryRegion.shared_hbm:

@@ -98,11 +98,11 @@ def fori_loop(lower: Bound, upper: Bound, body_fun: Body, step: Bound = 1) -> No
 
     Raises:
         NkiError: NKI-V124 for bounds or steps of other kinds, and for a body that returns a value; NKI-L012
-            for a body without a parameter for `i`.
+            for a body without a parameter for `i`; NKI-V133 for a tensor of the body that is used outside.
     """
     _check_bounds(lower, upper, step)
     _check_body("fori_loop", body_fun, "i")
-    for index in current().loop(lower, upper, step, frozen=False):
+    for index in current().loop(lower, upper, step, scoped=True):
         returned = body_fun(index)
     if returned is not None:
         raise error(
@@ -135,7 +135,7 @@ def while_loop(init: Bound, body_fun: Body) -> None:
         body_fun: takes the condition register, returns the register that holds the next one.
 
     Raises:
-        NkiError: NKI-V124 for a condition that is not a register.
+        NkiError: NKI-V124 for a condition that is not a register; NKI-V133 as for :func:`fori_loop`.
     """
     recorder = current()
     if not isinstance(init, VirtualRegister):
@@ -148,7 +148,7 @@ def while_loop(init: Bound, body_fun: Body) -> None:
     condition = recorder.new_register()
     recorder.emit(REGISTRY["register_move"](condition, init))
     region = While(condition)
-    recorder.open(region)
+    recorder.open(region, scoped=True)
     following = body_fun(condition)
     if not isinstance(following, VirtualRegister):
         raise error(
