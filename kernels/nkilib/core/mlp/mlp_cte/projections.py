@@ -19,6 +19,7 @@ from .sharding import BANK, around, column_groups, column_tiles, cut
 
 CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
 LOOKAHEAD = 3  # blocks of rows that are turned ahead of the products with them
+STORES = 2  # sums with the residual stored with a chunk of weights
 STORE_COLUMNS = 2048
 SMALLEST_SCALE = 1e-5
 
@@ -155,6 +156,7 @@ def gate_up(a, rows, columns, gate_finish, up_finish):
                 target = results[index][:, nl.ds(spans[k].start - columns.start, spans[k].size)]
                 gate = gates[index * len(spans) + k]
                 _times(target, gate, banks[index][k], rows.scale[index], spans[k], up_finish)
+    rows.store_sums(len(rows.unstored))
     return results
 
 
@@ -181,6 +183,7 @@ def _products(weights, rows, spans):
         for chunk in cut(0, size, most):
             tile = nl.ndarray((PARTITIONS, chunk.size, whole.size), dtype=weights.dtype, buffer=nl.sbuf)
             nisa.dma_copy(dst=tile, src=of_piece.slice(1, chunk.start, chunk.start + chunk.size).get_view())
+            rows.store_sums(STORES)
             for k in range(chunk.size // rows.pairs):
                 block = (piece * size + chunk.start) // rows.pairs + k
                 pair = nl.ds(rows.pairs * k, rows.pairs)

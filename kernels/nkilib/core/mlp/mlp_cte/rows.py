@@ -18,6 +18,9 @@ from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, ROW_SCALE_ELEMENTS
 from .sharding import BANK, blocks_of_piece, cut
 
+BYTES = 2  # of a sum with the residual
+KEPT_BYTES = 64 * 1024  # of such sums in each partition, at most
+
 
 class NormVectors(nl.NKIObject):
     """Weights and bias of the normalization in SBUF, [128, K] fp32 each, or None; loaded once.
@@ -51,6 +54,7 @@ class TurnedRows(nl.NKIObject):
         scale: for each tile of tokens what its products are multiplied by, fp32 [tokens, 1] in SBUF; None
             for 1. Complete when every block is turned.
         blocks: contractions of the tensor engine that cover a row.
+        unstored: sums with the residual that are still to be stored: (tile, piece, rows).
     """
 
     def __init__(self, a, tiles, norm, stored, statistics):
@@ -67,6 +71,8 @@ class TurnedRows(nl.NKIObject):
             self.tokens += tile.size
         self.x = nl.ndarray((PARTITIONS, self.blocks, self.tokens), dtype=a.dtype, buffer=nl.sbuf)
         self.turned = 0
+        self.unstored = []
+        self.keeps_sums = stored is not None and len(tiles) * a.hidden_size * BYTES <= KEPT_BYTES
         self.rows = []
         self.squares = []
         self.scale = []
@@ -86,6 +92,13 @@ class TurnedRows(nl.NKIObject):
             if self.turned == self.blocks:
                 self._finish_scale()
 
+    def store_sums(self, count):
+        """Store `count` of the sums that were kept until the rows are loaded, which they would delay."""
+        if self.turned == self.blocks:
+            for sums in self.unstored[:count]:
+                store_piece(self.stored, sums[0], sums[1], sums[2])
+            self.unstored = self.unstored[count:]
+
     def stationary(self, block, index):
         """Block of rows of H for the tokens of a tile: [128, tokens], of fp8 [128, 2, tokens]."""
         start = self.tiles[index].start - self.tiles[0].start
@@ -97,7 +110,10 @@ class TurnedRows(nl.NKIObject):
     def _load_piece(self, piece):
         loaded = []
         for index in range(len(self.tiles)):
-            rows = load_piece(self.a, self.tiles[index], piece, self.norm.piece_blocks, self.stored)
+            stored = None if self.keeps_sums else self.stored
+            rows = load_piece(self.a, self.tiles[index], piece, self.norm.piece_blocks, stored)
+            if self.keeps_sums:
+                self.unstored.append((self.tiles[index], piece, rows))
             if is_rms_normalization(self.a.norm_type):
                 squares = nl.ndarray(rows.shape, dtype=nl.bfloat16, buffer=nl.sbuf)
                 nisa.activation_reduce(
@@ -171,8 +187,14 @@ def load_piece(a, tile, piece, blocks, stored):
         nisa.dma_copy(dst=residual, src=_by_token(a.fused_add)[tile.window(), columns])
         nisa.tensor_tensor(dst=rows, data1=rows, data2=residual, op=nl.add)
         if stored is not None:
-            nisa.dma_copy(dst=_by_token(stored)[tile.window(), columns], src=rows)
+            store_piece(stored, tile, piece, rows)
     return rows
+
+
+def store_piece(stored, tile, piece, rows):
+    """Store the columns of a piece for a tile of tokens."""
+    width = rows.shape[1]
+    nisa.dma_copy(dst=_by_token(stored)[tile.window(), nl.ds(piece * width, width)], src=rows)
 
 
 def _by_token(tensor):

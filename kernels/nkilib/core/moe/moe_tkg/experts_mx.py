@@ -371,9 +371,7 @@ def _store(a, sums):
                 nisa.tensor_copy(dst=stored[:, both, :], src=turned[:, both, :], engine=nisa.engine.scalar)
                 end = some.start_offset + whole * size
                 rows_of_y = there.slice(0, some.start_offset, end).reshape_dim(0, (whole, size))
-                nisa.dma_copy(
-                    dst=rows_of_y.permute((1, 2, 0, 3)).get_view(), src=stored[:, both, :]
-                )
+                nisa.dma_copy(dst=rows_of_y.permute((1, 2, 0, 3)).get_view(), src=stored[:, both, :])
             if whole < len(turns):
                 rest = there.slice(0, some.start_offset + whole * size, some.end_offset)
                 used = nl.ds(0, (some.size - whole * size) * part.size)
