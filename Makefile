@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := .ci/requirements.txt
 
 .PHONY: locked lock audit demo test frameworks test-slow test-upstream test-library test-conformance library-pages lint
-.PHONY: update-golden clean
+.PHONY: mutation update-golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/nki-sim run examples/matmul.py
@@ -48,6 +48,11 @@ test-library: $(VENV)/dev
 # The same tests on this project's own kernels, which are laid over the library's.
 test-conformance: $(VENV)/dev
 	$(BIN)/python -m tests.upstream.library $(NKI_LIBRARY) $(LIBRARY_TESTS) --ours
+
+# Mutants of nki_isa and nki_sim against their tests; needs Python 3.11. MUTATION=--help lists options.
+mutation: $(VENV)/dev
+	$(BIN)/pip install --quiet --editable '.[mutation]'
+	nice $(BIN)/python -m tests.mutation $(MUTATION)
 
 # Writes docs/library anew from the table of kernels.
 library-pages: $(VENV)/dev

@@ -113,6 +113,33 @@ def test_neighbouring_columns_are_no_race():
     np.testing.assert_array_equal(columns[2](x)[:, 1::2], x[1])
 
 
+@pytest.mark.parametrize("row, races", [(127, True), (128, False), (-1, False)])
+def test_a_row_that_is_skipped_does_not_race(row, races):
+    """Core 0 scatters into a table of 128 rows, the last of them to `row`; core 1 writes row 127."""
+
+    @nki.jit
+    def kernel(x, places):
+        out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[nl.program_id(0)])
+        if nl.program_id(0) == 0:
+            index = nl.ndarray((128, 1), dtype=nl.int32, buffer=nl.sbuf)
+            nisa.dma_copy(dst=index, src=places)
+            rows = out.ap([[64, 128], [1, 64]], vector_offset=index)
+            nisa.dma_copy(dst=rows, src=tile, oob_mode=nisa.oob_mode.skip)
+        else:
+            nisa.dma_copy(dst=out[127:128], src=tile[127:128])
+        return out
+
+    x, places = halves(), np.array([*range(127), row], np.int32).reshape(128, 1)
+    if races:
+        with pytest.raises(NkiError) as caught:
+            kernel[2](x, places)
+        assert {d.code for d in caught.value.diagnostics} == {"NKI-H021"}
+    else:
+        np.testing.assert_array_equal(kernel[2](x, places), [*x[0, :127], x[1, 127]])
+
+
 @pytest.mark.parametrize("first, races", [(0, True), (2, False)])
 def test_accesses_of_other_widths_race_by_the_byte(first, races):
     """Core 0 writes bytes 0 and 1 of each float32 as one 16-bit value, core 1 one of its bytes."""

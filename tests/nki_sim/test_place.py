@@ -21,6 +21,7 @@ from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_sim.liveness import liveness
 from nki_sim.packing import Fixed, Requests, Space, rotate, tighten
 from nki_sim.place import Placement, overfull, place
 from nki_sim.report.usage import memory_report
@@ -355,6 +356,26 @@ def test_a_tensor_written_in_two_halves_each_turn_is_local_to_it() -> None:
     b.write(second)
     b.use(second)
     assert place(b.program, TRN2).sbuf.peak == 1024
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_accumulation_that_a_loop_goes_on_with_is_open_for_all_of_it(before: bool) -> None:
+    """The turns add to the same bank: nothing else may be accumulated there between them."""
+    b = Builder()
+    total, weights, other = b.tensor(2048, region=PSUM), b.tensor(128), b.tensor(4)
+    b.write(other)  # position 0
+    if before:
+        b.matmul(total, weights, False)
+    loop = Loop(VirtualRegister(0, True), 0, 4, 1)
+    b.program.body.append(loop)
+    b.body = loop.body
+    b.write(other)
+    b.matmul(total, weights, True)
+    b.write(other)
+    b.use(other)
+    b.body = b.program.body
+    b.write(other)
+    assert liveness(b.program).groups == [(total.storage.index, 1, 1 + before + 3)]
 
 
 def test_a_value_from_before_a_loop_lives_to_its_end() -> None:

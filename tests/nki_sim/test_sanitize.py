@@ -247,6 +247,34 @@ def test_what_another_core_sends_is_written():
     assert found(exchanged, X, cores=2) == []
 
 
+# --- order
+
+
+@pytest.mark.parametrize("other, expected", [("vector", []), ("gpsimd", [("NKI-H004", "warning")])])
+def test_an_engine_is_in_order_with_itself_however_long_it_runs(other, expected):
+    """Two tensors at one address take turns 100 times."""
+    engine = getattr(nisa.engine, other)
+
+    @nki.jit
+    def turns(x):
+        result = nl.ndarray((2, 128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+        a = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        b = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 4096))
+        for turn in range(100):
+            nisa.memset(dst=a, value=1.0, engine=nisa.engine.vector)
+            nisa.tensor_copy(dst=out, src=a, engine=nisa.engine.vector)
+            nisa.memset(dst=b, value=2.0, engine=engine)
+            nisa.tensor_copy(dst=out, src=b, engine=engine)
+        nisa.dma_copy(dst=result[0], src=out)
+        nisa.memset(dst=a, value=3.0, engine=nisa.engine.vector)
+        nisa.tensor_copy(dst=out, src=a, engine=nisa.engine.vector)
+        nisa.dma_copy(dst=result[1], src=out)
+        return result
+
+    assert codes(found(turns, X, check="order")) == expected
+
+
 # --- accumulation
 
 

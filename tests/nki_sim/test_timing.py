@@ -287,6 +287,19 @@ def test_a_store_that_waits_does_not_hold_up_loads():
     assert timeline.end[4] < 10_000
 
 
+@pytest.mark.parametrize("regions", [("sbuf", "shared_hbm"), ("shared_hbm", "sbuf")], ids=["load", "store"])
+@pytest.mark.parametrize("mode", ["none", "swdge", "hwdge"])
+def test_a_queue_is_not_in_order_with_itself(mode, regions):
+    """Unlike an engine: a DMA may write before the one ahead of it in its queue has written, so it waits."""
+    dst, src = (tile((128, 512), region=region) for region in regions)
+    modes = REGISTRY["dma_copy"].fields["dge_mode"].kind
+    given = {"dge_mode": getattr(modes, mode), "engine": Engine.scalar}
+    timeline = timed([emit("dma_copy", dst=dst, src=src, **given) for _ in range(2)])
+    assert timeline.lane[0] == timeline.lane[1]
+    assert timeline.start[1] >= timeline.end[0]
+    assert (timeline.wait[1], timeline.cause[1]) == (Wait.reuse, 0)
+
+
 def test_a_trigger_put_on_an_engine_holds_it():
     hbm = tile((128, 512), region="private_hbm", kind="constant")
     modes = REGISTRY["dma_copy"].fields["dge_mode"].kind

@@ -56,6 +56,14 @@ def test_the_largest_value_does_not_saturate():
     assert (restored == 65536).all()  # the nearest value of three mantissa bits
 
 
+@pytest.mark.parametrize("to", sorted(TYPES))
+def test_a_group_of_zeros_has_the_least_scale(to):
+    src = tensor(32, 4, dtype="bfloat16", contents=np.zeros((32, 4), ml_dtypes.bfloat16))
+    dst, scales = run(quantize_mx(dst_of((32, 1), to), src, dst_of((4, 1), "uint8")), check=TRN3)
+    assert (scales == 0).all()  # 2**-127
+    assert (to_float32(dst, DTYPES[to]) == 0).all()
+
+
 def test_the_sample_conversion_saturates():
     """1.9 * 2**8 is beyond the largest float8_e4m3fn, 448."""
     src = tensor(32, 4, dtype="float16", contents=np.full((32, 4), -1.9, np.float16))

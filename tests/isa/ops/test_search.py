@@ -71,7 +71,9 @@ def test_nc_match_replace8_of_the_documented_example():
     same(run(nc_match_replace8(dst_of((1, 11)), tile, vals, 0.0)), [[1, 2, 0, 4, *[0] * 7]])
 
 
-@given(st.data(), st.sampled_from([1, 16, 33]), st.integers(1, 12), st.sampled_from(["float32", "int32"]))
+@given(
+    st.data(), st.sampled_from([1, 16, 33, 128]), st.integers(1, 12), st.sampled_from(["float32", "int32"])
+)
 def test_nonzero_with_count(data, partitions, n, dtype):
     tile = data.draw(tiles((partitions, n), dtype))
     old = np.full((partitions, n + 1), 77, np.int32)

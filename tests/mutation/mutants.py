@@ -1,0 +1,103 @@
+"""The mutants that cosmic-ray makes of a package, and which of them stand in the sample.
+
+A mutant's place in the sample hangs on a hash of what it is (file, definition, line, operator), not on its
+number among all: a change elsewhere leaves it in.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cosmic_ray.commands.init import _all_work_items
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+
+PREFIX = "core/"  # of the names of cosmic-ray's own operators
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change that one of cosmic-ray's operators can make to one file."""
+
+    file: Path
+    operator: str
+    occurrence: int  # among those of this operator in the file
+    definition: str  # the function or class it stands in, if any
+    first: int  # lines
+    last: int
+    line: str  # the first line, stripped
+    twin: int  # among those of the same file, definition, line and operator
+
+    @property
+    def name(self) -> str:
+        return f"{self.file} {self.definition or '-'} {self.operator} {self.twin} {self.line}"
+
+    def rank(self, seed: int) -> str:
+        return hashlib.sha256(f"{seed} {self.name}".encode()).hexdigest()
+
+    def text(self) -> str | None:
+        """The mutated file, or None where it is not Python or says the same."""
+        source = self.file.read_text(encoding="utf-8")
+        mutated = mutate_code(source, get_operator(PREFIX + self.operator)(), self.occurrence)
+        return None if mutated is None or _behaviour(mutated) in (None, _behaviour(source)) else mutated
+
+
+def changed_lines(before: str, after: str) -> tuple[str, str]:
+    """What differs, as the lines before and the lines after, each stripped."""
+    lines = [
+        line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[:2] in ("- ", "+ ")
+    ]
+    return tuple("\n".join(line[2:].strip() for line in lines if line[0] == sign) for sign in "-+")  # type: ignore
+
+
+def sample(folders: list[Path], count: int, seed: int) -> Iterator[tuple[Mutant, str]]:
+    """`count` mutants of the files of `folders`, drawn by `seed`, each with the mutated file's text."""
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    for mutant in sorted(_all(files), key=lambda mutant: mutant.rank(seed)):
+        if count and (text := mutant.text()) is not None:
+            count -= 1
+            yield mutant, text
+
+
+def _all(files: list[Path]) -> Iterator[Mutant]:
+    lines = {file: file.read_text(encoding="utf-8").splitlines() for file in files}
+    twins: Counter[tuple[object, ...]] = Counter()
+    for item in _all_work_items(files, {}):
+        (made,) = item.mutations
+        file = Path(made.module_path)
+        first, last = made.start_pos[0], made.end_pos[0]
+        operator, definition = made.operator_name.removeprefix(PREFIX), made.definition_name or ""
+        kind = (file, definition, operator, lines[file][first - 1].strip())
+        yield Mutant(file, operator, made.occurrence, definition, first, last, kind[-1], twins[kind])
+        twins[kind] += 1
+
+
+class _Unsaid(ast.NodeTransformer):
+    """Takes out what is never evaluated: annotations, under ``from __future__ import annotations``."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)  # type: ignore[return-value]
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        return self.generic_visit(node)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def _behaviour(source: str) -> str | None:
+    try:
+        return ast.dump(_Unsaid().visit(ast.parse(source)))
+    except SyntaxError:
+        return None

@@ -1,0 +1,93 @@
+"""Which instructions may write over what they read: it depends on how each reads its sources."""
+
+import pytest
+from programs import Builder, view
+
+from nki_isa.instruction import REGISTRY
+from nki_sim.sanitize.aliasing import Aliasing
+from nki_sim.sanitize.findings import Findings
+from nki_sim.sanitize.survey import Survey
+
+
+def found(opcode, dtype, operands):
+    """The codes for one instruction; its operands are columns (first, last) of one tile, or of their own."""
+    b = Builder()
+    tile = b.tensor(128, 512, dtype=dtype)
+    given = {
+        name: tile[:, slice(*what)] if isinstance(what, tuple) else what(b, tile) for name, what in operands
+    }
+    b.program.body.append(REGISTRY[opcode](**given))
+    findings = Findings()
+    Aliasing(Survey(b.program), b.placement, findings)
+    return [diagnostic.code for diagnostic in findings.diagnostics()]
+
+
+def own(shape, dtype):
+    return lambda b, tile: b.tensor(*shape, dtype=dtype)
+
+
+def bounds(b, tile):
+    """A start and an end for each of the first 128 elements of a row, over these elements and those after."""
+    return view(tile, (1, 2, 128), (512, 128, 1))
+
+
+def ids(b, tile):
+    return tile[0:1, 0:128]
+
+
+@pytest.mark.parametrize(
+    "opcode, dtype, operands",
+    [
+        ("max8", "float32", [("dst", (8, 16)), ("src", (0, 128))]),
+        (
+            "nc_find_index8",
+            "uint32",
+            [("dst", (8, 16)), ("data", (0, 128)), ("vals", own((128, 8), "uint32"))],
+        ),
+        ("bn_stats", "float32", [("dst", (8, 14)), ("data", (0, 128))]),
+        ("bn_aggr", "float32", [("dst", (64, 66)), ("data", (0, 96))]),
+        (
+            "topk",
+            "bfloat16",
+            [
+                ("val_dst", (8, 16)),
+                ("idx_dst", own((128, 8), "uint32")),
+                ("src", (0, 128)),
+                ("n", lambda b, t: 2000),
+            ],
+        ),
+        ("sequence_bounds", "float32", [("dst", bounds), ("segment_ids", ids)]),
+        ("nonzero_with_count", "int32", [("dst", (1, 130)), ("src", (0, 128))]),
+    ],
+)
+def test_what_looks_at_all_of_its_source_first_may_write_over_it(opcode, dtype, operands):
+    assert found(opcode, dtype, operands) == []
+
+
+def test_what_streams_may_write_behind_what_it_has_read():
+    assert found("tensor_copy", "float32", [("dst", (0, 100)), ("src", (28, 128))]) == []
+    assert found("tensor_copy", "float32", [("dst", (28, 128)), ("src", (0, 100))]) == ["NKI-H005"]
+
+
+@pytest.mark.parametrize(
+    "opcode, dtype, source, others",
+    [
+        ("nc_n_gather", "float32", "data", [("indices", own((128, 128), "uint32"))]),
+        (
+            "local_gather",
+            "float32",
+            "src_buffer",
+            [("index", own((128, 8), "uint16")), ("num_elem_per_idx", lambda b, t: 1)],
+        ),
+        ("dma_transpose", "bfloat16", "src", []),
+    ],
+)
+def test_what_reads_at_any_place_may_not_even_write_in_place(opcode, dtype, source, others):
+    assert found(opcode, dtype, [("dst", (0, 128)), (source, (0, 128)), *others]) == ["NKI-H005"]
+    assert found(opcode, dtype, [("dst", (0, 128)), (source, (128, 256)), *others]) == []
+
+
+def test_a_transpose_reads_in_no_order():
+    """To write behind what a stream would have read is not enough."""
+    assert found("nc_transpose", "float32", [("dst", (0, 32)), ("data", (16, 48))]) == ["NKI-H005"]
+    assert found("nc_transpose", "float32", [("dst", (0, 32)), ("data", (64, 96))]) == []
