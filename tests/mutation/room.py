@@ -25,7 +25,7 @@ class Room:
     """What one run of the tests of `folder`, unmutated, has shown."""
 
     folder: Path
-    seconds: dict[str, float]  # by test
+    seconds: dict[str, float]  # of processor time, by test
     contexts: dict[str, dict[int, list[str]]]  # by file and line: beginnings of names of tests
 
     def tests(self, file: Path, source: str, first: int, last: int) -> tuple[list[str], bool]:
@@ -121,9 +121,9 @@ class _Recorder:
         for cache in self.caches:
             cache.cache_clear()
         self.measured.switch_context(item.nodeid)
-        start = time.perf_counter()
+        start = time.process_time()
         result = yield
-        self.seconds[item.nodeid] = time.perf_counter() - start
+        self.seconds[item.nodeid] = time.process_time() - start
         self.measured.switch_context("")
         return result
 

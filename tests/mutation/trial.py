@@ -24,14 +24,15 @@ import pytest
 from tests.mutation.forks import Tell, forked
 from tests.mutation.room import OPTIONS, Room
 
-PATIENCE = 20.0  # seconds, and 10 times what the tests take
+PATIENCE = 10  # seconds of processor time, and 3 times what the tests take
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A mutant's file and text, its module's name, and the tests that run through what it changes."""
+    """A file before and after the mutation, its module, and the tests that run through what changes."""
 
     file: Path
+    source: str
     text: str
     module: str
     room: Room
@@ -41,7 +42,7 @@ class Trial:
     def changes(self) -> dict[CodeType, CodeType]:
         """The code of functions that the mutant changes; empty if it changes more."""
         path = str(self.file.absolute())
-        before = compile(self.file.read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
+        before = compile(self.source, path, "exec", dont_inherit=True)
         after = compile(self.text, path, "exec", dont_inherit=True)
         changes = dict(_changes(before, after))
         return {} if None in changes else changes  # type: ignore[return-value]
@@ -77,8 +78,8 @@ def run(trials: list[Trial], say: Said) -> None:
 
 def _verdict(trial: Trial, order: list[str], tests: Callable[[Tell], int]) -> str | None:
     failed: list[str] = []
-    patience = PATIENCE + 10 * sum(trial.room.seconds[test] for test in order)
-    code = forked(tests, failed.append, patience)
+    seconds = PATIENCE + 3 * sum(trial.room.seconds[test] for test in order)
+    code = forked(tests, failed.append, int(seconds))
     return "timed out" if code is None else None if not code else (failed or [f"exit code {code}"])[0]
 
 
@@ -122,9 +123,7 @@ class _Session:
                 functions.setdefault(each.__code__, []).append(each)
         told = self.tell
         for number, trial in enumerate(self.trials):
-            changed = [
-                (function, new) for old, new in trial.changes().items() for function in functions.get(old, ())
-            ]
+            changed = [(function, new) for old, new in trial.changes().items() for function in functions[old]]
 
             def tests(tell: Tell, trial: Trial = trial, changed: _Changed = changed) -> int:
                 self.tell = tell

@@ -261,7 +261,7 @@ def test_an_engine_is_in_order_with_itself_however_long_it_runs(other, expected)
         a = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
         b = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
         out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 4096))
-        for turn in range(100):
+        for _ in range(100):
             nisa.memset(dst=a, value=1.0, engine=nisa.engine.vector)
             nisa.tensor_copy(dst=out, src=a, engine=nisa.engine.vector)
             nisa.memset(dst=b, value=2.0, engine=engine)
