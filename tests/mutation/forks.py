@@ -16,7 +16,7 @@ Tell = Callable[[str], None]
 
 
 def forked(run: Callable[[Tell], int], hear: Tell, seconds: int | None = None) -> int | None:
-    """The exit code of `run` in a fork; None if it used up its `seconds` of processor time, or slept too long.
+    """The exit code of `run` in a fork; None if its `seconds` of processor time ended, or it slept too long.
 
     `hear` gets each line that `run` tells, as it is told.
     """
