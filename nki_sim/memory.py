@@ -268,7 +268,7 @@ class Memory:
         shape, strides = list(tensor.shape), list(tensor.strides)
         shape[axis], strides[axis] = 1, dynamic.stride
         limit = dynamic.limit
-        if tensor.storage.region.is_hbm:
+        if tensor.storage.region.is_hbm and dynamic.stride:
             # Only as many lines as fit, so that a limit too large cannot reach beyond the storage.
             size = tensor.storage.row_bytes // tensor.dtype.itemsize
             reach = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
