@@ -20,10 +20,9 @@ import numpy as np
 
 from nki.compiler.specialize import specialize_call
 from nki_isa.machine.targets import as_target
-from nki_sim.core_times import simulate
+from nki_sim.core_times import CoreTimes, simulate
 from nki_sim.device import execute
 from nki_sim.place import place
-from nki_sim.timing import Scoreboard
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import matmul
@@ -44,12 +43,12 @@ def launch(target: Any, lhsT: np.ndarray, rhs: np.ndarray, data: bool) -> dict[s
     )
     steps["place"], placement = timed(lambda: place(made.program, target))
     if data:
-        board = Scoreboard(target, placement)
+        times = CoreTimes(target, [placement])
         arrays = [lhsT, rhs]
         steps["execute and time"], result = timed(
-            lambda: execute(made.program, placement.addresses, arrays, observers=(board.issue,))
+            lambda: execute(made.program, placement.addresses, arrays, listeners=[times])
         )
-        steps["timeline"], _ = timed(board.finish)
+        steps["timeline"], _ = timed(times.timelines)
         assert result.outputs[0].shape == (lhsT.shape[1], rhs.shape[1])
     else:
         steps["time"], _ = timed(lambda: simulate(made.program, placement))

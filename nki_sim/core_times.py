@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 from nki_isa.instruction import Instruction
 from nki_isa.machine.target import Target
@@ -11,11 +10,12 @@ from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import VirtualRegister
 from nki_sim import host
+from nki_sim.observe import Listener
 from nki_sim.timing import Placed, Registers, Scoreboard, Timeline
 
 
-class CoreTimes:
-    """The scoreboards of the cores of one launch.
+class CoreTimes(Listener):
+    """The scoreboards of the cores of one launch; as a listener, of one that runs.
 
     Args:
         target: the generation.
@@ -25,13 +25,10 @@ class CoreTimes:
     def __init__(self, target: Target, placements: Sequence[Placed | None]):
         self.boards = [Scoreboard(target, placement, len(placements)) for placement in placements]
 
-    def observer(self, core: int) -> partial[None]:
-        """What to call before each instruction of `core`."""
-        return partial(self._issue, self.boards[core])
-
-    def _issue(self, board: Scoreboard, instruction: Instruction, registers: Registers) -> None:
-        if not instruction.synchronises or len(self.boards) == 1:
-            board.issue(instruction, registers)
+    def before(self, core: int, instruction: Instruction, registers: Registers) -> None:
+        """Issue an instruction that does not wait for another core."""
+        if not instruction.synchronises:
+            self.boards[core].issue(instruction, registers)
 
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
         """The cores of `group` start the instructions they meet in when the last of them has arrived."""
@@ -40,7 +37,7 @@ class CoreTimes:
         for board, arrival in arrivals:
             board.depart(arrival, latest)
 
-    def finish(self) -> list[Timeline]:
+    def timelines(self) -> list[Timeline]:
         """The timeline of each core."""
         return [board.finish() for board in self.boards]
 
@@ -74,7 +71,7 @@ def simulate_all(
             times.meet(group)
             for core, _ in group:
                 waiting[core] = next(walks[core], None)
-    return times.finish()
+    return times.timelines()
 
 
 def _walk(

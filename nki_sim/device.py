@@ -7,14 +7,14 @@ between two meetings, so a run is deterministic; a meeting that cannot happen is
 error that names what every core was doing.
 
 The cores share HBM: the k-th shared tensor one core allocates is the k-th of all
-others. A :class:`RaceDetector` compares what they did to it between two meetings.
+others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +26,11 @@ from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Program
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import host
-from nki_sim.execute import ExecutionResult, Machine, Observer, Skipped, written_inputs
+from nki_sim.execute import ExecutionResult, Machine, Skipped, written_inputs
 from nki_sim.memory import ZEROS, Placement
-from nki_sim.races import RaceDetector
+from nki_sim.observe import Listener, hooks
 
 Array = NDArray[Any]
-Meeting = Callable[[Sequence[tuple[int, Instruction]]], None]
-
-
-class Watcher(Protocol):
-    """What follows a run and looks into the memories of its cores."""
-
-    def start(self, machines: Sequence[Machine]) -> None:
-        """The machines, inputs loaded, are about to run; :meth:`Machine.watch` adds observers."""
-
-    def finish(self) -> None:
-        """They have run; their memories are as they left them."""
 
 
 @dataclass(slots=True)
@@ -65,11 +54,11 @@ def execute(
     placement: Placement,
     inputs: Sequence[Array],
     *,
-    observers: Iterable[Observer] = (),
+    listeners: Sequence[Listener] = (),
     fill: int = ZEROS,
 ) -> ExecutionResult:
     """Run `program` alone on one core; see :func:`execute_all`."""
-    return execute_all([program], [placement], inputs, observers=[tuple(observers)], fill=fill)
+    return execute_all([program], [placement], inputs, listeners=listeners, fill=fill)
 
 
 def execute_all(
@@ -77,10 +66,7 @@ def execute_all(
     placements: Sequence[Placement],
     inputs: Sequence[Array],
     *,
-    observers: Sequence[Iterable[Observer]] = (),
-    meetings: Iterable[Meeting] = (),
-    watcher: Watcher | None = None,
-    races: bool = True,
+    listeners: Sequence[Listener] = (),
     fill: int = ZEROS,
     target: Target | None = None,
 ) -> ExecutionResult:
@@ -91,44 +77,48 @@ def execute_all(
         placements: (partition, byte) of each on-chip storage by its index, for each core.
         inputs: one array for each of the Programs' inputs, of its shape and width; they are not changed,
             and must not change meanwhile: those that no Program writes are read where they are.
-        observers: for each core, what is called as ``observer(instruction, registers)`` before an
-            instruction runs, in its order; `registers` are the live values, not a copy.
-        meetings: each is called with the (core, instruction) pairs of a meeting before it is carried out.
-        watcher: looks into the machines' memories before, during and after the run.
-        races: report unordered accesses of two cores to the same bytes of shared HBM.
+        listeners: what follows the run, in this order.
         fill: the byte of memory nothing has written, :data:`nki_sim.memory.ZEROS` or ``NANS``.
         target: the machine, where it is not the one the Programs name.
 
     Returns:
-        Outputs and updated inputs as core 0 sees them; work that two cores do is noted (NKI-H023).
+        Outputs and updated inputs as core 0 sees them.
 
     Raises:
         NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
-            meeting that cannot happen; NKI-H021 for races; NKI-H022 for cores whose shared tensors differ.
+            meeting that cannot happen; NKI-H022 for cores whose shared tensors differ; what listeners find.
     """
-    called, detector = tuple(meetings), None
     with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
         machines = [
-            Machine(program, placement, observers=watch, fill=fill, target=target)
-            for program, placement, watch in zip(
-                programs, placements, observers or [()] * len(programs), strict=True
-            )
+            Machine(program, placement, fill=fill, target=target)
+            for program, placement in zip(programs, placements, strict=True)
         ]
         machines[0].borrow(inputs, written_inputs(*programs))
         share_hbm(machines)
-        if watcher is not None:
-            watcher.start(machines)
-        if races and len(programs) > 1:
-            shared = [_shared(program) for program in programs]
-            detector = RaceDetector([m.memory for m in machines], programs, shared)
-            for number, machine in enumerate(machines):
-                machine.watch(detector.observer(number))
-            called += (detector.meet,)
-        _run([_Core(number, machine, machine.run()) for number, machine in enumerate(machines)], called)
-    if watcher is not None:
-        watcher.finish()
-    noted = detector.finish() if detector is not None else ()
-    return replace(machines[0].result(), diagnostics=noted, skipped=_skipped(machines))
+        for start in hooks(listeners, "start"):
+            start(machines)
+        for number, machine in enumerate(machines):
+            machine.listen(number, listeners)
+        cores = [_Core(number, machine, machine.run()) for number, machine in enumerate(machines)]
+        _run(cores, hooks(listeners, "meet"))
+    finish(listeners)
+    return replace(machines[0].result(), skipped=_skipped(machines))
+
+
+def finish(listeners: Sequence[Listener]) -> None:
+    """Tell all `listeners` that the run is over.
+
+    Raises:
+        NkiError: everything that any of them refuses.
+    """
+    refused: list[Diagnostic] = []
+    for over in hooks(listeners, "finish"):
+        try:
+            over()
+        except NkiError as found:
+            refused += found.diagnostics
+    if refused:
+        raise NkiError(refused)
 
 
 def _skipped(machines: Sequence[Machine]) -> tuple[Skipped, ...]:
@@ -181,7 +171,7 @@ def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> Nki
     )
 
 
-def _run(cores: list[_Core], meetings: Sequence[Meeting]) -> None:
+def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]]) -> None:
     for core in cores:
         core.advance()
     while not all(core.ended for core in cores):

@@ -9,7 +9,7 @@ schedule; an instruction reads all its inputs before it writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Diagnostic, Frame, NkiError, error
+from nki_isa.diagnostics import Frame, NkiError, error
 from nki_isa.dtypes import DType, cast
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
@@ -35,10 +35,9 @@ from nki_sim.memory import (
     Placement,
     write,
 )
+from nki_sim.observe import Listener, hooks
 
 Array = NDArray[Any]
-Observer = Callable[[Instruction, list[int]], None]
-
 #: The environment's limit of turns.
 MAX_TURNS = "NKI_SIM_MAX_TURNS"
 Step = Callable[[], None]
@@ -106,14 +105,12 @@ class ExecutionResult:
         updated_inputs: (position, array) of each input the Program writes: a kernel that updates an
             argument in place returns nothing for it, so the caller copies these back.
         instructions: number of instructions executed.
-        diagnostics: notes on what the run did.
         skipped: what each line with ``oob_mode.skip`` left out, of those that left out something.
     """
 
     outputs: list[Array]
     updated_inputs: list[tuple[int, Array]]
     instructions: int
-    diagnostics: tuple[Diagnostic, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -166,7 +163,6 @@ class Machine:
         program: Program,
         placement: Placement,
         *,
-        observers: Iterable[Observer] = (),
         fill: int = ZEROS,
         target: Target | None = None,
     ):
@@ -177,7 +173,8 @@ class Machine:
         self.executed = 0
         self.skipped: dict[Hashable, Skipped] = {}  # by line
         self._most = self._turns = 0  # that loops may take, and that are left of these
-        self._observers = tuple(observers)
+        self._before: list[Callable[[Instruction, list[int]], None]] = []
+        self._after: list[Callable[[Instruction], None]] = []
         self._plans: list[_Plan] | None = None  # made by the first run
         self._inputs: list[Array] = []  # views, by the first load
         self._written = written_inputs(program)
@@ -227,10 +224,10 @@ class Machine:
                 )
         return [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in inputs]
 
-    def watch(self, observer: Observer) -> None:
-        """Call `observer` too, from the next :meth:`run` on."""
-        self._observers = (*self._observers, observer)
-        self._plans = None
+    def listen(self, core: int, listeners: Sequence[Listener]) -> None:
+        """Tell `listeners`, and no others, what runs from now on; this machine is `core` of the launch."""
+        self._before = [partial(hook, core) for hook in hooks(listeners, "before")]
+        self._after = [partial(hook, core) for hook in hooks(listeners, "after")]
 
     def run(self) -> Iterator[Instruction]:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
@@ -259,9 +256,11 @@ class Machine:
             if type(plan) is list:
                 self._run_steps(plan)
             elif isinstance(plan, Instruction):
-                for observer in self._observers:
-                    observer(plan, self.memory.registers)
+                for told in self._before:
+                    told(plan, self.memory.registers)
                 yield plan
+                for told_after in self._after:
+                    told_after(plan)
                 self.executed += 1
             elif type(plan) is _LoopPlan:
                 registers, loop = self.memory.registers, plan.loop
@@ -279,8 +278,17 @@ class Machine:
     def _run_steps(self, steps: list[tuple[Step, Instruction]]) -> None:
         instruction = None
         try:
-            for step, instruction in steps:  # noqa: B007 (told to the handlers)
-                step()
+            if self._before or self._after:
+                before, after, registers = self._before, self._after, self.memory.registers
+                for step, instruction in steps:
+                    for told in before:
+                        told(instruction, registers)
+                    step()
+                    for told_after in after:
+                        told_after(instruction)
+            else:
+                for step, instruction in steps:  # noqa: B007 (told to the handlers)
+                    step()
         except KeyboardInterrupt as stopped:
             raise interrupted_at(stopped, instruction.stack if instruction else ()) from None
         except NkiError as found:
@@ -332,19 +340,6 @@ class Machine:
 
     def _step(self, instruction: Instruction) -> Step:
         """What runs `instruction` once."""
-        step = self._compute_step(instruction)
-        if not self._observers:
-            return step
-        observers, registers = self._observers, self.memory.registers
-
-        def observed() -> None:
-            for observer in observers:
-                observer(instruction, registers)
-            step()
-
-        return observed
-
-    def _compute_step(self, instruction: Instruction) -> Step:
         inputs, outputs = self._operands(instruction)
         compute = instruction.compute
         if instruction.stateful:

@@ -30,9 +30,8 @@ from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
 from nki_isa.program import Program, programs_equal
-from nki_isa.tensor import NkiTensor, Storage
-from nki_sim.execute import Observer
-from nki_sim.memory import Memory
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_sim.observe import Core
 
 _Array = NDArray[Any]
 _Touches = dict[Instruction, list[tuple[int, NkiTensor, bool]]]
@@ -147,15 +146,13 @@ class RaceDetector:
     """Compares the accesses of all cores to shared HBM.
 
     Args:
-        memories: the memory of each core.
-        programs: what each core runs.
-        shared: the storages of each core that are the same bytes, in the same order.
+        machines: the cores, whose k-th tensors in shared HBM are the same bytes.
     """
 
-    def __init__(
-        self, memories: Sequence[Memory], programs: Sequence[Program], shared: Sequence[Sequence[Storage]]
-    ):
-        self._memories = memories
+    def __init__(self, machines: Sequence[Core]):
+        memories = self._memories = [machine.memory for machine in machines]
+        programs = [machine.program for machine in machines]
+        shared = [[s for s in p.storages if s.region is MemoryRegion.shared_hbm] for p in programs]
         self._shared = shared[0]
         cores = range(len(memories))
         # clocks[a][b]: the last period of core b that core a has heard the end of, its own the present one
@@ -177,18 +174,12 @@ class RaceDetector:
         self._repeated: dict[tuple[Span | None, Span | None], _Repeated] = {}
         self._programs = programs
 
-    def observer(self, core: int) -> Observer:
-        """What to call before each instruction of `core`."""
-
-        touches, writing = self._touches[core], self._writing[core]
-
-        def observe(instruction: Instruction, registers: Sequence[int]) -> None:
-            if writing:
-                self._settle(core)
-            for number, tensor, writes in touches.get(instruction, ()):
-                self._touch(core, instruction, number, tensor, writes=writes)
-
-        return observe
+    def before(self, core: int, instruction: Instruction) -> None:
+        """`instruction` of `core` is about to run."""
+        if self._writing[core]:
+            self._settle(core)
+        for number, tensor, writes in self._touches[core].get(instruction, ()):
+            self._touch(core, instruction, number, tensor, writes=writes)
 
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
         """The cores of `group` hear of all that the others of it did before, if the meeting orders that."""

@@ -12,17 +12,17 @@ from functools import partial
 
 import numpy as np
 
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity
+from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim import host
-from nki_sim.device import execute_all
+from nki_sim.device import execute_all, finish
 from nki_sim.execute import ExecutionResult, Machine
 from nki_sim.memory import ZEROS, Array, Placement
-from nki_sim.sanitize.domains import Domains
-from nki_sim.sanitize.findings import Findings
-from nki_sim.sanitize.numbers import trace_numbers
+from nki_sim.observe import Listener, hooks
+from nki_sim.sanitize import Scene, all_checks, told
+from nki_sim.sanitize.survey import Survey
 
 
 def is_static(program: Program) -> bool:
@@ -55,6 +55,7 @@ class Replay:
     def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill)
         self._placement, self._fill = placement, fill
+        self._surveys: list[Survey] = []  # made when a check asks
         self._stale = [self._bytes(storage) for storage in stale_storages(program)]
 
     def _bytes(self, storage: Storage) -> Array:
@@ -65,31 +66,32 @@ class Replay:
     ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
         """One run; as :func:`nki_sim.sanitize.execute_checked` after a run in which only data was at fault.
 
-        Of `checks` only "numeric" and "nan" are made: what the others find is the same in every run of a
+        Of `checks` only those that need data are made: what the others find is the same in every run of a
         static Program.
         """
         machine = self._machine
         machine.executed = 0
         machine.state.reset()
-        findings = Findings()
-        domains = Domains(findings)
-        machine.state.arguments = domains if "numeric" in checks else None
+        machine.state.arguments = None
         registers = machine.memory.registers
         registers[:] = [0] * len(registers)
         for octets in self._stale:
             octets.fill(self._fill)
         machine.load(inputs)
+        scene = Scene([machine.program], [self._placement], inputs, checks, self._surveys)
+        made = [check(scene) for check in all_checks() if check.needs_data and check.name in checks]
+        listeners = scene.listeners(made)
+        for start in hooks(listeners, "start"):
+            start([machine])
+        machine.listen(0, listeners)
         with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
             list(machine.run())  # yields nothing: no other core takes part
-        domains.finish()
+        finish(listeners)
         result = machine.result()
-        if "nan" in checks:
-            again = partial(execute_all, [machine.program], [self._placement], inputs, races=False)
-            trace_numbers([machine.program], inputs, result, lambda watcher: again(watcher=watcher), findings)
-        found = findings.diagnostics(strict=strict)
-        if any(d.severity is Severity.error for d in found):
-            raise NkiError(found)
-        return result, found
+        return result, told(scene, made, result, partial(self._again, inputs), strict)
+
+    def _again(self, inputs: Sequence[Array], listeners: Sequence[Listener]) -> ExecutionResult:
+        return execute_all([self._machine.program], [self._placement], inputs, listeners=listeners)
 
 
 def can_replay(program: Program) -> bool:

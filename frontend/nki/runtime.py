@@ -22,7 +22,6 @@ from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
-from nki_isa.codes import Category
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
@@ -37,7 +36,7 @@ from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
-from nki_sim.sanitize import check_classes, execute_checked
+from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked
 from nki_sim.timing import Timeline
 
 _UNASKED = 1 << 28  # bytes of a launch that every host has
@@ -403,20 +402,18 @@ def _execute(
         found += told
         return result
     times = CoreTimes(target, prepared.placements) if options.timing else None
-    cores = len(placed)
     sentinels = options.fill == "sentinels"
     checked = partial(_checked, found, options, checks)
-    run = checked if checks or sentinels else partial(execute_all, races=False)
+    run = checked if checks or sentinels else execute_all
     result = run(
         prepared.programs,
         placed,
         inputs,
-        observers=[(times.observer(core),) for core in range(cores)] if times else (),
-        meetings=(times.meet,) if times and cores > 1 else (),
+        listeners=[times] if times else [],
     )
     if times:
-        timelines += times.finish()
-    if all(told.category is Category.numeric for told in found):  # which a replay finds again
+        timelines += times.timelines()
+    if all(told.code in DATA_CODES for told in found):  # which a replay finds again
         prepared.passed.add(checks)
     return result
 

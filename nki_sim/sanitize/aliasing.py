@@ -11,6 +11,7 @@ The DMA engines move descriptors in any order, so there only the very same view 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,30 @@ from numpy.typing import NDArray
 from nki_isa.instruction import Engine, Instruction, Order, Role
 from nki_isa.tensor import NkiTensor, box, signature
 from nki_sim.memory import Placement
+from nki_sim.observe import Core
+from nki_sim.sanitize.check import Check
 from nki_sim.sanitize.findings import Findings, allocated, operand_of, site
 from nki_sim.sanitize.survey import Survey
 
 Ints = NDArray[np.int64]
 
 
-class Aliasing:
-    """Looks at each instruction's addresses, once where they are static."""
+class Aliasing(Check):
+    """Looks at each instruction's addresses, where they are static, before the run."""
+
+    name = "aliasing"
+    finds = "instructions that would read their own output (NKI-H005)"
+    codes = ("NKI-H005",)
+    listed = 4
+
+    def start(self, cores: Sequence[Core]) -> None:
+        """Look at the Programs."""
+        for survey, addresses in zip(self.scene.surveys, self.scene.placements, strict=True):
+            _Program(survey, addresses, self.scene.findings)
+
+
+class _Program:
+    """Looks at the instructions of one core."""
 
     def __init__(self, survey: Survey, addresses: Placement, findings: Findings):
         self._addresses, self._findings = addresses, findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from nki_isa.diagnostics import Severity, Span
 from nki_isa.instruction import Instruction
 from nki_isa.operators import Operator
 from nki_sim.memory import Array
-from nki_sim.sanitize.findings import Findings, line_of
+from nki_sim.observe import Core
+from nki_sim.sanitize.check import Check, Scene
+from nki_sim.sanitize.findings import line_of
 
 
 @dataclass(slots=True, eq=False)
@@ -26,14 +29,26 @@ class _Seen:
     nan: bool = False
 
 
-class Domains:
+class Domains(Check):
     """Is told the arguments of every function that has a valid range; reports once for each line."""
 
-    def __init__(self, findings: Findings):
-        self._findings = findings
+    name = "numeric"
+    finds = "arguments outside the valid range of an activation function (NKI-N003)"
+    codes = ("NKI-N003",)
+    listed = 11
+    needs_data = True
+
+    def __init__(self, scene: Scene):
+        super().__init__(scene)
+        self._findings = scene.findings
         self._seen: dict[tuple[Span | Instruction, Operator], _Seen] = {}
 
-    def __call__(self, instruction: Instruction, op: Operator, values: Array) -> None:
+    def start(self, cores: Sequence[Core]) -> None:
+        """Ask to be told."""
+        for core in cores:
+            core.state.arguments = self.told
+
+    def told(self, instruction: Instruction, op: Operator, values: Array) -> None:
         """`instruction` applies `op` to `values`."""
         key = line_of(instruction.stack) or instruction, op
         seen = self._seen.get(key)

@@ -16,46 +16,38 @@ import numpy as np
 
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import NkiTensor, Storage
-from nki_sim.device import Watcher
-from nki_sim.execute import Machine
 from nki_sim.memory import NANS, Memory
+from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.survey import Survey
 
 _INTEGER = 4
 
 
-class Sentinels:
-    """Fills new tensors of every core of a run; a :class:`~nki_sim.device.Watcher`."""
+class Sentinels(Listener):
+    """Fills new tensors of every core of a run: HBM at once, those on chip when they come into use."""
 
     def __init__(self, surveys: Sequence[Survey]):
         self._surveys = surveys
+        self._cores: Sequence[Core] = ()
+        self._seen: set[tuple[int, int]] = set()
 
-    def start(self, machines: Sequence[Machine]) -> None:
-        """Fill HBM, and watch for tensors on chip."""
-        for survey, machine in zip(self._surveys, machines, strict=True):
-            for storage in survey.program.storages:
+    def start(self, cores: Sequence[Core]) -> None:
+        """Fill HBM."""
+        self._cores = cores
+        for core in cores:
+            for storage in core.program.storages:
                 if storage.region.is_hbm and storage.kind == "local":
-                    _fill(machine.memory, storage)
-            machine.watch(_OnChip(survey, machine.memory))
+                    _fill(core.memory, storage)
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-class _OnChip:
-    """Fills a tensor of SBUF or PSUM before the first instruction that touches it."""
-
-    def __init__(self, survey: Survey, memory: Memory):
-        self._survey, self._memory = survey, memory
-        self._seen: set[int] = set(survey.reread)  # they hold what an earlier one holds
-
-    def __call__(self, instruction: Instruction, registers: list[int]) -> None:
-        for tensors in self._survey.touches[instruction]:
+    def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
+        """Fill what it is the first to touch."""
+        for tensors in self._surveys[core].touches[instruction]:
             for tensor in tensors:
                 storage = tensor.storage
-                if storage.on_chip and storage.kind == "local" and storage.index not in self._seen:
-                    self._seen.add(storage.index)
-                    _fill(self._memory, storage)
+                key = core, storage.index
+                if storage.on_chip and storage.kind == "local" and key not in self._seen:
+                    self._seen.add(key)
+                    _fill(self._cores[core].memory, storage)
 
 
 def _fill(memory: Memory, storage: Storage) -> None:
@@ -65,20 +57,3 @@ def _fill(memory: Memory, storage: Storage) -> None:
     else:
         octets = bytes([NANS]) * storage.dtype.itemsize
         whole[...] = np.frombuffer(octets, whole.dtype)[0]
-
-
-class Watchers:
-    """Several watchers of one run, in order."""
-
-    def __init__(self, *watchers: Watcher):
-        self._watchers = watchers
-
-    def start(self, machines: Sequence[Machine]) -> None:
-        """Start each."""
-        for watcher in self._watchers:
-            watcher.start(machines)
-
-    def finish(self) -> None:
-        """Finish each."""
-        for watcher in self._watchers:
-            watcher.finish()

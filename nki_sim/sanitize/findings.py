@@ -86,12 +86,14 @@ class Findings:
         counts: how often each was found.
         conflicts: pairs of allocation lines of tensors that overwrote each other.
         turns: such pairs by the key of a finding about their order.
+        notes: diagnostics that others made, told last.
     """
 
     by_key: dict[Hashable, Diagnostic] = field(default_factory=dict)
     counts: dict[Hashable, int] = field(default_factory=dict)
     conflicts: set[Hashable] = field(default_factory=set)
     turns: dict[Hashable, Hashable] = field(default_factory=dict)
+    notes: tuple[Diagnostic, ...] = ()
 
     def known(self, key: Hashable) -> bool:
         """Count another occurrence of `key`; True if it need not be described again."""
@@ -150,4 +152,4 @@ class Findings:
                 found = replace(found, severity=Severity.error)
             told.append(found)
         order = list(Severity)
-        return tuple(sorted(told, key=lambda d: order.index(d.severity)))
+        return *sorted(told, key=lambda d: order.index(d.severity)), *self.notes

@@ -17,9 +17,9 @@ import numpy as np
 from nki_isa.diagnostics import NkiError
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
-from nki_sim.device import Watcher
-from nki_sim.execute import ExecutionResult, Machine
+from nki_sim.execute import ExecutionResult
 from nki_sim.memory import Array
+from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.reads import Part, Watch, site_key
 from nki_sim.sanitize.registers import Unset
 from nki_sim.sanitize.shadow import Bools, Written, bytes_of
@@ -41,7 +41,7 @@ class _Astray(Exception):
 class _CorePoison:
     """Puts a pattern in the place of unwritten bytes and unset registers while an instruction reads them."""
 
-    machine: Machine
+    machine: Core
 
     def __init__(self, watch: Watch, unset: Reading, chosen: set[Hashable], pattern: int, limit: int):
         watch.missing = self._missing
@@ -55,8 +55,8 @@ class _CorePoison:
         self._kept: list[tuple[Storage, Array, Bools]] = []
         self._writes: Sequence[NkiTensor] = ()
 
-    def __call__(self, instruction: Instruction, registers: list[int]) -> None:
-        self.restore()
+    def poison(self, instruction: Instruction, registers: list[int]) -> None:
+        """`instruction` is about to run."""
         self._left -= 1
         if self._left < 0:
             raise _Astray
@@ -119,7 +119,7 @@ class _CorePoison:
         return np.ndarray((storage.partitions, storage.row_bytes), np.uint8, buffer, address.offset, strides)
 
 
-class _Poison:
+class _Poison(Listener):
     """:class:`_CorePoison` for every core of a run."""
 
     def __init__(
@@ -135,25 +135,27 @@ class _Poison:
             for watch, reading in zip(watches, unset, strict=True)
         ]
 
-    def start(self, machines: Sequence[Machine]) -> None:
-        """Watch the machines."""
-        for core, machine in zip(self._cores, machines, strict=True):
-            core.machine = machine
-            machine.state.silent = True
-            core.watch.memory = machine.memory
-            machine.watch(core)
+    def start(self, cores: Sequence[Core]) -> None:
+        """Look into the memories."""
+        for poison, core in zip(self._cores, cores, strict=True):
+            poison.machine = core
+            core.state.silent = True
+            poison.watch.memory = core.memory
 
-    def finish(self) -> None:
-        """Undo what the last instructions were given."""
-        for core in self._cores:
-            core.restore()
+    def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
+        """Put the pattern in."""
+        self._cores[core].poison(instruction, registers)
+
+    def after(self, core: int, instruction: Instruction) -> None:
+        """Take it out."""
+        self._cores[core].restore()
 
 
 class Influence:
     """Answers whether results depend on unwritten bytes and unset registers read at some places.
 
     Args:
-        again: runs the Programs on the same inputs, watched.
+        again: runs the Programs on the same inputs, with these listeners.
         watches: makes what follows the written bytes of each core, for a new run.
         unset: what reads unset registers, for each core.
         result: what the run gave.
@@ -161,7 +163,7 @@ class Influence:
 
     def __init__(
         self,
-        again: Callable[[Watcher], ExecutionResult],
+        again: Callable[[Sequence[Listener]], ExecutionResult],
         watches: Callable[[], list[Watch]],
         unset: Sequence[Reading],
         result: ExecutionResult,
@@ -187,7 +189,7 @@ class Influence:
     def _differs(self, chosen: set[Hashable], pattern: int) -> bool:
         limit = 2 * self._result.instructions + 1000
         try:
-            result = self._again(_Poison(self._watches(), self._unset, chosen, pattern, limit))
+            result = self._again([_Poison(self._watches(), self._unset, chosen, pattern, limit)])
         except (_Astray, NkiError):
             return True
         return _differ(self._result, result)

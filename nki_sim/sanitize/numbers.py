@@ -11,9 +11,8 @@ fills a mask with, and what never reaches a result, is not reported.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,10 @@ from nki_isa.dtypes import DTYPES, DType, to_float32
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.program import Program
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
-from nki_sim.device import Watcher
-from nki_sim.execute import ExecutionResult, Machine
+from nki_sim.execute import ExecutionResult
 from nki_sim.memory import Array
+from nki_sim.observe import Core, Listener
+from nki_sim.sanitize.check import Again, Check
 from nki_sim.sanitize.findings import Findings, allocated, described, line_of, operand_of
 from nki_sim.sanitize.survey import Survey
 
@@ -41,11 +41,25 @@ class Special(enum.Enum):
         return np.isnan(values) if self is Special.nan else np.isinf(values)
 
 
+class Numbers(Check):
+    """Looks at the results, and again at the run where they hold what no argument did."""
+
+    name = "nan"
+    finds = "where the first NaN or infinity in a result comes from that no argument held (NKI-N002)"
+    codes = ("NKI-N002",)
+    listed = 12
+    needs_data = True
+
+    def judge(self, result: ExecutionResult, again: Again, strict: bool) -> None:
+        """Note where it comes from."""
+        trace_numbers(self.scene.programs, self.scene.inputs, result, again, self.scene.findings)
+
+
 def trace_numbers(
     programs: Sequence[Program],
     inputs: Sequence[Array],
     result: ExecutionResult,
-    execute: Callable[[Watcher], ExecutionResult],
+    again: Again,
     findings: Findings,
 ) -> None:
     """Note where the first NaN or infinity of `result` that `inputs` did not hold comes from (NKI-N002).
@@ -54,7 +68,7 @@ def trace_numbers(
         programs: what each core ran.
         inputs: the arguments, as before the run.
         result: what the run gave.
-        execute: runs the Programs on `inputs` again, watched.
+        again: runs the Programs on `inputs` again, watched.
         findings: gets the note.
     """
     first = programs[0]
@@ -65,7 +79,7 @@ def trace_numbers(
         appeared -= _held(zip(first.inputs, inputs, strict=True))
     if appeared:
         origins = _Origins(programs, {tensor.storage for tensor, _ in results})
-        execute(origins)
+        again([origins])
         origins.report(appeared, findings)
 
 
@@ -132,8 +146,8 @@ class _Pending:
     before: list[_Operand]
 
 
-class _Origins:
-    """Follows NaN and infinity through the tensors of every core; a :class:`~nki_sim.device.Watcher`.
+class _Origins(Listener):
+    """Follows NaN and infinity through the tensors of every core.
 
     Args:
         programs: what each core runs.
@@ -142,7 +156,7 @@ class _Origins:
 
     def __init__(self, programs: Sequence[Program], results: set[Storage]):
         self._surveys = [Survey(program) for program in programs]
-        self._machines: Sequence[Machine] = ()
+        self._machines: Sequence[Core] = ()
         self._keys = [_keys(survey, core) for core, survey in enumerate(self._surveys)]
         self._results = {self._keys[0][storage.index]: storage for storage in results}
         self._pending: list[_Pending | None] = [None] * len(programs)
@@ -150,17 +164,11 @@ class _Origins:
         self._arrived: list[_Arrival] = []
         self._count = 0
 
-    def start(self, machines: Sequence[Machine]) -> None:
+    def start(self, cores: Sequence[Core]) -> None:
         """Watch all cores."""
-        self._machines = machines
-        for core, machine in enumerate(machines):
-            machine.state.silent = True
-            machine.watch(partial(self._observe, core))
-
-    def finish(self) -> None:
-        """Look at what the last instructions wrote."""
-        for core in range(len(self._machines)):
-            self._settle(core)
+        self._machines = cores
+        for core in cores:
+            core.state.silent = True
 
     def report(self, appeared: set[Special], findings: Findings) -> None:
         """Add the note about the earliest origin of what `appeared` in a result, if there is one."""
@@ -186,8 +194,8 @@ class _Origins:
 
     # --- the run
 
-    def _observe(self, core: int, instruction: Instruction, registers: list[int]) -> None:
-        self._settle(core)
+    def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
+        """What it reads, and what its destinations hold."""
         reads, writes = self._surveys[core].touches[instruction]
         if any(_is_float(tensor.dtype) for tensor in writes):
             operands = (self._operands(core, tensors) for tensors in (reads, writes))
@@ -211,8 +219,8 @@ class _Origins:
             return None
         return np.array(to_float32(bound, tensor.dtype))
 
-    def _settle(self, core: int) -> None:
-        """The last instruction of `core` has run: what came into its destinations, and from where."""
+    def after(self, core: int, instruction: Instruction) -> None:
+        """What came into its destinations, and from where."""
         pending = self._pending[core]
         if pending is None:
             return

@@ -23,6 +23,8 @@ from nki_isa.diagnostics import Severity
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import Placement
+from nki_sim.observe import Core
+from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of
 from nki_sim.sanitize.shadow import Bools, Written, bytes_of
 from nki_sim.sanitize.survey import NEVER, Survey
@@ -58,6 +60,25 @@ def interleaved(survey: Survey, addresses: Placement) -> dict[int, list[Written]
                 pairs.setdefault(other.storage.index, []).append(state)
         active.append(state)
     return pairs
+
+
+class Order(PerCore):
+    """Follows accesses to bytes that tensors with addresses share."""
+
+    name = "order"
+    finds = "accesses to shared bytes in an order nothing guarantees (NKI-H004)"
+    codes = ("NKI-H004",)
+    listed = 3
+
+    def observer(self, number: int, core: Core) -> Ordering | None:
+        """What follows a core that has such bytes."""
+        survey = self.scene.surveys[number]
+        pairs = interleaved(survey, self.scene.placements[number])
+        return Ordering(survey, pairs, self.scene.findings) if pairs else None
+
+    def finish(self) -> None:
+        """What is known to overwrite each other is told as that."""
+        self.scene.findings.drop_turns()
 
 
 class Ordering:

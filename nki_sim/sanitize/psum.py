@@ -27,6 +27,8 @@ from nki_isa.instruction import Engine, Instruction
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, box
 from nki_sim.memory import Placement
+from nki_sim.observe import Core
+from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
 from nki_sim.sanitize.shadow import Written, bytes_of, covers, regions
 from nki_sim.sanitize.survey import Survey
@@ -48,6 +50,21 @@ class _Group:
     def shares(self, tensor: NkiTensor) -> bool:
         """True if `tensor`, of the same storage, has bytes of it."""
         return any(_share(view, tensor) for view in self.views.values())
+
+
+class Psum(PerCore):
+    """Follows accumulations in PSUM."""
+
+    name = "psum"
+    finds = "accumulation onto what no matmul wrote, after a read, or in turns (NKI-H006 to H008)"
+    codes = ("NKI-H006", "NKI-H007", "NKI-H008")
+    listed = 5
+
+    def observer(self, number: int, core: Core) -> Accumulations:
+        """What follows the accumulations of a core."""
+        scene = self.scene
+        survey, addresses = scene.surveys[number], scene.placements[number]
+        return Accumulations(survey, addresses, core.state.target, scene.findings)
 
 
 class Accumulations:

@@ -142,14 +142,14 @@ class Reads:
     """Turns what a :class:`Watch` reports into findings.
 
     Attributes:
-        sites: keys of the findings, of unwritten and overwritten bytes, in order.
+        sites: keys of the findings in order, by code: of unwritten bytes and of overwritten ones.
     """
 
     def __init__(self, findings: Findings, checks: frozenset[str], target: Target):
         self._findings = findings
         self._wanted = {"NKI-H002": "uninitialized" in checks, "NKI-H003": "overlap" in checks}
         self._psum = "psum" in checks and Feature.sums_onto_any_bytes not in target.features  # told there
-        self.sites: list[Hashable] = []
+        self.sites: dict[str, list[Hashable]] = {code: [] for code in self._wanted}
 
     def missing(self, instruction: Instruction, tensor: NkiTensor, state: Written, parts: list[Part]) -> None:
         """Keep one finding for each pair of lines."""
@@ -160,7 +160,7 @@ class Reads:
         key = site_key(code, instruction, state)
         if self._findings.known(key):
             return
-        self.sites.append(key)
+        self.sites[code].append(key)
         storage = tensor.storage
         elements = parts[0][1]
         count = sum(int(np.count_nonzero(m)) * v.dtype.itemsize for v, m in parts)

@@ -9,9 +9,55 @@ from nki_isa.diagnostics import Severity
 from nki_isa.enums import reduce_cmd
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import MemoryRegion
+from nki_sim.sanitize.check import Check, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of
 from nki_sim.sanitize.shadow import Shadow, regions
 from nki_sim.sanitize.survey import Survey
+
+
+class Outputs(Check):
+    """Looks at what the run has written of the results."""
+
+    name = "outputs"
+    finds = "returned tensors with elements nobody wrote (NKI-H009)"
+    codes = ("NKI-H009",)
+    listed = 6
+
+    def __init__(self, scene: Scene):
+        super().__init__(scene)
+        self._followed = scene.followed
+
+    def finish(self) -> None:
+        """The shadow is complete."""
+        check_outputs(self.scene.surveys, self._followed.watches[0].shadow, self.scene.findings)
+
+
+class Unused(Check):
+    """Looks at what the Programs write."""
+
+    name = "unused"
+    finds = "results nobody reads (NKI-H010)"
+    codes = ("NKI-H010",)
+    listed = 7
+
+    def finish(self) -> None:
+        """Behind what the run found."""
+        surveys = self.scene.surveys
+        for survey in surveys:
+            check_unused(survey, self.scene.findings, alone=len(surveys) == 1)
+
+
+class Inputs(Check):
+    """Looks at what the Programs write."""
+
+    name = "inputs"
+    finds = "arguments that are overwritten and not returned (NKI-H011)"
+    codes = ("NKI-H011",)
+    listed = 8
+
+    def finish(self) -> None:
+        """Behind what the run found."""
+        check_inputs(self.scene.surveys[0], self.scene.findings)
 
 
 def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings) -> None:

@@ -8,8 +8,25 @@ from nki_isa.diagnostics import Severity
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import Memory
+from nki_sim.observe import Core
+from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, site
 from nki_sim.sanitize.survey import Survey
+
+
+class Scatter(PerCore):
+    """Follows instructions that write rows named by run-time indices."""
+
+    name = "scatter"
+    finds = "rows that a scatter writes twice (NKI-H012)"
+    codes = ("NKI-H012",)
+    listed = 9
+    needs_data = True
+
+    def observer(self, number: int, core: Core) -> Scatters | None:
+        """What follows a core that scatters."""
+        survey = self.scene.surveys[number]
+        return Scatters(survey, core.memory, self.scene.findings) if survey.scatters else None
 
 
 class Scatters:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from programs import PSUM, Builder, at, columns, rows, view
 
-from nki_isa.diagnostics import Frame, NkiError, NkiInternalError, Span
+from nki_isa.diagnostics import Frame, NkiError, NkiInternalError, Span, error
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import REGISTRY
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
@@ -15,6 +15,7 @@ from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
 from nki_sim.execute import Machine
 from nki_sim.memory import NANS
+from nki_sim.observe import Listener
 
 tensor_copy, tensor_tensor = REGISTRY["tensor_copy"], REGISTRY["tensor_tensor"]
 skip = oob_mode.skip
@@ -158,10 +159,11 @@ def test_registers_hold_32_bits():
     b.emit(register_load(a, wide), register_move(c, a), register_store(cells[0], c))
     b.emit(register_move(a, -5), register_store(cells[1], a), register_store(view(out, (1, 1), (4, 1), 2), 7))
     b.emit(register_move(a, 3), register_store(cells[3], a))
-    seen = []
-    done = b.run(observers=[lambda instruction, registers: seen.append(registers[0])])
+    seen = Seen()
+    done = b.run(listeners=[seen])
     assert done.outputs[0].tolist() == [[-(2**31), -5, 7, 3]]
-    assert seen[2] == -(2**31) and seen[-1] == 3
+    values = [registers[0] for _, registers in seen.begun]
+    assert values[2] == -(2**31) and values[-1] == 3
 
 
 # --- run-time addresses
@@ -315,16 +317,45 @@ def test_uninitialised_memory_is_filled_as_asked():
     assert np.isnan(b.run(fill=NANS).outputs[0]).all()
 
 
-# --- observers and errors
+# --- listeners and errors
 
 
-def test_observers_see_every_instruction_before_it_runs():
+class Seen(Listener):
+    """Keeps what begins, and what memory holds when it is over."""
+
+    def __init__(self):
+        self.begun, self.left = [], []
+
+    def start(self, cores):
+        (self.core,) = cores
+
+    def before(self, core, instruction, registers):
+        self.begun.append((instruction.opcode, list(registers)))
+
+    def after(self, core, instruction):
+        self.left.append([np.array(self.core.memory.bind(view)) for view in instruction.writes])
+
+
+def test_listeners_see_every_instruction_before_and_after_it_runs():
     b = Builder()
     x, out = b.input(random(3, 2)), b.output(3, 2)
     b.loop(3, body=lambda i: b.emit(dma_copy(at(out, i, size=1), at(x, i, size=1))))
-    seen = []
-    b.run(observers=[lambda instruction, registers: seen.append((instruction.opcode, list(registers)))])
-    assert seen == [("dma_copy", [k]) for k in range(3)]
+    seen = Seen()
+    b.run(listeners=[seen])
+    assert seen.begun == [("dma_copy", [k]) for k in range(3)]
+    assert np.array_equal(np.concatenate([row for (row,) in seen.left]), b.arrays[0])
+
+
+def test_what_every_listener_refuses_at_the_end_is_told_together():
+    class Refusing(Listener):
+        def finish(self):
+            raise error("NKI-H010", "this is wrong")
+
+    b = Builder()
+    b.emit(dma_copy(b.output(3, 2), b.input(random(3, 2))))
+    with pytest.raises(NkiError) as caught:
+        b.run(listeners=[Refusing(), Refusing()])
+    assert [d.code for d in caught.value.diagnostics] == ["NKI-H010"] * 2
 
 
 def placed(instruction, line):

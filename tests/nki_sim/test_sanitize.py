@@ -442,7 +442,7 @@ def test_looking_for_an_origin_prints_nothing_again(capsys):
 
 def test_where_nobody_sees_notes_none_is_looked_for(monkeypatch):
     """A plain script pays nothing."""
-    monkeypatch.setattr("nki_sim.sanitize.trace_numbers", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr("nki_sim.sanitize.numbers.trace_numbers", lambda *_: pytest.fail("looked"))
     product(np.full((128, 64), 300, np.float32), np.full((128, 64), 300, np.float32))
 
 

@@ -1,0 +1,48 @@
+"""What follows a run: one base for checks, races, times, and whoever else looks on.
+
+A run tells its listeners what happens, in the order they are given. It asks only those that have something
+to do: a hook that a listener does not define costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from nki_isa.instruction import Instruction
+from nki_isa.program import Program
+
+
+class Core(Protocol):
+    """What a listener sees of a core: its Program, its memories, and what its engines keep."""
+
+    program: Program
+    memory: Any
+    state: Any
+
+
+class Listener:
+    """Follows a run of the cores of a launch; a subclass defines the hooks it needs."""
+
+    def start(self, cores: Sequence[Core]) -> None:
+        """The cores, inputs loaded, are about to run."""
+
+    def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
+        """`instruction` of `core` is about to run; `registers` are the live values, not a copy."""
+
+    def after(self, core: int, instruction: Instruction) -> None:
+        """`instruction` of `core` has run."""
+
+    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+        """These cores have arrived at these instructions, in which they meet."""
+
+    def finish(self) -> None:
+        """All cores have run; their memories are as they left them."""
+
+
+def hooks(
+    listeners: Iterable[Listener], name: str, base: type[Listener] = Listener
+) -> list[Callable[..., None]]:
+    """The hooks of this name that `listeners`, all of class `base`, define themselves, in order."""
+    empty = getattr(base, name)
+    return [getattr(one, name) for one in listeners if getattr(type(one), name) is not empty]
