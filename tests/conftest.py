@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 
+import both_front_ends
 import pytest
 from hypothesis import settings
 from syrupy.extensions.amber import AmberSnapshotExtension
@@ -32,6 +33,19 @@ class LineExtension(AmberSnapshotExtension):
 
     def matches(self, *, serialized_data: object, snapshot_data: object) -> bool:
         return _coarse(str(serialized_data)) == _coarse(str(snapshot_data))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--both-front-ends",
+        action="store_true",
+        help="trace every kernel that a test compiles as well: both Programs must be the same",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--both-front-ends"):
+        both_front_ends.install()
 
 
 if sys.version_info < (3, 11):

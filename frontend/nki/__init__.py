@@ -6,7 +6,7 @@ chosen generation, executed on real bytes and timed.
 """
 
 from nki import builtin, collectives, compiler, dtype, experimental, isa, language, levels, tensor, typing
-from nki.compiler import names
+from nki.compiler import frontends, names
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import NkiWarning, install
 
@@ -35,3 +35,4 @@ def __getattr__(name: str) -> object:
 
 install()  # a refused kernel, or level, shows its errors, not our traceback
 levels.use(levels.of_environment())
+frontends.use(frontends.of_environment())

@@ -99,6 +99,9 @@ class Kernel:
         from nki import runtime  # the machine is loaded when a kernel first runs
 
         if recorder.is_recording():
+            inline = recorder.current().inline
+            if inline is not None:
+                return inline(self)(*args, **kwargs)
             if stacks.is_kernel_code(self.function.__code__):  # decorated in this very kernel
                 return self.function(*args, **kwargs)
             raise error(

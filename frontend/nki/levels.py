@@ -139,7 +139,7 @@ def _refusing(key: tuple[str, str], member: Any) -> Any:
     from nki.compiler import stacks  # that package reads this module
 
     def get(owner: Any) -> Any:
-        told = refusal(*key) if stacks.is_kernel_code(sys._getframe(1).f_code) else None
+        told = refusal(*key) if stacks.is_kernel_frame(sys._getframe(1)) else None
         if told is not None:
             raise _MissingMember([told])
         return member.__get__(owner, type(owner))

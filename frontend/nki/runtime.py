@@ -20,6 +20,7 @@ import numpy as np
 
 from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
+from nki.compiler import frontends
 from nki.compiler.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
@@ -279,8 +280,7 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     prepared, inputs = _prepare(kernel, args, kwargs, target)
     first = prepared.specialized[0]
     if session.keep:
-        inner = (read.value for read in first.reads)
-        session.reached.update(k.function.__code__ for k in inner if isinstance(k, Kernel))
+        session.reached.update(function.__code__ for function in first.kernels)
     warned = [d for d in first.diagnostics if d.severity is Severity.warning]
     if options.warnings_as_errors and warned:
         raise NkiError(replace(d, severity=Severity.error) for d in warned)
@@ -345,7 +345,7 @@ def _prepare(
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
         key = (
             kernel.function,
-            (kernel.grid, kernel.schedule, kernel.prints, target, profile, levels.current(), parts),
+            (kernel.grid, kernel.schedule, kernel.prints, target, profile, levels.current(), frontends.current(), parts),
         )
         kept = _cache.get(key)
         if kept is not None:
@@ -370,7 +370,7 @@ def _prepare(
         for one, fits in zip(specialized, fitted, strict=True)
     ]
     prepared = Prepared(specialized, [fits.placement for fits in fitted])  # holds no arrays
-    if key is not None and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
+    if key is not None and not specialized[0].traced and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
         _cache.put(key, prepared)
     return prepared, found
 

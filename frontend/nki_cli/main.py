@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import nki
 from nki import levels, rendering
+from nki.compiler import frontends
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.ir import ir
@@ -34,10 +35,42 @@ _INTERRUPTED = 130  # what a shell reports for a command that SIGINT ended
 _READER_LEFT = 141  # what a shell reports for a command that SIGPIPE ended
 
 
+def _use(name: str, text: str) -> None:
+    """Put an option in force that stands before a command or behind it."""
+    try:
+        _OF_EVERY_COMMAND[name](text)
+    except NkiError as found:
+        told = found.diagnostics[0]
+        raise typer.BadParameter(f"{told.message}; {told.help}", param_hint=name) from None
+
+
+#: Options that are said before a command, and taken behind it too.
+_OF_EVERY_COMMAND: dict[str, Callable[[str], object]] = {"--api": levels.use, "--frontend": frontends.use}
+
+
+def _taken(args: list[str]) -> list[str]:
+    """`args` without the options of every command, which are put in force."""
+    left: list[str] = []
+    words = iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return [*left, word, *words]
+        if name not in _OF_EVERY_COMMAND:
+            left.append(word)
+            continue
+        given = value if equals else next(words, None)
+        if given is None:
+            raise typer.BadParameter("it needs a value", param_hint=name)
+        _use(name, given)
+    return left
+
+
 class _Command(TyperCommand):
     """A command that takes options under older names too, and says which name they have now."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = _taken(args)
         mine = {name for parameter in self.params for name in parameter.opts}
         end = args.index("--") if "--" in args else len(args)
         for place, word in enumerate(args[:end]):
@@ -121,18 +154,25 @@ def common(
             show_default=False,
         ),
     ] = None,
+    frontend: Annotated[
+        str | None,
+        typer.Option(
+            "--frontend",
+            metavar="|".join(frontends.FrontEnd.__members__),
+            help="What makes Programs of kernels: the parser, tracing them in Python, or what a kernel needs. "
+            "Default: $NKI_COMPILER_FRONTEND, or auto.",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Options before the command."""
-    if api is not None:
-        try:
-            levels.use(api)
-        except NkiError as found:
-            told = found.diagnostics[0]
-            raise typer.BadParameter(f"{told.message}; {told.help}", param_hint="--api") from None
+    """Options before the command; --api and --frontend are taken behind it too."""
+    for name, text in (("--api", api), ("--frontend", frontend)):
+        if text is not None:
+            _use(name, text)
 
 
 for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nki.compiler import frontends
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.target import Target
@@ -30,6 +31,15 @@ FileArgument = Annotated[
 ]
 LanguageOption = Annotated[
     Language, typer.Option("--language", help="Language profile: constructs accepted in kernels.")
+]
+OwnLanguageOption = Annotated[
+    Language | None,
+    typer.Option(
+        "--language",
+        help="Language profile: constructs accepted in kernels. Default: strict, or library where kernels may "
+        "be traced.",
+        show_default=False,
+    ),
 ]
 TargetOption = Annotated[
     str | None,
@@ -106,6 +116,12 @@ FillOption = Annotated[
     FillMode,
     typer.Option("--fill", help="Unwritten memory: zeros, or NaN and 4 as in the vendor's simulator."),
 ]
+
+
+def read_language(language: Language | None) -> str:
+    """The profile of a check: strict where the parser compiles kernels; the tracer takes all of Python."""
+    default = Language.library if frontends.takes_python() else Language.strict
+    return (language or default).value
 
 
 def read_checks(text: str | None, screen: Screen) -> frozenset[str]:

@@ -91,6 +91,7 @@ _ROWS = (
     Code("NKI-L054", "global changed after a call", "Kernels are pure: what a kernel read from its module stays as it was."),
     Code("NKI-L055", "read-only argument written", "An argument that a kernel writes is an array that can change in place."),
     Code("NKI-L056", "deprecated name", "A name that a later level will lack gives way to the one that replaces it."),
+    Code("NKI-L057", "traced kernel", "Python runs what the constrained language lacks, with each NKI call recorded (from 0.7 on)."),
     # --- language: the command
     Code("NKI-L030", "script stopped by placeholder outputs", "Where arithmetic is left out, kernels return zeros."),
     Code("NKI-L031", "Python error in the script", "A script given to nki-sim runs without an error of its own."),

@@ -406,7 +406,7 @@ def test_a_running_program_gets_the_same_findings_as_its_text(name: str, tmp_pat
     live, text = check(module.kernel), check_file(str(path))
     assert shown(live, path) == shown(text, path)
     if {d.code for d in live} <= {"NKI-L010", "NKI-L011", "NKI-L012"}:  # errors where they are reached
-        assert require(module.kernel) == live
+        assert require(module.kernel).found == live
         return
     with pytest.raises(NkiError) as caught:
         require(module.kernel)
@@ -420,14 +420,14 @@ def test_correct_kernels_give_no_findings(name: str, profile: str, tmp_path: Pat
     path = Path(str(module.__file__))
     assert [str(d) for d in check_file(str(path), profile)] == []
     assert [str(d) for d in check(module.kernel, profile)] == []
-    assert require(module.kernel, profile) == []
+    assert require(module.kernel, profile).found == []
 
 
 def test_profiles_differ_where_the_table_says(tmp_path: Path) -> None:
     module = load(tmp_path, "\n@nki.jit\ndef kernel(a):\n    return hash(1), sum((1, 2))\n")
     assert [(d.code, d.severity.value) for d in check(module.kernel)] == [("NKI-L005", "warning")]
     assert [(d.code, d.severity.value) for d in check(module.kernel, "strict")] == [("NKI-L005", "error")] * 2
-    assert [d.severity for d in require(module.kernel)] == [Severity.warning]
+    assert [d.severity for d in require(module.kernel).found] == [Severity.warning]
 
 
 def test_unknown_profile() -> None:
@@ -476,11 +476,11 @@ def bad(x):
 right, wrong = make(good), make(bad)
 """
     module = load(tmp_path, text)
-    assert require(module.right) == []
+    assert require(module.right).found == []
     assert [d.code for d in check(module.wrong)] == ["NKI-L005"]
     with pytest.raises(NkiError):
         require(module.wrong)
-    assert require(module.right) == []
+    assert require(module.right).found == []
 
 
 def test_only_methods_that_are_used_are_reached(tmp_path: Path) -> None:

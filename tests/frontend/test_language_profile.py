@@ -14,6 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 from nki.compiler import tree
 from nki.compiler.check import check_file
 from nki.compiler.constructs import CONSTRUCTS, Construct
+from nki.compiler.frontends import REMEDY
 from nki.compiler.language_page import page
 from nki.compiler.parse import parse
 from nki.compiler.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
@@ -121,7 +122,7 @@ def test_refused_constructs_say_why_and_what_instead(row: Construct, tmp_path: P
     file.write_text(_with(row))
     for profile in PROFILES:
         found = [d for d in check_file(str(file), profile) if d.code == "NKI-L005"]
-        assert any(d.message.startswith(row.title) and d.help == row.instead for d in found), (profile, found)
+        assert any(d.message.startswith(row.title) and d.help == f"{row.instead}; {REMEDY}" for d in found), (profile, found)
         assert all(d.severity is Severity.error for d in found)
 
 

@@ -17,12 +17,13 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from nki import arrays, levels
-from nki.compiler import flow, scope, tree
+from nki.compiler import flow, frontends, scope, tree
 from nki.compiler.constructs import not_accepted
+from nki.compiler.frontends import FrontEnd
 from nki.compiler.importer import is_host
 from nki.compiler.kept import Kept
 from nki.compiler.parse import deep_recursion
-from nki.compiler.profile import PROFILES
+from nki.compiler.profile import PROFILES, Verdict
 from nki.compiler.scope import (
     Definition,
     Host,
@@ -35,8 +36,9 @@ from nki.compiler.scope import (
     Value,
 )
 from nki.compiler.walk import Walker
-from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Severity, Span, error
 
+_UNKNOWN_SYNTAX, _SOURCELESS = "syntax that the parser does not know", "a function without source text"
 _LEXICAL = ("NKI-L001", "NKI-L002", "NKI-L003")
 
 Dependency = tuple[dict[str, Any], str, Any]
@@ -127,13 +129,26 @@ def _check_host(run: Run, names: TextScope) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """A kernel that passed.
+
+    Attributes:
+        found: warnings and notes, and errors of names that do not exist.
+        traced: True if it is to be traced.
+    """
+
+    found: list[Diagnostic]
+    traced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Passed:
     """A kernel that passed, and what must still be the same for it to pass again."""
 
     names: dict[str, Any]
     code: tuple[Any, ...]
     dependencies: list[Dependency]
-    warnings: list[Diagnostic]
+    checked: Checked
 
     def holds(self, function: FunctionType, code: tuple[Any, ...]) -> bool:
         """Whether `function` reaches what it reached then; it holds and is called with `code`."""
@@ -145,11 +160,11 @@ class _Passed:
 #: Errors of what a kernel may hold in a branch it does not take.
 _WHERE_REACHED = frozenset({"NKI-L010", "NKI-L011", "NKI-L012"})
 
-_passed: Kept[tuple[CodeType, str, str], _Passed] = Kept()
+_passed: Kept[tuple[CodeType, str, str, FrontEnd], _Passed] = Kept()
 
 
-def require(function: Any, profile: str = "library", values: Iterable[Any] = ()) -> list[Diagnostic]:
-    """Refuse a kernel that has mistakes.
+def require(function: Any, profile: str = "library", values: Iterable[Any] = ()) -> Checked:
+    """Refuse a kernel that has mistakes, and tell which front end it needs.
 
     A name that does not exist, or a call without an argument, is a mistake where it is reached: the
     compiler evaluates only the branches taken, and published kernels have such mistakes in the
@@ -163,25 +178,24 @@ def require(function: Any, profile: str = "library", values: Iterable[Any] = ())
         profile: the language profile.
         values: what it is called with: functions and objects among them, or inside them, are reached.
 
-    Returns:
-        The warnings, and errors of names that do not exist.
-
     Raises:
         NkiError: carrying every diagnostic, if one of them is any other error.
     """
     function = _function_of(function)
-    key = (function.__code__, profile, levels.current())
+    key = (function.__code__, profile, levels.current(), frontends.current())
     kept = _passed.get(key)
     values = list(values)
     code = tuple(_code([*_held(function), *values]))
     if kept is not None and kept.holds(function, code):
-        return kept.warnings
+        return kept.checked
     run = _check_function(function, profile, _handed(values))
     refused = [d for d in run.diagnostics if d.severity is Severity.error]
     if refused and (profile == "strict" or any(d.code not in _WHERE_REACHED for d in refused)):
         raise NkiError(run.diagnostics)
-    _passed[key] = _Passed(function.__globals__, code, run.dependencies, run.diagnostics)
-    return run.diagnostics
+    traced = frontends.current() is FrontEnd.tracer or bool(run.only_traced)
+    checked = Checked(run.diagnostics, traced)
+    _passed[key] = _Passed(function.__globals__, code, run.dependencies, checked)
+    return checked
 
 
 def _handed(values: Iterable[Any], depth: int = 3) -> Iterator[Definition | Sourceless]:
@@ -302,6 +316,8 @@ class Run:
     Attributes:
         profile: the language profile.
         diagnostics: what was found, in the order in which definitions were reached.
+        python: True where all of Python is taken, by the tracer where the parser does not take it.
+        only_traced: what only the tracer takes, with the first place of each.
     """
 
     profile: str
@@ -311,13 +327,17 @@ class Run:
     _reached: dict[int, tuple[Definition, tuple[Frame, ...]]] = field(default_factory=dict)
     _attributes: set[str] = field(default_factory=set)
     _told: set[tuple[str, Span | None, str]] = field(default_factory=set)
+    only_traced: dict[str, Span | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             known = " or ".join(repr(name) for name in PROFILES)
             raise error("NKI-L032", f"there is no language profile {self.profile!r}", help=f"write {known}")
         self.rows = not_accepted(self.profile)
-        self.severities = PROFILES[self.profile]
+        self.severities = dict(PROFILES[self.profile])
+        self.python = frontends.takes_python() and self.profile != "strict"
+        if self.python:
+            self.severities[Verdict.undocumented] = None
 
     def add(self, found: Diagnostic) -> None:
         """Keep `found` once."""
@@ -325,6 +345,12 @@ class Run:
         if key not in self._told:
             self._told.add(key)
             self.diagnostics.append(found)
+
+    def refused(self, what: str, span: Span | None) -> bool:
+        """False where `what` is of the constructs that the tracer takes, which is noted."""
+        if self.python:
+            self.only_traced.setdefault(what, span)
+        return not self.python
 
     def reach(self, value: Value, calls: tuple[Frame, ...]) -> None:
         """Have `value` checked too, if it is a definition of the user's; `calls` lead to it."""
@@ -360,6 +386,8 @@ class Run:
             for definition, calls in list(self._reached.values()):
                 if isinstance(definition.node, tree.ClassDef):
                     self._reach_methods(definition, calls)
+        if self.only_traced:
+            self.add(_traced(self.only_traced))
 
     def _reach_methods(self, definition: Definition, calls: tuple[Frame, ...]) -> None:
         for item in definition.node.body:
@@ -376,6 +404,8 @@ class Run:
             inside = found.span is not None and node.lineno <= found.span.line <= node.end_lineno
             if (inside and isinstance(node, tree.FunctionDef)) or found.code in _LEXICAL:
                 broken = broken or inside
+                if isinstance(definition.scope, LiveScope) and not self.refused(_UNKNOWN_SYNTAX, found.span):
+                    continue  # Python has read it
                 self.add(replace(found, stack=calls))
         Walker(self, definition, calls, broken).run()
         fresh = self.diagnostics[before:]
@@ -384,10 +414,25 @@ class Run:
 
     def _report_sourceless(self, value: Sourceless, calls: tuple[Frame, ...]) -> None:
         code = value.function.__code__
+        if not self.refused(_SOURCELESS, calls[-1].span if calls else None):
+            return
         last = max((line for _, _, line in code.co_lines() if line is not None), default=code.co_firstlineno)
         inside = [d for d in value.diagnostics if d.span and code.co_firstlineno <= d.span.line <= last]
         for found in inside or value.diagnostics:
             self.add(replace(found.at(calls[-1].span if calls else None), stack=calls))
 
 
-__all__ = ["Run", "check", "check_file", "check_text", "kernels_of_file", "require"]
+def _traced(constructs: dict[str, Span | None]) -> Diagnostic:
+    """NKI-L057, the note that names what only the tracer takes."""
+    *most, last = constructs
+    (first, span), *others = constructs.items()
+    return Diagnostic(
+        "NKI-L057",
+        f"only the tracing front end takes {', '.join(most)}{' and ' * bool(most)}{last}",
+        span=span,
+        labels=tuple(Label(place, f"{what} here") for what, place in others if place is not None),
+        severity=Severity.note,
+    )
+
+
+__all__ = ["Checked", "Run", "check", "check_file", "check_text", "kernels_of_file", "require"]

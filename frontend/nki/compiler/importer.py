@@ -1,6 +1,7 @@
 """Brings the user's Python values into a kernel.
 
-Kernels are pure: what they reach by name is copied in, once per specialization.
+A traced kernel has them as Python does (:class:`Values`); one that the parser compiles gets them from
+:class:`Importer`. Its kernels are pure: what they reach by name is copied in, once per specialization.
 Functions and classes come in as code compiled from our own syntax tree; plain
 values, enums and nki's own objects come in as they are; containers and class
 instances are copied, so a kernel never changes its caller's objects.
@@ -15,7 +16,7 @@ import functools
 import itertools
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -27,10 +28,11 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from nki import arrays
 from nki.compiler import stacks
 from nki.compiler.lower import helpers, lower
 from nki.compiler.printing import printed
@@ -81,24 +83,97 @@ def _library() -> Path:
     return Path(sysconfig.get_path("stdlib")).resolve()
 
 
-class Importer:
+class Values:
+    """The user's values as a kernel sees them: as Python has them.
+
+    Attributes:
+        reads: what was taken from modules, classes and closures.
+        kernels: the functions of the kernels that the kernel calls.
+    """
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+        self.kernels: list[FunctionType] = []
+
+    def bring(self, value: Any) -> Any:
+        """The kernel-side counterpart of `value`."""
+        return value
+
+    def keeps(self, value: Any) -> bool:
+        """True for an argument that comes in as it is: it holds no array to make a tensor of."""
+        return not _holds_array(value, set())
+
+    def inlined(self, kernel: Any) -> FunctionType:
+        """The function of a kernel that the kernel calls.
+
+        Raises:
+            NkiError: NKI-L045, it has a schedule.
+        """
+        if kernel.schedule:
+            raise error(
+                "NKI-L045",
+                f"{kernel.function.__name__} with a schedule is called by another kernel",
+                help="a schedule belongs to a launch: give it to the kernel that is launched",
+            )
+        self.kernels.append(kernel.function)
+        return cast(FunctionType, kernel.function)
+
+    def like(self, value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+        """A tuple of `items`, a named one where `value` is."""
+        kind = type(value)
+        return self.bring(kind)._make(items) if hasattr(kind, "_make") else tuple(items)
+
+    def blank(self, value: Any) -> Any:
+        """An object of the kernel-side class of `value`, without attributes."""
+        return object.__new__(self.bring(type(value)))
+
+    def fill(self, copy: Any, value: Any, bring: Callable[[str, Any], Any]) -> None:
+        """Give `copy` the attributes of `value`; `bring` makes the new one of a name and an old one."""
+        for name, item in attributes(value).items():
+            object.__setattr__(copy, name, bring(name, item))
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object, those in slots too."""
+    found = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
+                found[slot] = getattr(value, slot)
+    return found
+
+
+def _holds_array(value: Any, seen: set[int]) -> bool:
+    if isinstance(value, NkiTensor) or arrays.is_data(value):
+        return True
+    if isinstance(value, (str, type, ModuleType, FunctionType, enum.Enum)) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, dict):
+        inner: Iterable[Any] = value.values()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inner = value
+    else:
+        inner = () if is_host(type(value).__module__) else attributes(value).values()
+    return any(_holds_array(item, seen) for item in inner)
+
+
+class Importer(Values):
     """Copies values in, each once; one importer serves one specialization.
 
     Args:
         kernel_type: the class of decorated kernels, whose function is brought in their stead.
         left: the steps that what is brought in may take, see :mod:`nki.compiler.steps`; default no limit.
-
-    Attributes:
-        reads: what was taken from modules, classes and closures.
     """
 
     def __init__(self, kernel_type: type | None = None, left: Iterator[bool] | None = None):
+        super().__init__()
         self._kernel_type = kernel_type
         self._helpers = helpers(itertools.repeat(True) if left is None else left)
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
         self._globals: dict[int, dict[str, Any]] = {}
-        self.reads: list[Read] = []
         self._builtins = {name: getattr(builtins, name) for name in HOST_BUILTINS}
         self._builtins["print"] = printed
         self._builtins["__import__"] = builtins.__import__  # breakpoint() loads the debugger with it
@@ -115,14 +190,7 @@ class Importer:
             if isinstance(value, kind):
                 return bring(self, value)
         if self._kernel_type is not None and isinstance(value, self._kernel_type):
-            kernel: Any = value
-            if kernel.schedule:
-                raise error(
-                    "NKI-L045",
-                    f"{kernel.function.__name__} with a schedule is called by another kernel",
-                    help="a schedule belongs to a launch: give it to the kernel that is launched",
-                )
-            return self.bring(kernel.function)
+            return self.bring(self.inlined(value))
         if isinstance(value, functools.partial):
             keywords = {name: self.bring(item) for name, item in value.keywords.items()}
             return self._keep(
@@ -132,6 +200,9 @@ class Importer:
         if isinstance(wrapped, FunctionType):  # functools.cache and its like: kernels are pure
             return self.bring(wrapped)
         return value if is_host(type(value).__module__) else self._instance(value)
+
+    def keeps(self, value: Any) -> bool:
+        return False
 
     def _keep(self, original: Any, copy: Any) -> Any:
         self._done[id(original)] = copy
@@ -149,11 +220,6 @@ class Importer:
         items = [self.bring(item) for item in value]
         return self._keep(value, self.like(value, items))
 
-    def like(self, value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
-        """A tuple of `items`, a named one where `value` is."""
-        kind = type(value)
-        return self.bring(kind)._make(items) if hasattr(kind, "_make") else tuple(items)
-
     def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
         copy = self._keep(value, {})
         for key, item in value.items():
@@ -167,21 +233,6 @@ class Importer:
         copy = self._keep(value, self.blank(value))
         self.fill(copy, value, lambda name, item: self.bring(item))
         return copy
-
-    def blank(self, value: Any) -> Any:
-        """An object of the kernel-side class of `value`, without attributes."""
-        return object.__new__(self.bring(type(value)))
-
-    def fill(self, copy: Any, value: Any, bring: Callable[[str, Any], Any]) -> None:
-        """Give `copy` the attributes of `value`; `bring` makes the new one of a name and an old one."""
-        attributes = dict(getattr(value, "__dict__", {}))
-        for kind in type(value).__mro__:
-            slots = vars(kind).get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
-                    attributes[slot] = getattr(value, slot)
-        for name, item in attributes.items():
-            object.__setattr__(copy, name, bring(name, item))
 
     def _module(self, value: ModuleType) -> Any:
         return value if is_host(value.__name__) else self._keep(value, ImportedModule(self, value))
@@ -376,4 +427,4 @@ class ImportedModule:
         )
 
 
-__all__ = ["ImportedModule", "Importer", "is_generated", "is_host"]
+__all__ = ["ImportedModule", "Importer", "Values", "attributes", "is_generated", "is_host"]

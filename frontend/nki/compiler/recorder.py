@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
+from types import FunctionType
+from typing import Any
 
 from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
@@ -71,6 +73,7 @@ class Recorder:
         prints: ``print`` of a tensor shows its values while the kernel runs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
+        inline: while tracing, gives the function of a kernel that the kernel calls.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Recorder:
         self.program_id = program_id
         self.collector = Collector()
         self.steps = steps.steps()
+        self.inline: Callable[[Any], FunctionType] | None = None
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
         self._scopes: dict[Loop | While, range] = {}  # the storages allocated in each body that is a function

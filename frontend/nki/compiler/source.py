@@ -112,8 +112,29 @@ def _walk(node: tree.Node, owner: str | None) -> Iterator[tuple[tuple[str, int],
         if isinstance(child, (tree.FunctionDef, tree.ClassDef)):
             yield (child.name, first_line(child)), Definition(child, owner)
             yield from _walk(child, child.name if isinstance(child, tree.ClassDef) else None)
-        elif isinstance(child, tree.stmt):
+        elif isinstance(child, (tree.stmt, tree.ExceptHandler, tree.match_case)):
             yield from _walk(child, owner)
+
+
+def around(code: CodeType, module: str | None = None) -> tree.FunctionDef | tree.Module:
+    """The ``def`` that `code` was compiled from, else its file as far as it is known; for places in it."""
+    try:
+        parsed = parse(text_of(code.co_filename, module), code.co_filename).tree
+    except NkiError:  # made by exec, or typed in
+        parsed = None
+    if parsed is None:
+        return tree.Module([], [])
+    found = definitions_of(parsed).get((code.co_name, code.co_firstlineno))
+    return found.node if found is not None and isinstance(found.node, tree.FunctionDef) else parsed
+
+
+def characters(filename: str, line: int, octets: int) -> int:
+    """A column of Python's code, which counts bytes of UTF-8, in characters."""
+    text = _texts.get(filename, "")
+    if text.isascii():
+        return octets
+    lines = text.splitlines()
+    return len(lines[line - 1].encode()[:octets].decode(errors="ignore")) if line <= len(lines) else octets
 
 
 def first_line(node: tree.FunctionDef | tree.ClassDef) -> int:

@@ -1,4 +1,8 @@
-"""Evaluates a kernel's meta-program on shapes and scalars; what is left is the Program."""
+"""Evaluates a kernel's meta-program on shapes and scalars; what is left is the Program.
+
+The meta-program is compiled from its text (:mod:`nki.compiler.importer`) or is the user's own functions
+(:mod:`nki.compiler.tracer`); all else here is the same for both.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ import numpy as np
 from nki import arrays, levels
 from nki.compiler import calls, names, tree
 from nki.compiler.check import require
-from nki.compiler.importer import Importer, is_host
+from nki.compiler.importer import Importer, Values, is_host
 from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
 from nki.compiler.source import definition_of, text_of
 from nki.compiler.stacks import (
-    is_kernel_code,
+    is_kernel_frame,
     loop_around,
     outermost,
     stack_of_traceback,
@@ -32,6 +36,7 @@ from nki.compiler.stacks import (
     steps,
 )
 from nki.compiler.steps import WithoutEnd
+from nki.compiler.tracer import tracing
 from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, error
@@ -63,6 +68,8 @@ class Specialized:
             (:class:`Output`) in the place of each tensor.
         diagnostics: warnings met on the way.
         reads: what it took from modules, classes and closures.
+        kernels: the functions of the kernels that it calls.
+        traced: True if Python ran it, so that what else it depends on is not known.
     """
 
     program: Program
@@ -70,6 +77,8 @@ class Specialized:
     result: Any
     diagnostics: tuple[Any, ...] = ()
     reads: tuple[Read, ...] = ()
+    kernels: tuple[FunctionType, ...] = ()
+    traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ def specialize_call(
     profile: str = "library",
     program_id: int = 0,
 ) -> Specialized:
-    """Specialize `kernel` for one call.
+    """Specialize `kernel` for one call: from its text, or by tracing it (:mod:`nki.compiler.frontends`).
 
     Raises:
         NkiError: carrying every diagnostic found: syntax and names first, for the
@@ -106,7 +115,8 @@ def specialize_call(
     call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
-    arguments = _Arguments(recorder, Importer(Kernel, recorder.steps))
+    importer = Values() if checked.traced else Importer(Kernel, recorder.steps)
+    arguments = _Arguments(recorder, importer)
     try:
         values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
     except RecursionError as failed:
@@ -117,24 +127,27 @@ def specialize_call(
         ) from failed
     _warn_of_lists(recorder, kernel, call.arguments)
     with deep_recursion():
-        function = arguments.importer.bring(kernel.function)
+        function = importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
-    returned, cause = _evaluate(recorder, function, bound)
+    with tracing(recorder, importer) if checked.traced else contextlib.nullcontext():
+        returned, cause = _evaluate(recorder, function, bound)
     if arguments.empty is not None and not _asserted(recorder.collector.diagnostics):
         raise arguments.empty
     if cause is None:
         recorder.finish(kernel.schedule)
     try:
-        if any(map(_is_error, checked)) and _reached(cause, recorder.collector.diagnostics):
-            raise NkiError(checked)
+        if any(map(_is_error, checked.found)) and _reached(cause, recorder.collector.diagnostics):
+            raise NkiError(checked.found)
         recorder.collector.raise_errors()
     except NkiError as refused:
         raise refused from cause
     result = _result(recorder, kernel, returned)
-    warnings = [replace(d, severity=Severity.warning) if _is_error(d) else d for d in checked]
+    warnings = [replace(d, severity=Severity.warning) if _is_error(d) else d for d in checked.found]
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
-    reads = tuple(arguments.importer.reads)
-    return Specialized(recorder.program, arguments.inputs, result, tuple(found), reads)
+    reads, kernels = tuple(importer.reads), tuple(importer.kernels)
+    return Specialized(
+        recorder.program, arguments.inputs, result, tuple(found), reads, kernels, checked.traced
+    )
 
 
 def _asserted(found: Iterable[Diagnostic]) -> bool:
@@ -191,7 +204,7 @@ class _Arguments:
         inputs: the arrays, in the order of ``program.inputs``.
     """
 
-    def __init__(self, recorder: Recorder, importer: Importer):
+    def __init__(self, recorder: Recorder, importer: Values):
         self.recorder = recorder
         self.importer = importer
         self.inputs: list[Any] = []
@@ -214,6 +227,8 @@ class _Arguments:
             return self._array(name, value)
         if id(value) in self._brought:
             return self._brought[id(value)][1]
+        if self.importer.keeps(value) and not arrays.is_unsupported(value):
+            return value
         if isinstance(value, list):
             items = self._keep(value, [])
             items.extend(self.bring(f"{name}_{i}", item) for i, item in enumerate(value))
@@ -379,7 +394,7 @@ def _own_function(traceback: TracebackType | None) -> str | None:
     for step in steps(traceback):
         code = step.tb_frame.f_code
         module = str(step.tb_frame.f_globals.get("__name__", ""))
-        if is_kernel_code(code) or module in _SPEAKING or code.co_name == "__getattr__":
+        if is_kernel_frame(step.tb_frame) or module in _SPEAKING or code.co_name == "__getattr__":
             last, called = None, ""
         elif module.partition(".")[0] in _OWN_PACKAGES and code is not outermost.__code__:
             called = called or code.co_name
@@ -401,7 +416,7 @@ def _failed_assertion(failed: AssertionError) -> NkiError:
     """NKI-L020 at the condition of the ``assert``, with the user's text or else the condition."""
     for step in steps(failed.__traceback__):
         code, line = step.tb_frame.f_code, step.tb_lineno
-    statement = statement_at(code, line) if is_kernel_code(code) else None
+    statement = statement_at(code, line) if is_kernel_frame(step.tb_frame) else None
     span, condition = None, "the condition"
     if isinstance(statement, tree.Assert):
         span = statement.test.span(code.co_filename)

@@ -33,6 +33,10 @@ _PASSING: dict[type[tree.Node], tuple[str, ...]] = {
     tree.Tuple: ("elts",),
     tree.Starred: ("value",),
     tree.Dict: ("values",),
+    tree.ListComp: ("elt",),
+    tree.SetComp: ("elt",),
+    tree.DictComp: ("value",),
+    tree.GeneratorExp: ("elt",),
     tree.Subscript: ("value",),
     tree.Attribute: ("value",),
     tree.Call: ("func",),
@@ -154,5 +158,7 @@ def _listed(part: object) -> list[object]:
 def _returned(code: CodeType, statement: tree.stmt) -> set[str]:
     """The names that the function around `statement` returns by themselves."""
     function = function_around(code, statement)
+    if isinstance(function, tree.Module):
+        return set()
     returns = (n.value for n in tree.walk(function) if isinstance(n, tree.Return))
     return {value.id for value in returns if isinstance(value, tree.Name)}

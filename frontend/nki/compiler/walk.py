@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nki import levels
-from nki.compiler import calls, flow, names, scope, tree
+from nki.compiler import calls, flow, frontends, names, scope, tree
 from nki.compiler.profile import BUILTINS, HOST_BUILTINS, Verdict, cited
 from nki.compiler.scope import Definition, Host, Legacy, Module, Sourceless, TextScope, Unresolved, Value
 from nki.compiler.tree import Node
@@ -162,17 +162,23 @@ class Walker:
     def rows(self, node: Node, parent: Node) -> None:
         """Report the constructs of `node` that the profile does not accept."""
         for row in self.findings.rows.get(type(node), ()):
-            severity = self.findings.severities[row.verdict] or Severity.error
             for part in row.found(node, parent):
                 at = part if isinstance(part, tree.Located) else parent
-                self.report(
-                    "NKI-L005",
-                    f"{row.title} is {_STATES[row.verdict]}: {row.why}",
-                    at,
-                    row.instead,
-                    severity=severity,
-                    notes=(cited(row.source),),
-                )
+                message = f"{row.title} is {_STATES[row.verdict]}: {row.why}"
+                self.construct(row.title, row.verdict, message, at, row.instead, (cited(row.source),))
+
+    def construct(
+        self, what: str, verdict: Verdict, message: str, node: Any, instead: str, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Report a construct that the profile does not accept, or note that it needs the tracer."""
+        severity = self.findings.severities[verdict]
+        if severity is None:
+            return
+        if verdict is Verdict.refused and not self.findings.refused(what, _place(node, self.definition)):
+            return
+        if severity is Severity.error and not frontends.takes_python():
+            instead = f"{instead}; {frontends.REMEDY}"
+        self.report("NKI-L005", message, node, instead, severity=severity, notes=notes)
 
     def _visit_function(self, node: tree.FunctionDef, parent: Node) -> None:
         self.visit(node.args, node)
@@ -289,26 +295,15 @@ class Walker:
             return
         row = BUILTINS.get(name)
         if row is not None:
-            severity = self.findings.severities[row.verdict]
-            if severity is not None:
-                note = (cited(row.source),) if row.source else ()
-                message = f"the built-in {name} is {_STATES[row.verdict]}"
-                self.report(
-                    "NKI-L005",
-                    message,
-                    node,
-                    row.instead or "compute it on the host and pass it in",
-                    severity=severity,
-                    notes=note,
-                )
+            note = (cited(row.source),) if row.source else ()
+            message = f"the built-in {name} is {_STATES.get(row.verdict)}"
+            instead = row.instead or "compute it on the host and pass it in"
+            self.construct(f"the built-in {name}", row.verdict, message, node, instead, note)
             return
         if hasattr(builtins, name):
-            self.report(
-                "NKI-L005",
-                f"the built-in {name} is not in the NKI language",
-                node,
-                "compute the value on the host and pass it in",
-            )
+            message = f"the built-in {name} is not in the NKI language"
+            instead = "compute the value on the host and pass it in"
+            self.construct(f"the built-in {name}", Verdict.refused, message, node, instead)
             return
         module = next((m for m in self.starred() if names.is_known_missing(m.__name__, name)), None)
         if module is not None:

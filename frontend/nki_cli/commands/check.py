@@ -17,9 +17,10 @@ from nki_cli.options import (
     ColorOption,
     FormatOption,
     Language,
-    LanguageOption,
+    OwnLanguageOption,
     TargetOption,
     TracebackOption,
+    read_language,
     read_target,
 )
 from nki_cli.screen import ERRORS, Format, Screen
@@ -81,7 +82,7 @@ def check(
         bool,
         typer.Option("--require-launch", help="A kernel that is not called is an error.", show_default=False),
     ] = False,
-    language: LanguageOption = Language.strict,
+    language: OwnLanguageOption = None,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -94,13 +95,14 @@ def check(
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
+    profile = read_language(language)
     paths = [path for name in files for path in files_of(name)]
     for path in paths:
         readable(screen, path)
-    options = None if static else Options(target=chosen, profile=language.value, data=False, check="none")
+    options = None if static else Options(target=chosen, profile=profile, data=False, check="none")
     checked = []
     for path in paths:
-        one = _check(path, language.value, options, require_launch, traceback)
+        one = _check(path, profile, options, require_launch, traceback)
         checked.append(one)
         if screen.format is not Format.json:
             _show(screen, one, chosen.name)
