@@ -60,9 +60,11 @@ def comparing() -> Iterator[list[str]]:
     """Inside the block every kernel is compiled by both; gives the names of those that were."""
     start = len(compared)
     names: list[str] = []
-    with mock.patch.multiple(runtime, specialize_call=specialize_twice, _cache=runtime.Cache()):
-        with mock.patch.object(nki.compiler, "specialize_call", specialize_twice):
-            yield names
+    with (
+        mock.patch.multiple(runtime, specialize_call=specialize_twice, _cache=runtime.Cache()),
+        mock.patch.object(nki.compiler, "specialize_call", specialize_twice),
+    ):
+        yield names
     names += compared[start:]
 
 

@@ -343,9 +343,10 @@ def _prepare(
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
+        language = levels.current(), frontends.current(), profile
         key = (
             kernel.function,
-            (kernel.grid, kernel.schedule, kernel.prints, target, profile, levels.current(), frontends.current(), parts),
+            (kernel.grid, kernel.schedule, kernel.prints, target, language, parts),
         )
         kept = _cache.get(key)
         if kept is not None:
@@ -370,7 +371,8 @@ def _prepare(
         for one, fits in zip(specialized, fitted, strict=True)
     ]
     prepared = Prepared(specialized, [fits.placement for fits in fitted])  # holds no arrays
-    if key is not None and not specialized[0].traced and len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs)):
+    known = len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs))
+    if key is not None and known and not specialized[0].traced:
         _cache.put(key, prepared)
     return prepared, found
 

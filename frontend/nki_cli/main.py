@@ -159,7 +159,7 @@ def common(
         typer.Option(
             "--frontend",
             metavar="|".join(frontends.FrontEnd.__members__),
-            help="What makes Programs of kernels: the parser, tracing them in Python, or what a kernel needs. "
+            help="What compiles kernels: the parser, tracing them in Python, or what each needs. "
             "Default: $NKI_COMPILER_FRONTEND, or auto.",
             show_default=False,
         ),

@@ -36,8 +36,8 @@ OwnLanguageOption = Annotated[
     Language | None,
     typer.Option(
         "--language",
-        help="Language profile: constructs accepted in kernels. Default: strict, or library where kernels may "
-        "be traced.",
+        help="Language profile: constructs accepted in kernels. Default: strict, or library where they are "
+        "traced at need.",
         show_default=False,
     ),
 ]

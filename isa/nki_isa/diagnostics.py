@@ -181,6 +181,10 @@ class NkiValidationError(NkiError):
     """An instruction or a view breaks a documented rule."""
 
 
+class RunTimeValueError(NkiValidationError, TypeError):
+    """Python asks for a value that is known at run time only: a TypeError too, as NKI's tracer has it."""
+
+
 class NkiMemoryError(NkiError):
     """SBUF, PSUM or HBM cannot hold what the kernel asks for."""
 

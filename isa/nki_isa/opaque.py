@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
-from nki_isa.diagnostics import NkiError, error
+from nki_isa.diagnostics import Diagnostic, NkiError, RunTimeValueError
 from nki_isa.idioms import refused_function
 
 _T = TypeVar("_T", bound=type)
@@ -58,6 +58,7 @@ _CONTENTS = {
     ),
     "index": ("an index", "use t.select(dim, index), nl.ds(start, size) or a register"),
     "iter": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
+    "contains": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
     "len": ("the length", "use t.shape[0]"),
 }  # fmt: skip
 
@@ -110,7 +111,7 @@ def _refusal(code: str, what: str, remedy: str) -> Callable[..., NoReturn]:
 
 def _refused(code: str, what: str, tensor: object, remedy: str) -> NkiError:
     message = f"{what} {tensor}: the elements of a tensor are unknown at compile time"
-    return error(code, message, help=remedy)
+    return RunTimeValueError([Diagnostic(code, message, help=remedy)])
 
 
 def _ufunc(self: object, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> bool:

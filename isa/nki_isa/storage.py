@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from nki_isa.diagnostics import Frame, error
+from nki_isa.diagnostics import Diagnostic, Frame, RunTimeValueError
 from nki_isa.dtypes import DType
 
 
@@ -96,9 +96,14 @@ _ARITHMETIC = (
 )
 
 
+def known_at_run_time(message: str, remedy: str) -> RunTimeValueError:
+    """NKI-L022, ready to raise; Python sees a TypeError."""
+    return RunTimeValueError([Diagnostic("NKI-L022", message, help=remedy)])
+
+
 def _refuse(how: str, remedy: str) -> Callable[..., NoReturn]:
     def method(self: VirtualRegister, *others: Any) -> NoReturn:
-        raise error("NKI-L022", f"{self!r} {how}; its value is known at run time only", help=remedy)
+        raise known_at_run_time(f"{self!r} {how}; its value is known at run time only", remedy)
 
     return method
 
@@ -127,7 +132,7 @@ class VirtualRegister:
     __bool__ = _refuse("was used as a condition", _BRANCHES)
     __int__ = __float__ = _refuse("was converted to a number", _ARITHMETIC)
     __index__ = _refuse("was used as an int", _LOOPS)
-    __iter__ = _refuse("was iterated over", _LOOPS)
+    __iter__ = __contains__ = _refuse("was iterated over", _LOOPS)
     __lt__ = __le__ = __gt__ = __ge__ = _refuse("was compared", _BRANCHES)
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = _refuse(
         "was computed with", _ARITHMETIC
@@ -141,9 +146,7 @@ class VirtualRegister:
     def __eq__(self, other: object) -> bool:
         """True for the same register; NKI-L022 for a question about its value."""
         if isinstance(other, (int, float, VirtualRegister)) and other is not self:
-            raise error(
-                "NKI-L022",
-                f"{self!r} was compared with {other!r}; its value is known at run time only",
-                help=_BRANCHES,
+            raise known_at_run_time(
+                f"{self!r} was compared with {other!r}; its value is known at run time only", _BRANCHES
             )
         return self is other

@@ -15,6 +15,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import names, specialize
+from nki.compiler.check import Checked
 from nki_isa.diagnostics import Diagnostic, NkiError, NkiInternalError
 
 A = np.ones((4, 8), np.float32)
@@ -148,7 +149,7 @@ EXPECTED = {
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets meta-code reach specialization that the checks would refuse."""
     module = sys.modules["nki.compiler.specialize"]  # the function of that name hides it
-    monkeypatch.setattr(module, "require", lambda *arguments: [])
+    monkeypatch.setattr(module, "require", lambda *arguments: Checked([], False))
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -122,7 +122,8 @@ def test_refused_constructs_say_why_and_what_instead(row: Construct, tmp_path: P
     file.write_text(_with(row))
     for profile in PROFILES:
         found = [d for d in check_file(str(file), profile) if d.code == "NKI-L005"]
-        assert any(d.message.startswith(row.title) and d.help == f"{row.instead}; {REMEDY}" for d in found), (profile, found)
+        help = f"{row.instead}; {REMEDY}"
+        assert any(d.message.startswith(row.title) and d.help == help for d in found), (profile, found)
         assert all(d.severity is Severity.error for d in found)
 
 

@@ -425,7 +425,7 @@ class Run:
 def _traced(constructs: dict[str, Span | None]) -> Diagnostic:
     """NKI-L057, the note that names what only the tracer takes."""
     *most, last = constructs
-    (first, span), *others = constructs.items()
+    (_, span), *others = constructs.items()
     return Diagnostic(
         "NKI-L057",
         f"only the tracing front end takes {', '.join(most)}{' and ' * bool(most)}{last}",

@@ -12,6 +12,8 @@ from nki_isa.tensor import MemoryRegion, NkiTensor
 from nki_sim.host import Shared
 
 _print = builtins.print
+
+
 def printed(*values: Any, sep: str | None = " ", **options: Any) -> None:
     """Python's ``print``; under ``nki.simulate`` a tensor prints its values when the machine comes by here.
 

@@ -26,7 +26,7 @@ from nki.compiler.importer import Importer, Values, is_host
 from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording
-from nki.compiler.source import definition_of, text_of
+from nki.compiler.source import around, text_of
 from nki.compiler.stacks import (
     is_kernel_frame,
     loop_around,
@@ -39,7 +39,7 @@ from nki.compiler.steps import WithoutEnd
 from nki.compiler.tracer import tracing
 from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, shapes_of
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.idioms import idiom
 from nki_isa.machine.target import Target
@@ -158,7 +158,8 @@ def _asserted(found: Iterable[Diagnostic]) -> bool:
 def _reached(cause: BaseException | None, found: Iterable[Diagnostic]) -> bool:
     """True if one of the names that do not exist, or of the calls that do not fit, was reached."""
     does_not_fit = any(d.code == "NKI-L012" for d in found)
-    return does_not_fit or isinstance(cause, (NameError, AttributeError, TypeError))
+    of_python = isinstance(cause, (NameError, AttributeError, TypeError))
+    return does_not_fit or (of_python and not isinstance(cause, RunTimeValueError))
 
 
 def _is_error(diagnostic: Diagnostic) -> bool:
@@ -465,15 +466,13 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
 
 def _warn_of_lists(recorder: Recorder, kernel: Kernel, arguments: dict[str, Any]) -> None:
     """A warning for each argument that is a list, which the compiler has not taken since NKI 0.3."""
-    node = definition_of(kernel.function).node
-    span = Span(kernel.function.__code__.co_filename, node.lineno, node.col_offset + 1)
     for name, value in arguments.items():
         if isinstance(value, list) and not levels.before("0.3"):
             found = error(
                 "NKI-L024",
                 f"argument {name!r} of {kernel.function.__name__} is a list, not a tuple",
                 help=f"pass a tuple: {name}=(...)",
-                span=span,
+                span=_heading(kernel),
                 notes=("source: NKI Migration Guides, 0.2 to 0.3: tuples instead of lists",),
             )
             recorder.warn(found)
@@ -495,7 +494,17 @@ def _private_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> Non
 
 def _return_span(kernel: Kernel) -> Span:
     """The kernel's ``return``, or its ``def`` if it has several."""
-    node = definition_of(kernel.function).node
-    file = kernel.function.__code__.co_filename
-    returns = [n for n in tree.walk(node) if isinstance(n, tree.Return)]
-    return returns[0].span(file) if len(returns) == 1 else Span(file, node.lineno, node.col_offset + 1)
+    code = kernel.function.__code__
+    node = around(code, kernel.function.__module__)
+    inside = isinstance(node, tree.FunctionDef)
+    returns = [n for n in tree.walk(node) if isinstance(n, tree.Return)] if inside else []
+    return returns[0].span(code.co_filename) if len(returns) == 1 else _heading(kernel)
+
+
+def _heading(kernel: Kernel) -> Span:
+    """The place of the kernel's ``def``; of one without source, its first line."""
+    code = kernel.function.__code__
+    node = around(code, kernel.function.__module__)
+    if isinstance(node, tree.FunctionDef):
+        return Span(code.co_filename, node.lineno, node.col_offset + 1)
+    return Span(code.co_filename, code.co_firstlineno)

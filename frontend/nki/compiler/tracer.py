@@ -30,7 +30,8 @@ def tracing(recorder: Recorder, values: Values) -> Iterator[None]:
 def _is_users(frame: FrameType) -> bool:
     """True for a frame of the user's: not of a package that is the language, nor of what dataclass wrote."""
     code = frame.f_code
-    written = code.co_filename.startswith("<string") and (code.co_name[:2] == "__" or code.co_name == "<lambda>")
+    name = code.co_name
+    written = code.co_filename.startswith("<string") and (name[:2] == "__" or name == "<lambda>")
     return not written and not is_host(frame.f_globals.get("__name__"))
 
 

@@ -16,7 +16,6 @@ from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FormatOption,
-    Language,
     OwnLanguageOption,
     TargetOption,
     TracebackOption,
