@@ -44,6 +44,7 @@ from ..utils.allocator import sizeinbytes
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info
 from .attention_tkg_check import check_arguments
 from .attention_tkg_io import (
+    load_aside,
     load_keys,
     load_mask,
     load_table,
@@ -150,14 +151,16 @@ def attention_tkg(
     units = _units(call)
     _row_constants(call)
     slots = _slots(call, units)
+    # Where keys are transposed, that is work for the tensor engine while weights are made.
+    at_once = len(slots) == 1 or not call.natural
     for step in range(len(units) + 1):
         if step > 0:
             _weights(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
-            if len(slots) == 1:
+            if at_once:
                 _values(call, units[step - 1], slots[0], step - 1)
         if step < len(units):
             _scores(call, units[step], slots[step % len(slots)])
-        if step > 0 and len(slots) > 1:
+        if step > 0 and not at_once:
             _values(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
     if share.cores_by_key > 1:
         _combine(call)
@@ -328,7 +331,7 @@ def _constants(call):
     if cfg.use_pos_id:
         call.positions = sbm.alloc_stack((TILE, cfg.bs), dtype=nl.float32, buffer=nl.sbuf)
         pattern = [[0, TILE], [cfg.s_active, cfg.bs]]
-        nisa.dma_copy(dst=call.positions, src=call.rope_pos_ids.ap(pattern=pattern, offset=0))
+        load_aside(call.positions, call.rope_pos_ids.ap(pattern=pattern, offset=0))
 
 
 def _row_constants(call):
@@ -340,7 +343,7 @@ def _row_constants(call):
         nisa.memset(dst=call.floor, value=NOTHING)
         return
     pattern = [[0, call.group], [1, cfg.q_head], [0, cfg.s_active]]
-    nisa.dma_copy(dst=call.floor, src=call.sink.ap(pattern=pattern, offset=0))
+    load_aside(call.floor, call.sink.ap(pattern=pattern, offset=0))
     call.sink_row = sbm.alloc_stack((TILE, cfg.q_head), dtype=nl.float32, buffer=nl.sbuf)
 
 

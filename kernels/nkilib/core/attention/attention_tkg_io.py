@@ -6,11 +6,14 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ..utils.allocator import sizeinbytes
+from ..utils.kernel_helpers import div_ceil
+from ..utils.tiled_range import TiledRange
 
 TILE = 128
 BANK_BYTES = 2048
 TURN_BANK, TURN_BANKS = 3, 2
 STORE_BANK = 5
+PIECES, PIECE_BYTES = 4, 512 * 1024  # a section comes in up to 4 pieces, as work begins with the first
 
 # 2 pi in three parts; a multiple below 2^15 of the first two is exact in fp32.
 TWO_PI = (6.28125, 0.0019350051879882812, 2.9810517628540e-07)
@@ -18,6 +21,14 @@ ROUND = 1.5 * 2.0**23  # added and taken away, it rounds an fp32 to an integer
 
 
 # --- queries and active keys
+
+
+def load_aside(dst, src):
+    """A small load in a queue of its own: loads of the cache wait neither for it nor for its cause."""
+    if dst.dtype == src.dtype:
+        nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
+    else:
+        nisa.dma_copy(dst=dst, src=src)
 
 
 def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
@@ -40,8 +51,8 @@ def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
     half, columns = cfg.d_head // 2, cfg.bs * cfg.s_active
     angles = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
     frequencies = sbm.alloc_stack((half, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=angles, src=call.rope_pos_ids.ap(pattern=[[0, half], [1, columns]], offset=0))
-    nisa.dma_copy(dst=frequencies, src=inv_freqs)
+    load_aside(angles, call.rope_pos_ids.ap(pattern=[[0, half], [1, columns]], offset=0))
+    load_aside(frequencies, inv_freqs)
     nisa.tensor_scalar(dst=angles, data=angles, op0=nl.multiply, operand0=frequencies)
     cosines = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
     sines = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
@@ -105,7 +116,7 @@ def _rotate(call, dst, src, heads, cosines, sines, scale):
         nisa.tensor_copy(dst=lower, src=src)
     elif src.shape[-1] == d and src.shape[1] == heads:
         natural = sbm.alloc_stack((columns, d), dtype=src.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=natural, src=src.ap(pattern=[[d, columns], [1, d]], offset=0))
+        load_aside(natural, src.ap(pattern=[[d, columns], [1, d]], offset=0))
         turned = nl.ndarray(
             (d, columns), dtype=src.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
         )
@@ -114,7 +125,7 @@ def _rotate(call, dst, src, heads, cosines, sines, scale):
     else:
         width = heads * active
         there = sbm.alloc_stack((d, columns), dtype=src.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=there, src=src.ap(pattern=[[width, d], [d * width, cfg.bs], [1, width]], offset=0))
+        load_aside(there, src.ap(pattern=[[width, d], [d * width, cfg.bs], [1, width]], offset=0))
         nisa.tensor_copy(dst=lower, src=there)
     # Both operands of a vector instruction come from the same partitions: the upper half moves down.
     upper = sbm.alloc_stack((half, columns), dtype=nl.float32, buffer=nl.sbuf)
@@ -189,13 +200,30 @@ def _load_rows(call, unit, dst, src):
                 nisa.dma_copy(dst=dst[:, batch, nl.ds(fold * run, run), :], src=rows)
         return
     length = cfg.full_sprior
-    pattern = [[run * d, partitions], [length * d, unit.batches]]
+    start = (unit.batch * length + share.first_key + unit.tile * partitions) * d
     folds = unit.tiles // run
-    if folds > 1:
-        pattern += [[partitions * run * d, folds]]
-    pattern += [[1, run * d]]
-    offset = (unit.batch * length + share.first_key + unit.tile * partitions) * d
-    nisa.dma_copy(dst=dst[:, 0 : unit.batches, 0 : unit.tiles, :], src=src.ap(pattern=pattern, offset=offset))
+    size = partitions * unit.batches * unit.tiles * d * sizeinbytes(src.dtype)
+    pieces = max(1, min(PIECES, size // PIECE_BYTES))
+    if unit.batches > 1:
+        for part in TiledRange(unit.batches, div_ceil(unit.batches, pieces)):
+            pattern = [[run * d, partitions], [length * d, part.size]]
+            if folds > 1:
+                pattern += [[partitions * run * d, folds]]
+            pattern += [[1, run * d]]
+            there = dst[:, nl.ds(part.start_offset, part.size), 0 : unit.tiles, :]
+            offset = start + part.start_offset * length * d
+            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=offset))
+    elif folds > 1:
+        for part in TiledRange(folds, div_ceil(folds, pieces)):
+            pattern = [[run * d, partitions], [partitions * run * d, part.size], [1, run * d]]
+            there = dst[:, 0, nl.ds(part.start_offset * run, part.size * run), :]
+            offset = start + part.start_offset * partitions * run * d
+            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=offset))
+    else:
+        for part in TiledRange(run, div_ceil(run, pieces)):
+            pattern = [[run * d, partitions], [1, part.size * d]]
+            there = dst[:, 0, nl.ds(part.start_offset, part.size), :]
+            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=start + part.start_offset * d))
 
 
 def load_keys(call, unit, slot):
@@ -284,15 +312,7 @@ def load_values(call, unit, slot):
             there = slot.values[nl.ds(lane, number), 0 : unit.batches, tile, :]
             pattern = [[d, number], [active * d, unit.batches], [1, d]]
         offset = (unit.batch * active + index) * d
-        _overwrite(there, call.v_active.ap(pattern=pattern, offset=offset))
-
-
-def _overwrite(dst, src):
-    """A copy onto what another one wrote, in a queue of its own: it would hold up the loads behind it."""
-    if dst.dtype == src.dtype:
-        nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
+        load_aside(there, call.v_active.ap(pattern=pattern, offset=offset))
 
 
 def _holds_active(call, unit):
@@ -369,7 +389,7 @@ def load_mask(call, unit, slot):
                 pattern = [[section * capacity, 1], [capacity, number], [1, rows]]
             else:
                 pattern = [[section * capacity, number], [1, rows]]
-            _overwrite(slot.mask.ap(pattern=pattern, offset=start), source)
+            load_aside(slot.mask.ap(pattern=pattern, offset=start), source)
 
 
 # --- results
