@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 
 import nki
+import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
 from nki.compiler.importer import ImportedModule, Importer, is_host
+from nki.compiler.source import comes_from
 from nki.compiler.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.machine.targets import as_target
@@ -456,3 +458,32 @@ def test_specialize_takes_keywords_and_targets() -> None:
 
     assert specialize(kernel, A, n=7, target="gen4").outputs[0].shape == (7, 1)
     assert specialize(kernel, x=A).target == "trn2"
+
+
+# --- assertions that pytest rewrites
+
+
+@nki.jit
+def asserting(x):
+    assert x.shape[0] == 64 * 2, "a message in two pieces"
+    assert x.shape[1] == -(-7 // 2), f"{x.shape}"
+    assert (x.shape[0], 4) == (128, 4)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=nl.load(x))
+    return out
+
+
+def test_assertions_that_pytest_rewrites_are_those_of_the_text() -> None:
+    """The module of this kernel is rewritten: constants that the text's code folds are apart in it."""
+    assert any(name.startswith("@py_assert") for name in asserting.function.__code__.co_varnames)
+    x = np.ones((128, 4), np.float32)
+    np.testing.assert_array_equal(asserting(x), x)
+    with pytest.raises(NkiError, match="NKI-L020.*a message in two pieces"):
+        asserting(np.ones((64, 4), np.float32))
+
+
+def test_what_stands_outside_of_rewritten_assertions_counts() -> None:
+    """A text that uses a number its rewritten function lacks is another text."""
+    rewritten = asserting.function.__code__
+    other = compile("def asserting(x):\n    return x + 77777", "<other>", "exec").co_consts[0]
+    assert not comes_from(other, lambda: other, rewritten)

@@ -87,7 +87,7 @@ class Lowered:
     node: tree.FunctionDef
 
 
-_lowered: dict[tuple[int, tuple[str, ...], bool], Lowered] = {}
+_lowered: dict[tuple[int, tuple[str, ...], bool, bool], Lowered] = {}
 
 
 def lower(
@@ -98,6 +98,7 @@ def lower(
     file: str,
     *,
     counted: bool = True,
+    assertions: bool = True,
 ) -> Lowered:
     """The host code of `node`, its positions those of the source text.
 
@@ -108,8 +109,9 @@ def lower(
         qualname: what call stacks show.
         file: the source file.
         counted: False leaves out the steps of loops and calls; the code is that of Python then.
+        assertions: False leaves them out, as ``python -O`` does.
     """
-    key = (id(node), free, counted)
+    key = (id(node), free, counted, assertions)
     kept = _lowered.get(key)
     if kept is None:
         definition = _Lowering(counted).host(node)
@@ -129,9 +131,8 @@ def lower(
             if "type_params" in made._fields:  # Python 3.12 and later
                 made.type_params = []
         module = ast.fix_missing_locations(ast.Module(body=[outer], type_ignores=[]))
-        code = _inside(
-            compile(module, file, "exec", dont_inherit=True, optimize=0), 1 + (owner is not None) + bool(free)
-        )
+        whole = compile(module, file, "exec", dont_inherit=True, optimize=0 if assertions else 1)
+        code = _inside(whole, 1 + (owner is not None) + bool(free))
         stacks.register(code, qualname, node)
         kept = _lowered[key] = Lowered(code, frozenset(_global_names(code)), node)
     return kept
