@@ -35,6 +35,7 @@ from nki_sim.report.words import time
 LEVEL = "0.2"
 PAGE = Path(__file__).parents[1] / "docs" / "library" / "times.md"
 _PACKED = {np.dtype(np.uint16): "float4_e2m1fn_x4", np.dtype(np.uint32): "float8_e4m3fn_x4"}
+_WRONG = {("moe_cte", "dropping"): "it leaves out what is not a multiple of 1024 positions of a block"}
 _OURS, _THEIRS = "nkilib.", "nkilib_src.nkilib."
 
 
@@ -68,8 +69,8 @@ def measured(names: list[str]) -> Iterator[Line]:
             for lnc in example.lnc:
                 target = example.targets[0]
                 ours = _elapsed(row.kernel, example.arguments(), lnc, target)
-                other, why = 0.0, reason
-                if theirs is not None:
+                other, why = 0.0, reason or _WRONG.get((row.name, example.name), "")
+                if theirs is not None and not why:
                     try:
                         arguments = example.arguments()
                         given = {name: _packed(name, _translated(value)) for name, value in arguments.items()}
@@ -136,7 +137,10 @@ def _elapsed(kernel: Kernel, arguments: dict[str, Any], lnc: int, target: str) -
     quiet = contextlib.redirect_stdout(io.StringIO())
     with quiet, session(target=as_target(target), data=False, timing=True, check="none") as record:
         kernel[lnc](**arguments)
-    return max(core.timeline.total for core in record.launches[-1].cores if core.timeline)
+    timelines = [core.timeline for core in record.launches[-1].cores if core.timeline]
+    if not timelines:
+        raise ValueError("it does nothing, without an error")
+    return max(line.total for line in timelines)
 
 
 def mean(lines: list[Line]) -> float:

@@ -4,7 +4,7 @@
 
 Rows of [B, H] or [B * S, H] lie on the partitions, 128 at once, and are scanned 2048 columns at a time, each
 tile from the last column of the one before. DMA loads and stores the tiles; the vector engine scans,
-``sums[i] = ones[i] * sums[i - 1] + x[i]`` in fp32, and rounds to the dtype of x.
+``sums[i] = ones[i] * sums[i - 1] + x[i]`` in fp32; the scalar engine rounds to the dtype of x.
 
 Kept in SBUF per partition: 8 KiB of ones, and for each tile in flight 2048 elements of x, 8 KiB of sums
 and 2048 elements of the result: 56 KiB for bf16 with two in flight.
@@ -54,12 +54,12 @@ def cumsum(x, axis=-1):
         carry = nl.ndarray((rows.size, 1), dtype=nl.float32, buffer=nl.sbuf)
         nisa.memset(dst=carry, value=0.0)
         for columns in TiledRange(hidden, TILE_FREE):
-            _scan_tile(source, result, ones, carry, rows, columns)
+            carry = _scan_tile(source, result, ones, carry, rows, columns)
     return y
 
 
 def _scan_tile(source, result, ones, carry, rows, columns):
-    """Scan one [rows, columns] tile from `carry` and leave its last column there."""
+    """Scan one [rows, columns] tile from `carry`; its last column is the carry of the next."""
     partitions = nl.ds(rows.start_offset, rows.size)
     span = nl.ds(columns.start_offset, columns.size)
     tile = nl.ndarray((rows.size, columns.size), dtype=source.dtype, buffer=nl.sbuf)
@@ -73,11 +73,10 @@ def _scan_tile(source, result, ones, carry, rows, columns):
         op0=nl.multiply,
         op1=nl.add,
     )
-    last = columns.size - 1
-    nisa.tensor_copy(dst=carry, src=sums[:, last : columns.size])
     if source.dtype == nl.float32:
         nisa.dma_copy(dst=result[partitions, span], src=sums)
     else:
         rounded = nl.ndarray((rows.size, columns.size), dtype=source.dtype, buffer=nl.sbuf)
-        nisa.tensor_copy(dst=rounded, src=sums)
+        nisa.tensor_copy(dst=rounded, src=sums, engine=nisa.scalar_engine)
         nisa.dma_copy(dst=result[partitions, span], src=rounded)
+    return sums[:, columns.size - 1 : columns.size]

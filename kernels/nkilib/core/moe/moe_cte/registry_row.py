@@ -91,11 +91,15 @@ def _inputs(
     return made
 
 
-def _dropping(rng: np.random.Generator, tokens: int, hidden: int, intermediate: int) -> Inputs:
-    """Two experts, one block of 768 each, of which some positions are padding."""
+def _dropping(
+    rng: np.random.Generator, tokens: int, hidden: int, intermediate: int, block_size: int
+) -> Inputs:
+    """Two experts, one block each, of which some positions are padding."""
     made = _inputs(rng, tokens, hidden, intermediate, 2, 1, 256)
-    positions = np.full((2, 768), tokens)
-    positions[0, :700], positions[1, :768] = rng.permutation(tokens)[:700], rng.permutation(tokens)[:768]
+    used = block_size - 68
+    positions = np.full((2, block_size), tokens)
+    positions[0, :used] = rng.permutation(tokens)[:used]
+    positions[1] = rng.permutation(tokens)[:block_size]
     affinities = rng.random((tokens + 1, 2))
     affinities[tokens] = 0
     made["token_position_to_id"] = positions.reshape(-1).astype(np.int32)
@@ -107,7 +111,7 @@ def _dropping(rng: np.random.Generator, tokens: int, hidden: int, intermediate: 
 def _mx_inputs(
     rng: np.random.Generator, hidden: int, intermediate: int, bits: type[Any], lane: Any, conditions: int = 0
 ) -> Inputs:
-    """512 tokens over two experts; weights as the bits of packed values, whose least exponents are near 1."""
+    """512 tokens over two experts; weights as bits of packed values, scaled for sums of about one size."""
     experts, tiles = 2, hidden // 512
     partitions, packed = min(128, intermediate // 4), max(1, intermediate // 512)
     made = _inputs(rng, 512, hidden, 32, experts, 2, 256, skip_token=True, conditions=conditions)
@@ -119,7 +123,10 @@ def _mx_inputs(
 
     made["gate_up_proj_weight"] = codes((experts, 128, 2, tiles, intermediate))
     made["down_proj_weight"] = codes((experts, partitions, packed, hidden))
-    made["gate_up_proj_scale"] = rng.integers(121, 124, (experts, 16, 2, tiles, intermediate), dtype=np.uint8)
+    least = 121 - round(np.log2(hidden / 512) / 2)
+    made["gate_up_proj_scale"] = rng.integers(
+        least, least + 3, (experts, 16, 2, tiles, intermediate), dtype=np.uint8
+    )
     made["down_proj_scale"] = rng.integers(
         121, 124, (experts, partitions // 8, packed, hidden), dtype=np.uint8
     )
@@ -229,6 +236,14 @@ def _example(name: str, implementation: str, shape: dict[str, Any], **more: Any)
     )
 
 
+GPT_OSS = {
+    "skip_dma": SkipMode(True, False),
+    "activation_function": ActFnType.Swish,
+    "gate_clamp_upper_limit": 7.0,
+    "up_clamp_upper_limit": 8.0,
+    "up_clamp_lower_limit": -6.0,
+}
+WHOLE = {"tokens": 512, "hidden": 1024, "intermediate": 512, "experts": 3, "top_k": 2, "block_size": 256}
 SMALL = {"tokens": 300, "hidden": 512, "intermediate": 192, "experts": 3, "top_k": 2, "block_size": 256}
 ROUNDING = "weights, rows and products are bf16 and each block's result is rounded to bf16 as it is added"
 
@@ -282,7 +297,7 @@ ROWS = (
                 "dropping",
                 "shard_on_i_dropping",
                 {},
-                inputs=functools.partial(_dropping, tokens=900, hidden=512, intermediate=256),
+                inputs=functools.partial(_dropping, tokens=900, hidden=512, intermediate=256, block_size=768),
                 lnc=(2,),
                 options={"block_size": 768},
                 about="activations kept for the backward pass",
@@ -315,6 +330,42 @@ ROWS = (
                 },
                 lnc=(2,),
                 options={"block_size": 512},
+                slow=True,
+            ),
+            _example(
+                "whole-tiles-dropping",
+                "shard_on_i_dropping",
+                {},
+                inputs=functools.partial(
+                    _dropping, tokens=1300, hidden=1024, intermediate=512, block_size=1024
+                ),
+                lnc=(2,),
+                options={"block_size": 1024},
+                slow=True,
+            ),
+            _example("whole-tiles", "shard_on_i", {**WHOLE, "bias": True}, lnc=(2,), slow=True),
+            _example(
+                "whole-tiles-hybrid", "shard_on_i_hybrid", {**WHOLE, "conditions": 1}, lnc=(2,), slow=True
+            ),
+            _example(
+                "whole-tiles-fp8", "shard_on_i", {**WHOLE, "fp8": True, "bias": True}, lnc=(2,), slow=True
+            ),
+            _example(
+                "gpt-oss",
+                "shard_on_block",
+                {
+                    "tokens": 1024,
+                    "hidden": 3072,
+                    "intermediate": 384,
+                    "experts": 8,
+                    "top_k": 2,
+                    "block_size": 256,
+                    "skip_token": True,
+                    "bias": True,
+                },
+                lnc=(2,),
+                options=GPT_OSS,
+                about="gpt-oss 20B with 8 experts, TP8",
                 slow=True,
             ),
         ),
@@ -389,6 +440,18 @@ ROWS = (
                 lnc=(2,),
                 targets=("trn3",),
                 options={"skip_dma": SkipMode(True, False)},
+            ),
+            _example(
+                "mxfp4-gpt-oss",
+                "shard_on_block_mx",
+                {},
+                inputs=functools.partial(
+                    _mx_inputs, hidden=3072, intermediate=384, bits=np.uint16, lane=ml_dtypes.float4_e2m1fn
+                ),
+                lnc=(2,),
+                targets=("trn3",),
+                options=GPT_OSS,
+                slow=True,
             ),
         ),
         tolerance=Tolerance(
