@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity
+from nki_isa.ir.rewrite import in_order
 from nki_isa.program import Node, Program, walk
 from nki_sim import quadrants, reorder
 from nki_sim.liveness import liveness
@@ -57,7 +58,7 @@ def fit(program: Program, target: Target) -> Fitted:
         if not all(d.code in _OF_ORDER for d in refused.diagnostics):
             raise
         for body, starts in _ways(program, target):
-            other = program if body is program.body else replace(program, body=body)
+            other = in_order(program, body)
             try:
                 placement = place(other, target, starts)
             except NkiMemoryError:

@@ -8,19 +8,17 @@ Source: SDK page "NKI CPU Simulator", precise floating-point mode.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from nki_isa.diagnostics import NkiError, error
+from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, to_float32
-from nki_isa.instruction import Instruction
+from nki_isa.ir.rewrite import on_storages
 from nki_isa.machine.target import Target
-from nki_isa.program import Loop, Node, Program, While
+from nki_isa.program import Program
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult
@@ -78,58 +76,23 @@ def widened(program: Program) -> Program:
     Raises:
         NkiError: NKI-U013, the Program reads the bytes of such a tensor as another dtype.
     """
-    return _Widening(program).program
+    wide = [_storage(storage) for storage in program.storages]
+    return on_storages(program, wide, lambda view: _wide(view, wide[view.storage.index]))
 
 
-class _Widening:
-    def __init__(self, program: Program):
-        self._storages = [_storage(storage) for storage in program.storages]
-        self._where: Instruction | None = None
-        self.program = replace(
-            program,
-            storages=self._storages,
-            inputs=[self._tensor(t) for t in program.inputs],
-            outputs=[self._tensor(t) for t in program.outputs],
-            body=self._body(program.body),
-        )
-
-    def _body(self, body: list[Node]) -> list[Node]:
-        return [self._node(node) for node in body]
-
-    def _node(self, node: Node) -> Node:
-        if isinstance(node, (Loop, While)):
-            return replace(node, body=self._body(node.body))
-        made = copy.copy(node)
-        self._where = node
-        made.__dict__.update({name: self._value(node.__dict__[name]) for name in node.fields})
-        return made
-
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, NkiTensor):
-            return self._tensor(value)
-        if isinstance(value, list) and any(isinstance(item, NkiTensor) for item in value):
-            return [self._value(item) for item in value]
-        return value
-
-    def _tensor(self, tensor: NkiTensor) -> NkiTensor:
-        old, new = tensor.storage, self._storages[tensor.storage.index]
-        dynamic = tensor.dynamic
-        if dynamic is not None and isinstance(dynamic.index, NkiTensor):
-            dynamic = replace(dynamic, index=self._tensor(dynamic.index))
-        if new is not old and tensor.dtype != old.dtype:
-            raise self._reinterpreted(tensor)
-        dtype = tensor.dtype if new.dtype == old.dtype else _FLOAT32
-        return NkiTensor(tensor.shape, tensor.strides, tensor.offset, dtype, new, dynamic)
-
-    def _reinterpreted(self, tensor: NkiTensor) -> NkiError:
-        found = error(
+def _wide(view: NkiTensor, new: Storage) -> NkiTensor:
+    """`view` of the storage in the place of its own."""
+    old = view.storage
+    if new is old:
+        return view
+    if view.dtype != old.dtype:
+        raise error(
             "NKI-U013",
-            f"{tensor.storage.name} of {tensor.storage.dtype} is read as {tensor.dtype}; "
+            f"{old.name} of {old.dtype} is read as {view.dtype}; "
             "with NKI_PRECISE_FP=0 it is stored as float32",
             help="run this kernel with NKI_PRECISE_FP=1, the default",
         )
-        stack = self._where.stack if self._where is not None else ()
-        return found.at(stack[-1].span, stack) if stack else found
+    return NkiTensor(view.shape, view.strides, view.offset, _FLOAT32, new, view.dynamic)
 
 
 def _storage(storage: Storage) -> Storage:

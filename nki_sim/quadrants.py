@@ -16,7 +16,6 @@ breaks a rule of NKI-V110 is not taken.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.instruction import Instruction, Starts
+from nki_isa.ir.rewrite import moved_view, with_views
 from nki_isa.machine.target import Target
 from nki_isa.operands import start_of
 from nki_isa.program import Program
@@ -205,22 +205,9 @@ def _keeps_rules(program: Program, found: Mapping[int, int], target: Target) -> 
     """True if every instruction keeps its rules of start partitions with tensors where `found` puts them."""
     placed = {s: replace(s, address=(found[s.index], 0)) for s in program.storages if s.index in found}
     for instruction in program.walk():
-        if placed.keys().isdisjoint(view.storage for view in (*instruction.reads, *instruction.writes)):
+        moved = with_views(instruction, lambda view: moved_view(view, placed))
+        if moved is instruction:
             continue
-        moved = copy.copy(instruction)
-        moved.__dict__.update(
-            {name: _placed(instruction.__dict__[name], placed) for name in instruction.fields}
-        )
         if any(c.code == "NKI-V110" and c.broken(moved, target) for c in instruction.constraints):
             return False
     return True
-
-
-def _placed(value: Any, placed: Mapping[Storage, Storage]) -> Any:
-    """An operand with its tensors' addresses."""
-    if isinstance(value, NkiTensor) and value.storage in placed:
-        storage = placed[value.storage]
-        return NkiTensor(value.shape, value.strides, value.offset, value.dtype, storage, value.dynamic)
-    if isinstance(value, list):
-        return [_placed(item, placed) for item in value]
-    return value

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.cost import Cost, Transfer, engine_time, finish_time
-from nki_isa.form import Form, Forms
 from nki_isa.instruction import Engine, Instruction
+from nki_isa.ir.form import Form, Forms
 from nki_isa.machine.target import Target
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim.access import Access, Box, Bytes, Memory

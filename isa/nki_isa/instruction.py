@@ -277,7 +277,7 @@ class Instruction:
     on: Engine  # the engine that runs this one, decided by `resolve`
     stack: tuple[Frame, ...] = ()  # the user's calls, innermost last
     after: tuple[Instruction, ...] = ()  # those it was asked to run after, beyond what its data say
-    form: Any = None  # what it has in common with others: a nki_isa.form.Form, once it is known
+    form: Any = None  # what it has in common with others: a nki_isa.ir.form.Form, once it is known
     name: str | None
 
     def __init__(self, *args: Any, **kwargs: Any):

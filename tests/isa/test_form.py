@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nki_isa.diagnostics import NkiError
 from nki_isa.dtypes import DTYPES
-from nki_isa.form import Forms
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.form import Forms
 from nki_isa.machine.targets import TARGETS
 from nki_isa.samples import sample
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage

@@ -22,8 +22,8 @@ from nki.compiler.stacks import calls_of, stack_at, stack_of
 from nki.compiler.variables import variable_of
 from nki_isa.diagnostics import Collector, Diagnostic, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
-from nki_isa.form import Forms
 from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.form import Forms
 from nki_isa.machine.target import Target
 from nki_isa.opaque import tolerating
 from nki_isa.program import Loop, Node, Program, While

@@ -1,0 +1,1 @@
+"""What a specialized kernel is made of, and how one is made of another."""

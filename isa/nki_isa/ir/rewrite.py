@@ -1,0 +1,119 @@
+"""One way to make a Program of another: other storages, other views of them, another order.
+
+What does not change is shared by both Programs. Instructions that change are copied, with their lines; what
+they were asked to run after is the copies of what they ran after before.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nki_isa.diagnostics import NkiError
+from nki_isa.instruction import Instruction
+from nki_isa.program import Loop, Node, Program, While
+from nki_isa.tensor import NkiTensor, Storage
+
+Change = Callable[[NkiTensor], NkiTensor]
+"""The view in the place of another, or that one itself; an index in a view is asked about apart."""
+
+
+def in_order(program: Program, body: list[Node]) -> Program:
+    """`program` with `body`, its nodes in another order; itself where the order is its own."""
+    return program if body is program.body else replace(program, body=body)
+
+
+def on_storages(program: Program, storages: list[Storage], change: Change | None = None) -> Program:
+    """`program` on other storages.
+
+    Args:
+        program: it stays as it is.
+        storages: one for each of its storages, that one itself where it stays.
+        change: what becomes of a view; by default the same view of the storage in that place.
+
+    Raises:
+        NkiError: what `change` raises, at the line of the instruction that has the view.
+    """
+    moved = {old: new for old, new in zip(program.storages, storages, strict=True) if old is not new}
+    return _Copy(program, storages, change or (lambda view: moved_view(view, moved))).program
+
+
+def moved_view(view: NkiTensor, moved: Mapping[Storage, Storage]) -> NkiTensor:
+    """`view` of the storage that `moved` gives in the place of its own, if it gives one."""
+    storage = moved.get(view.storage)
+    if storage is None:
+        return view
+    return NkiTensor(view.shape, view.strides, view.offset, view.dtype, storage, view.dynamic)
+
+
+def with_views(instruction: Instruction, change: Change) -> Instruction:
+    """`instruction` with its views changed: a copy without a form, or itself where none changes."""
+    values = instruction.__dict__
+    changed = {}
+    for name in instruction.fields:
+        value = values[name]
+        new = _changed(value, change)
+        if new is not value:
+            changed[name] = new
+    if not changed:
+        return instruction
+    made = copy.copy(instruction)
+    made.__dict__.update(changed)
+    return made
+
+
+def _changed(value: Any, change: Change) -> Any:
+    if isinstance(value, NkiTensor):
+        return _view(value, change)
+    if isinstance(value, (list, tuple)):
+        items = [_changed(item, change) for item in value]
+        if any(new is not old for new, old in zip(items, value, strict=True)):
+            return type(value)(items)
+    return value
+
+
+def _view(view: NkiTensor, change: Change) -> NkiTensor:
+    made, dynamic = change(view), view.dynamic
+    if dynamic is None or not isinstance(dynamic.index, NkiTensor):
+        return made
+    index = change(dynamic.index)
+    if index is dynamic.index:
+        return made
+    dynamic = replace(dynamic, index=index)
+    return NkiTensor(made.shape, made.strides, made.offset, made.dtype, made.storage, dynamic)
+
+
+class _Copy:
+    """A Program with its views changed."""
+
+    def __init__(self, program: Program, storages: list[Storage], change: Change):
+        self._change = change
+        self._made: dict[Instruction, Instruction] = {}
+        body = self._body(program.body)
+        for made in self._made.values():
+            made.after = tuple(self._made.get(before, before) for before in made.after)
+        self.program = replace(
+            program,
+            storages=storages,
+            inputs=[_view(view, change) for view in program.inputs],
+            outputs=[_view(view, change) for view in program.outputs],
+            body=body,
+        )
+
+    def _body(self, body: list[Node]) -> list[Node]:
+        return [self._node(node) for node in body]
+
+    def _node(self, node: Node) -> Node:
+        if isinstance(node, (Loop, While)):
+            return replace(node, body=self._body(node.body))
+        try:
+            made = with_views(node, self._change)
+        except NkiError as found:
+            raise found.at(node.stack[-1].span if node.stack else None, node.stack) from None
+        if made is node and any(before in self._made for before in node.after):
+            made = copy.copy(node)
+        if made is not node:
+            self._made[node] = made
+        return made
