@@ -58,6 +58,22 @@ def test_rate_of_views():
     assert cost.streaming_rate(TRN2, modes, strided, strided) == "vector_half_fast_rate"
 
 
+@pytest.mark.parametrize("target", [TRN1, TRN2, TRN3], ids=str)
+def test_an_operand_read_by_a_pointer_costs_its_own_time(target):
+    """One value per partition, on the engine that reads it; gpsimd has no such figure."""
+    by_engine = {
+        Engine.scalar: (target.scalar_bias_interval_psum, target.scalar_bias_latency_psum),
+        Engine.vector: (target.vector_pointer_interval, target.vector_pointer_latency),
+        Engine.gpsimd: (0, 0),
+    }
+    for engine, (interval, latency) in by_engine.items():
+        plain = cost.elementwise(target, engine, 64)
+        for count in (1, 2):
+            more = cost.elementwise(target, engine, 64, pointers=count)
+            assert more.busy - plain.busy == pytest.approx(count * interval)
+            assert more.latency - plain.latency == pytest.approx(count * latency)
+
+
 def test_every_cost_names_a_figure():
     moved = cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
     costs = [

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.dtypes import DTYPES
+from nki_isa.opaque import tolerating
 from nki_isa.strides import restride
 from nki_isa.tensor import (
     DynamicOffset,
@@ -645,6 +646,23 @@ def test_ap_reinterprets():
     refused("NKI-V020", lambda: make((4, 6), dtype=U8).ap([[1, 4], [1, 1]], dtype=F32))
     refused("NKI-V020", lambda: make((4, 8), dtype=U8)[:, 3:].ap([[2, 4], [1, 1]], dtype=F32))
     refused("NKI-V032", lambda: t.ap([[16, 4], [1, 16]], dtype="float64"))
+
+
+@pytest.mark.parametrize("offset, partition, element", [(None, 0, 0), (3, 0, 3), (8, 1, 0), (21, 2, 5)])
+def test_a_pattern_that_takes_a_part_of_each_partition_for_a_whole(offset, partition, element):
+    """A helper that was handed columns 8 to 15 steps by 8: it is followed, and counts from that part on."""
+    half = make((4, 16))[:, 8:]
+    rows = 4 - partition
+    told = []
+    with tolerating(lambda refused: told.append(refused.diagnostics[0].code) or True):
+        view = half.ap([[8, rows], [1, 8 - element]], offset)
+        halves = half.ap([[16, 4], [1, 16]], dtype=BF16)  # twice as many
+    assert told == ["NKI-V022", "NKI-V022"]
+    assert positions(view).tolist() == positions(half)[partition:, element:].tolist()
+    assert positions(halves).tolist() == positions(make((4, 16)).view(BF16)[:, 16:]).tolist()
+    with tolerating(lambda refused: True):
+        refused("NKI-V022", lambda: half.ap([[4, 4], [1, 4]]))
+        refused("NKI-V022", lambda: make((4, 16))[:, ::2].ap([[8, 4], [1, 8]]))
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,10 @@ data
         ("src=%1", "dst=%1", 7, 24, "'dst' is given twice"),
         ("src=%1", "src=%7", 7, 28, "there is no storage %7"),
         ("src=%1", "src=?%1", 7, 28, "'?' is not part of IR text"),
+        ("src=%1", "src=%1   ?", 7, 33, "'?' is not part of IR text"),
+        ("src=%1[", "src==%1[", 7, 28, "expected a value, found '='"),
+        ("] @1", "] as &1 after &1 @1", 7, 69, "no instruction before this one is &1"),
+        ("outputs\n", "program l target trn2 registers 1\n", 8, 1, "expected inputs or body or"),
         ("src=%1", "src=sqrt2 bias=%1", 7, 28, "sqrt2 is not a value this field takes"),
         ("1:256]", "1:600]", 7, 28, "the view spans elements 0 to 65623 of the 65536 of %1"),
         ("1:256]", "1:256", 7, 56, "expected ']', found '@1'"),
@@ -350,6 +354,24 @@ def test_malformed_text_is_refused_where_it_is(
     assert message in problem.message
     assert problem.span is not None
     assert (problem.span.file, problem.span.line, problem.span.column) == ("p.ir", line, column)
+
+
+def test_an_instruction_runs_after_those_it_names() -> None:
+    copy = "    tensor_copy dst=%0 src=%1[offset 0, 512:128, 1:256] @1\n"
+    lines = [copy.replace(" @1", f" {words} @1") for words in ("as &1", "as &2", "after &2, &1")]
+    program = parse_program(TEXT.replace(copy, "".join(lines)))
+    first, second, third = program.walk()
+    assert (first.after, second.after, third.after) == ((), (), (second, first))
+    assert programs_equal(parse_program(format_program(program)), program)
+    for other in ((first, second), (second,), (second, first, second)):
+        changed = parse_program(TEXT.replace(copy, "".join(lines)))
+        again = list(changed.walk())
+        again[2].after = tuple(again[(first, second).index(before)] for before in other)
+        assert not programs_equal(changed, program)
+    elsewhere = parse_program(TEXT.replace(copy, "".join(lines)))
+    own = list(elsewhere.walk())
+    own[2].after = (own[1], first)  # one of another program
+    assert not programs_equal(elsewhere, program)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "program k target trn2 registers 0\n", "body\n", "  body"])

@@ -84,17 +84,28 @@ def _verdict(trial: Trial, order: list[str], tests: Callable[[Tell], int]) -> st
 
 
 def _changes(before: CodeType, after: CodeType) -> Iterable[tuple[CodeType | None, CodeType]]:
-    """The outermost functions that differ, before and after; None for a module or class that itself does."""
-    inner = [[each for each in code.co_consts if inspect.iscode(each)] for code in (before, after)]
-    if len(inner[0]) != len(inner[1]) or _itself(before) != _itself(after):
+    """The functions that differ, before and after; None for a module or class that itself does."""
+    inner = _inner(before, after)
+    if inner is None or _itself(before) != _itself(after):
         yield None, after
         return
-    for old, new in zip(*inner):
-        if old.co_flags & inspect.CO_OPTIMIZED:
-            if old != new:
-                yield (old if old.co_freevars == new.co_freevars else None), new
-        else:
-            yield from _changes(old, new)
+    for old, new in inner:
+        yield from _changed_functions(old, new) if old.co_flags & inspect.CO_OPTIMIZED else _changes(old, new)
+
+
+def _changed_functions(old: CodeType, new: CodeType) -> Iterable[tuple[CodeType | None, CodeType]]:
+    """A function that differs, and those in it: a closure that an import made keeps its own code."""
+    if old != new:
+        inner = _inner(old, new)
+        yield (old if inner is not None and old.co_freevars == new.co_freevars else None), new
+        for pair in inner or ():
+            yield from _changed_functions(*pair)
+
+
+def _inner(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """The code objects in both, in order; None if there are not as many."""
+    both = [[each for each in code.co_consts if inspect.iscode(each)] for code in (old, new)]
+    return list(zip(*both)) if len(both[0]) == len(both[1]) else None
 
 
 def _itself(code: CodeType) -> tuple[object, ...]:
@@ -123,7 +134,9 @@ class _Session:
                 functions.setdefault(each.__code__, []).append(each)
         told = self.tell
         for number, trial in enumerate(self.trials):
-            changed = [(function, new) for old, new in trial.changes().items() for function in functions[old]]
+            changed = [
+                (function, new) for old, new in trial.changes().items() for function in functions.get(old, ())
+            ]
 
             def tests(tell: Tell, trial: Trial = trial, changed: _Changed = changed) -> int:
                 self.tell = tell

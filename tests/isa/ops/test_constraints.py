@@ -164,8 +164,12 @@ def test_indirect_views():
     scattered = {"dst": indirect(t(region=PSUM)), "engine": Engine.scalar}
     assert [d.code for d in broken_by("tensor_copy", scattered, TRN3)] == ["NKI-V101"]
     source = tensor(*A, address=(64, 0))
-    apart = {"dst": indirect(t(), address=32), "src": source}
-    assert [d.code for d in broken_by("tensor_copy", apart, TRN3)] == ["NKI-V110"]
+    for start, codes in ((32, ["NKI-V110"]), (96, ["NKI-V110"]), (64, [])):
+        apart = {"dst": indirect(t(), address=start), "src": source}
+        assert [d.code for d in broken_by("tensor_copy", apart, TRN3)] == codes
+    for start in (1, 16, 33):
+        lost = {"dst": t(), "src": indirect(t(), address=start)}
+        assert [d.code for d in broken_by("tensor_copy", lost, TRN3)] == ["NKI-V110"]
 
 
 @pytest.mark.parametrize("dtype, codes", [("int32", ["NKI-V113"]), ("uint32", ["NKI-V113"]), ("int16", [])])

@@ -231,6 +231,31 @@ def test_an_overlap_in_part_accumulates_where_it_was_written():
     assert resolve(recorder, grid[:, 2:6, 1:6], None) == (((0, 2), (0, 2), (0, 3)),)
 
 
+@given(st.data())
+def test_what_was_written_before_is_told_element_by_element(data):
+    """Any views of a bank, of float32 or of bfloat16, against a mask of its elements."""
+    recorder, shape = Recorder(), (8, 4, 6)
+    dtype = data.draw(st.sampled_from(["float32", "bfloat16"]))
+    bank, written = psum(*shape, dtype=dtype), np.zeros(shape, np.bool_)
+    for _ in range(data.draw(st.integers(2, 5))):
+        key = []
+        for size in shape:
+            first = data.draw(st.integers(0, size - 1))
+            key.append(slice(first, data.draw(st.integers(first + 1, size)), data.draw(st.integers(1, 3))))
+        key[0] = slice(key[0].start, key[0].stop)  # partitions next to each other
+        part, mask = bank[tuple(key)], written[tuple(key)]
+        before = mask.copy()
+        told = resolve(recorder, part, None)
+        if isinstance(told, bool):
+            assert told == before.all() and told == before.any()
+        else:
+            counts = np.zeros(part.shape, int)
+            for box in told:
+                counts[tuple(slice(*range_) for range_ in box)] += 1
+            np.testing.assert_array_equal(counts, before)
+        mask[...] = True
+
+
 def test_a_run_time_destination_of_a_tensor_written_in_part_is_refused():
     recorder, dst = Recorder(), psum(128, 512)
     resolve(recorder, dst[:, :256], None)

@@ -101,6 +101,12 @@ def test_memset_of_wide_integers_is_exact(value):
     assert run(memset(dst_of((1, 1), "int32"), value)) == value
 
 
+def test_only_zeros_are_set_at_the_rate_of_a_reduction():
+    """The performance modes of the architecture guide: a 16-bit memset to zero writes 4 elements a cycle."""
+    rates = [memset(dst_of((128, 64), "bfloat16"), v, engine="vector").cost(TRN2).rate for v in (0, -1, 1)]
+    assert rates == ["vector_narrow_rate", "vector_rate", "vector_rate"]
+
+
 def test_memset_of_packed_zero():
     assert run(memset(dst_of((1, 2), "float8_e4m3fn_x4"), 0)).tolist() == [[0, 0]]
 
