@@ -58,7 +58,7 @@ def test_rate_of_views():
     assert cost.streaming_rate(TRN2, modes, strided, strided) == "vector_half_fast_rate"
 
 
-@pytest.mark.parametrize("target", [TRN1, TRN2, TRN3], ids=str)
+@pytest.mark.parametrize("target", [TRN1, TRN2, TRN3], ids=lambda target: target.name)
 def test_an_operand_read_by_a_pointer_costs_its_own_time(target):
     """One value per partition, on the engine that reads it; gpsimd has no such figure."""
     by_engine = {
