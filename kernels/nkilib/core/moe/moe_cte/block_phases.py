@@ -209,7 +209,7 @@ def rows_of(problem, table, ids):
     tiles, hidden = ids.shape[1], problem.hidden
     rows = nl.ndarray((P, tiles, hidden), dtype=problem.compute_dtype, buffer=nl.sbuf)
     if problem.skip.skip_token:
-        nisa.memset(dst=rows, value=0.0)
+        nisa.memset(dst=rows, value=0.0, engine=nisa.vector_engine)
     for tile in range(tiles):
         source = table.ap(
             pattern=[[hidden, P], [1, hidden]], vector_offset=ids[:, nl.ds(tile, 1)], indirect_dim=0
