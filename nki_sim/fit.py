@@ -100,7 +100,7 @@ def _note(moved: list[Holder], placement: Placement, refusal: Diagnostic) -> Dia
         code="NKI-M007",
         severity=Severity.note,
         message=f"fits with {many} placed beside others, at partition 32 or later; "
-        f"one behind the other, {refusal.message}",
+        f"with all of them at partition 0, {refusal.message}",
         help="nothing need change: instructions take as long at other partitions; to leave nothing to the "
         "compiler, give the large tensors addresses",
         notes=(

@@ -140,11 +140,11 @@ def _advice(group: Sequence[Holder], used: Utilisation, uses: Uses) -> str:
     at, storage = used.peak_at, group[0].storage
     several = f"the {len(group)} of them" if len(group) > 1 else "it"
     if not any(uses.is_read(h.storage) for h in group):
-        return f"nobody reads {several}: leave out what writes it"
+        return f"nothing reads {several}: leave out what writes it"
     before, after = uses.around(storage, at)
     if after - before > max(8, len(used.usage) // 4) and before < at:
         return (
-            f"nobody touches {storage.name} from instruction {before} to {after}, across the peak: "
+            f"nothing touches {storage.name} from instruction {before} to {after}, across the peak: "
             f"load it later, or store it and load it again"
         )
     if len(group) > 1:

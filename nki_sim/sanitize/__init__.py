@@ -1,8 +1,8 @@
-"""The checks a run makes of its kernel: what passes on a simulator and fails on the card.
+"""The checks a run makes of its kernel: what passes on a simulator and fails on hardware.
 
 :func:`execute_checked` runs placed Programs as :func:`nki_sim.device.execute_all`
 does and tells what it found. Errors are defects of the kernel; warnings are
-what the card may do otherwise than meant; notes are worth knowing.
+what hardware may do otherwise than meant; notes are worth knowing.
 
 Each check is one :class:`~nki_sim.sanitize.check.Check`, in a module of this package.
 """

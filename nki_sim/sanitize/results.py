@@ -19,7 +19,7 @@ class Outputs(Check):
     """Looks at what the run has written of the results."""
 
     name = "outputs"
-    finds = "returned tensors with elements nobody wrote (NKI-H009)"
+    finds = "returned tensors with elements that were never written (NKI-H009)"
     codes = ("NKI-H009",)
     listed = 6
 
@@ -36,7 +36,7 @@ class Unused(Check):
     """Looks at what the Programs write."""
 
     name = "unused"
-    finds = "results nobody reads (NKI-H010)"
+    finds = "results that nothing reads (NKI-H010)"
     codes = ("NKI-H010",)
     listed = 7
 

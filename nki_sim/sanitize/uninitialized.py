@@ -46,7 +46,7 @@ class Uninitialized(_Unwritten):
     """Reads of what nothing has written or set."""
 
     name = "uninitialized"
-    finds = "reads of bytes nobody wrote (NKI-H002) and of registers nobody set (NKI-H013)"
+    finds = "reads of bytes (NKI-H002) and registers (NKI-H013) that were never written"
     codes = ("NKI-H002", "NKI-H013")
     listed = 0
 

@@ -1,4 +1,4 @@
-"""Tensors at one address that take turns: they follow each other in the text, on the card nothing says so."""
+"""Tensors at one address that take turns: they follow each other in the text, on hardware nothing says so."""
 
 import nki
 import nki.isa as nisa

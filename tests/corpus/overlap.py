@@ -198,7 +198,7 @@ def good_two_data_types_at_one_address(x):
 
 @nki.jit
 def defect_half_written_through_the_other_data_type(x):
-    """Half of the bytes are written through the tile that has the address in common, half by nobody."""
+    """Half of the bytes are written through the tile that has the address in common, half by nothing."""
     result = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.shared_hbm)
     tile = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf, address=(0, 0))
     octets = nl.ndarray((128, 2048), dtype=nl.uint8, buffer=nl.sbuf, address=(0, 0))  # with

@@ -16,8 +16,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "memory-checks.md"
 INTRODUCTION = """# What is checked while a kernel runs
 
 `nki-sim run` checks every kernel it runs, and so does a plain `python script.py`. A simulator that only
-computes lets pass what fails on the card: bytes nobody wrote, tensors that share an address, PSUM used in
-ways the tensor engine does not have. Everything found in a run is reported at once, with the line where it
+computes lets pass what fails on hardware: reads of unwritten bytes, tensors that share an address, PSUM used
+in ways the tensor engine does not have. Everything found in a run is reported at once, with the line where it
 happens and the lines that have to do with it. With an error no array of the caller changes. In plain Python,
 pytest and notebooks a warning is one of Python's, `nki.NkiWarning`, told once for each line, which Python's
 warning filters can silence or make an error; notes are told by `nki-sim run` alone. `nki-sim check` does no
@@ -35,7 +35,7 @@ arithmetic, and so makes none of these checks.
 """
 
 RULES = """
-An **error** is a defect. A **warning** is what the card may do otherwise than the text says, or work that
+An **error** is a defect. A **warning** is what hardware may do otherwise than the text says, or work that
 goes nowhere. A **note** is worth knowing.
 
 ## How it is decided

@@ -1,4 +1,4 @@
-"""What becomes of results: outputs with holes, results nobody uses, arguments overwritten."""
+"""What becomes of results: outputs with holes, results that nothing uses, arguments overwritten."""
 
 import nki
 import nki.isa as nisa

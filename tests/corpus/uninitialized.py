@@ -1,4 +1,4 @@
-"""Reads of bytes nobody wrote. SBUF and PSUM are not cleared: other kernels have left their bytes there."""
+"""Reads of unwritten bytes. SBUF and PSUM are not cleared: other kernels have left their bytes there."""
 
 import nki
 import nki.isa as nisa

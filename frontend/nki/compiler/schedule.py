@@ -87,7 +87,7 @@ def apply_schedule(program: Program, schedule: Schedule, edges: Iterable[Edge]) 
 
     Raises:
         NkiError: with every mistake found: NKI-L040 a name no instruction has, NKI-L041 a name
-            that several have, NKI-L042 dependencies in a circle, NKI-L043 a dependency into or
+            that several have, NKI-L042 a dependency cycle, NKI-L043 a dependency into or
             out of a device loop.
     """
     edges = list(edges)

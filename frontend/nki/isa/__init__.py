@@ -47,7 +47,7 @@ class NkiInstruction:
         need the result of one that moves later move with it.
 
         Raises:
-            NkiError: NKI-V100 for what is no handle. NKI-L042, dependencies in a circle, and
+            NkiError: NKI-V100 for what is no handle. NKI-L042, a dependency cycle, and
                 NKI-L043, one into or out of a device loop, are found when the kernel is complete.
         """
         for producer in producers:

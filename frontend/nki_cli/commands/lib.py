@@ -32,7 +32,7 @@ def lib(
         str | None,
         typer.Argument(
             metavar="[NAME] [--OPTION VALUE]...",
-            help="A kernel, then options of it by the names of its parameters; none lists all kernels.",
+            help="A kernel, then options of it by the names of its parameters; omit to list all kernels.",
             show_default=False,
         ),
     ] = None,

@@ -247,7 +247,7 @@ class exponential(Accumulating):
     """dst = exp(src - max_value) on the vector engine, with an optional sum onto its accumulator registers.
 
     Computed in float32. `reduce_cmd` resets the registers to 0, goes on from them, or loads
-    `reduce_init`; with ``idle`` the card may change them, here they stay. `reduce_res` receives
+    `reduce_init`; with ``idle`` hardware may change them, here they stay. `reduce_res` receives
     the registers.
 
     Shapes: `dst` and `src` have the same partitions and elements per partition and up to three

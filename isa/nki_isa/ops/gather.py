@@ -177,7 +177,7 @@ class nc_n_gather(ComputeInstruction):
     """dst[p, i] = data[p, indices[p, i]], within each partition, free dimensions flattened.
 
     It becomes ceil(n / 512) instructions of the ISA. An index outside `data` stops the kernel
-    (NKI-H001); on the card it is undefined.
+    (NKI-H001); on hardware it is undefined.
 
     Shapes: all in SBUF with the same partitions; `indices` uint32 with as many elements per
     partition as `dst`; `dst` has the data type of `data`.
@@ -256,7 +256,7 @@ class local_gather(ComputeInstruction):
     A core reads its indices down the partitions first, takes the first `num_valid_indices` of
     them, and copies from each of its partitions `num_elem_per_idx` elements that start there:
     ``dst[p, i, e] = src_buffer[p, indices[i] + e]``, free dimensions flattened. An index outside
-    stops the kernel (NKI-H001); on the card it is undefined.
+    stops the kernel (NKI-H001); on hardware it is undefined.
 
     Shapes: the same partitions, a multiple of 16; `index` uint16; `dst` of the data type of
     `src_buffer` with num_valid_indices * num_elem_per_idx elements per partition.

@@ -4,7 +4,7 @@ The SDK names the algorithm (XORWOW) and the size of its state: 6 words per lane
 gpsimd, 24 on the vector engine, taken here as four generators that give elements in
 turn. It publishes neither the order of the words, nor how a seed of one word or no
 seed fills them, nor the generator behind `rng` before NeuronCore-v4: runs repeat
-here, but the numbers are not those of the card. Lane p serves the p-th partition of
+here, but the numbers are not those of the hardware. Lane p serves the p-th partition of
 an operand, wherever the operand starts (architecture guide, cross-partition
 connectivity).
 """

@@ -128,7 +128,7 @@ class select_reduce(Accumulating):
 
     Values pass through float32. `reduce_cmd` can take the maximum of each partition's results
     onto the vector engine's accumulator registers; `reduce_res` receives the registers. With
-    ``idle`` the card may change the registers; here they stay.
+    ``idle`` hardware may change the registers; here they stay.
 
     Shapes: `dst`, `predicate` and `on_true` have the same partitions and elements per
     partition; `on_false` is a number or [partitions, 1]; `reduce_res` is [partitions, 1].

@@ -112,7 +112,7 @@ def test_what_to_shrink_first_lowers_the_peak_most(layers):
     weights, tiles = found[0], found[1]
     assert [h.storage.name for h in weights.holders] == ["model/weights"]
     assert (weights.together, weights.without, weights.halved) == (32 * KIB, 32 * KIB, 16 * KIB)
-    assert weights.advice.startswith("nobody touches model/weights from instruction 0 to 10")
+    assert weights.advice.startswith("nothing touches model/weights from instruction 0 to 10")
     assert len(tiles.holders) == 5  # the total is loaded on the same line
     assert (tiles.without, tiles.halved) == (10 * KIB, 5 * KIB)
 
