@@ -1,6 +1,7 @@
 """The reference page is the classes: complete, a source for every rule and cost, and up to date."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,23 @@ def test_an_instruction_states_everything(opcode):
     for rule in cls.constraints:
         assert "documented" not in rule.rule  # says which, not that it is written elsewhere
         assert rule.rule.endswith(".") and rule.help and rule.source.startswith("nki/"), rule.rule
+
+
+#: Codes that every instruction may give, for an operand left out, an engine and a generation.
+EVERYWHERE = {100, 106, 108}
+
+
+@pytest.mark.parametrize("opcode", sorted(REGISTRY))
+def test_a_docstring_has_shapes_errors_and_source(opcode):
+    """The errors are those of the rules: a range counts as all between."""
+    text = inspect.getdoc(REGISTRY[opcode]) or ""
+    assert all(f"{section}:" in text for section in ("Shapes", "Errors", "Source"))
+    errors = text[text.index("Errors:") : text.index("Source:")]
+    named = {int(code) for code in re.findall(r"V(\d{3})\b", errors)}
+    for first, last in re.findall(r"V(\d{3}) to V(\d{3})", errors):
+        named.update(range(int(first), int(last) + 1))
+    rules = {int(rule.code[-3:]) for rule in REGISTRY[opcode].constraints if "-V" in rule.code}
+    assert rules - EVERYWHERE <= named
 
 
 @pytest.mark.parametrize("opcode", sorted(REGISTRY))

@@ -35,6 +35,8 @@ class device_print(Instruction):
     Values print with as many digits as tell them apart; of a tensor with more than 256 elements the first
     and last 3 of each dimension. It takes no time and no engine: timelines leave it out.
 
+    Shapes: `tensor` is of any shape, in SBUF or HBM.
+    Errors: NKI-V101, V111.
     Source: SDK page ``nki.language.device_print``; the format is ours.
     """
 

@@ -122,6 +122,7 @@ class dma_copy(DmaInstruction):
     written for what is skipped: `dst` keeps its bytes there. ``nki-sim run`` says of each line how many
     rows (or transfers, for scalar offsets) it skipped, of how many.
 
+    Shapes: `dst` and `src` have the same number of elements, of any shape, in HBM, SBUF or PSUM.
     Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
     Source: SDK page nki.isa.dma_copy and the DGE reference.
     """
@@ -288,6 +289,7 @@ class dma_transpose(DmaInstruction):
 
     API levels before 0.4 take a `dst` that leaves out sizes of 1, and dge_mode.none.
 
+    Shapes: `src` has 2 to 4 dimensions, `dst` the same in the order of the permutation; the data types agree.
     Errors: NKI-V101, V103, V105, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
     Source: SDK page nki.isa.dma_transpose and the DGE reference; for the levels before 0.4 its
     release notes and the use in nki-library of 2026-04-13 (core/mlp/mlp_tkg).
@@ -433,6 +435,7 @@ class dma_compute(DmaInstruction):
     `scales` may only be 1.0 for each source; `unique_indices` states that no index occurs
     twice; `oob_mode` is as for dma_copy.
 
+    Shapes: `dst` and each of `srcs` have the same number of elements, in HBM or SBUF.
     Errors: NKI-V101, V103, V107, V108, V111, V113; NKI-H001 for a run-time index out of bounds.
     Source: SDK page nki.isa.dma_compute.
     """

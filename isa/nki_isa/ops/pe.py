@@ -272,6 +272,8 @@ class nc_matmul(_Matmul):
     `stationary`: bit for bit since NeuronCore-v3, an ordinary product before. A transpose of fp8
     writes 16-bit elements with the upper byte zero, so `dst` is every second element of its tensor.
 
+    Shapes: `stationary` [K, M], `moving` [K, N], `dst` [M, N], with K and M up to 128 and N up to 512;
+    [K, 2, M] and [K, 2, N] for double_row.
     Errors: NKI-V101 to V115; NKI-V130 and V131 about accumulation; NKI-N001 for a transpose
     by something else than an identity.
     Source: SDK page nki.isa.nc_matmul.
@@ -494,6 +496,8 @@ class nc_matmul_mx(_Matmul):
     `tile_position` and `tile_size` use a part of the array's rows; `accumulate` is as for
     nc_matmul. NeuronCore-v4 and later.
 
+    Shapes: `stationary` [K, M], `moving` [K, N], `dst` [M, N], with K and M up to 128; each scale tile has
+    the columns of its operand, and the partitions up to its last group.
     Errors: NKI-V101 to V115; NKI-V131 about accumulation.
     Source: SDK page nki.isa.nc_matmul_mx and the MX deep dive.
     """

@@ -93,6 +93,7 @@ class tensor_reduce(ComputeInstruction):
     tiles. `negate` multiplies an arithmetic result by -1. `keepdims` only says which shape the
     user gave `dst`: it has one element per partition and kept position either way.
 
+    Shapes: `dst` has the partitions of `data` and its free dimensions but for those of `axis`.
     Errors: NKI-V101 to V105, V107, V108, V110 to V113, V115.
     Source: SDK page nki.isa.tensor_reduce.
     """

@@ -79,6 +79,10 @@ class register_move(Instruction):
     """dst = src: sets a register to an int or to another register's value.
 
     An int outside 32 bits keeps its low 32 bits.
+
+    Shapes: `dst` is a register, `src` a register or an int.
+    Errors: NKI-V100 for the variable of a device loop, which only the loop changes.
+    Source: SDK page nki.isa.register_move.
     """
 
     dst = register_write()
@@ -107,6 +111,10 @@ class register_load(Instruction):
     """dst = the one element of `src`, in SBUF or HBM, of at most 32 bits.
 
     Integers keep their value, floats their bits.
+
+    Shapes: `dst` is a register, `src` has one element of at most 32 bits.
+    Errors: NKI-V100 as for register_move; V101, V103, V105.
+    Source: SDK page nki.isa.register_load.
     """
 
     dst = register_write()
@@ -134,7 +142,12 @@ class register_load(Instruction):
 
 @instruction
 class register_store(Instruction):
-    """The one element of `dst`, in SBUF or HBM, = the low bits of register `src`."""
+    """The one element of `dst`, in SBUF or HBM, = the low bits of register `src`.
+
+    Shapes: `dst` has one element of at most 32 bits, `src` is a register.
+    Errors: NKI-V101, V103, V105.
+    Source: SDK page nki.isa.register_store.
+    """
 
     dst = write()
     src = register_read()

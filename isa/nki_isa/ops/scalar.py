@@ -196,7 +196,8 @@ class activation_reduce(_Activation):
     The same as :class:`activation` with ``reduce_cmd=reset_reduce``; kept by the SDK for
     older kernels. `reduce_op` must be add.
 
-    Shapes and errors: as :class:`activation`.
+    Shapes: as :class:`activation`; `reduce_res` is [partitions, 1].
+    Errors: as :class:`activation`, NKI-V101 to V110, V112, V113, V115.
     Source: SDK page nki.isa.activation_reduce.
     """
 

@@ -87,6 +87,10 @@ class core_barrier(Instruction):
     With `data` in SBUF, which the documentation does not allow and published kernels do
     (nki-library of 2026-04-13, core/moe/moe_cte/bwmm_shard_on_I.py), the cores meet and
     nothing in HBM is ordered: a warning (NKI-V101), an error in the strict profile.
+
+    Shapes: `data` is a tensor of any shape; all cores name the same one.
+    Errors: NKI-V101, V108 before NeuronCore-v3, V111; NKI-H020 for cores that wait without end.
+    Source: SDK page nki.isa.core_barrier.
     """
 
     data: NkiTensor = read_write()
@@ -144,6 +148,10 @@ class sendrecv(Instruction):
     waits until the other has reached its sendrecv of the same pipe. `dma_engine` is the
     shared DMA or the gpsimd engine's own, which moves at most 1024, 512 or 256 bytes per
     partition of 32-, 16- or 8-bit types.
+
+    Shapes: `dst` and `src` have the same partitions, elements per partition and data type, on both cores.
+    Errors: NKI-V101, V103, V105, V108 before NeuronCore-v3, V111; NKI-H020 for cores that wait without end.
+    Source: SDK page nki.isa.sendrecv.
     """
 
     src: NkiTensor = read()

@@ -129,6 +129,8 @@ class memset(ComputeInstruction):
     Integer data types take an int that they hold, packed ones 0 only. (The release notes of NKI 0.3.0 ask for
     an int; the kernel library of that release sets uint32 tiles to 0.0, so 0.0 is taken.) API level 0.2
     takes whole floats too.
+
+    Shapes: `dst` is a tile of any shape in SBUF or PSUM.
     Errors: NKI-V101, V102, V104, V106, V110, V111, V112, V115.
     Source: SDK page nki.isa.memset.
     """
