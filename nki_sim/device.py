@@ -23,7 +23,7 @@ from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.ops.sync import core_barrier, sendrecv
-from nki_isa.program import Program
+from nki_isa.program import Loop, Node, Program, walk
 from nki_isa.tensor import MemoryRegion, Storage
 from nki_sim import host
 from nki_sim.execute import ExecutionResult, Machine, Skipped, written_inputs
@@ -35,10 +35,10 @@ Array = NDArray[Any]
 
 @dataclass(slots=True)
 class _Core:
-    """A core in a run: its machine, its coroutine, and the instruction it waits in, if any."""
+    """A core in a run: its machine (None without data), its coroutine, and what it waits in, if anything."""
 
     number: int
-    machine: Machine
+    machine: Any
     running: Iterator[Instruction]
     waiting: Instruction | None = None
     ended: bool = False
@@ -132,6 +132,42 @@ def _skipped(machines: Sequence[Machine]) -> tuple[Skipped, ...]:
     return tuple(counted for counted in found.values() if counted.skipped)
 
 
+def check_meetings(programs: Sequence[Program]) -> None:
+    """Refuse what is known without data of cores that run together.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different shared tensors; NKI-H020, they wait for each other without
+            end, as far as their loops have turns that are known.
+    """
+    for number, other in enumerate(programs[1:], 1):
+        _check_shared(programs[0], other, number)
+    if all(_is_counted(program.body) for program in programs):
+        _run([_Core(number, None, _meetings(program.body)) for number, program in enumerate(programs)])
+
+
+def _is_counted(body: list[Node]) -> bool:
+    """True if no loop with meetings has a number of turns that is known at run time only."""
+    for node in body:
+        if isinstance(node, Instruction) or not any(i.synchronises for i in walk(node.body)):
+            continue
+        counted = isinstance(node, Loop) and isinstance(node.start, int) and isinstance(node.stop, int)
+        if not counted or not _is_counted(node.body):
+            return False
+    return True
+
+
+def _meetings(body: list[Node]) -> Iterator[Instruction]:
+    """The instructions that wait for other cores, in the order of a run."""
+    for node in body:
+        if isinstance(node, Instruction):
+            if node.synchronises:
+                yield node
+        elif isinstance(node, Loop) and any(i.synchronises for i in walk(node.body)):
+            assert isinstance(node.start, int) and isinstance(node.stop, int)
+            for _ in range(node.start, node.stop, node.step):
+                yield from _meetings(node.body)
+
+
 def _shared(program: Program) -> list[Storage]:
     """The storages of `program` that its cores have in common, in order of allocation."""
     return [s for s in program.storages if s.region is MemoryRegion.shared_hbm]
@@ -143,14 +179,26 @@ def share_hbm(machines: Sequence[Machine]) -> None:
     Raises:
         NkiError: NKI-H022, they allocate different shared tensors.
     """
-    first = _shared(machines[0].program)
+    program = machines[0].program
     for number, machine in enumerate(machines[1:], 1):
-        other = _shared(machine.program)
-        for k in range(max(len(first), len(other))):
-            a, b = (storages[k] if k < len(storages) else None for storages in (first, other))
-            if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
-                raise _differing(k, a, b, number)
+        for a, b in _check_shared(program, machine.program, number):
             machine.memory.share(b, machines[0].memory.hbm[a.index])
+
+
+def _check_shared(one: Program, another: Program, number: int) -> list[tuple[Storage, Storage]]:
+    """The tensors that core 0 and core `number` share, in pairs.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different ones.
+    """
+    first, other = _shared(one), _shared(another)
+    pairs = []
+    for k in range(max(len(first), len(other))):
+        a, b = (storages[k] if k < len(storages) else None for storages in (first, other))
+        if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise _differing(k, a, b, number)
+        pairs.append((a, b))
+    return pairs
 
 
 def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> NkiError:
@@ -171,7 +219,7 @@ def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> Nki
     )
 
 
-def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]]) -> None:
+def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]] = ()) -> None:
     for core in cores:
         core.advance()
     while not all(core.ended for core in cores):
@@ -180,7 +228,8 @@ def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]]) -> None:
             raise _deadlock(cores)
         for meet in meetings:
             meet([(core.number, core.waiting) for core in ready if core.waiting is not None])
-        _carry_out(ready)
+        if all(core.machine is not None for core in ready):
+            _carry_out(ready)
         for core in ready:
             core.advance()
 

@@ -28,6 +28,7 @@ from nki_sim.host import Lock
 from nki_sim.memory import host_bytes
 from nki_sim.place import Placement
 from nki_sim.replay import Replay, can_replay, is_static
+from nki_sim.sanitize.static import Looked
 
 _PLAIN = (type(None), bool, int, float, str, enum.Enum, DType, Operator, type, np.dtype)
 _LIMIT = 64  # Programs kept
@@ -101,6 +102,7 @@ class Prepared:
         written: positions of the arrays that the kernel writes, on any core.
         static: True if every run does the same accesses on one core, so that checks of them find the same.
         passed: the sets of checks that a run of a static Program passed without a finding.
+        looked_at: what the checks that need no data found, by the set of them and whether all are errors.
         replay: the loaded machine of a Program that is run again.
         running: held while `replay` runs; another thread, or a child forked meanwhile, does not wait for it.
     """
@@ -111,6 +113,7 @@ class Prepared:
     written: tuple[int, ...] = ()
     static: bool = False
     passed: set[frozenset[str]] = field(default_factory=set)
+    looked_at: dict[tuple[frozenset[str], bool], Looked] = field(default_factory=dict)
     replay: Replay | None = None
     running: threading.Lock = field(default_factory=threading.Lock)
 

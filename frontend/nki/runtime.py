@@ -38,6 +38,7 @@ from nki_sim.precision import execute_widened, high_precision
 from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
 from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked
+from nki_sim.sanitize.static import Looked, check_static
 from nki_sim.timing import Timeline
 
 _UNASKED = 1 << 28  # bytes of a launch that every host has
@@ -55,6 +56,7 @@ class Options:
         profile: the language profile, ``"library"`` or ``"strict"``.
         data: False skips execution: outputs are zeros, times and memory are right.
         timing: True records a timeline of each launch.
+        decide: without data, run all the same where a finding depends on it.
         check: what to check while a kernel runs: classes of :data:`nki_sim.sanitize.CHECKS`, as a set
             or as text such as ``"all"``, ``"none"`` or ``"overlap,nan"``; None takes the environment's
             ``NKI_SIM_CHECK``, or all.
@@ -69,6 +71,7 @@ class Options:
     profile: str = "library"
     data: bool = True
     timing: bool = False
+    decide: bool = False
     check: frozenset[str] | str | None = None
     warnings_as_errors: bool = False
     fill: Fill = "zeros"
@@ -151,6 +154,19 @@ class Overfull:
         return Launch(self.kernel, cores, ())
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A kernel call that was refused.
+
+    Attributes:
+        kernel: the kernel's name.
+        error: everything wrong with it.
+    """
+
+    kernel: str
+    error: NkiError
+
+
 @dataclass
 class Session:
     """Options in force, and what happened under them.
@@ -159,7 +175,7 @@ class Session:
         options: how kernels run.
         launches: the launches made.
         overfull: those refused for memory.
-        refused: the errors of those refused, each once.
+        refused: those refused, each with an error that was not told before.
         reached: the code of the kernels that were launched, refused ones too, and of those they call.
         keep: False where nobody looks at the record: then warnings are told as Python's.
         closed: True from the end of the session on.
@@ -168,7 +184,7 @@ class Session:
     options: Options = field(default_factory=Options)
     launches: list[Launch] = field(default_factory=list)
     overfull: list[Overfull] = field(default_factory=list)
-    refused: list[NkiError] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     reached: set[CodeType] = field(default_factory=set)
     keep: bool = False
     closed: bool = False
@@ -179,13 +195,13 @@ class Session:
         self.overfull += inner.overfull
         self.reached |= inner.reached
         for found in inner.refused:
-            self.refuse(found)
+            self.refuse(found.kernel, found.error)
 
-    def refuse(self, found: NkiError) -> None:
-        """Record the errors of a launch."""
-        told = {(d.code, d.span, d.message) for known in self.refused for d in known.diagnostics}
+    def refuse(self, kernel: str, found: NkiError) -> None:
+        """Record the errors of a launch of `kernel`."""
+        told = {(d.code, d.span, d.message) for known in self.refused for d in known.error.diagnostics}
         if self.keep and not all((d.code, d.span, d.message) in told for d in found.diagnostics):
-            self.refused.append(found)
+            self.refused.append(Refused(kernel, found))
 
 
 _of_process = Session()
@@ -260,7 +276,7 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         place = Span(kernel.function.__code__.co_filename, kernel.function.__code__.co_firstlineno)
         raise interrupted_at(stopped, [Frame(kernel.function.__name__, place)]) from None
     except NkiError as found:
-        _current().refuse(found)
+        _current().refuse(kernel.function.__name__, found)
         raise
 
 
@@ -314,7 +330,8 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     found: list[Diagnostic] = []
     timelines: list[Timeline] = []
     skipped: tuple[Skipped, ...] = ()
-    if options.data:
+    looked = None if options.data else _look_at(prepared, options)
+    if looked is None or (options.decide and looked.undecided):
         with _within_memory(prepared):
             data = [arrays.to_numpy(value) for value in inputs]
             result = _execute(prepared, data, target, timelines, found)
@@ -324,6 +341,7 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     else:
         if options.timing:
             timelines = simulate_all(prepared.programs, prepared.placements, trips=options.trips)
+        found += looked.found
         outputs = [_zeros(tensor) for tensor in first.program.outputs]
     if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
@@ -375,6 +393,15 @@ def _prepare(
     if key is not None and known and not specialized[0].traced:
         _cache.put(key, prepared)
     return prepared, found
+
+
+def _look_at(prepared: Prepared, options: Options) -> Looked:
+    """What the checks that need no data find, worked out once for each set of them."""
+    key = options.checks(), options.warnings_as_errors
+    if key not in prepared.looked_at:
+        placed = [placement.addresses for placement in prepared.placements]
+        prepared.looked_at[key] = check_static(prepared.programs, placed, key[0], strict=key[1])
+    return prepared.looked_at[key]
 
 
 def _execute(

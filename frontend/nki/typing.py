@@ -5,6 +5,7 @@ Source: SDK migration guide, "nki.typing module".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -23,7 +24,7 @@ class _Tensor(type):
                 f"{cls.__name__}[{', '.join(map(repr, sizes))}] does not give a shape",
                 help=f"write sizes: nt.{cls.__name__}[128, 512]; for any shape write nt.{cls.__name__}",
             )
-        return ShapedTensor(sizes)
+        return ShapedTensor(sizes, cls.__name__ == "mutable_tensor")
 
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, NkiTensor)
@@ -42,12 +43,14 @@ class ShapedTensor:
 
     Attributes:
         shape: the sizes that an argument must have.
+        mutable: True if the kernel writes it.
     """
 
-    __slots__ = ("shape",)
+    __slots__ = ("mutable", "shape")
 
-    def __init__(self, shape: tuple[int, ...]):
+    def __init__(self, shape: tuple[int, ...], mutable: bool = False):
         self.shape = shape
+        self.mutable = mutable
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ShapedTensor) and other.shape == self.shape
@@ -59,22 +62,33 @@ class ShapedTensor:
         return f"tensor[{', '.join(map(str, self.shape))}]"
 
 
-def shapes_of(function: FunctionType) -> dict[str, tuple[int, ...]]:
-    """The shapes that the parameters of `function` are annotated with, by name.
+def _annotations(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The parameters of `function` with their annotations.
 
     An annotation that is text (``from __future__ import annotations``) counts where it can be evaluated
     in the function's module; one that cannot, states nothing.
     """
-    found = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
-        if isinstance(annotation, str) and "tensor[" in annotation:
+        if isinstance(annotation, str) and "tensor" in annotation:
             try:
                 annotation = eval(annotation, function.__globals__)
-            except (NameError, AttributeError, TypeError):
+            except (NameError, AttributeError, TypeError, SyntaxError):
                 continue
-        if isinstance(annotation, ShapedTensor):
-            found[name] = annotation.shape
-    return found
+        yield name, annotation
+
+
+def shapes_of(function: FunctionType) -> dict[str, tuple[int, ...]]:
+    """The shapes that the parameters of `function` are annotated with, by name."""
+    return {name: a.shape for name, a in _annotations(function) if isinstance(a, ShapedTensor)}
+
+
+def mutable_of(function: FunctionType) -> frozenset[str]:
+    """The parameters of `function` that are annotated as mutable."""
+    return frozenset(
+        name
+        for name, a in _annotations(function)
+        if a is mutable_tensor or (isinstance(a, ShapedTensor) and a.mutable)
+    )
 
 
 def check_shape(kernel: str, name: str, wanted: tuple[int, ...], given: Any) -> None:

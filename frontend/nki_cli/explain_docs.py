@@ -9,8 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from nki_cli.explain_pages import FRAME, pages
+from nki_cli.explain_pages import pages
 from nki_isa.codes import CODES, Category
+from nki_tools.snippets import FRAME
 
 _MARK = "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and nki_isa/codes.py. -->"
 
@@ -18,6 +19,7 @@ _MARK = "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/page
 MEANING = {
     Category.language: "The text of the kernel, or a use of the tools: what the language has and lacks.",
     Category.validation: "One instruction, tensor or view: what the hardware and its API accept.",
+    Category.compiler: "What compilers and devices were seen to refuse, with the evidence.",
     Category.memory: "SBUF and PSUM: what fits, and where.",
     Category.hazard: "What only running shows: races, unwritten bytes, indices outside of tensors.",
     Category.numeric: "What the numbers show.",

@@ -23,46 +23,17 @@ from __future__ import annotations
 import enum
 import functools
 import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from nki_isa.codes import CODES, Category, Code
+from nki_isa.rules import RULES, Rule, Standing
+from nki_tools.snippets import is_framed, whole
 
 #: Codes without examples: names the API may gain, what depends on what is installed, a bug in nki-sim.
-NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-I004", "NKI-M008"})
-
-_IMPORTS = """\
-import nki
-import nki.isa as nisa
-import nki.language as nl
-import numpy as np
-
-
-"""
-_KERNEL = """\
-@nki.jit
-def kernel(x):
-    tile = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=tile, src=x)
-"""
-_END = """\
-    result = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.shared_hbm)
-    nisa.dma_copy(dst=result, src=tile)
-    return result
-
-
-kernel(np.ones((128, 512), np.float32))
-"""
-
-#: What is to be known about snippets that are no whole files.
-FRAME = (
-    "Snippets without imports are a kernel body where `x` is the argument, float32[128, 512] in HBM, and "
-    "`tile` a copy of it in SBUF, which is returned at the end. Definitions without imports stand after "
-    "`import nki`, `nki.isa as nisa`, `nki.language as nl` and `numpy as np`."
-)
+NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-I004", "NKI-M008", "NKI-C020"})
 
 
 class Kind(enum.Enum):
@@ -91,7 +62,7 @@ class Snippet:
     @property
     def is_framed(self) -> bool:
         """True for Python that is no whole file."""
-        return self.language == "python" and not re.search(r"^(import|from) ", self.text, re.MULTILINE)
+        return self.language == "python" and is_framed(self.text)
 
     def command(self) -> list[str]:
         """The words after ``nki-sim``, without the file, that show what the snippet is an example of."""
@@ -102,11 +73,7 @@ class Snippet:
 
     def source(self) -> str:
         """The whole file that Python lines stand in; shell lines as they are."""
-        if not self.is_framed:
-            return self.text
-        if "nki.jit" in self.text:
-            return _IMPORTS + self.text
-        return _IMPORTS + _KERNEL + textwrap.indent(self.text, "    ") + _END
+        return whole(self.text) if self.language == "python" else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +136,52 @@ def pages() -> dict[str, Page]:
     """Every page by code, in the order of the files."""
     found: dict[str, Page] = {}
     for category in Category:
+        if category is Category.compiler:
+            found.update(_seen())
+            continue
         file = resources.files("nki_cli") / "pages" / f"{category.value}.md"
         for page in parse(file.read_text(encoding="utf-8")):
             if page.row.code in found or page.row.category is not category:
                 raise MalformedPage(f"{page.row.code} stands in {category.value}.md or twice")
             found[page.row.code] = page
     return found
+
+
+def _seen() -> dict[str, Page]:
+    """The pages of the codes whose rows are data: what compilers were seen to refuse."""
+    rows: dict[str, list[Rule]] = {}
+    for row in RULES.values():
+        if row.code and CODES[row.code].category is Category.compiler:
+            rows.setdefault(row.code, []).append(row)
+    return {code: _page_of(CODES[code], found) for code, found in rows.items()}
+
+
+def _page_of(code: Code, rows: list[Rule]) -> Page:
+    why = "\n\n".join(f"{row.reason} This is {_CLASSES[row.standing]}." for row in rows)
+    source = "; ".join(dict.fromkeys(str(row.evidence) for row in rows))
+    wrong = tuple(twin(row, Kind.wrong) for row in rows if row.wrong)
+    right: list[Snippet] = []
+    for row in rows:
+        made = twin(row, Kind.right)
+        if row.right and made not in right:
+            right.append(made)
+    return Page(code, why, (*wrong, *right), source)
+
+
+#: What a class of rules means, in words.
+_CLASSES = {
+    Standing.error: "an error",
+    Standing.seen: "a warning seen at compile: a compiler refused it, and no page of the SDK says so",
+    Standing.warning: "a warning: it was seen to go wrong, and public kernels do it",
+    Standing.note: "a note: seen once, or against the documentation",
+    Standing.never: "no finding: working kernels do it",
+}
+
+
+def twin(row: Rule, kind: Kind) -> Snippet:
+    """The wrong or the right twin of a row as a snippet."""
+    options = {"target": row.targets[0]} if row.targets and row.targets[0] != "trn2" else {}
+    return Snippet(kind, "python", row.wrong if kind is Kind.wrong else row.right, options)
 
 
 _SECTION = re.compile(r"^## (\S+)\n", re.MULTILINE)

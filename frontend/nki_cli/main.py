@@ -17,6 +17,7 @@ from nki import levels, rendering
 from nki.compiler import frontends
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
+from nki_cli.commands.gate import gate
 from nki_cli.commands.ir import ir
 from nki_cli.commands.isa import isa
 from nki_cli.commands.lib import lib
@@ -129,7 +130,8 @@ app = typer.Typer(
     name="nki-sim",
     cls=_Commands,
     help="Run, check and time AWS Trainium NKI kernels without the hardware.",
-    epilog="Exit status: 0 fine, 1 the kernel has errors, 2 wrong use of the command, 130 Ctrl-C.",
+    epilog="Exit status: 0 fine, 1 the kernel has errors, 2 wrong use of the command, 3 gate cannot tell, "
+    "130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -175,6 +177,6 @@ def common(
             _use(name, text)
 
 
-for command in (run, profile, check, ir, sbuf, isa, explain, targets, lsp):
+for command in (run, profile, check, gate, ir, sbuf, isa, explain, targets, lsp):
     app.command(cls=_Command)(command)
 app.command(cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lib)

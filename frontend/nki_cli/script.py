@@ -40,6 +40,7 @@ class Outcome:
     Attributes:
         launches: the kernel calls that were accepted, in order.
         overfull: the kernel calls that were refused because memory cannot hold what they need.
+        refused: the kernel calls that were refused, for whatever reason.
         diagnostics: what was refused, warned of or noted.
         caught: the errors of kernel calls that the script caught.
         reached: resolved file and first line of the kernels that were called.
@@ -49,6 +50,7 @@ class Outcome:
 
     launches: list[runtime.Launch] = field(default_factory=list)
     overfull: list[runtime.Overfull] = field(default_factory=list)
+    refused: list[runtime.Refused] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     caught: list[Diagnostic] = field(default_factory=list)
     reached: frozenset[tuple[str, int]] = frozenset()
@@ -162,10 +164,12 @@ def run_script(
                 diagnostics.append(_script_error(found, path))
                 error_text = _traceback(found, None if whole_traceback else path)
     caught = dict.fromkeys(
-        d for e in session.refused if e not in passed for d in uncaught.diagnostics_of(e, path)
+        d for r in session.refused if r.error not in passed for d in uncaught.diagnostics_of(r.error, path)
     )
     reached = frozenset((str(Path(c.co_filename).resolve()), c.co_firstlineno) for c in session.reached)
-    outcome = Outcome(session.launches, session.overfull, [], [*caught], reached, error_text, status)
+    outcome = Outcome(
+        session.launches, session.overfull, session.refused, [], [*caught], reached, error_text, status
+    )
     for launch in session.launches:
         outcome.diagnostics.extend(d for d in launch.diagnostics if d not in outcome.diagnostics)
     outcome.diagnostics.extend(diagnostics)

@@ -46,9 +46,8 @@ def fits_partition(*names: str, source: str = STUB) -> Constraint:
         return None
 
     rule = f"The free size of {listed(names, 'and')} is at most what one partition holds."
-    return Constraint(
-        "NKI-V104", rule, each_tensor(names, test), "split the tile along its free dimension", source
-    )
+    help = "split the tile along its free dimension"
+    return Constraint("NKI-V104", rule, each_tensor(names, test), help, source)
 
 
 def max_dims(*names: str, limit: int = 4, source: str = ARCHITECTURE) -> Constraint:

@@ -1,6 +1,6 @@
 """The table of diagnostic codes: one row each, never reused, never renumbered.
 
-The letter is the category: L language, V validation, M memory, H hazard,
+The letter is the category: L language, V validation, C compiler, M memory, H hazard,
 N numeric, U unsupported, I internal.
 """
 
@@ -15,6 +15,7 @@ class Category(enum.Enum):
 
     language = "language"
     validation = "validation"
+    compiler = "compiler"
     memory = "memory"
     hazard = "hazard"
     numeric = "numeric"
@@ -25,6 +26,7 @@ class Category(enum.Enum):
 _LETTERS = {
     "L": Category.language,
     "V": Category.validation,
+    "C": Category.compiler,
     "M": Category.memory,
     "H": Category.hazard,
     "N": Category.numeric,
@@ -148,6 +150,29 @@ _ROWS = (
     Code("NKI-V114", "misaligned access", "An access starts at the alignment its memory requires."),
     Code("NKI-V115", "strided partitions", "An access on chip spans consecutive partitions, each once."),
     Code("NKI-V116", "unknown target", "A target is one of the generations that `nki-sim targets` lists."),
+    # --- compiler: what compilers and devices were seen to refuse (nki_isa/rules has the evidence)
+    Code("NKI-C001", "reshaped slice of one partition", "A part of a one-partition tile is used in the shape it was sliced in."),
+    Code("NKI-C002", "small tile of the array", "On trn1 a matmul of at most 32 rows and 32 stationary columns is not taken."),
+    Code("NKI-C003", "bias tile of a copying activation", "On trn1 an activation with the function copy takes a number as bias."),
+    Code("NKI-C004", "tfloat32 in the tensor engine", "The operands of a matmul are of a data type that the newest compiler takes."),
+    Code("NKI-C005", "integers in tensor_scalar_reduce", "tensor_scalar_reduce takes and gives floats."),
+    Code("NKI-C006", "bitvec result of another data type", "A bitvec operator converts nothing: its result has the data type of its data."),
+    Code("NKI-C007", "tensor_tensor on gpsimd of trn1", "On trn1 tensor_tensor of floats runs on the vector engine."),
+    Code("NKI-C008", "DMA transpose off its alignment", "The rows that a DMA transpose writes start at multiples of 32 bytes."),
+    Code("NKI-C009", "run-time offset of a compute operand", "Engines other than DMA access SBUF and PSUM at addresses known when the kernel is compiled."),
+    Code("NKI-C010", "skipping DMA in a device loop", "A DMA that may skip stands outside of loops that run on the device."),
+    Code("NKI-C011", "PSUM result off its alignment", "What the tensor engine writes to PSUM starts at a multiple of 4 bytes."),
+    Code("NKI-C012", "addresses beside automatic placement", "The tensors of one on-chip memory all have addresses, or none has."),
+    Code("NKI-C013", "pair stride of a double row", "The two halves of a double-row operand are a multiple of 16 bytes apart."),
+    Code("NKI-C014", "nested device loops", "A loop that runs on the device holds no other such loop."),
+    Code("NKI-C015", "data type of numpy", "Kernels name data types of nki.language."),
+    Code("NKI-C016", "four dimensions in affine_select", "The tiles of affine_select have at most three dimensions."),
+    Code("NKI-C017", "name given twice", "Each name= of an instruction or a tensor is given once in a kernel."),
+    Code("NKI-C018", "barrier on a single core", "core_barrier stands in kernels that run on two cores."),
+    Code("NKI-C019", "argument of a data type the card lacks", "Arguments have data types that the generation has."),
+    Code("NKI-C020", "more instructions than a program may have", "A compiled program has at most five million instructions."),
+    Code("NKI-C021", "many activation tables", "A kernel uses functions of at most eight activation tables."),
+    Code("NKI-C022", "mutable argument never written", "A kernel stores to each argument it declares as mutable."),
     # --- unsupported
     Code("NKI-U001", "too many cores", "A launch runs on the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul accumulates onto PSUM that a matmul has overwritten before."),

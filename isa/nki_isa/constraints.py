@@ -34,6 +34,8 @@ from nki_isa.operands import (
     value_of,
 )
 from nki_isa.operators import Operator
+from nki_isa.rules import elementwise
+from nki_isa.rules.row import Rule
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 __all__ = [
@@ -138,7 +140,8 @@ def not_both_psum(first: str, second: str, *, source: str = STUB) -> Constraint:
         return None
 
     rule = f"At most one of {first} and {second} is in PSUM."
-    return Constraint("NKI-V101", rule, broken, f"copy {first} or {second} to SBUF first", source)
+    help = f"copy {first} or {second} to SBUF first"
+    return Constraint("NKI-V101", rule, broken, help, source, elementwise.TWO_PSUM_SOURCES)
 
 
 # --- sizes
@@ -182,7 +185,8 @@ def same_partitions(first: str, *others: str, source: str = STUB) -> Constraint:
         return None
 
     rule = f"{listed((first, *others), 'and')} have the same number of partitions."
-    return Constraint("NKI-V103", rule, broken, f"slice both to the partitions of {first}", source)
+    help = f"slice both to the partitions of {first}"
+    return Constraint("NKI-V103", rule, broken, help, source, elementwise.PARTITION_COUNTS)
 
 
 def same_elements_per_partition(first: str, *others: str, source: str = STUB) -> Constraint:
@@ -209,7 +213,7 @@ def same_elements_per_partition(first: str, *others: str, source: str = STUB) ->
     rule = f"{listed((first, *others), 'and')} have the same number of elements per partition."
     help = "give the operands the same free size; one value per partition is repeated by "
     help += "t.broadcast(1, size), or is the operand0 of nisa.tensor_scalar"
-    return Constraint("NKI-V103", rule, broken, help, source)
+    return Constraint("NKI-V103", rule, broken, help, source, elementwise.ELEMENT_COUNTS)
 
 
 def same_shape(first: str, *others: str, source: str = STUB) -> tuple[Constraint, ...]:
@@ -327,7 +331,9 @@ def unpacked(*names: str, source: str = "nki/api/nki.api.shared (data types, not
     )
 
 
-def dtypes(name: str, names: Names, *, shown: str = "", source: str = STUB) -> Constraint:
+def dtypes(
+    name: str, names: Names, *, shown: str = "", source: str = STUB, row: Rule | None = None
+) -> Constraint:
     """The dtype of `name` is one of `names`, constant or by instruction and target (NKI-V105).
 
     `shown` says which they are where that depends.
@@ -340,9 +346,8 @@ def dtypes(name: str, names: Names, *, shown: str = "", source: str = STUB) -> C
         return f"is {tensor.dtype}, it must be {listed(allowed)}"
 
     shown = shown if callable(names) else listed(names)
-    return Constraint(
-        "NKI-V105", f"{name} is {shown}.", each_tensor((name,), test), f"allocate {name} as {shown}", source
-    )
+    help = f"allocate {name} as {shown}"
+    return Constraint("NKI-V105", f"{name} is {shown}.", each_tensor((name,), test), help, source, row)
 
 
 def not_dtypes(name: str, *names: str, why: str = "", source: str = STUB) -> Constraint:
@@ -360,7 +365,7 @@ def not_dtypes(name: str, *names: str, why: str = "", source: str = STUB) -> Con
     )
 
 
-def same_dtype(first: str, *others: str, source: str = STUB) -> Constraint:
+def same_dtype(first: str, *others: str, source: str = STUB, row: Rule | None = None) -> Constraint:
     """`others` have the dtype of `first` (NKI-V105)."""
 
     def broken(instruction: Any, target: Any) -> str | None:
@@ -374,7 +379,7 @@ def same_dtype(first: str, *others: str, source: str = STUB) -> Constraint:
         return None
 
     rule = f"{listed((first, *others), 'and')} have the same data type."
-    return Constraint("NKI-V105", rule, broken, f"allocate them with the data type of {first}", source)
+    return Constraint("NKI-V105", rule, broken, f"allocate them with the data type of {first}", source, row)
 
 
 def packed_alike(first: str, second: str, *, source: str = STUB) -> Constraint:
@@ -432,7 +437,8 @@ def engine_since(engine: Engine, version: int, *, source: str = STUB) -> Constra
         return None
 
     rule = f"It runs on the {engine.name} engine since NeuronCore-v{version}."
-    return Constraint("NKI-V106", rule, broken, "choose another engine for this target", source)
+    row = elementwise.SCALAR_ENGINE_COPY if engine is Engine.scalar else None
+    return Constraint("NKI-V106", rule, broken, "choose another engine for this target", source, row)
 
 
 def engine_allowed(
@@ -542,6 +548,7 @@ def column(name: str, like: str, *, fp32: bool = True, source: str = STUB) -> Co
         broken,
         f"pass a number, or a{typed} SBUF or PSUM tile of shape ({like}.shape[0], 1)",
         source,
+        elementwise.SCALAR_COLUMN,
     )
 
 
@@ -562,14 +569,20 @@ def scalar_dtype(name: str, operator: str, *, source: str = STUB) -> Constraint:
         return None
 
     rule = f"{name} is float32 with an arithmetic {operator}, an integer with a bitvec one."
-    return scalar_rule(rule, broken, f"pass {name} as a number, or copy the tile to that type", source=source)
+    help = f"pass {name} as a number, or copy the tile to that type"
+    return scalar_rule(rule, broken, help, source=source, row=elementwise.SCALAR_DTYPE)
 
 
 def scalar_rule(
-    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+    rule: str,
+    broken: Callable[[Any, Any], str | None],
+    help: str,
+    *,
+    source: str = STUB,
+    row: Rule | None = None,
 ) -> Constraint:
     """A rule of its own about a scalar operand (NKI-V109)."""
-    return Constraint("NKI-V109", rule, broken, help, source)
+    return Constraint("NKI-V109", rule, broken, help, source, row)
 
 
 def value_in(name: str, values: Iterable[Any], *, source: str = STUB) -> Constraint:
@@ -587,10 +600,15 @@ def value_in(name: str, values: Iterable[Any], *, source: str = STUB) -> Constra
 
 
 def attribute_rule(
-    rule: str, broken: Callable[[Any, Any], str | None], help: str, *, source: str = STUB
+    rule: str,
+    broken: Callable[[Any, Any], str | None],
+    help: str,
+    *,
+    source: str = STUB,
+    row: Rule | None = None,
 ) -> Constraint:
     """A rule of its own about attribute values (NKI-V111)."""
-    return Constraint("NKI-V111", rule, broken, help, source)
+    return Constraint("NKI-V111", rule, broken, help, source, row)
 
 
 def excludes(

@@ -15,6 +15,7 @@ from nki_isa.constraints import attribute_rule, excludes
 from nki_isa.enums import dge_mode
 from nki_isa.instruction import Constraint, Engine, Instruction, Role
 from nki_isa.machine.target import Feature, Target
+from nki_isa.rules import dma
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 Array = NDArray[Any]
@@ -46,6 +47,16 @@ class DmaInstruction(Instruction):
     def resolve_engine(self) -> Engine:
         """Always the DMA engines; a field ``engine`` only says who triggers them."""
         return Engine.dma
+
+    def specialize(self, recorder: Any) -> None:
+        """Say where it may skip and stands in a loop on the device."""
+        skips = self.__dict__.get("oob_mode") is enums.oob_mode.skip
+        if skips and recorder.in_device_loop and any(view.dynamic is not None for view in self.views()):
+            recorder.tell(
+                dma.SKIP_IN_LOOP,
+                f"{self.opcode}: oob_mode is skip, in a loop that runs on the device",
+                help="unroll the loop with nl.static_range, or clamp the index and leave oob_mode unset",
+            )
 
     def views(self) -> list[NkiTensor]:
         """Every tensor it moves to or from, indices left out."""
@@ -151,6 +162,7 @@ HARDWARE_DGE = Constraint(
     _hardware_dge,
     "leave dge_mode unset, or use dge_mode.swdge or dge_mode.none",
     _DGE,
+    dma.HARDWARE_DGE,
 )
 GATHERS = (
     Constraint(

@@ -82,6 +82,7 @@ class Diagnostic:
         labels: secondary places.
         stack: the user's calls, outermost first.
         fix: replacement text for `span`, where a mechanical fix is safe.
+        known: the row of :data:`nki_isa.rules.RULES` that says what the rule is known from, if it has one.
     """
 
     code: str
@@ -93,6 +94,7 @@ class Diagnostic:
     stack: tuple[Frame, ...] = ()
     severity: Severity = Severity.error
     fix: str | None = None
+    known: str | None = None
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
@@ -144,6 +146,7 @@ class Diagnostic:
             "labels": [{"span": _span_dict(x.span), "message": x.message} for x in self.labels],
             "stack": [{"function": f.function, "span": _span_dict(f.span)} for f in self.stack],
             "fix": self.fix,
+            **({"known": self.known} if self.known else {}),
         }
 
     def __str__(self) -> str:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, error
+from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, Severity, error
 from nki_isa.kinds import WORD, Kind, kinds_of, member_of, optional, problem
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost, Mode
     from nki_isa.machine.target import Target
+    from nki_isa.rules.row import Rule
 
 
 class Engine(enum.Enum):
@@ -205,6 +206,7 @@ class Constraint:
             received and the limit, or None where the rule holds.
         help: what to write instead, unless the message is a :class:`Complaint`, which knows better.
         source: the documentation page or measurement that states the rule.
+        row: what is known of it beyond that, and how severe a finding is; an error without one.
     """
 
     code: str
@@ -212,6 +214,7 @@ class Constraint:
     broken: Callable[[Any, Target], str | None]
     help: str
     source: str
+    row: Rule | None = None
 
 
 I = TypeVar("I", bound="Instruction")
@@ -230,6 +233,7 @@ class Instruction:
             state ``(Engine.dma,)``.
         since: oldest generation that has it (2, 3 or 4: nc_version).
         constraints: its documented rules, checked in order, all reported.
+        observed: rules that compilers and devices were seen to keep, checked after those.
         source: the page that defines it.
         order: the order in which it reads and writes elements; every instruction states it.
         modes: its performance modes on the vector engine.
@@ -256,6 +260,7 @@ class Instruction:
     engines: ClassVar[tuple[Engine, ...]] = ()
     since: ClassVar[int] = 2
     constraints: ClassVar[tuple[Constraint, ...]] = ()
+    observed: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""
     order: ClassVar[Order]
     modes: ClassVar[tuple[Mode, ...]] = ()
@@ -360,8 +365,12 @@ class Instruction:
     def specialize(self, recorder: Any) -> None:
         """Settle what depends on the instructions before this one; called once, when it is emitted."""
 
-    def check(self, target: Target) -> None:
-        """Raise NkiValidationError with every constraint this instruction breaks on `target`."""
+    def check(self, target: Target) -> tuple[Diagnostic, ...]:
+        """The warnings and notes about it on `target`, which is how rules that are not certain are told.
+
+        Raises:
+            NkiValidationError: every constraint it breaks, if there is an error among them.
+        """
         if self.misfits:
             notes = (f"source: {self.source}", *self.notes)
             raise NkiValidationError(
@@ -376,7 +385,9 @@ class Instruction:
                 broken += outside.diagnostics
         if any(d.code == "NKI-V013" for d in broken):  # constraints are of views with elements
             raise NkiValidationError(broken)
-        for constraint in self.constraints:
+        observed = (c for c in self.observed if c.row is None or c.row.on(target.name))
+        for constraint in (*self.constraints, *observed):
+            row = constraint.row
             message = constraint.broken(self, target)
             if message is not None:
                 broken.append(
@@ -385,10 +396,13 @@ class Instruction:
                         f"{self.opcode}: {message}",
                         help=message.help if isinstance(message, Complaint) else constraint.help,
                         notes=(f"rule: {constraint.rule}", f"source: {constraint.source}"),
+                        severity=(row and row.standing.severity) or Severity.error,
+                        known=row.name if row else None,
                     )
                 )
-        if broken:
+        if any(d.severity is Severity.error for d in broken):
             raise NkiValidationError(broken)
+        return tuple(broken)
 
     # --- what it touches
 

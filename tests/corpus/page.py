@@ -20,8 +20,8 @@ computes lets pass what fails on hardware: reads of unwritten bytes, tensors tha
 in ways the tensor engine does not have. Everything found in a run is reported at once, with the line where it
 happens and the lines that have to do with it. With an error no array of the caller changes. In plain Python,
 pytest and notebooks a warning is one of Python's, `nki.NkiWarning`, told once for each line, which Python's
-warning filters can silence or make an error; notes are told by `nki-sim run` alone. `nki-sim check` does no
-arithmetic, and so makes none of these checks.
+warning filters can silence or make an error; notes are told by `nki-sim run` alone. `nki-sim check` and
+`gate` do no arithmetic, and make those of these checks that shapes and addresses alone decide.
 
     nki-sim run kernel.py                       all checks
     nki-sim run kernel.py --check=none          none of them

@@ -111,7 +111,7 @@ def scaled(x, factor, flag=False, sizes=(1, 2), names=None):
         ({"factor": 2, "flag": True}, False),
         ({"factor": 2, "flag": 1}, False),
         ({"factor": 2, "sizes": (1, 2)}, True),
-        ({"factor": 2, "sizes": [1, 2]}, False),
+        ({"factor": 2, "names": {"a": [1]}}, False),
         ({"factor": 2, "sizes": (1, 3)}, False),
         ({"factor": 2, "names": {"a": 1}}, False),
     ],

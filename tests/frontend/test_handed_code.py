@@ -62,7 +62,7 @@ def runs(x, settings):
     ("kernel", "good", "bad", "code"),
     [
         (calls, right, wrong, "NKI-L015"),
-        (calls_first, [right], [wrong], "NKI-L015"),
+        (calls_first, (right,), (wrong,), "NKI-L015"),
         (runs, Settings(right), Settings(wrong), "NKI-L015"),
         (runs, Settings(right), Broken(), "NKI-L005"),
     ],
@@ -111,7 +111,7 @@ def capturing_adapter(step):
     [
         lambda step: capturing([step]),
         lambda step: capturing((functools.partial(step),)),
-        lambda step: defaulting([step]),
+        lambda step: defaulting((step,)),
         capturing_adapter,
     ],
     ids=["list", "partial", "default", "closure"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from metacode import FUNCTIONS, Key, Loose, Mode, Point, host_values_are_copied
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import levels
 from nki.compiler import specialize
 from nki.compiler.specialize import Specialized, specialize_call
 from nki_isa.diagnostics import NkiError
@@ -200,6 +202,15 @@ def mutates(items, table, point, loose, key):
     ]
 
 
+@pytest.fixture
+def takes_lists() -> Iterator[None]:
+    """A level whose compiler took lists as arguments."""
+    before = levels.use("0.2")
+    yield
+    levels.use(before)
+
+
+@pytest.mark.usefixtures("takes_lists")
 def test_objects_are_copied_in() -> None:
     items, table, point, loose = [[1], 2], {"list": [1]}, Point(1, tags=[]), Loose(1)
     result = run(mutates, items, table, point, loose, Key("k"))
@@ -219,6 +230,7 @@ def shares(pair, items, same_items):
     return [pair[1].x, same_items, same_items[0] == 1]
 
 
+@pytest.mark.usefixtures("takes_lists")
 def test_one_object_passed_twice_is_one() -> None:
     point, items = Point(1), []  # type: ignore[var-annotated]
     assert run(shares, [point, point], items, items) == [9, [1], True]
@@ -234,6 +246,7 @@ def arrays_inside(tensors, table, pair, holder):
     ]
 
 
+@pytest.mark.usefixtures("takes_lists")
 def test_arrays_inside_containers_and_objects_become_inputs() -> None:
     small, wide = np.zeros((1, 3), np.float32), np.zeros((2, 2), ml_dtypes.bfloat16)
     made = call(arrays_inside, [A, small], {"w": wide}, Pair(A), Holding(small, [wide]))

@@ -16,19 +16,25 @@ from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
+from nki import levels
 from nki.compiler import steps
 from nki.compiler.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.stacks import calls_of, stack_at, stack_of
 from nki.compiler.variables import variable_of
-from nki_isa.diagnostics import Collector, Diagnostic, Label, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error
 from nki_isa.dtypes import DType
-from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.instruction import REGISTRY, Engine, Instruction
 from nki_isa.ir.form import Forms
 from nki_isa.machine.target import Target
 from nki_isa.opaque import tolerating
 from nki_isa.program import Loop, Node, Program, While
+from nki_isa.rules import Rule, memory, programs, rule_of
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning
 from nki_sim.place import check_alone
+
+_SCALAR = Engine.scalar
+_MOST_INSTRUCTIONS = 5_000_000  # of a compiled graph (rules.programs.PROGRAM_SIZE)
+_MOST_TABLES = 8  # of activation functions in one set
 
 _current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
@@ -103,6 +109,7 @@ class Recorder:
         self._left: list[Loop | While] = []  # loops left with break or return
         self._forms = Forms(target)
         self._named: dict[str, int] = {}  # how many tensors have been called after each variable
+        self._given: dict[str, tuple[Frame, ...]] = {}  # names given with name=, and where first
         self._edges: list[Edge] = []
         self._no_reorder = 0  # how many no_reorder blocks are open
         self._before: Instruction | None = None  # the last instruction of the open no_reorder block
@@ -135,7 +142,8 @@ class Recorder:
         index = len(storages)
         calls = calls_of(sys._getframe(1))
         stack = stack_at(calls) if kind == "local" else ()
-        if not name:
+        given = bool(name)
+        if not given:
             variable = variable_of(calls)
             name = f"{variable}:{part}" if variable and part else variable or part or f"{region.value}{index}"
             count = self._named[name] = self._named.get(name, 0) + 1
@@ -144,6 +152,8 @@ class Recorder:
         storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
         check_alone(storage, self.target)
         storages.append(storage)
+        if given and kind == "local":
+            self._name(name, "tensor", stack)
         return NkiTensor.whole(storage)
 
     def new_register(self, frozen: bool = False) -> VirtualRegister:
@@ -166,7 +176,8 @@ class Recorder:
         steps.take(self.steps, steps.INSTRUCTION)
         instruction.stack = stack_of(sys._getframe(1))
         try:
-            self._forms.check(instruction)
+            for remark in self._forms.check(instruction):
+                self._remark(remark, instruction.stack)
             instruction.specialize(self)
             if instruction.settles:
                 self._forms.settle(instruction)
@@ -176,12 +187,30 @@ class Recorder:
             )
         if instruction.misfits:  # nothing else can be asked of it
             return instruction
+        if instruction.name:
+            self._name(instruction.name, instruction.opcode, instruction.stack)
         self._body.append(instruction)
         if self._no_reorder:
             if self._before is not None:
                 instruction.after = (self._before,)
             self._before = instruction
         return instruction
+
+    def _name(self, name: str, what: str, stack: tuple[Frame, ...]) -> None:
+        """Say that `name`, given to an instruction or a tensor, was given before."""
+        before = self._given.setdefault(name, stack)
+        if before is stack:
+            return
+        span = stack[-1].span if stack else None
+        where = (
+            f", at {before[-1].span}" if before and before[-1].span != span else ", in another turn of a loop"
+        )
+        self.tell(
+            programs.NAME_TWICE,
+            f"name={name!r} of this {what} was given before{where}",
+            help='give each its own name, in a loop with the turn in it: name=f"load_{i}"',
+            span=span,
+        )
 
     def report(self, found: NkiError) -> None:
         """Keep the diagnostics of `found`, once for each line and code."""
@@ -190,6 +219,25 @@ class Recorder:
             if key not in self._reported:
                 self._reported.add(key)
                 self.collector.add(diagnostic)
+
+    def tell(self, row: Rule, message: str, *, help: str, span: Span | None = None) -> None:
+        """Keep a finding about `row`, at `span` or the user's present line, as severe as the row is sure."""
+        found = Diagnostic(
+            row.code,
+            message,
+            span,
+            help,
+            (f"rule: {row.sentence}", f"source: {row.evidence}"),
+            severity=row.standing.severity or Severity.note,
+            known=row.name,
+        )
+        if row.on(self.target.name):
+            self._remark(found, stack_of(sys._getframe(1)))
+
+    def _remark(self, found: Diagnostic, stack: tuple[Frame, ...]) -> None:
+        row = rule_of(found.code, found.known)
+        if row is None or not (row.level and levels.before(row.level)):
+            self.report(NkiError([found.at(stack[-1].span if stack else None, stack)]))
 
     def warn(self, found: NkiError) -> None:
         """Keep the diagnostics of `found` as warnings at the user's present line, once for each line."""
@@ -247,6 +295,13 @@ class Recorder:
             NkiError: NKI-L044 in a no_reorder block.
         """
         region.stack = stack_of(sys._getframe(1))
+        if self._open:
+            row = programs.NESTED_LOOPS_TRN1
+            self.tell(
+                row if row.on(self.target.name) else programs.NESTED_LOOPS,
+                "a loop that runs on the device stands in another one",
+                help="unroll one of them with nl.static_range, or make one loop of both",
+            )
         if self._no_reorder:
             raise error(
                 "NKI-L044",
@@ -325,6 +380,36 @@ class Recorder:
 
     # --- the end
 
+    def _judge(self) -> None:
+        """Say what compilers were seen to refuse of a whole program."""
+        used = {id(t.storage) for i in self.program.walk() for t in (*i.reads, *i.writes)}
+        for region in (MemoryRegion.sbuf, MemoryRegion.psum):
+            held = [s for s in self.program.storages if s.region is region and id(s) in used]
+            placed = [s for s in held if s.address is not None]
+            if placed and len(placed) < len(held):
+                first = placed[0]
+                self.tell(
+                    memory.MIXED_ADDRESSES,
+                    f"{len(placed)} of {len(held)} tensors in {region.value.upper()} have addresses, "
+                    f"{first.name} among them",
+                    help="give every tensor of that memory an address, or none",
+                    span=first.stack[-1].span if first.stack else None,
+                )
+        count = sum(1 for _ in self.program.walk())
+        if count > _MOST_INSTRUCTIONS:
+            told = f"the program has {count:,} instructions; {_MOST_INSTRUCTIONS:,} are the most"
+            self.tell(programs.PROGRAM_SIZE, told, help="use larger tiles, or a loop that runs on the device")
+        functions = {
+            getattr(i.__dict__.get("op"), "table", None) for i in self.program.walk() if i.on is _SCALAR
+        }
+        functions.discard(None)
+        if len(functions) > _MOST_TABLES:
+            names = ", ".join(sorted(map(str, functions)))
+            told = f"the scalar engine uses {len(functions)} functions with tables ({names})"
+            self.tell(
+                programs.ACTIVATION_TABLES, told, help="build some of them from others, or split the kernel"
+            )
+
     def finish(self, schedule: Schedule = ()) -> None:
         """Settle what depends on the whole Program: loops left open, and the order of its instructions.
 
@@ -342,6 +427,8 @@ class Recorder:
             self.report(found.at(region.stack[-1].span if region.stack else None, region.stack))
         if self._scopes:
             self._check_scopes(self.program.body, ())
+        if not self.collector.errors:
+            self._judge()
         try:
             apply_schedule(self.program, schedule, self._edges)
         except NkiError as found:

@@ -38,13 +38,14 @@ from nki.compiler.stacks import (
 from nki.compiler.steps import WithoutEnd
 from nki.compiler.tracer import tracing
 from nki.kernel import Kernel, signature_of
-from nki.typing import check_shape, shapes_of
+from nki.typing import check_shape, mutable_of, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
 from nki_isa.dtypes import DType
 from nki_isa.idioms import idiom
 from nki_isa.machine.target import Target
 from nki_isa.operators import Operator
 from nki_isa.program import Program
+from nki_isa.rules import memory
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.execute import interrupted_at
 
@@ -125,7 +126,7 @@ def specialize_call(
             "an argument is nested too deeply to go through",
             help="pass flat lists, tuples and dicts",
         ) from failed
-    _warn_of_lists(recorder, kernel, call.arguments)
+    _judge_arguments(recorder, kernel, call.arguments)
     with deep_recursion():
         function = importer.bring(kernel.function)
     bound = inspect.BoundArguments(call.signature, values)
@@ -135,6 +136,8 @@ def specialize_call(
         raise arguments.empty
     if cause is None:
         recorder.finish(kernel.schedule)
+        if not recorder.collector.errors:
+            _judge_stores(recorder, kernel)
     try:
         if any(map(_is_error, checked.found)) and _reached(cause, recorder.collector.diagnostics):
             raise NkiError(checked.found)
@@ -142,6 +145,7 @@ def specialize_call(
     except NkiError as refused:
         raise refused from cause
     result = _result(recorder, kernel, returned)
+    recorder.collector.raise_errors()
     warnings = [replace(d, severity=Severity.warning) if _is_error(d) else d for d in checked.found]
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
     reads, kernels = tuple(importer.reads), tuple(importer.kernels)
@@ -445,7 +449,7 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
         if levels.before("0.3"):  # a result was one buffer of all cores then, allocated as nl.hbm too
             recorder.share(value.storage)
         elif value.storage.region is not MemoryRegion.shared_hbm:
-            _private_result(recorder, kernel, value)
+            _judge_result(recorder, kernel, value)
         recorder.program.outputs.append(value)
         return Output(len(recorder.program.outputs) - 1)
     if isinstance(value, (list, tuple)):
@@ -464,32 +468,47 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
     )
 
 
-def _warn_of_lists(recorder: Recorder, kernel: Kernel, arguments: dict[str, Any]) -> None:
-    """A warning for each argument that is a list, which the compiler has not taken since NKI 0.3."""
+def _judge_arguments(recorder: Recorder, kernel: Kernel, arguments: dict[str, Any]) -> None:
+    """Say which arguments the compiler was seen to refuse, at the kernel's ``def``."""
+    span = _heading(kernel)
     for name, value in arguments.items():
-        if isinstance(value, list) and not levels.before("0.3"):
-            found = error(
-                "NKI-L024",
-                f"argument {name!r} of {kernel.function.__name__} is a list, not a tuple",
-                help=f"pass a tuple: {name}=(...)",
-                span=_heading(kernel),
-                notes=("source: NKI Migration Guides, 0.2 to 0.3: tuples instead of lists",),
+        if isinstance(value, list):
+            told = f"argument {name!r} of {kernel.function.__name__} is a list, not a tuple"
+            recorder.tell(memory.LIST_ARGUMENT, told, help=f"pass a tuple: {name}=(...)", span=span)
+    for tensor in recorder.program.inputs:
+        if tensor.dtype == "float8_e4m3fn":
+            recorder.tell(
+                memory.FP8_ARGUMENT,
+                f"argument {tensor.name!r} of {kernel.function.__name__} is float8_e4m3fn",
+                help="hand over the bytes as int8 and write x.view(nl.float8_e4m3), or pass float8_e4m3",
+                span=span,
             )
-            recorder.warn(found)
 
 
-def _private_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
-    """A warning, in the strict profile an error, for a result that the compiler refuses from NKI 0.3 on."""
-    refused = error(
-        "NKI-L025",
+def _judge_stores(recorder: Recorder, kernel: Kernel) -> None:
+    """Say which arguments that are declared mutable nothing is stored to."""
+    names = mutable_of(kernel.function)
+    if not names:
+        return
+    written = {tensor.storage.index for i in recorder.program.walk() for tensor in i.writes}
+    for tensor in recorder.program.inputs:
+        if tensor.name in names and tensor.storage.index not in written:
+            recorder.tell(
+                memory.MUTABLE_UNWRITTEN,
+                f"nothing is stored to {tensor.name!r}, which {kernel.function.__name__} declares as mutable",
+                help="store to it, or annotate it with nt.tensor",
+                span=_return_span(kernel),
+            )
+
+
+def _judge_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
+    """Refuse a result in private HBM, as the compiler does from NKI 0.3 on."""
+    recorder.tell(
+        memory.PRIVATE_OUTPUT,
         f"{kernel.function.__name__} returns {value!r}, which is allocated with nl.hbm",
         help=f"write buffer=nl.shared_hbm where {value.name} is allocated",
         span=_return_span(kernel),
-        notes=("source: NKI release notes 0.3.0, breaking changes: outputs use nl.shared_hbm",),
     )
-    if recorder.strict:
-        raise refused
-    recorder.warn(refused)
 
 
 def _return_span(kernel: Kernel) -> Span:

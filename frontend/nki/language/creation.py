@@ -14,6 +14,7 @@ from nki_isa.dtypes import DTYPES, DType, as_dtype
 from nki_isa.dtypes import cast as cast_values
 from nki_isa.instruction import REGISTRY
 from nki_isa.kinds import Dtype, Shape
+from nki_isa.rules import language
 from nki_isa.storage import INPUT
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
@@ -53,7 +54,19 @@ def new_tensor(
     recorder = current()
     region = _region(buffer)
     sizes = _sizes(shape, region)
-    return recorder.allocate(sizes, _dtype(dtype), region, name or "", _address(address, region), part=part)
+    return recorder.allocate(
+        sizes, named_dtype(dtype), region, name or "", _address(address, region), part=part
+    )
+
+
+def named_dtype(dtype: Any) -> DType:
+    """The data type that a kernel names; one of numpy is warned of, which the compiler knows nothing of."""
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        name = np.dtype(dtype).name
+        current().tell(
+            language.NUMPY_DTYPE, f"the data type is numpy's {name}", help=f"write nl.{_dtype(dtype)}"
+        )
+    return _dtype(dtype)
 
 
 def _dtype(dtype: Any) -> DType:

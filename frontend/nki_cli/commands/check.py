@@ -89,8 +89,8 @@ def check(
 ) -> None:
     """Report every error of the kernels of files: their text, then shapes, instructions and memory.
 
-    The second half runs each file with the arithmetic left out, to learn the shapes its kernels get. What
-    depends on values is checked by `run`.
+    The second half runs each file with the arithmetic left out, to learn the shapes its kernels get, and
+    makes the checks of `run` that shapes decide. What depends on values is checked by `run`.
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
@@ -98,7 +98,7 @@ def check(
     paths = [path for name in files for path in files_of(name)]
     for path in paths:
         readable(screen, path)
-    options = None if static else Options(target=chosen, profile=profile, data=False, check="none")
+    options = None if static else Options(target=chosen, profile=profile, data=False, check="all")
     checked = []
     for path in paths:
         one = _check(path, profile, options, require_launch, traceback)

@@ -11,11 +11,12 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from nki_cli.explain_pages import FRAME, Kind, Page, heading, pages
+from nki_cli.explain_pages import Kind, Page, heading, pages
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.codes import CODES, Code
 from nki_isa.diagnostics import Diagnostic
+from nki_tools.snippets import FRAME
 
 
 def explain(

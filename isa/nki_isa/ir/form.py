@@ -16,6 +16,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nki_isa.diagnostics import Diagnostic
 from nki_isa.dtypes import DType
 from nki_isa.instruction import REGISTRY, Instruction, Role
 from nki_isa.kinds import KINDS
@@ -49,6 +50,7 @@ class Form:
         is_plain: True if no address is known at run time only.
         updates: names of operands that are read and then written in place.
         has_registers: True if it may name registers.
+        has_remarks: True if there are warnings or notes about it.
         variants: forms that differ in the attributes that specialization settles, by these.
     """
 
@@ -56,6 +58,7 @@ class Form:
         "_cost",
         "_limits",
         "has_registers",
+        "has_remarks",
         "is_plain",
         "read_names",
         "reads",
@@ -69,6 +72,7 @@ class Form:
     def __init__(self, sample: Instruction):
         self.sample = sample
         self.variants: dict[Any, Form] = {}
+        self.has_remarks = False
         self._cost: tuple[Target, Cost] | None = None
         self._limits: dict[str, int] | None = None
         values = sample.__dict__
@@ -191,18 +195,23 @@ class Forms:
             form = instruction.form = self._intern(key, instruction)
         return form
 
-    def check(self, instruction: Instruction) -> None:
+    def check(self, instruction: Instruction) -> tuple[Diagnostic, ...]:
         """As ``instruction.check(target)``, for each form once; gives the instruction its form.
+
+        A form of which there is something to say below an error says it of each instruction.
 
         Raises:
             NkiValidationError: its own message; a form that breaks a rule is not kept.
         """
         key, places = self._key(instruction)
         form = self._forms.get(key)
-        if form is None or (places and not form.holds(places)):
-            instruction.check(self.target)
+        remarks: tuple[Diagnostic, ...] = ()
+        if form is None or form.has_remarks or (places and not form.holds(places)):
+            remarks = instruction.check(self.target)
             form = self._intern(key, instruction)
+            form.has_remarks = bool(remarks)
         instruction.form = form
+        return remarks
 
     def settle(self, instruction: Instruction) -> None:
         """Give an instruction its form anew, as specialization has settled some of its attributes."""

@@ -27,6 +27,7 @@ from nki_isa.cost import Cost
 from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
 from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.observed import seen
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
@@ -39,6 +40,7 @@ from nki_isa.ops.base import (
     scalar_operand,
 )
 from nki_isa.ops.vector import unary_operand
+from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -65,6 +67,14 @@ def loads_with(initial: str, unset: Any) -> Any:
         broken,
         f"pass reduce_cmd=nisa.reduce_cmd.load_reduce with {initial}, or neither",
     )
+
+
+def _not_float(instruction: Any, target: Any) -> str | None:
+    for name in ("data", "reduce_res"):
+        value = instruction.__dict__[name]
+        if isinstance(value, NkiTensor) and value.dtype.kind != "float":
+            return f"{name} is {value.dtype}"
+    return None
 
 
 @instruction
@@ -95,6 +105,12 @@ class tensor_scalar_reduce(Accumulating):
     reduce_cmd: Reduce = attribute(Reduce, Reduce.reset_reduce)
     reduce_init: Any = scalar(None)
     reduce_res_negate: bool = attribute(bool, False)
+    observed = (
+        *Accumulating.observed,
+        seen(
+            elementwise.INTEGER_REDUCTION, _not_float, "copy it to float32, or from a float32 tile afterwards"
+        ),
+    )
     constraints = rules(
         *tile("dst", "data", "reduce_res"),
         *same_shape("data", "dst"),

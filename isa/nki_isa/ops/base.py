@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from nki_isa.dtypes import DType, to_float32
 from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import Engine, Field, Instruction, Role
+from nki_isa.instruction import Constraint, Engine, Field, Instruction, Role
+from nki_isa.observed import COMPUTE
 from nki_isa.operators import Operator
 from nki_isa.tensor import NkiTensor
 
@@ -24,6 +25,8 @@ SCALAR_ENGINE, VECTOR_ENGINE, GPSIMD_ENGINE = Engine.scalar, Engine.vector, Engi
 
 class ComputeInstruction(Instruction):
     """An instruction of the vector, scalar or gpsimd engine."""
+
+    observed: ClassVar[tuple[Constraint, ...]] = COMPUTE
 
 
 def updating(instruction: Instruction, name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,10 @@ from nki_isa.instruction import (
     reads,
     write,
 )
+from nki_isa.observed import seen
+from nki_isa.operands import free_pattern
 from nki_isa.operators import Operator
+from nki_isa.rules import dma
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
@@ -159,6 +162,7 @@ class dma_copy(DmaInstruction):
             _hardware_conversion,
             "view the tensors as one data type, or leave dge_mode unset",
             "nki/release-notes (0.3.0, breaking changes)",
+            dma.HARDWARE_CAST,
         ),
         PRIORITY,
         HARDWARE_DGE,
@@ -193,6 +197,7 @@ class dma_copy(DmaInstruction):
 
 
 _TRANSPOSE = "nki/api/nki/isa (dma_transpose)"
+_CROSSBAR = 32  # bytes it writes at a time
 
 #: The permutation of a transpose, by the number of dimensions of its source.
 _AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}
@@ -240,8 +245,11 @@ def _skip_without_indices(i: Any, target: Target) -> str | None:
 
 @tensors_only("src")
 def _hardware_transpose(i: Any, target: Target) -> str | None:
-    if i.dge_mode is not dge_mode.hwdge:
-        return None
+    return _no_block(i) if i.dge_mode is dge_mode.hwdge else None
+
+
+def _no_block(i: Any) -> str | None:
+    """Why hardware DGE cannot make the transpose; None where it can."""
     shape = i.src.shape
     if len(shape) == 2 and shape[0] != 16:
         return f"src {shape_of(i.src)} has {shape[0]} rows, for hwdge it must have 16"
@@ -255,6 +263,48 @@ def _hardware_transpose(i: Any, target: Target) -> str | None:
     if i.src.dtype.itemsize != 2:
         return f"src is {i.src.dtype}, for hwdge it must have 2 bytes"
     return None
+
+
+def _start(dst: NkiTensor) -> str | None:
+    """Why the first element of `dst` is not where the crossbar writes."""
+    row = dst.storage.row_bytes
+    start = dst.offset * dst.dtype.itemsize % row + (dst.storage.address[1] if dst.storage.address else 0)
+    return (
+        f"dst starts at byte {start} of its partitions, not at a multiple of {_CROSSBAR}"
+        if start % _CROSSBAR
+        else None
+    )
+
+
+def _steps(dst: NkiTensor, strides: Iterable[int]) -> str | None:
+    """Why a step of `strides`, in elements, leaves the multiples the crossbar writes at."""
+    wrong = next((s for s in strides if s * dst.dtype.itemsize % _CROSSBAR), None)
+    if wrong is None:
+        return None
+    return f"the rows of dst are {wrong * dst.dtype.itemsize} bytes apart, not a multiple of {_CROSSBAR}"
+
+
+@tensors_only("dst", "src")
+def _misaligned_blocks(i: Any, target: Target) -> str | None:
+    """Of a transpose that hardware DGE makes block by block; rows without a gap are one."""
+    if _no_block(i) is not None or not i.dst.storage.row_bytes or i.dst.dynamic is not None:
+        return None
+    return _start(i.dst) or _steps(i.dst, (stride for stride, _ in free_pattern(i.dst)[:-1]))
+
+
+@tensors_only("dst", "src")
+def _misaligned_rows(i: Any, target: Target) -> str | None:
+    """Of any other transpose of 2-byte elements."""
+    dst = i.dst
+    if i.dge_mode is dge_mode.hwdge or _no_block(i) is None or dst.dtype.itemsize != 2:
+        return None
+    if not dst.storage.row_bytes or dst.dynamic is not None:
+        return None
+    steps = (stride for stride, size in zip(dst.strides[1:-1], dst.shape[1:-1]) if size > 1)
+    return _start(dst) or _steps(dst, steps)
+
+
+_ALIGN = "allocate dst with rows padded to 32 bytes (16 elements of 2 bytes), and use the part that is filled"
 
 
 @tensors_only("src")
@@ -305,6 +355,10 @@ class dma_transpose(DmaInstruction):
 
     source = _TRANSPOSE
     order = Order.shuffled
+    observed = (
+        seen(dma.TRANSPOSE_ALIGNMENT, _misaligned_blocks, _ALIGN),
+        seen(dma.TRANSPOSE_ALIGNMENT_ODD, _misaligned_rows, _ALIGN),
+    )
     constraints = rules(
         memory("dst", SBUF, source=_TRANSPOSE),
         memory("src", SBUF, *HBM, source=_TRANSPOSE),
@@ -340,6 +394,7 @@ class dma_transpose(DmaInstruction):
             _hardware_transpose,
             "leave dge_mode unset, or split the transpose into such blocks",
             _TRANSPOSE,
+            dma.HARDWARE_TRANSPOSE,
         ),
         Constraint(
             "NKI-V103",

@@ -18,20 +18,25 @@ from nki_isa.constraints import (
     operator_in,
     rules,
     same_shape,
+    shape_of,
     tile,
 )
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast
 from nki_isa.indirection import no_indirection
 from nki_isa.instruction import MakeTile, Order, attribute, instruction, read, register_read, write
+from nki_isa.observed import seen
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32
+from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target
 
 _DIMENSIONS = 4
+
+_USUAL_DIMS = 3  # of the tiles of affine_select, the partitions among them
 
 
 def _bad_pattern(instruction: Any, target: Any) -> str | None:
@@ -109,6 +114,14 @@ class iota(_Affine):
 _COMPARISONS = ("equal", "not_equal", "greater_equal", "greater", "less_equal", "less")
 
 
+def _many_dims(instruction: Any, target: Any) -> str | None:
+    for name in ("dst", "on_true_tile"):
+        value = instruction.__dict__[name]
+        if isinstance(value, NkiTensor) and value.ndim > _USUAL_DIMS:
+            return f"{name} is {shape_of(value)}, of {value.ndim} dimensions"
+    return None
+
+
 @instruction
 class affine_select(_Affine):
     """dst = on_true_tile where cmp_op(affine value, 0) holds, else `on_false_value`.
@@ -133,6 +146,10 @@ class affine_select(_Affine):
     on_false_value: float = attribute(float)
     cmp_op: Operator = attribute(Operator, OPERATORS["equal"])
     offset: Any = register_read(0)
+    observed = (
+        *_Affine.observed,
+        seen(elementwise.AFFINE_SELECT_DIMS, _many_dims, "reshape both tiles to [partitions, elements]"),
+    )
     constraints = rules(
         *tile("dst", "on_true_tile"),
         memory("dst", "on_true_tile", SBUF),

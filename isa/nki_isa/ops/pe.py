@@ -6,7 +6,7 @@ products are accumulated in float32 and land in PSUM.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ from nki_isa.instruction import (
 )
 from nki_isa.kinds import kind_of
 from nki_isa.machine.target import Feature, Target
+from nki_isa.observed import PSUM_ALIGNMENT, TENSOR, seen
+from nki_isa.rules import tensor_engine
 from nki_isa.systolic import (
     ARRAY,
     ONE_BANK,
@@ -66,6 +68,8 @@ Fp32 = NDArray[np.float32]
 
 _FP8 = ("float8_e4m3", "float8_e5m2")
 _WIDE = ("tfloat32", "float32")
+_SMALL = 32  # rows and columns of the smallest tile of the array
+_PAIR_STEP = 16  # bytes
 _INDIRECT = ("float16", "bfloat16", *_FP8, "float8_e4m3fn")
 
 #: Passes of the array for a float32 product, by how many operands hold only zeros and ones.
@@ -89,6 +93,7 @@ class _Matmul(Instruction):
     inferred = False
     engines = (Engine.tensor,)
     settles = ("accumulate",)
+    observed: ClassVar[tuple[Constraint, ...]] = (*TENSOR, PSUM_ALIGNMENT)
 
     def normalise(self) -> None:
         """Tiles as tuples, empty where not given; numbers and numpy's truth values as Python's."""
@@ -249,6 +254,33 @@ def _transposed_sum(i: Any, target: Target) -> str | None:
     return None
 
 
+def _tfloat32(i: Any, target: Target) -> str | None:
+    for name in ("stationary", "moving"):
+        value = i.__dict__[name]
+        if isinstance(value, NkiTensor) and value.dtype == "tfloat32":
+            return f"{name} is tfloat32"
+    return None
+
+
+@tensors_only("stationary", "moving")
+def _small_tile(i: Any, target: Target) -> str | None:
+    rows, columns = i.stationary.shape[0], elements_per_partition(i.stationary)
+    if max(rows, columns) <= _SMALL:
+        return f"stationary is {rows} rows by {columns} columns, in one tile of {_SMALL} by {_SMALL}"
+    return None
+
+
+def _pair_stride(i: Any, target: Target) -> str | None:
+    if _double_row(i):
+        for name in ("stationary", "moving"):
+            value = i.__dict__[name]
+            if isinstance(value, NkiTensor) and value.ndim > 2 and value.shape[1] == 2:
+                apart = value.strides[1] * value.dtype.itemsize
+                if apart % _PAIR_STEP:
+                    return f"the halves of {name} are {apart} bytes apart, not a multiple of {_PAIR_STEP}"
+    return None
+
+
 _MATMUL = "nki/api/nki/isa (nc_matmul)"
 _TRN2 = "nki/guides/architecture/trainium2_arch (built-in transpose)"
 
@@ -293,17 +325,44 @@ class nc_matmul(_Matmul):
     stateful = True
     source = _MATMUL
     order = Order.streamed
+    observed = (
+        *_Matmul.observed,
+        seen(tensor_engine.TFLOAT32_OPERANDS, _tfloat32, "make the operands float32 or bfloat16"),
+        seen(
+            tensor_engine.SMALL_TILE,
+            _small_tile,
+            "pad the contraction or the stationary columns to 64 with zeros",
+        ),
+        seen(
+            tensor_engine.DOUBLE_ROW_STRIDE,
+            _pair_stride,
+            "pad the columns of each half to a multiple of 16 fp8 elements",
+        ),
+    )
     constraints = rules(
         memory("dst", PSUM, source=_MATMUL),
         memory("stationary", "moving", SBUF, source=_MATMUL),
-        dtypes("stationary", _operand_dtypes, shown=_OPERAND_DTYPES, source=_MATMUL),
-        dtypes("moving", _operand_dtypes, shown=_OPERAND_DTYPES, source=_MATMUL),
+        dtypes(
+            "stationary",
+            _operand_dtypes,
+            shown=_OPERAND_DTYPES,
+            source=_MATMUL,
+            row=tensor_engine.FP8_OPERANDS,
+        ),
+        dtypes(
+            "moving",
+            _operand_dtypes,
+            shown=_OPERAND_DTYPES,
+            source=_MATMUL,
+            row=tensor_engine.FP8_OPERANDS,
+        ),
         Constraint(
             "NKI-V105",
             "float32 and tfloat32 go together, float8_e4m3 and float8_e4m3fn do not.",
             _mixed,
             "cast one operand to the data type of the other",
             _MATMUL,
+            tensor_engine.MIXED_OPERANDS,
         ),
         dtypes("dst", _dst_dtypes, shown=_DST_DTYPES, source=_MATMUL),
         *tiling(_MATMUL, column_tiling=True),
@@ -326,6 +385,7 @@ class nc_matmul(_Matmul):
             _double_row_layout,
             "shape the operands [K, 2, columns], for example with t.reshape((128, 2, n))",
             _MATMUL,
+            tensor_engine.DOUBLE_ROW_PAIRS,
         ),
         excludes(
             "Double row is not combined with column tiling or transpose mode.",

@@ -32,6 +32,7 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.indirection import indirection, no_indirection
 from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.observed import bitvec_result
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -109,6 +110,7 @@ class tensor_reduce(ComputeInstruction):
     axis: tuple[int, ...] = attribute(tuple)
     negate: bool = attribute(bool, False)
     keepdims: bool = attribute(bool, False)
+    observed = (*ComputeInstruction.observed, *bitvec_result("op", "dst", "data"))
     constraints = rules(
         *tile("dst", "data"),
         same_partitions("data", "dst"),
@@ -168,6 +170,7 @@ class tensor_partition_reduce(ComputeInstruction):
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()
+    observed = (*ComputeInstruction.observed, *bitvec_result("op", "dst", "data"))
     constraints = rules(
         *tile("dst", "data"),
         partitions("dst", limit=1, source=STUB),

@@ -27,6 +27,7 @@ from nki_isa.instruction import (
     register_write,
     write,
 )
+from nki_isa.observed import RUN_TIME_OFFSET_TRN1
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class register_load(Instruction):
     engines = (Engine.sync,)
     source = _SOURCE
     order = Order.streamed
+    observed = (RUN_TIME_OFFSET_TRN1,)
     constraints = rules(_NOT_FROZEN, memory("src", SBUF, *_HBM, source=_SOURCE), *_one_element("src"))
 
     @classmethod
@@ -156,6 +158,7 @@ class register_store(Instruction):
     engines = (Engine.sync,)
     source = _SOURCE
     order = Order.streamed
+    observed = (RUN_TIME_OFFSET_TRN1,)
     constraints = rules(memory("dst", SBUF, *_HBM, source=_SOURCE), *_one_element("dst"))
 
     @classmethod

@@ -31,6 +31,7 @@ from nki_isa.enums import reduce_cmd as Reduce
 from nki_isa.indirection import indirection
 from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.target import Feature, Target
+from nki_isa.observed import COMPUTE, seen
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     SCALAR_ENGINE,
@@ -41,6 +42,7 @@ from nki_isa.ops.base import (
     rows,
     scalar_operand,
 )
+from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
 
 _ADD = OPERATORS["add"]
@@ -50,7 +52,12 @@ def _bias_is_vector(instruction: Any, target: Any) -> str | None:
     bias = instruction.__dict__["bias"]
     if instruction.__dict__.get("reduces_range"):
         return None
-    if not isinstance(bias, NkiTensor | None) and Feature.number_as_bias not in target.features:
+    copies = getattr(instruction.__dict__["op"], "name", "") == "copy"  # takes a number everywhere
+    if (
+        not isinstance(bias, NkiTensor | None)
+        and not copies
+        and Feature.number_as_bias not in target.features
+    ):
         return f"bias is the number {bias!r}; on {target.name} it must be a tile of shape [partitions, 1]"
     return None
 
@@ -61,6 +68,23 @@ def _no_reciprocal_bias(instruction: Any, target: Any) -> str | None:
     if given and Feature.number_as_bias not in target.features:
         return f"op is reciprocal and bias is given, which {target.name} does not support"
     return None
+
+
+def _copy_bias(instruction: Any, target: Any) -> str | None:
+    op, bias = instruction.__dict__["op"], instruction.__dict__["bias"]
+    if isinstance(bias, NkiTensor) and isinstance(op, Operator) and op.name == "copy":
+        return f"op is copy and bias is the tile {bias.name}"
+    return None
+
+
+_OBSERVED = (
+    *COMPUTE,
+    seen(
+        elementwise.COPY_BIAS_TILE,
+        _copy_bias,
+        "pass the bias as a number, or add the tile with nisa.tensor_scalar",
+    ),
+)
 
 
 def _reduces_with_op(instruction: Any, target: Any) -> str | None:
@@ -80,9 +104,10 @@ _COMMON = (
     column("bias", "data", fp32=False),
     not_dtypes("bias", "tfloat32"),
     scalar_rule(
-        "On NeuronCore-v2 a bias is a tile of one element per partition.",
+        "On NeuronCore-v2 a bias is a tile of one element per partition, but that of copy.",
         _bias_is_vector,
         "fill a [partitions, 1] tile with nisa.memset and pass that",
+        row=elementwise.NUMBER_AS_BIAS,
     ),
     excludes(
         "On NeuronCore-v2 reciprocal takes no bias.",
@@ -111,6 +136,8 @@ class _Activation(Accumulating):
     bias: Any
     scale: Any
     reduce_res: NkiTensor | None
+
+    observed = _OBSERVED
 
     def compute(self, state: Any, data: Array, bias: Any, scale: Any) -> tuple[Array, Array]:
         value = float32(data, self.data)

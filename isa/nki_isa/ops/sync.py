@@ -26,6 +26,7 @@ from nki_isa.instruction import (
     write,
 )
 from nki_isa.machine.target import Feature, Target
+from nki_isa.rules import programs
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
 _BARRIER = "nki/api/nki/isa (core_barrier)"
@@ -123,6 +124,12 @@ class core_barrier(Instruction):
         Raises:
             NKI-V101: `data` is in SBUF, and the profile is strict.
         """
+        if recorder.grid == 1:
+            recorder.tell(
+                programs.BARRIER_ALONE,
+                f"core_barrier: the kernel is launched on one core, and cores is {self.cores}",
+                help="launch it with kernel[2](...), or leave the barrier out: if nl.num_programs(0) > 1",
+            )
         if isinstance(self.data, NkiTensor) and self.data.buffer is SBUF:
             refused = error(
                 "NKI-V101",

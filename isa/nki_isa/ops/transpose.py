@@ -21,7 +21,9 @@ from nki_isa.cost import Cost
 from nki_isa.indirection import no_indirection
 from nki_isa.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.machine.target import Feature, Target
+from nki_isa.observed import PSUM_ALIGNMENT
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
+from nki_isa.rules import tensor_engine
 from nki_isa.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.tensor import MemoryRegion, NkiTensor
 
@@ -87,9 +89,10 @@ class nc_transpose(ComputeInstruction):
     dst: NkiTensor = write()
     data: NkiTensor = read()
     engine: Engine = attribute(Engine, Engine.unknown)
+    observed = (*ComputeInstruction.observed, PSUM_ALIGNMENT)
     constraints = rules(
         *tile("dst", "data", packed=True),
-        same_dtype("data", "dst"),
+        same_dtype("data", "dst", row=tensor_engine.TRANSPOSE_DTYPE),
         Constraint(
             "NKI-V103",
             "dst has the transposed sizes of data, free dimensions flattened.",

@@ -35,6 +35,7 @@ from nki_isa.dtypes import cast, integer_range
 from nki_isa.indirection import indirection, is_indirect, no_indirection
 from nki_isa.instruction import Engine, MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.target import Feature, Target
+from nki_isa.observed import bitvec_result, seen
 from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
@@ -50,6 +51,7 @@ from nki_isa.ops.base import (
     scalar_engine_rate,
     scalar_operand,
 )
+from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
 
 
@@ -151,6 +153,7 @@ class memset(ComputeInstruction):
             _integer_value,
             "write an int of that range, such as value=2",
             source="nki/release-notes (0.3.0, breaking changes)",
+            row=elementwise.INTEGER_MEMSET,
         ),
         attribute_rule(
             "A packed data type is set to 0 only.", _packed_zero, "fill an unpacked view of the bytes instead"
@@ -206,6 +209,14 @@ def _bitvec_on_vector(*names: str) -> Any:
     )
 
 
+def _floats_on_gpsimd(instruction: Any, target: Any) -> str | None:
+    if instruction.on is not GPSIMD_ENGINE or instruction.op.name == "power":
+        return None
+    if all(t.dtype.kind != "float" for t in (instruction.dst, instruction.data1, instruction.data2)):
+        return None
+    return f"engine is gpsimd and the tiles are {instruction.data1.dtype} and {instruction.data2.dtype}"
+
+
 @instruction
 class tensor_tensor(ComputeInstruction):
     """dst = data1 op data2, element by element.
@@ -231,6 +242,11 @@ class tensor_tensor(ComputeInstruction):
     data2: NkiTensor = read()
     op: Operator = attribute(Operator)
     engine: Engine = attribute(Engine, Engine.unknown)
+    observed = (
+        *ComputeInstruction.observed,
+        *bitvec_result("op", "dst", "data1", "data2"),
+        seen(elementwise.GPSIMD_TRN1, _floats_on_gpsimd, "pass engine=nisa.engine.vector"),
+    )
     constraints = rules(
         *tile("dst", "data1", "data2"),
         *same_shape("data1", "data2", "dst"),
@@ -388,6 +404,7 @@ class tensor_scalar(ComputeInstruction):
     operand1: Any = scalar(None)
     reverse1: bool = attribute(bool, False)
     engine: Engine = attribute(Engine, Engine.unknown)
+    observed = (*ComputeInstruction.observed, *bitvec_result("op0", "dst", "data"))
     constraints = rules(
         *tile("dst", "data"),
         *same_shape("data", "dst"),
