@@ -8,7 +8,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,32 +70,32 @@ def _span(node: ast.stmt) -> range:
 def record(folder: Path, sources: list[Path], kept: Path) -> Room:
     """The room of `folder`: read from `kept`, or else run and written there.
 
-    Raises ``SystemExit`` if a test fails.
+    Tests that fail without a mutation are named and left out.
     """
     if not kept.exists():
         print(f"recording which tests of {folder} run through which lines ...", flush=True)
-        failed: list[str] = []
-        forked(lambda tell: _record(folder, sources, kept, tell), failed.append)
-        if not kept.exists():
-            raise SystemExit(f"without a mutation, tests of {folder} fail: {', '.join(failed)}")
+        forked(lambda tell: _record(folder, sources, kept), print)
     row = json.loads(kept.read_text(encoding="utf-8"))
+    for test in row["failed"]:
+        print(f"left out, for it fails without a mutation: {test}")
     contexts = {
         file: {int(line): names for line, names in lines.items()} for file, lines in row["contexts"].items()
     }
     return Room(folder, row["seconds"], contexts)
 
 
-def _record(folder: Path, sources: list[Path], kept: Path, tell: Callable[[str], None]) -> int:
+def _record(folder: Path, sources: list[Path], kept: Path) -> int:
     folders = [str(source) for source in sources]
     measured = coverage.Coverage(data_file=None, source=folders, config_file=False)
-    recorder = _Recorder(measured, tell)
+    recorder = _Recorder(measured)
     measured.start()
     code = pytest.main([str(folder), *OPTIONS], plugins=[recorder])
     measured.stop()
-    if not code:
-        data, here = measured.get_data(), str(Path.cwd()) + os.sep
-        contexts = {file.removeprefix(here): data.contexts_by_lineno(file) for file in data.measured_files()}
-        kept.write_text(json.dumps({"seconds": recorder.seconds, "contexts": contexts}), encoding="utf-8")
+    data, here = measured.get_data(), str(Path.cwd()) + os.sep
+    contexts = {file.removeprefix(here): data.contexts_by_lineno(file) for file in data.measured_files()}
+    seconds = {test: time for test, time in recorder.seconds.items() if test not in recorder.failed}
+    found = {"seconds": seconds, "failed": sorted(recorder.failed), "contexts": contexts}
+    kept.write_text(json.dumps(found), encoding="utf-8")
     return int(code)
 
 
@@ -105,10 +105,10 @@ class _Recorder:
     Caches are emptied before each test: what it takes from a cache that another filled is its own as well.
     """
 
-    def __init__(self, measured: coverage.Coverage, tell: Callable[[str], None]) -> None:
+    def __init__(self, measured: coverage.Coverage) -> None:
         self.measured = measured
-        self.tell = tell
         self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
         self.caches: list[functools._lru_cache_wrapper[object]] = []
 
     def pytest_collection_finish(self) -> None:
@@ -140,4 +140,4 @@ class _Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.tell(report.nodeid)
+            self.failed.add(report.nodeid)
