@@ -26,6 +26,7 @@ class Room:
 
     folder: Path
     seconds: dict[str, float]  # of processor time, by test
+    failed: list[str]  # tests that fail
     contexts: dict[str, dict[int, list[str]]]  # by file and line: beginnings of names of tests
 
     def tests(self, file: Path, source: str, first: int, last: int) -> tuple[list[str], bool]:
@@ -81,7 +82,7 @@ def record(folder: Path, sources: list[Path], kept: Path) -> Room:
     contexts = {
         file: {int(line): names for line, names in lines.items()} for file, lines in row["contexts"].items()
     }
-    return Room(folder, row["seconds"], contexts)
+    return Room(folder, row["seconds"], row["failed"], contexts)
 
 
 def _record(folder: Path, sources: list[Path], kept: Path) -> int:

@@ -162,7 +162,11 @@ _Changed = list[tuple[FunctionType, CodeType]]
 
 def _import(trial: Trial, order: list[str], tell: Tell) -> int:
     sys.meta_path.insert(0, _Mutated(trial))
-    return int(pytest.main([str(trial.room.folder), "-x", *OPTIONS], plugins=[_Order(order, tell)]))
+    return int(
+        pytest.main(
+            [str(trial.room.folder), "-x", *OPTIONS], plugins=[_Order(order, trial.room.failed, tell)]
+        )
+    )
 
 
 class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinder):
@@ -186,11 +190,13 @@ class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinde
 class _Order:
     """Runs tests in this order, then those that have other names under the mutant; tells which fail."""
 
-    def __init__(self, tests: list[str], tell: Tell) -> None:
+    def __init__(self, tests: list[str], without: list[str], tell: Tell) -> None:
         self.places = {test: place for place, test in enumerate(tests)}
+        self.without = without
         self.tell = tell
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.without]
         items.sort(key=lambda item: self.places.get(item.nodeid, len(self.places)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
