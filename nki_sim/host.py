@@ -148,11 +148,8 @@ def available_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
-    group = Path("/sys/fs/cgroup")
-    for most, now in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    for folder, most, now in _GROUPS:
+        group = Path("/sys/fs/cgroup") / folder
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             found.append(int((group / most).read_text()) - int((group / now).read_text()))
     return max(min(found), 0) if found else None

@@ -5,8 +5,14 @@ from programs import Builder, view
 
 from nki_isa.instruction import REGISTRY
 from nki_sim.sanitize.aliasing import Aliasing
-from nki_sim.sanitize.findings import Findings
-from nki_sim.sanitize.survey import Survey
+from nki_sim.sanitize.check import Scene
+
+
+def codes(b):
+    """The codes for the instructions of a Program."""
+    scene = Scene([b.program], [b.placement], [], frozenset({"aliasing"}))
+    Aliasing(scene).start(())
+    return [diagnostic.code for diagnostic in scene.findings.diagnostics()]
 
 
 def found(opcode, dtype, operands):
@@ -17,9 +23,7 @@ def found(opcode, dtype, operands):
         name: tile[:, slice(*what)] if isinstance(what, tuple) else what(b, tile) for name, what in operands
     }
     b.program.body.append(REGISTRY[opcode](**given))
-    findings = Findings()
-    Aliasing(Survey(b.program), b.placement, findings)
-    return [diagnostic.code for diagnostic in findings.diagnostics()]
+    return codes(b)
 
 
 def own(shape, dtype):
@@ -91,3 +95,52 @@ def test_a_transpose_reads_in_no_order():
     """To write behind what a stream would have read is not enough."""
     assert found("nc_transpose", "float32", [("dst", (0, 32)), ("data", (16, 48))]) == ["NKI-H005"]
     assert found("nc_transpose", "float32", [("dst", (0, 32)), ("data", (64, 96))]) == []
+
+
+@pytest.mark.parametrize("shift, expected", [(32, ["NKI-H005"]), (0, []), (-32, []), (256, [])])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_tensors_at_one_address_by_hand_are_the_same_bytes(by_hand, shift, expected):
+    """`dst` lies `shift` bytes behind `src`; tensors without addresses never share bytes that are needed."""
+    b = Builder()
+    dst, src = (
+        b.tensor(128, 32, at=(0, byte), address=(0, byte) if by_hand else None) for byte in (64 + shift, 64)
+    )
+    b.program.body.append(REGISTRY["tensor_copy"](dst=dst, src=src))
+    assert codes(b) == (expected if by_hand else [])
+
+
+@pytest.mark.parametrize("low, expected", [(64, []), (63, ["NKI-H005"])])
+def test_other_partitions_are_other_bytes(low, expected):
+    b = Builder()
+    tile = b.tensor(128, 64)
+    b.program.body.append(REGISTRY["tensor_copy"](dst=tile[low : low + 64, 1:64], src=tile[0:64, 0:63]))
+    assert codes(b) == expected
+
+
+def test_every_source_of_a_list_counts():
+    for last, expected in ((2, ["NKI-H005"]), (0, [])):
+        b = Builder()
+        tile, other = b.tensor(128, 64), b.tensor(128, 62)
+        sources = [other, tile[:, last : last + 62]]
+        b.program.body.append(REGISTRY["dma_compute"](dst=tile[:, 0:62], srcs=sources, reduce_op="add"))
+        assert codes(b) == expected
+
+
+@pytest.mark.parametrize(
+    "shape, strides, expected",
+    [
+        ((128, 4, 4), (64, 2, 1), ["NKI-H005"]),  # sliding windows
+        ((128, 4, 4), (64, 1, 2), ["NKI-H005"]),
+        ((128, 4, 4), (64, 4, 1), []),
+        ((128, 4, 4), (64, 1, 4), []),
+        ((128, 3, 2), (64, 2, 3), []),  # 0, 2, 4 and 3, 5, 7
+        ((128, 4, 2), (64, 2, 6), ["NKI-H005"]),  # 0, 2, 4, 6 and 6, 8, 10, 12
+        ((128, 4, 4), (64, 0, 1), []),  # the same row again and again is meant
+        ((128, 1, 4), (64, 2, 1), []),
+    ],
+)
+def test_a_destination_that_holds_an_element_twice(shape, strides, expected):
+    b = Builder()
+    tile = b.tensor(128, 64)
+    b.program.body.append(REGISTRY["memset"](dst=view(tile, shape, strides), value=0.0))
+    assert codes(b) == expected

@@ -275,6 +275,28 @@ def test_an_engine_is_in_order_with_itself_however_long_it_runs(other, expected)
     assert codes(found(turns, X, check="order")) == expected
 
 
+@pytest.mark.parametrize("waits, expected", [(True, []), (False, [("NKI-H004", "warning")])])
+def test_what_runs_after_another_is_ordered(waits, expected):
+    @nki.jit
+    def kernel(x):
+        result = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+        a = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        b = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 4096))
+        nisa.memset(dst=a, value=1.0, engine=nisa.engine.vector)
+        first = nisa.tensor_copy(dst=out, src=a, engine=nisa.engine.vector)
+        second = nisa.memset(dst=b, value=2.0, engine=nisa.engine.gpsimd)
+        if waits:
+            second.depends_on(first)
+        third = nisa.memset(dst=a, value=3.0, engine=nisa.engine.vector)
+        third.depends_on(second)
+        nisa.tensor_tensor(dst=out, data1=out, data2=a, op=nl.add, engine=nisa.engine.vector)
+        nisa.dma_copy(dst=result, src=out)
+        return result
+
+    assert codes(found(kernel, X, check="order")) == expected
+
+
 # --- accumulation
 
 

@@ -120,6 +120,18 @@ def test_engine_overwrites_what_it_read_itself_without_a_wait():
     assert timeline.start.tolist() == [0.0, 100.0]
 
 
+def test_an_instruction_waits_for_those_it_is_to_run_after():
+    first, second, free = (
+        Op(Engine.vector, tile((128, 4))),
+        Op(Engine.scalar, tile((128, 4))),
+        Op(Engine.gpsimd),
+    )
+    second.after = (first, Op(Engine.gpsimd))  # another that is not of this run does not matter
+    timeline = timed([first, second, free])
+    assert timeline.start.tolist() == [0.0, 236.0, 0.0]
+    assert (timeline.wait[1], timeline.cause[1]) == (Wait.order, 0)
+
+
 def test_load_multiply_copy_store():
     # Software descriptors: 1200 to build, 755 to the first byte; 8 rows of 4 KiB on each of 16 engines
     # take 8 x (4.7 + 4096 / 27.2); 600 until the last engine is done, 356 until the semaphore is seen.
