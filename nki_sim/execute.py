@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Frame, NkiError, error
-from nki_isa.dtypes import DType, cast
+from nki_isa.dtypes import DType, cast, is_plain
 from nki_isa.enums import oob_mode
 from nki_isa.instruction import Engine, Instruction, Role
 from nki_isa.machine.target import Target
@@ -36,6 +36,7 @@ from nki_sim.memory import (
     write,
 )
 from nki_sim.observe import Listener, hooks
+from nki_sim.operands import Operands
 
 Array = NDArray[Any]
 #: The environment's limit of turns.
@@ -64,13 +65,14 @@ class EngineState:
     silent: bool = False
 
     def __post_init__(self) -> None:
-        self.reset()
+        for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):
+            self.accumulators[engine] = np.zeros(self.target.partitions, np.float32)
 
     def reset(self) -> None:
         """Back to the state before the first instruction."""
         self.rng.clear()
-        for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):
-            self.accumulators[engine] = np.zeros(self.target.partitions, np.float32)
+        for lanes in self.accumulators.values():
+            lanes.fill(0)
 
 
 @dataclass(slots=True)
@@ -172,7 +174,9 @@ class Machine:
         self.state = EngineState(target)
         self.executed = 0
         self.skipped: dict[Hashable, Skipped] = {}  # by line
+        self._loops = any(not isinstance(node, Instruction) for node in program.body)
         self._most = self._turns = 0  # that loops may take, and that are left of these
+        self._operands_of_runs: list[Operands] = []
         self._before: list[Callable[[Instruction, list[int]], None]] = []
         self._after: list[Callable[[Instruction], None]] = []
         self._plans: list[_Plan] | None = None  # made by the first run
@@ -233,7 +237,9 @@ class Machine:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
-        self._most = self._turns = max_turns()
+        for operands in self._operands_of_runs:
+            operands.forget()
+        self._most = self._turns = max_turns() if self._loops else 0
         yield from self._run(self._plans)
 
     def result(self) -> ExecutionResult:
@@ -319,9 +325,11 @@ class Machine:
 
     # --- planning
 
-    def _plan(self, body: list[Node]) -> list[_Plan]:
+    def _plan(self, body: list[Node], *, repeats: bool = False) -> list[_Plan]:
+        """What runs `body`; `repeats` says that it is that of a loop."""
         plans: list[_Plan] = []
         steps: list[tuple[Step, Instruction]] | None = None
+        operands: Operands | None = None
         for node in body:
             if isinstance(node, Instruction):
                 if node.synchronises:
@@ -331,15 +339,27 @@ class Machine:
                 if steps is None:
                     steps = []
                     plans.append(steps)
-                steps.append((self._step(node), node))
+                    operands = None if repeats else Operands(self.memory)
+                    self._operands_of_runs += [operands] if operands else []
+                steps.append((self._step(node, operands), node))
+                if operands is not None:
+                    operands.passed(node)
                 continue
             steps = None
-            inner = self._plan(node.body)
+            inner = self._plan(node.body, repeats=True)
             plans.append(_LoopPlan(node, inner) if isinstance(node, Loop) else _WhilePlan(node, inner))
         return plans
 
-    def _step(self, instruction: Instruction) -> Step:
-        """What runs `instruction` once."""
+    def _step(self, instruction: Instruction, operands: Operands | None) -> Step:
+        """What runs `instruction` once, among others whose operands it may share."""
+        kind = type(instruction)
+        works_in_place = kind.in_place is not Instruction.in_place and kind.compute is kind.stands_for
+        if works_in_place and not _indirect(instruction):
+            (destination,) = instruction.writes
+            given = operands or Operands(self.memory)
+            works = instruction.in_place(self.memory.view(destination), given)
+            if works is not None:
+                return works
         inputs, outputs = self._operands(instruction)
         compute = instruction.compute
         if instruction.stateful:
@@ -402,7 +422,8 @@ class Machine:
     def _output(self, tensor: NkiTensor, group: int) -> _Put:
         if tensor.dynamic is not None:
             return partial(self._put_dynamic, tensor, group)
-        return partial(_put, self.memory.view(tensor), tensor.dtype)
+        view, dtype = self.memory.view(tensor), tensor.dtype
+        return partial(_put_as_is if is_plain(dtype) else _put, view, dtype)
 
     def _put_dynamic(self, tensor: NkiTensor, group: int, result: Any) -> None:
         self.memory.store(tensor, _stored(result, tensor.dtype, tensor.shape), None, group)
@@ -490,6 +511,16 @@ def _stored(result: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
     """`result` as it is stored in a tensor of `dtype` and `shape`."""
     values = cast(np.asarray(result), dtype)
     return values if values.shape == shape or values.size == 1 else values.reshape(shape)
+
+
+def _put_as_is(view: Array, dtype: DType, result: Any) -> None:
+    """As :func:`_put`, where a value of the array's data type is stored as it is."""
+    if isinstance(result, np.ndarray) and result.dtype == view.dtype:
+        np.copyto(
+            view, result if result.shape == view.shape or result.size == 1 else result.reshape(view.shape)
+        )
+    else:
+        _put(view, dtype, result)
 
 
 def _put(view: Array, dtype: DType, result: Any) -> None:

@@ -28,6 +28,10 @@ Placement = Mapping[int, tuple[int, int]]
 #: Bytes to fill uninitialised memory with: 0xFF is NaN in every float type that has one, -1 as an integer.
 ZEROS, NANS = 0x00, 0xFF
 
+#: Bytes between partitions: a power of two from one to the next would have them share few lines of the host's
+#: cache.
+_APART = 64
+
 #: Partitions that share one list of offsets in tensor indirection; the tensor engine reads 32.
 INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP = 16, 32
 
@@ -58,7 +62,7 @@ class Memory:
     """The memories of one core while a Program runs.
 
     Attributes:
-        sbuf: (partitions, bytes per partition) of uint8.
+        sbuf: (partitions, bytes per partition and some to spare) of uint8.
         psum: the same for PSUM.
         hbm: one flat uint8 array for each HBM storage, by the storage's index.
         registers: 32-bit values, as signed Python ints, by the register's index.
@@ -71,8 +75,8 @@ class Memory:
             placement: (partition, byte) of each SBUF and PSUM storage, by the storage's index.
             fill: the byte of memory that nothing has written yet, :data:`ZEROS` or :data:`NANS`.
         """
-        self.sbuf = _filled((target.partitions, target.sbuf_partition_bytes), fill)
-        self.psum = _filled((target.partitions, target.psum_partition_bytes), fill)
+        self.sbuf = _filled((target.partitions, target.sbuf_partition_bytes + _APART), fill)
+        self.psum = _filled((target.partitions, target.psum_partition_bytes + _APART), fill)
         self.hbm: dict[int, Array] = {}
         self.registers: list[int] = [0] * program.registers
         self._placement = placement
@@ -88,6 +92,7 @@ class Memory:
     def _check_placed(self, storage: Storage) -> None:
         place = self._placement.get(storage.index)
         partitions, capacity = self._on_chip(storage.region).shape
+        capacity -= _APART
         if place is None:
             raise error("NKI-I001", f"{storage.name} has no place in {storage.region.value}")
         if place[0] + storage.partitions > partitions or place[1] + storage.row_bytes > capacity:
@@ -122,6 +127,10 @@ class Memory:
         first = tensor.strides[0]
         strides = (first // row * capacity + first % row * item, *(s * item for s in tensor.strides[1:]))
         return Address(tensor.shape, strides, partition * capacity + byte)
+
+    def place(self, storage: Storage) -> tuple[int, int]:
+        """(partition, byte) of a storage on chip."""
+        return self._placement[storage.index]
 
     def buffer(self, storage: Storage) -> Array:
         """The array whose bytes hold `storage`."""

@@ -40,9 +40,24 @@ class Listener:
         """All cores have run; their memories are as they left them."""
 
 
-def hooks(
-    listeners: Iterable[Listener], name: str, base: type[Listener] = Listener
-) -> list[Callable[..., None]]:
-    """The hooks of this name that `listeners`, all of class `base`, define themselves, in order."""
-    empty = getattr(base, name)
-    return [getattr(one, name) for one in listeners if getattr(type(one), name) is not empty]
+def hooks(listeners: Iterable[Listener], name: str) -> list[Callable[..., None]]:
+    """The hooks of this name that `listeners` define, in order."""
+    return [getattr(one, name) for one in listeners if name in _defined(one)]
+
+
+_DEFINED: dict[type[Listener], frozenset[str]] = {}
+
+
+def _defined(listener: Listener) -> frozenset[str]:
+    """The methods of its class that are not those of the base where they first stand, which does nothing."""
+    kind = type(listener)
+    known = _DEFINED.get(kind)
+    if known is None:
+        first: dict[str, Any] = {}
+        for base in reversed(kind.__mro__):
+            for name, value in vars(base).items():
+                first.setdefault(name, value)
+        known = _DEFINED[kind] = frozenset(
+            name for name, value in first.items() if getattr(kind, name) is not value
+        )
+    return known

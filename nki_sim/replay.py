@@ -7,13 +7,14 @@ wholly written before anything else touches it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.instruction import Instruction
+from nki_isa.instruction import Engine, Instruction
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim import host
@@ -21,7 +22,7 @@ from nki_sim.device import execute_all, finish
 from nki_sim.execute import ExecutionResult, Machine
 from nki_sim.memory import ZEROS, Array, Placement
 from nki_sim.observe import Listener, hooks
-from nki_sim.sanitize import Scene, all_checks, told
+from nki_sim.sanitize import Check, Scene, all_checks, told
 from nki_sim.sanitize.survey import Survey
 
 
@@ -55,6 +56,8 @@ class Replay:
     def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill)
         self._placement, self._fill = placement, fill
+        self._multiplies = any(i.on is Engine.tensor for i in program.walk())
+        self._checks: dict[frozenset[str], list[type[Check]]] = {}  # that look at warm runs, by those chosen
         self._surveys: list[Survey] = []  # made when a check asks
         self._stale = [self._bytes(storage) for storage in stale_storages(program)]
 
@@ -79,12 +82,17 @@ class Replay:
             octets.fill(self._fill)
         machine.load(inputs)
         scene = Scene([machine.program], [self._placement], inputs, checks, self._surveys)
-        made = [check(scene) for check in all_checks() if check.needs_data and check.name in checks]
+        classes = self._checks.get(checks)
+        if classes is None:
+            wanted = [check for check in all_checks() if check.needs_data and check.name in checks]
+            classes = self._checks[checks] = [check for check in wanted if check.sees(scene)]
+        made = [check(scene) for check in classes]
         listeners = scene.listeners(made)
         for start in hooks(listeners, "start"):
             start([machine])
         machine.listen(0, listeners)
-        with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
+        alone = host.one_thread() if self._multiplies else contextlib.nullcontext()
+        with alone, host.no_collection(), np.errstate(all="ignore"):
             list(machine.run())  # yields nothing: no other core takes part
         finish(listeners)
         result = machine.result()

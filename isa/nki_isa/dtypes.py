@@ -171,6 +171,11 @@ def cast(values: Array, dtype: DType) -> Array:
     return _CASTS[dtype.kind](values, dtype)
 
 
+def is_plain(dtype: DType) -> bool:
+    """True if an array of the numpy type of `dtype` is stored as it is."""
+    return dtype not in _SPECIAL_CASTS
+
+
 def to_float32(array: Array, dtype: DType) -> NDArray[np.float32]:
     """The values of a stored `array` as float32; lanes of a packed type along the last axis.
 

@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, Severity, error
 from nki_isa.kinds import WORD, Kind, kinds_of, member_of, optional, problem
@@ -217,6 +217,19 @@ class Constraint:
     row: Rule | None = None
 
 
+class Matrices(Protocol):
+    """What an instruction that works in place gets its operands from."""
+
+    def matrix(self, tensor: NkiTensor) -> Callable[[], Any]:
+        """What gives the values of `tensor` as a contiguous float32 matrix, whenever it is called."""
+
+    def view(self, tensor: NkiTensor) -> Any:
+        """The bytes of `tensor` as an array of its data type, which stays."""
+
+    def room(self, shape: tuple[int, ...]) -> Any:
+        """A float32 array for what lasts as long as one instruction."""
+
+
 I = TypeVar("I", bound="Instruction")
 
 REGISTRY: dict[str, type[Instruction]] = {}
@@ -275,6 +288,7 @@ class Instruction:
     fields: ClassVar[dict[str, Field]] = {}
     parameters: ClassVar[tuple[str, ...]] = ()  # the public fields, in order
     opcode: ClassVar[str] = ""
+    stands_for: ClassVar[Any] = None  # the `compute` that `in_place` does the work of, and no other
     signature: ClassVar[inspect.Signature]
 
     misfits: tuple[Misfit, ...] = ()  # values of a wrong kind, kept as they came
@@ -497,6 +511,15 @@ class Instruction:
         """The arguments of a typical call."""
         raise NotImplementedError(cls.opcode)
 
+    def in_place(self, out: Any, operands: Matrices) -> Callable[[], None] | None:
+        """What does what `compute` does, bit for bit, and stores it; None where that is not faster.
+
+        Args:
+            out: the bytes of its one destination as an array, which stays.
+            operands: gives the values of what it reads.
+        """
+        return None
+
     def cost(self, target: Target) -> Cost:
         """How long it holds its engine, and when its result is visible."""
         raise NotImplementedError(f"{self.opcode}.cost")
@@ -570,6 +593,7 @@ def instruction(cls: type[I]) -> type[I]:
     cls.fields = fields
     cls.parameters = tuple(name for name, field in fields.items() if field.public)
     cls.opcode = cls.__name__
+    cls.stands_for = cls.compute
     parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
     cls.signature = inspect.Signature([parameter(n, default=fields[n].default) for n in cls.parameters])
     REGISTRY[cls.opcode] = cls

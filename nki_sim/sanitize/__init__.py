@@ -101,7 +101,7 @@ def execute_checked(
         NkiError: everything found, if there is an error among it; also what an instruction refuses.
     """
     scene = Scene(programs, placements, inputs, checks)
-    made = [check(scene) for check in _chosen(checks)]
+    made = [check(scene) for check in all_checks() if check.name in checks and check.sees(scene)]
     filling = [Sentinels(scene.surveys)] if sentinels else []
 
     def run(followers: Sequence[Listener]) -> ExecutionResult:
@@ -114,10 +114,6 @@ def execute_checked(
     return result, told(scene, made, result, run, strict)
 
 
-def _chosen(names: frozenset[str]) -> list[type[Check]]:
-    return [check for check in all_checks() if check.name in names]
-
-
 def told(
     scene: Scene, made: Sequence[Check], result: ExecutionResult, again: Again, strict: bool
 ) -> tuple[Diagnostic, ...]:
@@ -126,7 +122,7 @@ def told(
     Raises:
         NkiError: everything found, if there is an error among it.
     """
-    for judge in hooks(made, "judge", Check):
+    for judge in hooks(made, "judge"):
         judge(result, again, strict)
     found = scene.findings.diagnostics(strict=strict)
     if any(d.severity is Severity.error for d in found):

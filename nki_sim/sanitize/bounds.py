@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nki_sim.sanitize.check import Check
+from nki_sim.sanitize.check import Check, Scene
 
 
 class Bounds(Check):
@@ -13,3 +13,8 @@ class Bounds(Check):
     codes = ("NKI-H001",)
     listed = 1
     needs_data = True
+
+    @classmethod
+    def sees(cls, scene: Scene) -> bool:
+        """Nothing by itself."""
+        return False

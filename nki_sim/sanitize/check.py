@@ -14,6 +14,7 @@ from nki_isa.instruction import Instruction
 from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
 from nki_sim.execute import ExecutionResult
+from nki_sim.host import lazy
 from nki_sim.memory import Array, Placement
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.findings import Findings
@@ -54,6 +55,11 @@ class Check(Listener):
     def __init__(self, scene: Scene):
         self.scene = scene
 
+    @classmethod
+    def sees(cls, scene: Scene) -> bool:
+        """False if these Programs have nothing that it could look at."""
+        return True
+
     def judge(self, result: ExecutionResult, again: Again, strict: bool) -> None:
         """The run gave `result`: say what that tells.
 
@@ -79,8 +85,6 @@ class Scene:
         programs, placements, inputs: of the run.
         chosen: names of the checks that look at it.
         findings: what they found.
-        target: the generation.
-        reads: what is told of reads of bytes that were not written, or overwritten.
     """
 
     def __init__(
@@ -93,10 +97,13 @@ class Scene:
     ):
         self.programs, self.placements, self.inputs, self.chosen = programs, placements, inputs, chosen
         self.findings = Findings()
-        self.target = as_target(programs[0].target)
-        self.reads = Reads(self.findings, chosen, self.target)
         self._surveys = [] if surveys is None else surveys
         self._followed: Followed | None = None
+
+    @lazy
+    def reads(self) -> Reads:
+        """What is told of reads of bytes that were not written, or overwritten."""
+        return Reads(self.findings, self.chosen, as_target(self.programs[0].target))
 
     @property
     def surveys(self) -> list[Survey]:

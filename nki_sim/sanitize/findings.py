@@ -140,6 +140,8 @@ class Findings:
 
     def diagnostics(self, *, strict: bool = False) -> tuple[Diagnostic, ...]:
         """All of them, errors first; `strict` makes every one an error but for advice."""
+        if not self.by_key:
+            return self.notes
         told = []
         for key, found in self.by_key.items():
             again = self.counts.get(key, 1) - 1

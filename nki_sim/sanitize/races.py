@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import Instruction
 from nki_sim.observe import Core
 from nki_sim.races import RaceDetector
@@ -23,27 +22,25 @@ class Races(Check):
     listed = 10
     needs_data = True
 
-    def __init__(self, scene: Scene):
-        super().__init__(scene)
-        self._detector: RaceDetector | None = None
-        self.noted: tuple[Diagnostic, ...] = ()
+    _detector: RaceDetector
+
+    @classmethod
+    def sees(cls, scene: Scene) -> bool:
+        """Not one core alone."""
+        return len(scene.programs) > 1
 
     def start(self, cores: Sequence[Core]) -> None:
-        """Compare the cores, where there are several."""
-        if len(cores) > 1:
-            self._detector = RaceDetector(cores)
+        """Compare the cores."""
+        self._detector = RaceDetector(cores)
 
     def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
         """What it touches of shared HBM."""
-        if self._detector is not None:
-            self._detector.before(core, instruction)
+        self._detector.before(core, instruction)
 
     def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
         """What came before is ordered."""
-        if self._detector is not None:
-            self._detector.meet(group)
+        self._detector.meet(group)
 
     def finish(self) -> None:
         """Raise every race; keep notes."""
-        if self._detector is not None:
-            self.scene.findings.notes += self._detector.finish()
+        self.scene.findings.notes += self._detector.finish()

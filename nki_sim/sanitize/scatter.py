@@ -9,7 +9,7 @@ from nki_isa.instruction import Instruction
 from nki_isa.tensor import NkiTensor
 from nki_sim.memory import Memory
 from nki_sim.observe import Core
-from nki_sim.sanitize.check import PerCore
+from nki_sim.sanitize.check import PerCore, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, site
 from nki_sim.sanitize.survey import Survey
 
@@ -23,10 +23,14 @@ class Scatter(PerCore):
     listed = 9
     needs_data = True
 
-    def observer(self, number: int, core: Core) -> Scatters | None:
-        """What follows a core that scatters."""
-        survey = self.scene.surveys[number]
-        return Scatters(survey, core.memory, self.scene.findings) if survey.scatters else None
+    @classmethod
+    def sees(cls, scene: Scene) -> bool:
+        """Programs that scatter."""
+        return any(survey.scatters for survey in scene.surveys)
+
+    def observer(self, number: int, core: Core) -> Scatters:
+        """What follows a core."""
+        return Scatters(self.scene.surveys[number], core.memory, self.scene.findings)
 
 
 class Scatters:

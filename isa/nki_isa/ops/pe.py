@@ -6,6 +6,7 @@ products are accumulated in float32 and land in PSUM.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,7 @@ from nki_isa.instruction import (
     Engine,
     Instruction,
     MakeTile,
+    Matrices,
     Order,
     attribute,
     instruction,
@@ -454,6 +456,27 @@ class nc_matmul(_Matmul):
             _matrix(to_float32(moving, self.moving.dtype), rows),
         )
 
+    def in_place(self, out: Array, operands: Matrices) -> Callable[[], None] | None:
+        """A product of matrices goes where BLAS can put it: to `dst`, or beside it to be added."""
+        tensors = (self.dst, self.stationary, self.moving)
+        if self.is_transpose or _double_row(self) or not isinstance(self.accumulate, bool):
+            return None
+        if out.dtype != np.float32 or any(len(t.shape) != 2 or min(t.shape) < 2 for t in tensors):
+            return None
+        row, item = out.strides
+        if item != out.itemsize or row % item or row < item * out.shape[1]:
+            return None
+        stationary, moving = operands.matrix(self.stationary), operands.matrix(self.moving)
+        if not self.accumulate:
+            return lambda: _multiply(stationary().T, moving(), out)
+        room = operands.room(out.shape)
+
+        def add() -> None:
+            np.matmul(stationary().T, moving(), out=room)
+            np.add(room, out, out=out)
+
+        return add
+
     def cost(self, target: Target) -> Cost:
         """Streaming of moving's columns, once per pass: 4 for float32, 2 for its transpose, else 1."""
         passes = 1
@@ -465,6 +488,10 @@ class nc_matmul(_Matmul):
         contracted = 2 * k if _double_row(self) else k
         flops = 0 if self.is_transpose else 2 * contracted * m * n
         return cost.matmul(target, n, passes, m, k, flops)
+
+
+def _multiply(a: Fp32, b: Fp32, out: Fp32) -> None:
+    np.matmul(a, b, out=out)
 
 
 def _matrix(values: Fp32, rows: int) -> Fp32:

@@ -6,6 +6,7 @@ All arithmetic is float32; bitvec operators work on the stored bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,18 @@ from nki_isa.constraints import (
 from nki_isa.cost import Cost
 from nki_isa.dtypes import cast, integer_range
 from nki_isa.indirection import indirection, is_indirect, no_indirection
-from nki_isa.instruction import Engine, MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.instruction import (
+    Engine,
+    MakeTile,
+    Matrices,
+    Order,
+    Starts,
+    attribute,
+    instruction,
+    read,
+    scalar,
+    write,
+)
 from nki_isa.machine.target import Feature, Target
 from nki_isa.observed import bitvec_result, seen
 from nki_isa.operators import Operator
@@ -288,6 +300,21 @@ class tensor_tensor(ComputeInstruction):
             exact = op.apply(data1.astype(np.int64), data2.astype(np.int64))
             return exact.astype(np.int64, copy=False).astype(self.dst.dtype.numpy)
         return op.apply(float32(data1, self.data1), float32(data2, self.data2))
+
+    def in_place(self, out: Array, operands: Matrices) -> Callable[[], None] | None:
+        """One of numpy's functions of float32 tiles of one shape goes to `dst` at once."""
+        function: Any = self.op.function
+        tiles = (self.dst, self.data1, self.data2)
+        if not isinstance(function, np.ufunc) or any(t.dtype != "float32" for t in tiles):
+            return None
+        if self.op.kind == "bitvec" or not out.shape == self.data1.shape == self.data2.shape:
+            return None
+        first, second = operands.view(self.data1), operands.view(self.data2)
+
+        def step() -> None:
+            function(first, second, out=out)
+
+        return step
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)

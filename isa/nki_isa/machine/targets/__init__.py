@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import importlib
 import os
 import pkgutil
@@ -25,6 +26,7 @@ TRN1, TRN2, TRN3 = TARGETS["trn1"], TARGETS["trn2"], TARGETS["trn3"]
 _VARIABLES = ("NEURON_PLATFORM_TARGET_OVERRIDE", "NKI_NC_VERSION")
 
 
+@functools.cache
 def _names(target: Target) -> tuple[str, ...]:
     version = target.nc_version
     spelled = (f"gen{version}", f"nc-v{version}", f"nc_v{version}", f"neuroncore-v{version}", f"{version}")
