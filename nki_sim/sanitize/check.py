@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from nki_isa.instruction import Instruction
+from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
 from nki_sim.execute import ExecutionResult
@@ -101,9 +102,14 @@ class Scene:
         self._followed: Followed | None = None
 
     @lazy
+    def target(self) -> Target:
+        """The generation."""
+        return as_target(self.programs[0].target)
+
+    @lazy
     def reads(self) -> Reads:
         """What is told of reads of bytes that were not written, or overwritten."""
-        return Reads(self.findings, self.chosen, as_target(self.programs[0].target))
+        return Reads(self.findings, self.chosen, self.target)
 
     @property
     def surveys(self) -> list[Survey]:
