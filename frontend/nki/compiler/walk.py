@@ -31,7 +31,7 @@ _TENSOR_ATTRIBUTES = frozenset(name for name in dir(NkiTensor) if not name.start
 _STATES = {
     Verdict.used: "outside of the documented NKI language",
     Verdict.undocumented: "in no document of the NKI language",
-    Verdict.refused: "not in the NKI language",
+    Verdict.refused: "not taken by the parser front end",
 }
 
 
@@ -301,7 +301,7 @@ class Walker:
             self.construct(f"the built-in {name}", row.verdict, message, node, instead, note)
             return
         if hasattr(builtins, name):
-            message = f"the built-in {name} is not in the NKI language"
+            message = f"the built-in {name} is {_STATES[Verdict.refused]}"
             instead = "compute the value on the host and pass it in"
             self.construct(f"the built-in {name}", Verdict.refused, message, node, instead)
             return
