@@ -97,9 +97,8 @@ def _arguments() -> argparse.Namespace:
 def _trial(mutant: Mutant, text: str, room: Room, by: str | None) -> Trial:
     source = mutant.file.read_text(encoding="utf-8")
     tests, in_import = room.tests(mutant.file, source, mutant.first, mutant.last)
-    tests.sort(key=lambda test: test != by)
     module = ".".join(mutant.file.with_suffix("").parts).removeprefix("isa.").removesuffix(".__init__")
-    return Trial(mutant.file, source, text, module, room, tests, in_import)
+    return Trial(mutant.file, source, text, module, room, tests, in_import, by)
 
 
 def _drawn(count: int, seed: int) -> list[tuple[Mutant, str]]:

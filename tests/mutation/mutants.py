@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cosmic_ray.commands.init import _all_work_items
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.ast.ast_query import ASTQuery
 from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator
+from cosmic_ray.plugins import get_operator, operator_names
 
 PREFIX = "core/"  # of the names of cosmic-ray's own operators
 
@@ -72,18 +73,21 @@ def sample(folders: list[Path], count: int, seed: int) -> Iterator[tuple[Mutant,
 
 
 def _all(files: list[Path]) -> Iterator[Mutant]:
-    lines = {file: file.read_text(encoding="utf-8").splitlines() for file in files}
-    twins: Counter[tuple[object, ...]] = Counter()
-    for item in _all_work_items(files, {}):
-        (made,) = item.mutations
-        file = Path(made.module_path)
-        first, last = made.start_pos[0], made.end_pos[0]
-        operator, definition = made.operator_name.removeprefix(PREFIX), made.definition_name or ""
-        if LEFT_OUT.fullmatch(operator):
-            continue
-        kind = (file, definition, operator, lines[file][first - 1].strip())
-        yield Mutant(file, operator, made.occurrence, definition, first, last, kind[-1], twins[kind])
-        twins[kind] += 1
+    names = [name for name in operator_names() if not get_operator(name).arguments()]
+    operators = {name.removeprefix(PREFIX): get_operator(name)() for name in names}
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        nodes = list(ast_nodes(get_ast_from_path(file)))
+        twins: Counter[tuple[str, ...]] = Counter()
+        for name, operator in operators.items():
+            if LEFT_OUT.fullmatch(name):
+                continue
+            places = ((node, *place) for node in nodes for place in operator.mutation_positions(node))
+            for occurrence, (node, start, end) in enumerate(places):
+                definition = ASTQuery(node).get_definition_name() or ""
+                kind = (definition, name, lines[start[0] - 1].strip())
+                yield Mutant(file, name, occurrence, definition, start[0], end[0], kind[-1], twins[kind])
+                twins[kind] += 1
 
 
 class _Unsaid(ast.NodeTransformer):

@@ -38,6 +38,11 @@ class Trial:
     room: Room
     tests: list[str]
     in_import: bool  # whether an import runs through it, too
+    before: str | None = None  # the test that killed it last time
+
+    def order(self, tests: list[str]) -> list[str]:
+        """`tests` with that one first."""
+        return sorted(tests, key=lambda test: test != self.before)
 
     def changes(self) -> dict[CodeType, CodeType]:
         """The code of functions that the mutant changes; empty if it changes more."""
@@ -72,7 +77,7 @@ def run(trials: list[Trial], say: Said) -> None:
             lambda line, left=session.trials: said(left[json.loads(line)[0]], json.loads(line)[1]),
         )
     for trial in imported:
-        order = trial.room.all_tests(trial.file)
+        order = trial.order(trial.room.all_tests(trial.file))
         say(trial, _verdict(trial, order, lambda tell, trial=trial, order=order: _import(trial, order, tell)))
 
 
@@ -142,7 +147,8 @@ class _Session:
                 self.tell = tell
                 for function, new in changed:
                     function.__code__ = new
-                for test, following in zip(trial.tests, [*trial.tests[1:], None]):
+                order = trial.order(trial.tests)
+                for test, following in zip(order, [*order[1:], None]):
                     after = items[following] if following else None
                     session.config.hook.pytest_runtest_protocol(item=items[test], nextitem=after)
                     if session.testsfailed:
