@@ -1,5 +1,7 @@
 """Overflow errors as a person sees them: needed, available, who holds it, the line that tipped it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from nki import runtime
 from nki.rendering import plain
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2
+from nki_sim.refusals import host_overflow
 
 
 @nki.jit
@@ -74,6 +77,32 @@ def test_an_overflow_names_what_is_needed_and_available_and_why(target):
         assert target.source(figure).reference in text
     for other in TARGETS.values():
         assert f"{other.name} {other.sbuf_usable_bytes >> 10} KiB" in text or other is target
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_does_not_fit_into_the_machine_that_runs_it(own):
+    """The line of the largest tensor in HBM that the kernel allocates; the largest of all in the notes."""
+
+    @nki.jit
+    def kernel(x):
+        small = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+        if own:
+            large = nl.ndarray((128, 2048), dtype=nl.float32, buffer=nl.private_hbm, name="large")
+            nisa.dma_copy(dst=large[:, 0:512], src=x)
+        tile = nl.ndarray((128, 65536 // 4), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile[:, 0:512], src=x)
+        nisa.dma_copy(dst=small, src=tile[:, 0:512])
+        return small
+
+    with runtime.session(target=TRN2, data=False, check="none") as session:
+        kernel(np.ones((128, 512), np.float32))
+    (found,) = host_overflow(session.launches[0].program, 3 << 30, 1 << 20).diagnostics
+    assert found.code == "NKI-M008"
+    assert "running kernel takes 3 GiB of the memory of this machine, which has 1 MiB left" in found.message
+    line = Path(__file__).read_text().splitlines()[found.span.line - 1]
+    assert ("large = " if own else "small = ") in line
+    sizes = [note.split(":")[0] for note in found.notes]
+    assert sizes == (["1 MiB"] if own else []) + ["256 KiB", "256 KiB"]
 
 
 def test_the_tensor_that_tipped_it_is_the_first_beyond_what_is_available():

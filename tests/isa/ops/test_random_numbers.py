@@ -83,6 +83,15 @@ def test_dropout(dtype):
     assert (run(dropout(dst_of((128, 512), dtype), ones, 1.0)) == 0).all()
 
 
+def test_dropout_drops_what_is_below_the_probability():
+    """So that a value is dropped in just that share of all cases, numbers being 0 or more and below 1."""
+    number = run(rand2(dst_of((1, 1)), 0.0, 1.0), check=TRN3)[0, 0]
+    one = tensor(1, 1, contents=np.ones((1, 1), np.float32))
+    above = np.nextafter(number, np.float32(1))
+    assert run(dropout(dst_of((1, 1)), one, float(number)), check=TRN3) == 1
+    assert run(dropout(dst_of((1, 1)), one, float(above)), check=TRN3) == 0
+
+
 def test_dropout_takes_a_probability_per_partition():
     ones = tensor(2, 64, contents=np.ones((2, 64), np.float32))
     prob = tensor(2, 1, contents=np.array([[0], [1]], np.float32))

@@ -96,6 +96,34 @@ def test_the_curve_of_a_memory_has_its_shape():
     assert heights[top:] == sorted(heights[top:], reverse=True)
 
 
+def scoped(count):
+    @nki.jit
+    def kernel(a):
+        result = nl.ndarray((128, 1), dtype=a.dtype, buffer=nl.shared_hbm)
+        for k in range(count):
+            tile = nl.ndarray((128, 512), dtype=a.dtype, buffer=nl.sbuf, name=f"block{k}/inner/tile")
+            nisa.memset(dst=tile, value=0.0)
+            nisa.dma_copy(dst=result, src=tile[:, 0:1])
+        return result
+
+    launch = launched(kernel, np.ones((128, 4), np.float32))
+    shown = text(*memory_tables(launch.program, launch.placement)).splitlines()
+    start = next(k for k, line in enumerate(shown) if line.split()[:1] == ["scope"])
+    return shown[start + 1 :]
+
+
+@pytest.mark.parametrize("count, listed, more", [(12, 24, None), (13, 24, 2), (20, 24, 16), (2, 4, None)])
+def test_scopes_of_names_are_listed_up_to_24(count, listed, more):
+    """Each block is a scope with one inside it."""
+    lines = [line for line in scoped(count) if line.strip() and not set(line) <= set(" ─━-")]
+    assert [line.split()[:2] for line in lines[:listed:2]] == [[f"block{k}", "1"] for k in range(listed // 2)]
+    inner = {line.index("inner") - outer.index("block") for outer, line in zip(lines[::2], lines[1:listed:2])}
+    assert inner == {2}
+    assert all(line.split()[-2:] == ["2", "KiB"] for line in lines[:listed])
+    told = [line.split() for line in lines[listed : listed + 1] if line.split()[:1] == ["and"]]
+    assert told == ([["and", str(more), "more"]] if more else [])
+
+
 def test_memory_of_a_kernel_without_tiles_is_one_table():
     launch = launched(empty, np.ones((128, 4), np.float32))
     tables = memory_tables(launch.program, launch.placement)
