@@ -2,6 +2,8 @@
 
 import numpy as np
 
+ROWS = 2048  # queries whose scores are in memory at once
+
 
 def attention_cte_reference(
     q,
@@ -23,7 +25,7 @@ def attention_cte_reference(
     global_cp_deg=None,
     cp_strided_q_slicing=False,
 ):
-    """softmax(scale * q @ k.T + mask) @ v in fp32, a head at a time, rounded to the dtype of `q`."""
+    """softmax(scale * q @ k.T + mask) @ v in fp32, rounded to the dtype of `q`; some queries at a time."""
     queries = (q if tp_q else q.swapaxes(1, 2)).astype(np.float32)
     keys = (k if tp_k else k.swapaxes(1, 2)).astype(np.float32)
     values = v.astype(np.float32)
@@ -37,23 +39,25 @@ def attention_cte_reference(
     position = np.arange(length) * (global_cp_deg if cp_strided_q_slicing else 1)
     if cp_offset is not None:
         position = position + int(cp_offset[0, 0])
-    back = position[:, None] - (np.arange(keys.shape[1]) - used)[None, :]
-    seen = np.ones(back.shape, bool)
-    if causal_mask:
-        seen &= back >= 0
-    if sliding_window:
-        seen &= back < sliding_window
     out = np.empty((heads, length, d), np.float32)
     largest, total = np.empty((2, heads, length), np.float32)
-    for head in range(heads):
-        row = head // (heads // keys.shape[0])
-        scores = np.where(seen, np.float32(scale) * (queries[head] @ keys[row].T), -np.inf)
-        extra = np.full((length, 1), -np.inf if sink is None else float(sink[head, 0]), np.float32)
-        scores = np.concatenate([scores, extra], axis=1)
-        largest[head] = scores.max(axis=1)
-        weights = np.exp(scores - largest[head][:, None])
-        total[head] = weights.sum(axis=1)
-        out[head] = weights[:, :-1] @ values[row] / total[head][:, None]
+    for first in range(0, length, ROWS):
+        here = slice(first, first + ROWS)
+        back = position[here, None] - (np.arange(keys.shape[1]) - used)[None, :]
+        seen = np.ones(back.shape, bool)
+        if causal_mask:
+            seen &= back >= 0
+        if sliding_window:
+            seen &= back < sliding_window
+        for head in range(heads):
+            row = head // (heads // keys.shape[0])
+            scores = np.where(seen, np.float32(scale) * (queries[head, here] @ keys[row].T), -np.inf)
+            extra = np.full((len(seen), 1), -np.inf if sink is None else float(sink[head, 0]), np.float32)
+            scores = np.concatenate([scores, extra], axis=1)
+            largest[head, here] = scores.max(axis=1)
+            weights = np.exp(scores - largest[head, here, None])
+            total[head, here] = weights.sum(axis=1)
+            out[head, here] = weights[:, :-1] @ values[row] / total[head, here, None]
     result = (out.swapaxes(1, 2) if tp_out else out).astype(q.dtype)
     if not cache_softmax:
         return result
