@@ -136,6 +136,12 @@ def test_many_sequences_share_units():
     close(sizes(bs=24, heads=1, active=1, keys=256, full=256, **IN_SBUF))
 
 
+@pytest.mark.parametrize("tp_k", [False, True])
+def test_units_that_follow_each_other(tp_k):
+    """40 rows a sequence: two or three sequences fill a unit, each unit works in tiles of its own."""
+    close(sizes(bs=5, heads=8, active=5, full=256, tp_k_prior=tp_k, qk_in_sb=True))
+
+
 def test_trn3():
     close(sizes(tp_k_prior=True, **ROPE), lnc=2, target="trn3")
 

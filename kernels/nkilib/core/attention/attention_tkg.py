@@ -157,7 +157,7 @@ def attention_tkg(
         if step > 0:
             _weights(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
             if at_once:
-                _values(call, units[step - 1], slots[0], step - 1)
+                _values(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
         if step < len(units):
             _scores(call, units[step], slots[step % len(slots)])
         if step > 0 and not at_once:
