@@ -17,7 +17,7 @@ from typing import Any
 from nki import levels
 from nki.language import docstrings
 from nki.language.emitting import emit, no_instruction, tile_like
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import NkiError, error
 from nki_isa.kinds import Dtype, checked
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.tensor import NkiTensor
@@ -38,8 +38,9 @@ class UnaryFunction(Operator):
 class BinaryFunction(Operator):
     """An operator of two arguments: ``f(x, y, dtype=None)``, at least one of them a tile (of power both).
 
-    Two tiles of one shape make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. The result has
-    the dtype of the first tile unless `dtype` is given; comparisons give 1 and 0 in it.
+    Two tiles make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. Free dimensions of size 1 are
+    repeated as in numpy, through the access pattern. The result has the dtype of the first tile unless `dtype` is
+    given; comparisons give 1 and 0 in it.
     """
 
     @called
@@ -67,19 +68,30 @@ class BinaryFunction(Operator):
         return result
 
     def _tiles(self, x: NkiTensor, y: NkiTensor, dtype: Any) -> NkiTensor:
-        if x.shape == y.shape:
-            result = tile_like(x, dtype)
-            emit("tensor_tensor", result, x, y, self)
-            return result
-        if self.name in _BY_PARTITION and y.shape == (x.shape[0], 1):
+        if self.name in _BY_PARTITION and y.shape == (x.shape[0], 1) != x.shape:
             result = tile_like(x, dtype)
             emit("tensor_scalar", result, x, self, y)
             return result
-        raise error(
+        if x.ndim != y.ndim or x.shape[0] != y.shape[0]:
+            raise self._unlike(x, y)
+        seen_x, seen_y = x, y
+        for dim, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)):
+            if a != b and a == 1:
+                seen_x = seen_x.broadcast(dim, b)
+            elif a != b and b == 1:
+                seen_y = seen_y.broadcast(dim, a)
+            elif a != b:
+                raise self._unlike(x, y)
+        result = tile_like(seen_x, dtype)
+        emit("tensor_tensor", result, seen_x, seen_y, self)
+        return result
+
+    def _unlike(self, x: NkiTensor, y: NkiTensor) -> NkiError:
+        return error(
             "NKI-V103",
-            f"nl.{self.name} got shapes {x.shape} and {y.shape}; it does not broadcast",
-            help=f"write nl.{self.name}(x, nl.broadcast_to(y, x.shape)), or for one value per partition "
-            f"nisa.tensor_scalar(dst, x, op0=nl.{self.name}, operand0=y)",
+            f"nl.{self.name} got shapes {x.shape} and {y.shape}; free dimensions of size 1 are repeated as in "
+            "numpy, partitions are not",
+            help=f"give both as many dimensions and partitions: nl.{self.name}(x, nl.broadcast_to(y, x.shape))",
         )
 
 

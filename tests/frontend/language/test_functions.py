@@ -209,9 +209,22 @@ def _remainder(x, y):
     return nl.subtract(x, nl.multiply(q, y))
 
 
-def test_binary_functions_do_not_broadcast():
+@pytest.mark.parametrize(
+    "shapes", [((8, 6), (8, 1)), ((8, 1), (8, 6)), ((8, 1, 4), (8, 3, 1)), ((8, 3, 4), (8, 1, 4))]
+)
+@pytest.mark.parametrize("name", ["add", "subtract", "maximum", "greater"])
+def test_binary_functions_repeat_free_dimensions_of_size_1(name, shapes):
+    """As numpy does; a public repository subtracts a column of maxima so."""
+    x, y = random(*shapes[0]), random(*shapes[1], seed=1)
+    result, made = call(getattr(nl, name), x, y)
+    np.testing.assert_array_equal(result, getattr(np, name)(x, y).astype(np.float32))
+    assert made == ["tensor_tensor"]
+
+
+@pytest.mark.parametrize("shapes", [((8, 8), (1, 8)), ((8, 8), (8, 4)), ((8, 4, 4), (8, 4))])
+def test_binary_functions_repeat_nothing_else(shapes):
     with pytest.raises(NkiError, match=re.escape("nl.broadcast_to(y, x.shape)")):
-        call(nl.add, random(8, 8), random(8, 1))
+        call(nl.add, random(*shapes[0]), random(*shapes[1]))
 
 
 def test_rsqrt_reads_sbuf_only():
