@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from nki_cli.explain_pages import pages
-from nki_isa.codes import CODES, Category
+from nki_isa.codes import CODES, Category, Code
 from nki_tools.snippets import FRAME
 
 _MARK = "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and nki_isa/codes.py. -->"
@@ -61,11 +61,15 @@ def _index() -> str:
         rows = [row for row in CODES.values() if row.category is category and row.code in pages()]
         table = ["| code | title | rule |", "|---|---|---|"]
         for row in sorted(rows, key=lambda row: row.code):
-            link = f"errors/{category.value}.md#{_anchor(f'{row.code}: {row.title}')}"
-            table.append(f"| [{row.code}]({link}) | {_cell(row.title)} | {_cell(row.rule)} |")
+            table.append(f"| [{row.code}]({place(row)}) | {_cell(row.title)} | {_cell(row.rule)} |")
         parts.append(f"## {category.value.capitalize()}\n\n{MEANING[category]}\n")
         parts.append("\n".join([*table, ""]))
     return "\n".join(parts)
+
+
+def place(row: Code) -> str:
+    """The address of a code's page, from the folder of the documentation."""
+    return f"errors/{row.category.value}.md#{_anchor(f'{row.code}: {row.title}')}"
 
 
 def _anchor(heading: str) -> str:

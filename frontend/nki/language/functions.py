@@ -38,9 +38,9 @@ class UnaryFunction(Operator):
 class BinaryFunction(Operator):
     """An operator of two arguments: ``f(x, y, dtype=None)``, at least one of them a tile (of power both).
 
-    Two tiles make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. Free dimensions of size 1 are
-    repeated as in numpy, through the access pattern. The result has the dtype of the first tile unless `dtype` is
-    given; comparisons give 1 and 0 in it.
+    Two tiles make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. Free dimensions of size 1
+    are repeated as in numpy, through the access pattern. The result has the dtype of the first tile unless
+    `dtype` is given; comparisons give 1 and 0 in it.
     """
 
     @called
@@ -89,9 +89,10 @@ class BinaryFunction(Operator):
     def _unlike(self, x: NkiTensor, y: NkiTensor) -> NkiError:
         return error(
             "NKI-V103",
-            f"nl.{self.name} got shapes {x.shape} and {y.shape}; free dimensions of size 1 are repeated as in "
-            "numpy, partitions are not",
-            help=f"give both as many dimensions and partitions: nl.{self.name}(x, nl.broadcast_to(y, x.shape))",
+            f"nl.{self.name} got shapes {x.shape} and {y.shape}; free dimensions of size 1 are repeated as "
+            "in numpy, partitions are not",
+            help="give both as many dimensions and partitions: "
+            f"nl.{self.name}(x, nl.broadcast_to(y, x.shape))",
         )
 
 
