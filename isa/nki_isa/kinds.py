@@ -130,7 +130,6 @@ _PAIR = replace(
     _WORDS,
     wanted="a pair of ints",
     fits=lambda value: _WORDS.fits(value) and len(value) == 2,
-    help="write [1, 16]",
 )
 
 #: By annotation; an int is short for a list of one.

@@ -1,0 +1,139 @@
+"""Every help text is tried: what it says to write does not give the same code again."""
+
+import ast
+import functools
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nki_cli.explain_pages import Kind, Snippet, pages
+from nki_cli.main import app
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "corpus"))
+from helps import BY_CHECK, BY_RUN  # noqa: E402
+
+PAIRS = [(command, pair) for command, pairs in (("check", BY_CHECK), ("run", BY_RUN)) for pair in pairs]
+
+#: Helps that no text provokes here, by their first words, and why.
+UNTRIED = {
+    # tried where a framework or several cores are at hand
+    "pass .cpu()": "a tensor on a device that is not there: test_frameworks",
+    "pass .to_dense()": "torch: test_frameworks",
+    "convert one kind, for example torch.from_dlpack(x)": "torch and JAX: test_frameworks",
+    "return a view of its bytes, out.view(nl.uint8), or call": "torch: test_frameworks",
+    # tried by the tests of a command or of the environment
+    "give the path of a Python file": "test_commands",
+    "call it with arrays at the end of the file, or check the file": "test_reached",
+    "name a file in a folder that can be written": "test_commands",
+    "pip install": "an extra that is not installed: test_commands",
+    "set it to a positive number": "an environment variable: test_memory_and_files",
+    "the checks are all, none, ": "an environment variable: test_sanitize_command",
+    "run the file again, or reload its module": "a file that changed while it ran: test_specialize",
+    "remove it; in a string, write it as an escape": "text that is no Python source: test_syntax_errors",
+    "name the inner parts of a long expression in statements": "text of hundreds of levels: test_deep_text",
+    "pass flat lists, tuples and dicts": "arguments of hundreds of levels: test_arguments",
+    "check the shape of that tensor; split it over several": "gigabytes of HBM: test_refusals",
+    "write import nki, import nki.language as nl, import nki.isa": "an import that fails: test_beta1",
+    "give the index more columns, or pass num_elem": "test_execute",
+    "call it by the name it has in its module": "a kernel hidden in an object: test_kernels_go",
+    "use handles that this launch of the kernel got": "two launches: test_scheduling",
+    "return the value, or pass an object in and set its": "a second file: test_specialize",
+    "pass accumulate=False for a new sum, or accumulate=True to": "trn3: test_sanitize_corpus",
+    "give each core its own part, by nl.program_id(0), or let": "two writes of equal bytes: test_device",
+    # said of what cannot be told apart by one text
+    "see the names of ": "where no name is near",
+    "report it with the kernel and this traceback": "a fault of ours",
+    "check the arguments of this call; please report it": "a fault of ours",
+}
+
+
+@functools.cache
+def found(text, command, *options):
+    """What a command says of a text: code, severity and help."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.py"
+        file.write_text(text)
+        words = [command, *options, str(file), "--format", "json"]
+        shown = CliRunner().invoke(app, words, catch_exceptions=False)
+    told = json.loads(shown.stdout)["diagnostics"]
+    return [(d["code"], d["severity"], d.get("help") or "") for d in told]
+
+
+def of_text(text, command):
+    """What is said of a text of the corpus."""
+    source = Snippet(Kind.right, "python", text, {}).source()
+    return found(source, command, "--language", "library")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
+    monkeypatch.setenv("NKI_PRECISE_FP", "1")
+
+
+@pytest.mark.parametrize("command, pair", PAIRS)
+def test_what_a_help_says_is_accepted(command, pair):
+    wrong, right = pair
+    codes = {code for code, _, advice in of_text(wrong, command) if advice}
+    after = of_text(right, command)
+    assert codes and not codes & {code for code, _, _ in after}
+    assert not [code for code, severity, _ in after if severity == "error"]
+
+
+def templates():
+    """The help texts of the source, as patterns with ``.*`` where a value stands, and where each is."""
+    for root in ("isa", "frontend/nki", "nki_sim", "frontend/nki_cli"):
+        for path in sorted((ROOT / root).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and not _is_of_command_line(node.func):
+                    for keyword in node.keywords:
+                        if keyword.arg in ("help", "instead"):
+                            for pattern in _patterns(keyword.value):
+                                yield pattern, f"{path.relative_to(ROOT)}:{keyword.value.lineno}"
+
+
+def _is_of_command_line(function):
+    return isinstance(function, ast.Attribute) and function.attr in ("Option", "Argument", "Typer", "command")
+
+
+def _patterns(node):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [re.escape(node.value)]
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(re.escape(v.value) if isinstance(v, ast.Constant) else ".*" for v in node.values)]
+    if isinstance(node, ast.IfExp):
+        return [*_patterns(node.body), *_patterns(node.orelse)]
+    return []  # a name or a call, whose texts stand elsewhere
+
+
+def told():
+    """Every help that the wrong examples of the pages and of the corpus get."""
+    for page in pages().values():
+        for snippet in page.examples(Kind.wrong):
+            if snippet.language == "python":
+                command, *options = snippet.command()
+                yield from (advice for _, _, advice in found(snippet.source(), command, *options))
+    for command, (wrong, _) in PAIRS:
+        yield from (advice for _, _, advice in of_text(wrong, command))
+
+
+def test_every_help_of_the_source_is_tried():
+    """By an example of a page, by a pair of tests/corpus/helps.py, or where UNTRIED says."""
+    before = dict(os.environ)
+    tried = set(told())
+    assert dict(os.environ).keys() == before.keys()
+    missing = []
+    for pattern, place in templates():
+        plain = re.sub(r"\\(.)", r"\1", pattern.replace(".*", ""))
+        if not any(re.fullmatch(pattern, advice, re.DOTALL) for advice in tried) and not any(
+            plain.startswith(start) for start in UNTRIED
+        ):
+            missing.append(f"{place}: {plain}")
+    assert not missing, "\n".join(missing)
