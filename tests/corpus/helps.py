@@ -6,6 +6,16 @@ with a call, or a whole file, as on the pages of the codes.
 
 from __future__ import annotations
 
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from nki_cli.explain_pages import Kind, Snippet
+from nki_cli.main import app
+
 #: The kernel that texts about a call are about.
 _COPY = """\
 @nki.jit
@@ -297,3 +307,21 @@ BY_RUN = [
     ),
 ]
 """Pairs that the checks of ``nki-sim run`` tell apart."""
+
+
+@functools.cache
+def found(text: str, command: str, *options: str) -> list[tuple[str, str, str]]:
+    """What a command says of a text: code, severity and help."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.py"
+        file.write_text(text)
+        words = [command, *options, str(file), "--format", "json"]
+        shown = CliRunner().invoke(app, words, catch_exceptions=False)
+    told = json.loads(shown.stdout)["diagnostics"]
+    return [(d["code"], d["severity"], d.get("help") or "") for d in told]
+
+
+def of_text(text: str, command: str, language: str = "library") -> list[tuple[str, str, str]]:
+    """What is said of a text of the corpus."""
+    source = Snippet(Kind.right, "python", text, {}).source()
+    return found(source, command, "--language", language)

@@ -1,23 +1,20 @@
 """Every help text is tried: what it says to write does not give the same code again."""
 
 import ast
-import functools
-import json
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from nki_cli.explain_pages import Kind, Snippet, pages
-from nki_cli.main import app
+from nki.compiler import frontends
+from nki_cli.explain_pages import Kind, pages
+from nki_isa.diagnostics import NkiError
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "corpus"))
-from helps import BY_CHECK, BY_RUN  # noqa: E402
+from helps import BY_CHECK, BY_RUN, found, of_text  # noqa: E402
 
 PAIRS = [(command, pair) for command, pairs in (("check", BY_CHECK), ("run", BY_RUN)) for pair in pairs]
 
@@ -33,6 +30,7 @@ UNTRIED = {
     "call it with arrays at the end of the file, or check the file": "test_reached",
     "name a file in a folder that can be written": "test_commands",
     "pip install": "an extra that is not installed: test_commands",
+    "write one of ": "an option of the command and an environment variable: below",
     "set it to a positive number": "an environment variable: test_memory_and_files",
     "the checks are all, none, ": "an environment variable: test_sanitize_command",
     "run the file again, or reload its module": "a file that changed while it ran: test_specialize",
@@ -54,24 +52,6 @@ UNTRIED = {
 }
 
 
-@functools.cache
-def found(text, command, *options):
-    """What a command says of a text: code, severity and help."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.py"
-        file.write_text(text)
-        words = [command, *options, str(file), "--format", "json"]
-        shown = CliRunner().invoke(app, words, catch_exceptions=False)
-    told = json.loads(shown.stdout)["diagnostics"]
-    return [(d["code"], d["severity"], d.get("help") or "") for d in told]
-
-
-def of_text(text, command):
-    """What is said of a text of the corpus."""
-    source = Snippet(Kind.right, "python", text, {}).source()
-    return found(source, command, "--language", "library")
-
-
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
@@ -85,6 +65,13 @@ def test_what_a_help_says_is_accepted(command, pair):
     after = of_text(right, command)
     assert codes and not codes & {code for code, _, _ in after}
     assert not [code for code, severity, _ in after if severity == "error"]
+
+
+def test_the_front_ends_that_the_help_names():
+    with pytest.raises(NkiError) as refused:
+        frontends.read("parse")
+    names = refused.value.diagnostics[0].help.removeprefix("write one of ").split(", ")
+    assert {frontends.read(name) for name in names} == {*frontends.FrontEnd}
 
 
 def templates():
@@ -125,7 +112,7 @@ def told():
 
 
 def test_every_help_of_the_source_is_tried():
-    """By an example of a page, by a pair of tests/corpus/helps.py, or where UNTRIED says."""
+    """By an example of a page, or a pair of tests/corpus/helps.py; if neither can be, UNTRIED says why."""
     before = dict(os.environ)
     tried = set(told())
     assert dict(os.environ).keys() == before.keys()
@@ -136,4 +123,4 @@ def test_every_help_of_the_source_is_tried():
             plain.startswith(start) for start in UNTRIED
         ):
             missing.append(f"{place}: {plain}")
-    assert not missing, "\n".join(missing)
+    assert not missing, "\n".join(["add a pair to tests/corpus/helps.py for", *missing])
