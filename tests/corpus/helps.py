@@ -216,10 +216,13 @@ BY_CHECK = [
         "first = nisa.memset(tile, 0.0)\nsecond = nisa.memset(tile, 1.0)\nsecond.depends_on(first)\n",
     ),
     # --- cores
-    (
-        "nisa.core_barrier(tile, (0, 1))\n",
-        "shared = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)\n"
-        "nisa.core_barrier(shared, (0, 1))\n",
+    _whole(
+        "def kernel(x):\n    t = nl.ndarray(x.shape, x.dtype, buffer=nl.sbuf)\n    nisa.dma_copy(t, x)\n"
+        "    nisa.core_barrier(t, (0, 1))\n    return x",
+        "def kernel(x):\n    t = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)\n"
+        "    nisa.dma_copy(t, x)\n"
+        "    nisa.core_barrier(t, (0, 1))\n    return x",
+        "kernel[2](np.ones((4, 8), np.float32))",
     ),
     # --- calls
     _call(

@@ -1,7 +1,6 @@
 """Every help text is tried: what it says to write does not give the same code again."""
 
 import ast
-import os
 import re
 import sys
 from pathlib import Path
@@ -113,9 +112,7 @@ def told():
 
 def test_every_help_of_the_source_is_tried():
     """By an example of a page, or a pair of tests/corpus/helps.py; if neither can be, UNTRIED says why."""
-    before = dict(os.environ)
     tried = set(told())
-    assert dict(os.environ).keys() == before.keys()
     missing = []
     for pattern, place in templates():
         plain = re.sub(r"\\(.)", r"\1", pattern.replace(".*", ""))
