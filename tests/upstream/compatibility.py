@@ -41,6 +41,7 @@ SUITES = {
 """The repositories with tests for a simulator: what pytest is given, and what makes them choose it."""
 
 DECIDED = {
+    "trnsci/trnsparse": "`accumulate=True` on PSUM that only a memset wrote; defined on trn3 only",
     "trnsci/trnfft": "`accumulate=True` on PSUM that only a memset wrote; defined on trn3 only",
 }
 """Why the tests of a suite are refused, where no fault of ours is behind it."""
@@ -116,7 +117,8 @@ def run(folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -
         subprocess.run(
             [*command, f"--junitxml={report.name}", *arguments],
             cwd=folder,
-            env={**os.environ, **environment, "PYTHONPATH": path},
+            # one thread for torch: its threads spin when the machine is busy
+            env={"OMP_NUM_THREADS": "1", **os.environ, **environment, "PYTHONPATH": path},
             stdout=sys.stderr,
             check=False,
         )
