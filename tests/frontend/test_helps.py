@@ -44,6 +44,7 @@ UNTRIED = {
     "return the value, or pass an object in and set its": "a second file: test_specialize",
     "pass accumulate=False for a new sum, or accumulate=True to": "trn3: test_sanitize_corpus",
     "give each core its own part, by nl.program_id(0), or let": "two writes of equal bytes: test_device",
+    "use larger tiles, or a loop that runs on the device": "a program of millions of instructions",
     # said of what cannot be told apart by one text
     "see the names of ": "where no name is near",
     "report it with the kernel and this traceback": "a fault of ours",
