@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OF_ORDER = frozenset({"NKI-M001", "NKI-M002", "NKI-M005"})
 
 _NO_ORDER = (
-    "no other order of the instructions that was tried within their dependences fits either "
+    "no other order of the instructions that was tried within their dependencies fits either "
     "(nki-sim explain NKI-M006)"
 )
 

@@ -1,6 +1,6 @@
 """Orders of a Program's instructions that hold less on chip at once than the kernel's own.
 
-The vendor's compiler orders instructions as it likes within their dependences. Of that, these orders are
+The vendor's compiler orders instructions as it likes within their dependencies. Of that, these orders are
 tried where the kernel's own order does not fit:
 
 1. An instruction that needs a tensor for which there is no room waits, and those behind it go ahead, until

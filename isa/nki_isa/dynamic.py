@@ -52,7 +52,7 @@ class DynamicOffset:
 
 @dataclass(frozen=True, slots=True)
 class _Indirection:
-    """What one kind of runtime addressing asks for."""
+    """What one kind of run-time addressing asks for."""
 
     text: str
     dim: int  # the dimension whose positions take their own index
@@ -64,7 +64,7 @@ class _Indirection:
 
 _INDIRECTIONS = {
     "scalar": _Indirection(
-        "one runtime index",
+        "one run-time index",
         -1,
         None,
         "a register, or an SBUF tensor of one integer",
@@ -93,13 +93,13 @@ def already_indirect(tensor: NkiTensor) -> NkiError:
     """NKI-V024, ready to raise."""
     return error(
         "NKI-V024",
-        f"{tensor} already has a runtime offset",
+        f"{tensor} already has a run-time offset",
         help="combine both indices into one beforehand, or copy the first selection to a tile",
     )
 
 
 def dynamic_offset(tensor: NkiTensor, kind: str, index: Any, stride: int, limit: int) -> DynamicOffset:
-    """The runtime offset of a view of `tensor`; the arguments are those of :class:`DynamicOffset`.
+    """The run-time offset of a view of `tensor`; the arguments are those of :class:`DynamicOffset`.
 
     Raises:
         NKI-V024: `tensor` has one already. NKI-V026: `index` cannot hold it.

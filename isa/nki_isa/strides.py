@@ -161,7 +161,7 @@ def put(values: tuple[int, ...], dim: int, *new: int, width: int = 1) -> tuple[i
 _INDEX_REMEDIES = {
     "NoneType": "to add a dimension use t.expand_dim(dim)",
     "VirtualRegister": "an index known at run time goes through t.select(dim, index) or nl.ds(index, size)",
-    "NkiTensor": "t.select(dim, index) for one runtime index, t.vector_select(0, offsets) for one per "
+    "NkiTensor": "t.select(dim, index) for one run-time index, t.vector_select(0, offsets) for one per "
     "partition, nl.ds(start, size) for a range",
     "bool": "write 0 or 1",
     "list": "a list of indices needs a gather: t.vector_select(0, offsets)",

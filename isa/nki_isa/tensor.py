@@ -1,4 +1,4 @@
-"""How the bytes of a storage are looked at: :class:`NkiTensor`, its indexing and runtime addressing.
+"""How the bytes of a storage are looked at: :class:`NkiTensor`, its indexing and run-time addressing.
 
 A tensor is a strided view: element ``(i0, i1, ...)`` of it sits at element
 position ``offset + sum(strides[k] * ik)`` of its storage, counted in elements
@@ -6,7 +6,7 @@ of the view's dtype. For SBUF and PSUM the storage is a matrix of partitions by
 bytes; its partition stride is the number of elements one partition holds, so
 position ``q`` is element ``q % row`` of partition ``q // row``.
 
-A runtime offset adds ``index * stride`` to that position (:class:`DynamicOffset`).
+A run-time offset adds ``index * stride`` to that position (:class:`DynamicOffset`).
 
 Sources: SDK ``nki.language.NkiTensor``, the access-pattern deep dive (``nki-aps.rst``) and the sections
 "Tensor Values" and "Tensor Indexing" of the NKI Language Guide.
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-#: A runtime index: a tensor, or where one index serves the whole view a register (NKI-V026).
+#: A run-time index: a tensor, or where one index serves the whole view a register (NKI-V026).
 Index: TypeAlias = Any
 
 
@@ -165,7 +165,7 @@ class NkiTensor(StridedView):
         return is_row_major(self.shape[first:], self.strides[first:])
 
     def is_indirect(self) -> bool:
-        """True if a runtime index takes part in the address."""
+        """True if a run-time index takes part in the address."""
         return self.dynamic is not None
 
     # --- indexing
@@ -181,7 +181,7 @@ class NkiTensor(StridedView):
         Raises:
             NKI-V010, V011, V012, V013: the key does not fit the shape.
             NKI-V015: a step along the partition dimension.
-            NKI-V024, V025, V026, V027: a runtime start that cannot be.
+            NKI-V024, V025, V026, V027: a run-time start that cannot be.
         """
         keys: Any = key if type(key) is tuple else (key,)
         shape, strides, offset, dynamic = self.shape, self.strides, self.offset, self.dynamic
@@ -248,13 +248,13 @@ class NkiTensor(StridedView):
         """One element along `dim`, which is dropped as an integer index drops it.
 
         Args:
-            dim: any; with a runtime index on chip, not 0.
+            dim: any; with a run-time index on chip, not 0.
             index: an integer; or a register or an SBUF tensor of one integer, read at run time.
 
         Raises:
             NKI-V010: the integer is not in ``range(shape[dim])``. NKI-V014: no such `dim`.
-            NKI-V024: a second runtime index. NKI-V025: `dim` is locked. NKI-V026: `index` is neither.
-            NKI-V027: a runtime index along the partitions.
+            NKI-V024: a second run-time index. NKI-V025: `dim` is locked. NKI-V026: `index` is neither.
+            NKI-V027: a run-time index along the partitions.
         """
         self._check_dim(dim)
         before = (slice(None),) * dim
@@ -344,7 +344,7 @@ class NkiTensor(StridedView):
             raise error(
                 "NKI-V024",
                 f"{self} is read as {new} after dynamic addressing",
-                help="call view before select, vector_select or ap with a runtime offset",
+                help="call view before select, vector_select or ap with a run-time offset",
             )
         if new.itemsize == old.itemsize:
             return NkiTensor(self.shape, self.strides, self.offset, new, self.storage)
@@ -370,9 +370,9 @@ class NkiTensor(StridedView):
     ) -> NkiTensor:
         """The hardware's own access pattern over the storage, whatever this view shows of it.
 
-        With a runtime offset the access starts at ``offset + index * self.strides[indirect_dim]``: one step
+        With a run-time offset the access starts at ``offset + index * self.strides[indirect_dim]``: one step
         of the index is one step along that dimension of this view, whatever part of it a slice shows.
-        Without one, any runtime offset of this view is dropped too.
+        Without one, any run-time offset of this view is dropped too.
 
         Args:
             pattern: ``[[stride, count], ...]`` in elements of `dtype`, outermost first. On chip the first
@@ -380,7 +380,7 @@ class NkiTensor(StridedView):
                 this view's own shape is a warning (NKI-V022): then `offset` counts in this view too.
             offset: elements of `dtype` from the start of the storage; this view's own by default. (The
                 Language Guide and the deep dive say so; the API page says added to the view's offset.)
-            scalar_offset: one runtime index: a register, or an SBUF tensor of one integer.
+            scalar_offset: one run-time index: a register, or an SBUF tensor of one integer.
             vector_offset: an index per position of dimension 0: SBUF integers of shape ``(P, 1)``, for
                 dma_transpose also ``(128, N)``, which it takes column by column. The
                 stride of the first pair is then not used.
@@ -391,7 +391,7 @@ class NkiTensor(StridedView):
             NKI-V014: no such `indirect_dim`. NKI-V020: bytes do not divide. NKI-V021: malformed pattern.
             NKI-V022: wrong partition stride. NKI-V024: already indirect. A pattern outside the storage is
             refused by the instruction that is given it (:meth:`check_inside`).
-            NKI-V026, V027: a runtime index that cannot be. NKI-V032: not a data type.
+            NKI-V026, V027: a run-time index that cannot be. NKI-V032: not a data type.
             NKI-V033: too few dimensions.
         """
         shape, strides = pattern_dims(pattern)
@@ -616,7 +616,7 @@ define(
 
 
 def box(tensor: NkiTensor) -> tuple[int, int, int, int]:
-    """The rectangle of its storage that `tensor` touches, runtime offsets included.
+    """The rectangle of its storage that `tensor` touches, run-time offsets included.
 
     Returns:
         ``(partition_start, partition_count, byte_start, byte_end)``, relative to the storage, the end
@@ -637,7 +637,7 @@ def box(tensor: NkiTensor) -> tuple[int, int, int, int]:
 
 
 def signature(tensor: NkiTensor) -> Hashable:
-    """What makes two views the same: storage, dtype, offset, shape, strides, runtime offset."""
+    """What makes two views the same: storage, dtype, offset, shape, strides, run-time offset."""
     return tensor.storage, tensor.dtype, tensor.offset, tensor.shape, tensor.strides, tensor.dynamic
 
 

@@ -222,7 +222,7 @@ class StridedView:
         if self.dynamic is not None and dim <= self.dynamic.dim:
             return error(
                 "NKI-V025",
-                f"{method} changes dimension {dim} of {self}, which a runtime index addresses",
+                f"{method} changes dimension {dim} of {self}, which a run-time index addresses",
                 help=f"call {method} before the runtime selection",
             )
         return error(

@@ -179,6 +179,6 @@ def selects_twice(x, index):
 
 
 def test_one_runtime_index():
-    with pytest.raises(NkiError, match="one runtime index") as caught:
+    with pytest.raises(NkiError, match="one run-time index") as caught:
         selects_twice(np.zeros((4, 4), np.float32), np.zeros((1, 1), np.int32))
     assert [d.code for d in caught.value.diagnostics] == ["NKI-L020"]

@@ -259,7 +259,7 @@ def test_what_must_not_move_is_refused_as_before(kernel, arguments, cores):
     assert refusal.code == "NKI-M001"
     assert "256" in refusal.message or "258" in refusal.message
     assert (
-        "no other order of the instructions that was tried within their dependences fits either"
+        "no other order of the instructions that was tried within their dependencies fits either"
         in refusal.notes[-1]
     )
 

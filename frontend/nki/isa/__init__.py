@@ -65,13 +65,22 @@ _Handle = NkiInstruction  # older API levels take the public name out of the mod
 
 
 def get_nc_version() -> nc_version:
-    """The generation of the target: gen2 (trn1), gen3 (trn2) or gen4 (trn3)."""
+    """The generation of the target: gen2 (trn1), gen3 (trn2) or gen4 (trn3).
+
+    Raises:
+        NkiError: NKI-V116 outside of a kernel, where the environment names no target there is.
+
+    Source: SDK page nki.isa.get_nc_version.
+    """
     target = current().target if is_recording() else default_target()
     return nc_version(target.nc_version)
 
 
 def get_nc_sub_version() -> int:
-    """The silicon revision of the target; this project models the first, 0."""
+    """The silicon revision of the target; this project models the first, 0.
+
+    Source: SDK page nki.isa.get_nc_sub_version.
+    """
     return 0
 
 
@@ -80,6 +89,12 @@ def register_alloc(x: Any = None) -> VirtualRegister:
 
     Args:
         x: initial value: an int, or a 1x1 SBUF tensor it is loaded from; None leaves it unset.
+
+    Raises:
+        NkiError: NKI-V111 for anything else; NKI-L029 outside of a kernel. A tensor is held to the rules of
+            register_load.
+
+    Source: SDK page nki.isa.register_alloc.
     """
     recorder = current()
     register = recorder.new_register()
