@@ -324,9 +324,11 @@ def _transpose(results, out, plan):
             result = results[row // P_MAX]
             count = result.shape[0]
             columns = result.reshape((count, P_MAX, spread))
-            for start in range(0, number, in_bank // count):
-                several = min(in_bank // count, number - start)
-                bank = nl.ndarray((P_MAX, several, count), dtype=dtype, buffer=nl.psum)
+            pitch = div_ceil(count, 2) * 2  # rows of PSUM start at multiples of 4 bytes
+            for start in range(0, number, in_bank // pitch):
+                several = min(in_bank // pitch, number - start)
+                padded = nl.ndarray((P_MAX, several, pitch), dtype=dtype, buffer=nl.psum)
+                bank = padded[:, :, nl.ds(0, count)]
                 for k in range(several):
                     nisa.nc_transpose(dst=bank[:, k, :], data=columns[:, :, first + start + k])
                 evacuate(turned[:, nl.ds(start, several), nl.ds(row, count)], bank, None, None, turn)

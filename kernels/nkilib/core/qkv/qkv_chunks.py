@@ -174,10 +174,12 @@ def load_chunk(plan, hidden, residuals, row, count, start, width):
             nisa.dma_transpose(dst=turned[:, nl.ds(part, 1), :, :], src=source)
         return Chunk(None, None, turned, None)
     if plan.by_dma:
-        turned = nl.ndarray((P_MAX, 1, tiles, count), dtype=plan.dtype, buffer=nl.sbuf)
+        blocks = div_ceil(count, 16) * 16  # a DMA transpose writes rows of blocks of 32 bytes
+        turned = nl.ndarray((P_MAX, 1, tiles, blocks), dtype=plan.dtype, buffer=nl.sbuf)
         pattern = [[pitch, count], [pitch, 1], [P_MAX, tiles], [1, P_MAX]]
-        nisa.dma_transpose(dst=turned, src=hidden.ap(pattern=pattern, offset=row * pitch + start))
-        return Chunk(None, None, turned.reshape((P_MAX, tiles, count)), None)
+        source = hidden.ap(pattern=pattern, offset=row * pitch + start)
+        nisa.dma_transpose(dst=turned[:, :, :, nl.ds(0, count)], src=source)
+        return Chunk(None, None, turned[:, 0, :, nl.ds(0, count)], None)
     if plan.swizzled:
         natural = nl.ndarray((count, MX_WIDTH, width // MX_WIDTH), dtype=plan.dtype, buffer=nl.sbuf)
         pattern = [[pitch, count], [pitch // MX_WIDTH, MX_WIDTH], [1, width // MX_WIDTH]]
@@ -369,7 +371,9 @@ def turn_chunk(plan, chunk, weights, input_factor, turn):
     mx = plan.quantization == QuantizationType.MX
     tiles = weights.values.shape[1]
     shape = (P_MAX, MX_WIDTH if mx else 1, tiles, natural.shape[0])
-    bank = nl.ndarray(shape, dtype=natural.dtype, buffer=nl.psum)
+    pitch = div_ceil(shape[3], 2) * 2  # rows of PSUM start at multiples of 4 bytes
+    padded = nl.ndarray((shape[0], shape[1], shape[2], pitch), dtype=natural.dtype, buffer=nl.psum)
+    bank = padded[:, :, :, nl.ds(0, shape[3])]
     for part in range(shape[1]):
         for tile in range(tiles):
             nisa.nc_transpose(dst=bank[:, part, tile, :], data=_columns_of(plan, natural, tiles, part, tile))

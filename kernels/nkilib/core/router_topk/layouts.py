@@ -15,6 +15,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ..utils.kernel_assert import kernel_assert
+from ..utils.kernel_helpers import div_ceil
 from ..utils.tiled_range import TiledRange
 
 XHBMLayout_H_T__0 = 0
@@ -115,9 +116,11 @@ def transpose_rows(rows, dst, sb_layout):
     tokens, hidden = rows.shape
     partition, free = hidden_strides(hidden, sb_layout)
     outer, inner = free[0], free[-1]
-    in_bank = PSUM_BANK_BYTES // (tokens * bytes_of(rows.dtype))
+    pitch = div_ceil(tokens, 2) * 2  # rows of PSUM start at multiples of 4 bytes
+    in_bank = PSUM_BANK_BYTES // (pitch * bytes_of(rows.dtype))
     for part in TiledRange(hidden // PARTITIONS, in_bank):
-        moved = nl.ndarray((PARTITIONS, part.size, tokens), dtype=rows.dtype, buffer=nl.psum)
+        padded = nl.ndarray((PARTITIONS, part.size, pitch), dtype=rows.dtype, buffer=nl.psum)
+        moved = padded[:, :, nl.ds(0, tokens)]
         for index in range(part.size):
             step = part.start_offset + index
             start = step // inner[1] * outer[0] + step % inner[1] * inner[0]

@@ -318,7 +318,9 @@ class TurnedIntermediate(nl.NKIObject):
         first = span.start // self.rows_of_block
         count = div_ceil(span.size, self.rows_of_block)
         for group in cut(0, count, 2 * BANK // PARTITIONS):
-            turned = nl.ndarray((PARTITIONS, group.size, tile.size), dtype=self.x.dtype, buffer=nl.psum)
+            whole_words = div_ceil(tile.size, 2) * 2  # rows of PSUM start at multiples of 4 bytes
+            padded = nl.ndarray((PARTITIONS, group.size, whole_words), dtype=self.x.dtype, buffer=nl.psum)
+            turned = padded[:, :, nl.ds(0, tile.size)]
             whole = 0
             for b in range(group.size):
                 used = self.partitions(first + group.start + b)
