@@ -102,13 +102,13 @@ def _patterns(node):
 
 def told():
     """Every help that the wrong examples of the pages and of the corpus get."""
+    for command, (wrong, _) in PAIRS:
+        yield from (advice for _, _, advice in of_text(wrong, command))
     for page in pages().values():
         for snippet in page.examples(Kind.wrong):
             if snippet.language == "python":
                 command, *options = snippet.command()
                 yield from (advice for _, _, advice in found(snippet.source(), command, *options))
-    for command, (wrong, _) in PAIRS:
-        yield from (advice for _, _, advice in of_text(wrong, command))
 
 
 def test_every_help_of_the_source_is_tried():
