@@ -128,8 +128,6 @@ def _extent(view: NkiTensor) -> _Extent:
     free = (1 + sum((n - 1) * s for n, s in zip(view.shape[1:], view.strides[1:], strict=True))) * item
     last = first + (view.shape[0] - 1) * apart + free - 1
     start = first % row
-    if apart % row or start + free > row:  # not a run of bytes in each partition
-        start, free = 0, row
     return first // row, last // row + 1, start, start + free
 
 

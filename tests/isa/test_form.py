@@ -95,6 +95,22 @@ def test_instructions_that_differ_in_their_place_have_one_form():
     assert len(forms) == 3
 
 
+@pytest.mark.parametrize("region, width", [("sbuf", 66), ("private_hbm", 66), ("sbuf", 64)])
+def test_a_view_of_a_form_that_leaves_its_memory_is_refused(region, width):
+    """Whatever place the form has been seen at before, and last in the last partitions."""
+    forms = Forms(TARGETS["trn2"])
+    storage = Storage(0, "t", MemoryRegion(region), (128, width), DTYPES["float32"])
+    other = NkiTensor.whole(Storage(1, "u", MemoryRegion.sbuf, (64, 64), DTYPES["float32"]))
+    for start in (0, 32 * width, 64 * width):
+        for offset in range(4):
+            view = NkiTensor((64, 64), (width, 1), start + offset, storage.dtype, storage)
+            instruction = REGISTRY["dma_copy"](dst=view, src=other)
+            alone = refused(lambda i: i.check(forms.target), instruction)
+            last = start + offset + 63 * width + 63
+            assert bool(alone) == (offset + 64 > width if region == "sbuf" else last >= 128 * width)
+            assert refused(forms.check, instruction) == alone
+
+
 def test_numbers_that_compare_equal_are_told_apart():
     forms = Forms(TARGETS["trn2"])
     tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))

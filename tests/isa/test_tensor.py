@@ -459,6 +459,12 @@ def test_contiguity():
     assert make((4, 6, 5), HBM)[1:3].is_contiguous()
 
 
+def test_a_dimension_of_one_element_steps_by_what_is_inside_of_it():
+    assert restride((4,), (1,), (1, 4, 1)) == (4, 1, 1)
+    assert restride((4,), (2,), (1, 2, 1, 2)) == (8, 4, 4, 2)
+    assert restride((1,), (7,), (1, 1)) == (1, 1)
+
+
 @given(st.data())
 def test_restride_is_numpy_reshape_without_a_copy(data):
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import enum
 import time
 from typing import Any
@@ -330,6 +331,7 @@ data
         ("src=%1", "src=%7", 7, 28, "there is no storage %7"),
         ("src=%1", "src=?%1", 7, 28, "'?' is not part of IR text"),
         ("src=%1", "src=%1   ?", 7, 33, "'?' is not part of IR text"),
+        ("1:1-1:9", "1:1-1:9   ?", 10, 25, "'?' is not part of IR text"),
         ("src=%1[", "src==%1[", 7, 28, "expected a value, found '='"),
         ("] @1", "] as &1 after &1 @1", 7, 69, "no instruction before this one is &1"),
         ("outputs\n", "program l target trn2 registers 1\n", 8, 1, "expected inputs or body or"),
@@ -356,6 +358,24 @@ def test_malformed_text_is_refused_where_it_is(
     assert (problem.span.file, problem.span.line, problem.span.column) == ("p.ir", line, column)
 
 
+def test_an_operator_is_known_by_its_name() -> None:
+    """A front end's functions are operators of a class of their own."""
+
+    class Spelled(Operator):
+        pass
+
+    def program(op: Operator) -> Program:
+        storages = small_storages()
+        tile = NkiTensor.whole(storages[1])
+        reduced = REGISTRY["tensor_reduce"](dst=tile, op=op, data=tile, axis=1)
+        return Program("k", "trn2", storages, 2, [], [], [reduced])
+
+    add = OPERATORS["add"]
+    spelled = Spelled(**{each.name: getattr(add, each.name) for each in dataclasses.fields(add) if each.init})
+    assert programs_equal(program(spelled), program(add)) and programs_equal(program(add), program(spelled))
+    assert not programs_equal(program(spelled), program(OPERATORS["multiply"]))
+
+
 def test_an_instruction_runs_after_those_it_names() -> None:
     copy = "    tensor_copy dst=%0 src=%1[offset 0, 512:128, 1:256] @1\n"
     lines = [copy.replace(" @1", f" {words} @1") for words in ("as &1", "as &2", "after &2, &1")]
@@ -370,7 +390,7 @@ def test_an_instruction_runs_after_those_it_names() -> None:
         assert not programs_equal(changed, program)
     elsewhere = parse_program(TEXT.replace(copy, "".join(lines)))
     own = list(elsewhere.walk())
-    own[2].after = (own[1], first)  # one of another program
+    own[2].after = (second, own[0])  # the first of these is of another program
     assert not programs_equal(elsewhere, program)
 
 

@@ -11,21 +11,25 @@ import time
 from collections.abc import Callable
 
 MEMORY = 6 << 30  # bytes a fork may hold
-ASLEEP = 300.0  # seconds it may go on without its processor time running out
 Tell = Callable[[str], None]
 
 
-def forked(run: Callable[[Tell], int], hear: Tell, seconds: int | None = None) -> int | None:
-    """The exit code of `run` in a fork; None if its `seconds` of processor time ended, or it slept too long.
+def limit(seconds: float) -> None:
+    """End this process when it has used `seconds` more of processor time, unless another limit is set."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def forked(run: Callable[[Tell], int], hear: Tell, patience: float | None = None) -> int | None:
+    """The exit code of `run` in a fork; None if a :func:`limit` or `patience`, in seconds, ended it.
 
     `hear` gets each line that `run` tells, as it is told.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        _work(run, writing, seconds)
+        _work(run, writing)
     os.close(writing)
-    until = None if seconds is None else time.monotonic() + ASLEEP + 10 * seconds
+    until = None if patience is None else time.monotonic() + patience
     rest = b""
     with open(reading, "rb", buffering=0) as pipe:
         while ended := select.select([pipe], [], [], until and max(until - time.monotonic(), 0))[0]:
@@ -41,10 +45,10 @@ def forked(run: Callable[[Tell], int], hear: Tell, seconds: int | None = None) -
         status = os.waitpid(child, 0)[1]
         os.killpg(child, signal.SIGKILL)  # what it started
     code = os.waitstatus_to_exitcode(status)
-    return code if ended and code != -signal.SIGXCPU else None
+    return code if ended and code != -signal.SIGPROF else None
 
 
-def _work(run: Callable[[Tell], int], writing: int, seconds: int | None) -> None:
+def _work(run: Callable[[Tell], int], writing: int) -> None:
     """What the fork does: no output, and a process group of its own."""
     code = 70
     try:
@@ -53,8 +57,6 @@ def _work(run: Callable[[Tell], int], writing: int, seconds: int | None) -> None
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        if seconds is not None:
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
 
         def tell(line: str) -> None:
             os.write(writing, f"{line}\n".encode())

@@ -21,10 +21,12 @@ from types import CodeType, FunctionType
 
 import pytest
 
-from tests.mutation.forks import Tell, forked
+from tests.mutation.forks import Tell, forked, limit
 from tests.mutation.room import OPTIONS, Room
 
-PATIENCE = 10  # seconds of processor time, and 3 times what the tests take
+IMPORT = 60.0  # seconds of processor time to import and collect
+TEST = 5.0  # the same for a test, beside 3 times what it took when it was recorded
+ASLEEP = 1800.0  # seconds, whatever the processor does
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +80,12 @@ def run(trials: list[Trial], say: Said) -> None:
         )
     for trial in imported:
         order = trial.order(trial.room.all_tests(trial.file))
-        say(trial, _verdict(trial, order, lambda tell, trial=trial, order=order: _import(trial, order, tell)))
+        say(trial, _verdict(lambda tell, trial=trial, order=order: _import(trial, order, tell)))
 
 
-def _verdict(trial: Trial, order: list[str], tests: Callable[[Tell], int]) -> str | None:
+def _verdict(tests: Callable[[Tell], int]) -> str | None:
     failed: list[str] = []
-    seconds = PATIENCE + 3 * sum(trial.room.seconds[test] for test in order)
-    code = forked(tests, failed.append, int(seconds))
+    code = forked(tests, failed.append, ASLEEP)
     return "timed out" if code is None else None if not code else (failed or [f"exit code {code}"])[0]
 
 
@@ -150,12 +151,13 @@ class _Session:
                 order = trial.order(trial.tests)
                 for test, following in zip(order, [*order[1:], None]):
                     after = items[following] if following else None
+                    limit(TEST + 3 * trial.room.seconds[test])
                     session.config.hook.pytest_runtest_protocol(item=items[test], nextitem=after)
                     if session.testsfailed:
                         return 1
                 return 0
 
-            told(json.dumps([number, _verdict(trial, trial.tests, tests)]))
+            told(json.dumps([number, _verdict(tests)]))
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -196,18 +198,21 @@ class _Mutated(importlib.machinery.SourceFileLoader, importlib.abc.MetaPathFinde
 class _Order:
     """Runs tests in this order, then those that have other names under the mutant; tells which fail."""
 
-    def __init__(self, tests: list[str], without: list[str], tell: Tell) -> None:
+    def __init__(self, tests: list[str], room: Room, tell: Tell) -> None:
         self.places = {test: place for place, test in enumerate(tests)}
-        self.without = without
+        self.room = room
         self.tell = tell
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid not in self.without]
+        items[:] = [item for item in items if item.nodeid not in self.room.failed]
         items.sort(key=lambda item: self.places.get(item.nodeid, len(self.places)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.tell(report.nodeid)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        limit(TEST + 3 * self.room.seconds.get(nodeid, 0.0))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
