@@ -44,7 +44,8 @@ def index() -> str:
     lines += [
         "",
         "[times.md](times.md) compares their simulated times with the vendor's kernels,",
-        "[conformance.md](conformance.md) what the vendor's own tests say of them.",
+        "[conformance.md](conformance.md) what the vendor's own tests say of them, [tests.md](tests.md) how",
+        "they are tested here.",
         "[layers.md](layers.md) builds decoder layers of them and profiles these.",
         "How [attention](how-attention-got-fast.md) and [an MLP](how-mlp-got-fast.md) got fast, in steps.",
         "",
