@@ -32,7 +32,7 @@ from nki_sim.core_times import CoreTimes, simulate_all
 from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult, Skipped, interrupted_at
 from nki_sim.fit import fit
-from nki_sim.host import available_bytes
+from nki_sim.host import available_bytes, no_collection
 from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.refusals import host_overflow
@@ -371,8 +371,21 @@ def _prepare(
             return kept, inputs
     except (NotKept, RecursionError):  # nested too deeply: specialization says so
         inputs = []
+    prepared, found = _made(kernel, args, kwargs, target)
+    known = len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs))
+    if key is not None and known and not prepared.specialized[0].traced:
+        _cache.put(key, prepared)
+    return prepared, found
+
+
+@no_collection()
+def _made(
+    kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], target: Target
+) -> tuple[Prepared, list[Any]]:
+    """The kernel specialized and placed anew, and the arrays of this call."""
+    session = _current()
     specialized = [
-        specialize_call(kernel, args, kwargs, target=target, profile=profile, program_id=core)
+        specialize_call(kernel, args, kwargs, target=target, profile=session.options.profile, program_id=core)
         for core in range(kernel.grid)
     ]
     found = specialized[0].inputs
@@ -388,11 +401,7 @@ def _prepare(
         replace(one, program=fits.program, inputs=[], diagnostics=(*one.diagnostics, *warned))
         for one, fits in zip(specialized, fitted, strict=True)
     ]
-    prepared = Prepared(specialized, [fits.placement for fits in fitted])  # holds no arrays
-    known = len(found) == len(inputs) and all(a is b for a, b in zip(found, inputs))
-    if key is not None and known and not specialized[0].traced:
-        _cache.put(key, prepared)
-    return prepared, found
+    return Prepared(specialized, [fits.placement for fits in fitted]), found  # holds no arrays
 
 
 def _look_at(prepared: Prepared, options: Options) -> Looked:

@@ -301,6 +301,7 @@ class Instruction:
 
     def __init__(self, *args: Any, **kwargs: Any):
         cls = type(self)
+        self.form = None  # the first attribute: a dict that is not empty goes on sharing its keys with others
         values = self.__dict__
         shape = (cls, len(args), *kwargs)
         call = _CALLS.get(shape)
