@@ -23,6 +23,7 @@ from nki_isa.strides import is_row_major
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
 NEVER = -1
+_TENSOR, _PSUM = Engine.tensor, MemoryRegion.psum  # members of an Enum are found slowly
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +135,38 @@ class _Walker:
             group[1], group[2] = min(group[1], start), max(group[2], end)
 
     def _access(self, instruction: Instruction) -> None:
-        reads = instruction.reads
+        form = instruction.form
+        if form is not None and form.is_given:
+            reads, writes = form.reads(instruction.__dict__), form.writes(instruction.__dict__)
+        else:
+            reads, writes = instruction.reads, instruction.writes
+        first, last, position = self.first, self.last, self.position
+        for tensor in (*reads, *writes):
+            storage = tensor.storage
+            if storage.on_chip:
+                if first[storage.index] == NEVER:
+                    first[storage.index] = position
+                last[storage.index] = position
+        if self._scopes:
+            self._note(reads, writes, not may_skip(instruction))
+        if instruction.on is _TENSOR:
+            for tensor in writes:
+                storage = tensor.storage
+                if storage.region is _PSUM:
+                    self._accumulate(tensor, any([t.storage is storage for t in reads]))
+
+    def _note(self, reads: Iterable[NkiTensor], writes: Iterable[NkiTensor], is_sure: bool) -> None:
+        """What an instruction in a loop reads and writes, for the loops around it."""
         for tensor in reads:
-            if tensor.storage.region.on_chip:
-                self._touch(tensor.storage.index)
+            if tensor.storage.on_chip:
                 for scope in self._scopes:
                     scope.read(tensor)
-        is_sure = not may_skip(instruction)
-        for tensor in instruction.writes:
-            storage = tensor.storage
-            if not storage.region.on_chip:
-                continue
-            self._touch(storage.index)
-            for scope in reversed(self._scopes):
-                scope.write(tensor, is_sure)
-                if not scope.surely_runs:
-                    break
-            if instruction.on is Engine.tensor and storage.region is MemoryRegion.psum:
-                self._accumulate(tensor, any(t.storage is storage for t in reads))
-
-    def _touch(self, index: int) -> None:
-        if self.first[index] == NEVER:
-            self.first[index] = self.position
-        self.last[index] = self.position
+        for tensor in writes:
+            if tensor.storage.on_chip:
+                for scope in reversed(self._scopes):
+                    scope.write(tensor, is_sure)
+                    if not scope.surely_runs:
+                        break
 
     def _accumulate(self, tensor: NkiTensor, goes_on: bool) -> None:
         views = self._open.setdefault(tensor.storage.index, {})

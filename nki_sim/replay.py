@@ -41,6 +41,8 @@ def _is_static(node: Node) -> bool:
 
 
 def _is_dynamic(instruction: Instruction) -> bool:
+    if instruction.form is not None:
+        return not instruction.form.is_plain
     return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.instruction import Engine, Instruction, Order, Role
+from nki_isa.ir.form import Form
 from nki_isa.tensor import NkiTensor, box, signature
 from nki_sim.memory import Placement
 from nki_sim.observe import Core
@@ -25,6 +26,7 @@ from nki_sim.sanitize.findings import Findings, allocated, operand_of, site
 from nki_sim.sanitize.survey import Survey
 
 Ints = NDArray[np.int64]
+_TENSOR = Engine.tensor  # members of an Enum are found slowly
 
 
 class Aliasing(Check):
@@ -42,26 +44,34 @@ class Aliasing(Check):
 
 
 class _Program:
-    """Looks at the instructions of one core."""
+    """Looks at the instructions of one core: once at each form that says it all."""
 
     def __init__(self, survey: Survey, addresses: Placement, findings: Findings):
         self._addresses, self._findings = addresses, findings
-        for instruction, (_, writes) in survey.touches.items():
-            if writes and instruction.on is not Engine.tensor:
-                self._check(instruction, writes)
+        sound: set[Form | None] = set()
+        for instruction in survey.program.walk():
+            form = instruction.form
+            if instruction.on is _TENSOR or (form is not None and form in sound):
+                continue
+            reads, writes = survey.touches[instruction]
+            by_hand = {t.storage for t in (*reads, *writes) if t.storage.address is not None}
+            if not self._check(instruction, writes) and len(by_hand) < 2:
+                sound.add(form)
 
-    def _check(self, instruction: Instruction, writes: list[NkiTensor]) -> None:
+    def _check(self, instruction: Instruction, writes: Sequence[NkiTensor]) -> bool:
+        """True if something is wrong with `instruction`."""
+        found = False
         for dst in writes:
             if dst.dynamic is not None:
                 continue
             if self._overlaps_itself(dst):
+                found = True
                 self._tell_overlap(instruction, dst)
             for field, value in instruction.operands():
-                if field.role is Role.read:
-                    self._pair(instruction, dst, value)
-                elif field.role is Role.reads:
-                    for source in value:
-                        self._pair(instruction, dst, source)
+                sources = value if field.role is Role.reads else [value] if field.role is Role.read else ()
+                for source in sources:
+                    found |= self._pair(instruction, dst, source)
+        return found
 
     def _overlaps_itself(self, dst: NkiTensor) -> bool:
         """True if two elements of a view share a place, as in sliding windows; a stride of 0 means it."""
@@ -97,21 +107,21 @@ class _Program:
             notes=("here the last value written to an element stays",),
         )
 
-    def _pair(self, instruction: Instruction, dst: NkiTensor, src: NkiTensor) -> None:
+    def _pair(self, instruction: Instruction, dst: NkiTensor, src: NkiTensor) -> bool:
+        """True if `instruction` would write `dst` over parts of `src` that it has yet to read."""
         if src.dynamic is not None or not self._meet(dst, src):
-            return
+            return False
         order = instruction.order
         same = signature(dst) == signature(src)
         if order is Order.first or (same and order is not Order.shuffled):
-            return
+            return False
         written, read = self._positions(dst), self._positions(src)
-        if order is Order.streamed and not _reads_back(written, read, dst.dtype.itemsize, src.dtype.itemsize):
-            return
-        if order is not Order.streamed and not _share(written, read, dst.dtype.itemsize, src.dtype.itemsize):
-            return
+        meets = _reads_back if order is Order.streamed else _share
+        if not meets(written, read, dst.dtype.itemsize, src.dtype.itemsize):
+            return False
         key = ("NKI-H005", site(instruction, dst.storage))
         if self._findings.known(key):
-            return
+            return True
         self._findings.add(
             key,
             "NKI-H005",
@@ -125,6 +135,7 @@ class _Program:
             help="write to another tensor, or in place to the very same view",
             notes=("here every source is read before anything is written, so the numbers do not show it",),
         )
+        return True
 
     def _meet(self, dst: NkiTensor, src: NkiTensor) -> bool:
         """True if the rectangles of both views have bytes in common."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from nki_isa.instruction import Instruction
 from nki_isa.ops.sync import core_barrier
@@ -10,8 +10,38 @@ from nki_isa.program import Node, Program
 from nki_isa.tensor import NkiTensor, Storage
 from nki_sim.host import no_collection
 
-Touches = tuple[list[NkiTensor], list[NkiTensor]]
+Touch = tuple[Sequence[NkiTensor], Sequence[NkiTensor]]
+"""Tensors read and written."""
+
 NEVER = -1
+
+
+class Touches(Mapping[Instruction, Touch]):
+    """What each instruction of a Program reads and writes: nothing for a barrier, no padding that is kept.
+
+    Mostly it is its operands, which the form of an instruction gives at once; the rest is kept.
+    """
+
+    def __init__(self, program: Program):
+        self._program = program
+        self._kept: dict[Instruction, Touch] = {}
+
+    def __getitem__(self, instruction: Instruction) -> Touch:
+        form = instruction.form
+        is_plain = not instruction.padded and not instruction.synchronises
+        if is_plain and form is not None and form.is_given:
+            values = instruction.__dict__
+            return form.reads(values), form.writes(values)
+        found = self._kept.get(instruction)
+        if found is None:
+            found = self._kept[instruction] = _touched(instruction)
+        return found
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return self._program.walk()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Survey:
@@ -20,7 +50,6 @@ class Survey:
     Attributes:
         program: the Program.
         touches: tensors read and written, by instruction.
-        order: position in program order, by instruction.
         first: position of the first access, by storage index; :data:`NEVER` if there is none.
         last: position of the last access.
         ends: storages that nothing needs after an instruction. A tensor that a loop uses has no end here.
@@ -35,14 +64,14 @@ class Survey:
     def __init__(self, program: Program):
         count = len(program.storages)
         self.program = program
-        self.touches: dict[Instruction, Touches] = {}
-        self.order: dict[Instruction, int] = {}
+        self.touches = Touches(program)
         self.first = [NEVER] * count
         self.last = [NEVER] * count
         self.readers: dict[int, Instruction] = {}
         self.writers: dict[int, list[Instruction]] = {}
         self.ends: dict[Instruction, list[int]] = {}
         self.scatters = False
+        self._position = 0
         self._read_first: set[int] = set()
         self._ending: dict[int, Instruction | None] = {}
         self._walk(program.body, False)
@@ -71,29 +100,34 @@ class Survey:
             if not isinstance(node, Instruction):
                 self._walk(node.body, True)
                 continue
-            position = self.order[node] = len(self.order)
-            reads, writes = self.touches[node] = _touched(node)
+            position = self._position
+            self._position += 1
+            reads, writes = self.touches[node]
+            first, last, ending, end = self.first, self.last, self._ending, None if looping else node
             for tensor in reads:
                 index = tensor.storage.index
                 self.readers[index] = node
-                if self.first[index] == NEVER:
+                if first[index] == NEVER:
                     self._read_first.add(index)
-                self._touch(index, position, node, looping)
+                    first[index] = position
+                last[index] = position
+                ending[index] = end
             for tensor in writes:
                 index = tensor.storage.index
-                self.writers.setdefault(index, []).append(node)
-                self.scatters |= tensor.dynamic is not None and tensor.dynamic.kind == "vector"
-                self._touch(index, position, node, looping)
+                writers = self.writers.get(index)
+                if writers is None:
+                    self.writers[index] = [node]
+                else:
+                    writers.append(node)
+                if tensor.dynamic is not None:
+                    self.scatters |= tensor.dynamic.kind == "vector"
+                if first[index] == NEVER:
+                    first[index] = position
+                last[index] = position
+                ending[index] = end
 
-    def _touch(self, index: int, position: int, node: Instruction, looping: bool) -> None:
-        if self.first[index] == NEVER:
-            self.first[index] = position
-        self.last[index] = position
-        self._ending[index] = None if looping else node
 
-
-def _touched(instruction: Instruction) -> Touches:
-    """What an instruction reads and writes; nothing for a barrier; kept padding of a layout is not read."""
+def _touched(instruction: Instruction) -> Touch:
     if isinstance(instruction, core_barrier):
         return [], []
     kept = [instruction.__dict__[name] for name in instruction.padded]

@@ -47,6 +47,7 @@ class Form:
             in the order of :attr:`Instruction.reads`; None where one of them is not an operand as it was
             given: an index, an item of a list, a part of a destination.
         read_names, written_names: the names of these operands, or None.
+        is_given: True if all it touches are operands as they were given: `reads` and `writes` are there.
         is_plain: True if no address is known at run time only.
         updates: names of operands that are read and then written in place.
         has_registers: True if it may name registers.
@@ -59,6 +60,7 @@ class Form:
         "_limits",
         "has_registers",
         "has_remarks",
+        "is_given",
         "is_plain",
         "read_names",
         "reads",
@@ -80,6 +82,7 @@ class Form:
         named = {name: value for name, value in values.items() if type(value) is NkiTensor}
         self.read_names, self.reads = _by_name(read, named)
         self.written_names, self.writes = _by_name(written, named)
+        self.is_given = self.reads is not None and self.writes is not None
         views = {signature(named[name]) for name in self.written_names or ()}
         self.updates = frozenset(n for n in self.read_names or () if signature(named[n]) in views)
         self.is_plain = all(view.dynamic is None for view in (*read, *written))
