@@ -53,6 +53,12 @@ def before(level: str) -> bool:
     return ORDER[_level] < ORDER[level]
 
 
+def among(since: str, until: str) -> bool:
+    """True if the level in force is none before `since` and none after `until`; an empty one is no bound."""
+    here = ORDER[_level]
+    return (not since or ORDER[since] <= here) and (not until or here <= ORDER[until])
+
+
 def read_level(text: str) -> str:
     """A level from what a user writes: ``"0.3"``, ``"0.3.0"``, or an SDK release such as ``"2.29"``.
 
@@ -365,6 +371,7 @@ __all__ = [
     "Form",
     "Name",
     "Notice",
+    "among",
     "before",
     "changed",
     "choice",

@@ -157,7 +157,7 @@ def _seen() -> dict[str, Page]:
 
 
 def _page_of(code: Code, rows: list[Rule]) -> Page:
-    why = "\n\n".join(f"{row.reason} This is {_CLASSES[row.standing]}." for row in rows)
+    why = "\n\n".join(f"{row.reason} This is {CLASSES[row.standing]}." for row in rows)
     source = "; ".join(dict.fromkeys(str(row.evidence) for row in rows))
     wrong = tuple(twin(row, Kind.wrong) for row in rows if row.wrong)
     right: list[Snippet] = []
@@ -169,7 +169,7 @@ def _page_of(code: Code, rows: list[Rule]) -> Page:
 
 
 #: What a class of rules means, in words.
-_CLASSES = {
+CLASSES = {
     Standing.error: "an error",
     Standing.seen: "a warning seen at compile: a compiler refused it, and no page of the SDK says so",
     Standing.warning: "a warning: it was seen to go wrong, and public kernels do it",

@@ -236,7 +236,7 @@ class Recorder:
 
     def _remark(self, found: Diagnostic, stack: tuple[Frame, ...]) -> None:
         row = rule_of(found.code, found.known)
-        if row is None or not (row.level and levels.before(row.level)):
+        if row is None or levels.among(row.level, row.until):
             self.report(NkiError([found.at(stack[-1].span if stack else None, stack)]))
 
     def warn(self, found: NkiError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -11,17 +12,24 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from nki_cli.explain_pages import Kind, Page, heading, pages
+from nki_cli.explain_pages import Kind, Page, Snippet, heading, pages, twin
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.codes import CODES, Code
 from nki_isa.diagnostics import Diagnostic
+from nki_isa.machine.targets import TARGETS
+from nki_isa.rules import RULES, Rule
 from nki_tools.snippets import FRAME
 
 
 def explain(
     code: Annotated[
-        str, typer.Argument(metavar="CODE", help="For example NKI-V103, or V103.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CODE",
+            help="For example NKI-V103, V103, or the name of a rule: start-partition.",
+            show_default=False,
+        ),
     ],
     example: Annotated[
         Kind | None,
@@ -30,11 +38,16 @@ def explain(
     format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
 ) -> None:
-    """Explain a code: meaning, reason, wrong and right examples."""
+    """Explain a code, or a rule of the compiler: meaning, reason, wrong and right examples."""
     screen = Screen.open(Format(format.value), no_color)
+    rule = RULES.get(code.strip().lower())
+    if rule is not None:
+        _explain_rule(screen, rule, example)
+        return
     row = find(code)
     if row is None:
         near = difflib.get_close_matches(_spelled(code), CODES, 3)
+        near += difflib.get_close_matches(code.strip().lower(), RULES, 3)
         remedy = f"did you mean {', '.join(near)}?" if near else "a code looks like NKI-V103"
         screen.fail([Diagnostic("NKI-L032", f"{code!r} is not a diagnostic code", help=remedy)])
     page = pages()[row.code]
@@ -49,6 +62,38 @@ def explain(
 def find(code: str) -> Code | None:
     """The row of a code, written with or without ``NKI-``, in any case."""
     return CODES.get(_spelled(code))
+
+
+def _explain_rule(screen: Screen, rule: Rule, example: Kind | None) -> None:
+    """Print a row of the table of rules, or one of its twins."""
+    snippets = [made for kind in Kind if (made := twin(rule, kind)).text]
+    if example is not None:
+        wanted = [snippet for snippet in snippets if snippet.kind is example]
+        if not wanted:
+            screen.fail([Diagnostic("NKI-L032", f"{rule.name} has no {example.value} example")])
+        screen.out.file.write(wanted[0].source())
+    elif screen.format is Format.json:
+        screen.json(
+            {
+                "rule": rule.name,
+                "code": rule.code or None,
+                "class": rule.standing.value,
+                "text": rule.sentence,
+                "reason": rule.reason,
+                "generations": list(rule.targets) or list(TARGETS),
+                "evidence": str(rule.evidence),
+                "examples": [
+                    {"kind": s.kind.value, "text": s.source(), "command": s.command()} for s in snippets
+                ],
+            }
+        )
+    else:
+        code = f", {rule.code}" if rule.code else ""
+        head = Text.assemble((rule.name, "bold"), f" ({rule.standing.value}{code})")
+        where = ", ".join(rule.targets) or "all"
+        lines: list[RenderableType] = [head, "", rule.sentence, "", *_paragraphs(rule.reason)]
+        lines += [f"Generations: {where}", f"Evidence: {rule.evidence}", ""]
+        screen.show(*lines, *_shown(snippets))
 
 
 def _spelled(code: str) -> str:
@@ -68,8 +113,6 @@ def _print_example(screen: Screen, page: Page, kind: Kind) -> None:
 
 
 def _layout(page: Page) -> list[RenderableType]:
-    from rich.syntax import Syntax  # slow to import, and only pages need it
-
     row = page.row
     lines: list[RenderableType] = [
         Text.assemble((row.code, "bold"), f" ({row.category.value}): {row.title}"),
@@ -78,12 +121,21 @@ def _layout(page: Page) -> list[RenderableType]:
         "",
         *_paragraphs(page.why),
     ]
-    for snippet in page.snippets:
+    return [*lines, *_shown(page.snippets), Text(_plain(f"Source: {page.source}"))]
+
+
+def _shown(snippets: Iterable[Snippet]) -> list[RenderableType]:
+    """Examples with their headings, and what is to be known of them."""
+    from rich.syntax import Syntax  # slow to import, and only pages need it
+
+    lines: list[RenderableType] = []
+    kept = list(snippets)
+    for snippet in kept:
         code = Syntax(snippet.text.rstrip("\n"), snippet.language, background_color="default")
         lines += [Text(_plain(heading(snippet)), "bold"), Padding(code, (0, 0, 0, 4)), ""]
-    if any(snippet.is_framed for snippet in page.snippets):
+    if any(snippet.is_framed for snippet in kept):
         lines += [Text(_plain(FRAME)), ""]
-    return [*lines, Text(_plain(f"Source: {page.source}"))]
+    return lines
 
 
 def _paragraphs(markdown: str) -> list[RenderableType]:

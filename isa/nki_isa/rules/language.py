@@ -24,6 +24,7 @@ for start, stop in ((0, 128), (128, 256)):
 for start in range(0, 256, 128):
     nisa.memset(dst=tile[:, start : start + 128], value=0.0)
 """,
+    until="0.6",
     whole_code=True,
 )
 
@@ -43,6 +44,7 @@ other = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
 nisa.tensor_copy(dst=other, src=tile)
 nisa.tensor_copy(dst=tile, src=other)
 """,
+    until="0.6",
     whole_code=True,
 )
 

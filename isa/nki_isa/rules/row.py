@@ -88,6 +88,7 @@ class Rule:
         rule: the rule in one sentence; that of the code where it is left out.
         targets: the generations it holds on; all if empty.
         level: the oldest API level it holds at; all if empty.
+        until: the newest API level it holds at; all later ones too if empty.
         whole_code: True if every finding of its code is one of it.
     """
 
@@ -101,6 +102,7 @@ class Rule:
     rule: str = ""
     targets: tuple[str, ...] = ()
     level: str = ""
+    until: str = ""
     whole_code: bool = False
 
     @property
