@@ -73,6 +73,15 @@ def test_what_streams_may_write_behind_what_it_has_read():
     assert found("tensor_copy", "float32", [("dst", (28, 128)), ("src", (0, 100))]) == ["NKI-H005"]
 
 
+def test_the_same_elements_under_another_shape_are_in_place():
+    b = Builder()
+    tile = b.tensor(128, 512)
+    b.program.body.append(
+        REGISTRY["tensor_copy"](dst=view(tile, (128, 4, 8), (512, 8, 1)), src=tile[:, 0:32])
+    )
+    assert codes(b) == []
+
+
 @pytest.mark.parametrize(
     "opcode, dtype, source, others",
     [

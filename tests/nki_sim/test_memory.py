@@ -9,7 +9,19 @@ from programs import HBM, PSUM, SBUF, Builder, at, columns, rows, view
 
 from nki_isa.diagnostics import NkiError, NkiInternalError
 from nki_isa.tensor import NkiTensor
-from nki_sim.memory import NANS
+from nki_sim.memory import NANS, host_bytes
+
+
+def test_bytes_of_the_host_are_those_of_hbm_and_of_the_results():
+    """Cores share what is shared; chips' memories are not counted, they are always there."""
+    b = Builder()
+    b.input(np.zeros((128, 4), np.float32))
+    b.output(64, 3, dtype="bfloat16")
+    b.tensor(128, 5, region=HBM)
+    b.tensor(128, 100)
+    shared, private, results = 128 * 4 * 4 + 64 * 3 * 2, 128 * 5 * 4, 64 * 3 * 2
+    assert host_bytes([b.program]) == shared + private + results
+    assert host_bytes([b.program, b.program]) == shared + 2 * private + results
 
 
 @given(st.data(), st.integers(1, 128), st.lists(st.integers(1, 5), min_size=1, max_size=3))

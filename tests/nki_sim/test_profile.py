@@ -54,6 +54,25 @@ def test_union_is_the_time_covered(intervals):
     assert union(start, end) == len(covered)
 
 
+@pytest.mark.parametrize("target", [TRN1, TRN2], ids=lambda target: target.name)
+def test_figures_of_dma_follow_their_definitions(target):
+    timeline = matmul_of_blocks(target, 3)
+    found = Profile.of(timeline).dma
+    moved = 2 * 128 * (640 + 3 * 512)
+    assert (found.transfers, found.bytes, found.rows) == (4, moved, 4 * 128)
+    assert found.mean_bytes == pytest.approx(moved / 4) and found.mean_row_bytes == pytest.approx(moved / 512)
+    assert sum(found.queues.values()) == 4 and len(found.queues) == 2
+    active = last = 0.0
+    for k in sorted(range(len(timeline.costs)), key=lambda k: timeline.begin[k]):
+        if timeline.costs[k].transfer is not None:  # data move until the completion is written
+            begin, end = timeline.begin[k], timeline.end[k] - target.dma_completion
+            active += max(0.0, end - max(begin, last))
+            last = max(last, end)
+    assert found.active == pytest.approx(active)
+    assert found.active_percent == pytest.approx(100 * active / timeline.total)
+    assert found.roof_percent == pytest.approx(100 * moved / timeline.total / target.dma_roof_bytes_per_ns)
+
+
 def test_figures_follow_their_definitions():
     blocks = 40
     profile = Profile.of(matmul_of_blocks(TRN1, blocks))

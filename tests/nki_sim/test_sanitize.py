@@ -491,6 +491,28 @@ def test_what_another_core_sends_comes_from_that_core():
     assert found.code == "NKI-N002" and "tensor_scalar writes infinity" in found.message
 
 
+def test_an_operand_of_a_value_per_partition_is_told_where_it_counts():
+    @nki.jit
+    def scaled(x, factors):
+        out = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
+        factor = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf, name="factor")
+        nisa.dma_copy(dst=tile, src=x)
+        nisa.dma_copy(dst=factor, src=factors)
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=factor)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    x, factors = np.ones((128, 64), np.float32), np.arange(128, dtype=np.float32).reshape(128, 1)
+    x[5, 7], factors[5] = 3e38, 1e3
+    with runtime.session(check="nan") as session:
+        scaled(x, factors)
+    (note,) = session.launches[0].diagnostics
+    assert "first at partition 5, element [7]" in note.message
+    assert "data=tile[128, 64], 3e+38 there" in note.message
+    assert "operand0=factor[128, 1], 1000 there" in note.message
+
+
 # --- an accumulate that is left out
 
 

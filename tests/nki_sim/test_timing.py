@@ -130,6 +130,11 @@ def test_an_instruction_waits_for_those_it_is_to_run_after():
     timeline = timed([first, second, free])
     assert timeline.start.tolist() == [0.0, 236.0, 0.0]
     assert (timeline.wait[1], timeline.cause[1]) == (Wait.order, 0)
+    third, last = Op(Engine.vector, tile((128, 4))), Op(Engine.scalar, tile((128, 4)))
+    last.after = (first, third)  # the later of both counts, 300 + 36
+    assert timed([first, third, last]).start.tolist() == [0.0, 100.0, 336.0]
+    last.after = (third, first)
+    assert timed([first, third, last]).start.tolist() == [0.0, 100.0, 336.0]
 
 
 def test_load_multiply_copy_store():
@@ -336,6 +341,15 @@ def test_bytes_of_an_earlier_tensor_are_waited_for():
     placement.addresses[1] = (0, 32)  # right behind it
     assert timed(ops, placement=placement).start[2] == 0.0
     assert timed(ops).start[2] == 0.0
+
+
+@pytest.mark.parametrize("low, start", [(0, 0.0), (7, 236.0), (8, 236.0), (15, 236.0)])
+def test_bytes_before_those_of_an_earlier_tensor_are_free(low, start):
+    """The earlier one is 32 bytes behind the start of the later, of which one element is read."""
+    earlier, later = tile((128, 16), index=0), tile((128, 16), index=1)
+    reading = Op(Engine.scalar, tile((128, 1), index=2), [part(later, (0, 128), (low, low + 1))])
+    placement = At({0: (0, 32 - 4 * (low == 7)), 1: (0, 0), 2: (0, 4096)})
+    assert timed([Op(Engine.vector, earlier), reading], placement=placement).start[1] == start
 
 
 _LANES = (Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)

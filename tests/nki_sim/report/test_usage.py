@@ -11,6 +11,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.machine.targets import TRN2
+from nki_sim.report.facts import capacities
 from nki_sim.report.terminal import memory_tables
 from nki_sim.report.usage import Uses, memory_report, savings, scopes_by_call, scopes_by_name
 
@@ -150,6 +151,34 @@ def test_a_line_counts_with_all_turns_of_its_loop():
     assert (total.together, total.without) == (2 * KIB, 2 * KIB)
 
 
+def test_what_nobody_reads_is_left_out():
+    @nki.jit
+    def kernel(x):
+        result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+        tile, lost = load(x, "tile"), nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf, name="lost")
+        nisa.memset(dst=lost, value=0.0)
+        for _ in range(2):
+            turn = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+            nisa.memset(dst=turn, value=0.0)
+            nisa.memset(dst=lost, value=1.0)
+        nisa.dma_copy(dst=result, src=tile)
+        return result
+
+    launch = launched(kernel)
+    found = savings(launch.placement.sbuf, Uses(launch.program))
+    advice = {saving.holders[0].storage.name: saving.advice for saving in found}
+    assert advice["lost"] == "nothing reads it: leave out what writes it"
+
+
+def test_capacities_in_words(layers):
+    found = {figure: words for figure, *words in capacities(layers.placement)}
+    assert found["SBUF peak"] == ["42 KiB", "20.2 % of 208 KiB per partition, at instruction 5"]
+    assert found["SBUF free then"][0] == "166 KiB"
+    assert found["PSUM peak"] == ["2 KiB", "12.5 % of 16 KiB per partition, at instruction 10"]
+    assert found["PSUM banks"] == ["1", "of 8 at most at once"]
+    assert "SBUF banks" not in found
+
+
 def test_a_stack_of_addresses_reuses_bytes_and_overlaps_are_named():
     launch = launched(stacked)
     used = launch.placement.sbuf
@@ -175,5 +204,7 @@ def test_the_report_is_json_and_complete(layers):
     assert 0 < sbuf["largest_free_piece_at_peak_kib"] <= 208 - 42
     assert (psum["banks_at_peak"], psum["most_banks"]) == (1, 1)
     assert [p["banks"] for p in psum["timeline"]] == [0] * 10 + [1, 1, 0]
-    assert sbuf["shrink_first"][0]["saves_kib"] == 32
+    first = sbuf["shrink_first"][0]
+    assert (first["kib"], first["saves_kib"], first["halved_saves_kib"]) == (32, 32, 16)
+    assert first["names"] == ["model/weights"]
     assert sbuf["scopes"]["by_name"][0]["label"] == "model"
