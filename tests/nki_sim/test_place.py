@@ -712,3 +712,16 @@ def test_large_programs_are_placed_quickly(tiles: int, seconds: float) -> None:
     start = time.perf_counter()
     place(program, TRN2)
     assert time.perf_counter() - start < seconds
+
+
+@given(straight())
+def test_what_is_free_is_what_nobody_holds(program: Program) -> None:
+    assume(sum(storage.row_bytes for storage in program.storages) < TRN2.sbuf_usable_bytes)
+    used = place(program, TRN2).sbuf
+    for position in {0, used.peak_at, len(program.body) - 1}:
+        holds = np.zeros(used.capacity + 1, np.bool_)
+        holds[-1] = True
+        for holder in used.held_at(position):
+            holds[holder.offset : holder.end] = True
+        edges = np.flatnonzero(np.diff(np.concatenate([[True], holds]).astype(np.int8))).tolist()
+        assert used.free_pieces(position) == [(a, b - a) for a, b in zip(edges[::2], edges[1::2])]

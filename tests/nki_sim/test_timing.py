@@ -343,6 +343,22 @@ def test_bytes_of_an_earlier_tensor_are_waited_for():
     assert timed(ops).start[2] == 0.0
 
 
+@pytest.mark.parametrize("low, high", [(64, 128), (0, 64), (32, 64)])
+def test_what_has_some_of_the_partitions_leaves_the_others_to_those_before(low, high):
+    """All are written, then `low` to `high` by another tensor: later tensors wait for what they overlap."""
+    first, second = tile((128, 4), index=0), tile((high - low, 4), index=1)
+    third, fourth = tile((64, 4), index=2), tile((64, 4), index=3)
+    ops = [Op(Engine.vector, first, latency=900.0), Op(Engine.gpsimd, second, latency=300.0)]
+    ops += [Op(Engine.scalar, third, busy=1.0, latency=1.0), Op(Engine.sync, fourth, busy=1.0, latency=1.0)]
+    placement = At({0: (0, 0), 1: (low, 0), 2: (0, 0), 3: (64, 0)})
+    timeline = timed(ops, placement=placement)
+    behind = [900.0, 936.0 + 300.0]  # the end of the first, of the second
+    ends = [behind[1] if low < stop and start < high else behind[0] for start, stop in ((0, 64), (64, 128))]
+    assert timeline.end[:2].tolist() == behind
+    assert [timeline.cause[k] for k in (2, 3)] == [1 if end == behind[1] else 0 for end in ends]
+    assert all(timeline.start[k] >= end for k, end in zip((2, 3), ends))
+
+
 @pytest.mark.parametrize("low, start", [(0, 0.0), (7, 236.0), (8, 236.0), (15, 236.0)])
 def test_bytes_before_those_of_an_earlier_tensor_are_free(low, start):
     """The earlier one is 32 bytes behind the start of the later, of which one element is read."""
