@@ -15,7 +15,7 @@ from nki_isa.program import Loop, Node, Program, While, walk
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.liveness import liveness
 from nki_sim.packing import Space
-from nki_sim.reorder import Reordering
+from nki_sim.reorder import Reordering, moved
 from nki_sim.utilisation import ALL_QUADRANTS, Holder, quadrants_of, usage_of
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
@@ -222,3 +222,16 @@ def test_with_tensors_side_by_side_each_quadrant_holds_at_most_what_it_has() -> 
             assert usage(other, SBUF, 4, starts) <= capacity, seed
             made += usage(other, SBUF, 4) > capacity
     assert made > 20
+
+
+def test_as_few_nodes_move_as_must() -> None:
+    """All orders of five: those of the longest sequence that is kept need not move."""
+    before = [REGISTRY["register_move"](dst=VirtualRegister(k), src=k) for k in range(5)]
+    for order in itertools.permutations(range(5)):
+        kept = max(
+            size
+            for size in range(6)
+            for some in itertools.combinations(order, size)
+            if list(some) == sorted(some)
+        )
+        assert moved(before, [before[k] for k in order]) == 5 - kept
