@@ -13,12 +13,19 @@ from nki_isa.dtypes import DType
 
 
 class MemoryRegion(enum.Enum):
-    """The memories a tensor can live in."""
+    """The memories a tensor can live in.
+
+    Attributes:
+        on_chip: True for SBUF and PSUM, which have partitions.
+    """
 
     sbuf = "sbuf"
     psum = "psum"
     private_hbm = "private_hbm"
     shared_hbm = "shared_hbm"
+
+    def __init__(self, text: str):
+        self.on_chip = text in ("sbuf", "psum")
 
     def __eq__(self, other: object) -> bool:
         """Identity, but that what an input answers (:data:`INPUT`) equals both kinds of HBM."""
@@ -34,11 +41,6 @@ class MemoryRegion(enum.Enum):
     __hash__ = enum.Enum.__hash__
 
     @property
-    def on_chip(self) -> bool:
-        """True for SBUF and PSUM, which have partitions."""
-        return self is MemoryRegion.sbuf or self is MemoryRegion.psum
-
-    @property
     def is_hbm(self) -> bool:
         """True for both kinds of HBM."""
         return not self.on_chip
@@ -49,6 +51,7 @@ SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 #: ``.buffer`` of a kernel's input: published kernels assert that it is ``nl.hbm``, others ``nl.shared_hbm``.
 INPUT = object.__new__(MemoryRegion)
 INPUT._name_ = INPUT._value_ = "shared_hbm"
+INPUT.on_chip = False
 
 
 @dataclass(eq=False, slots=True)

@@ -382,9 +382,11 @@ class Recorder:
 
     def _judge(self) -> None:
         """Say what compilers were seen to refuse of a whole program."""
-        used = {id(t.storage) for i in self.program.walk() for t in (*i.reads, *i.writes)}
+        used: set[Storage] = set()
+        if any(storage.address is not None for storage in self.program.storages):
+            used = {t.storage for i in self.program.walk() for t in (*i.reads, *i.writes)}
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
-            held = [s for s in self.program.storages if s.region is region and id(s) in used]
+            held = [s for s in self.program.storages if s.region is region and s in used]
             placed = [s for s in held if s.address is not None]
             if placed and len(placed) < len(held):
                 first = placed[0]
@@ -399,9 +401,9 @@ class Recorder:
         if count > _MOST_INSTRUCTIONS:
             told = f"the program has {count:,} instructions; {_MOST_INSTRUCTIONS:,} are the most"
             self.tell(programs.PROGRAM_SIZE, told, help="use larger tiles, or a loop that runs on the device")
-        functions = {
-            getattr(i.__dict__.get("op"), "table", None) for i in self.program.walk() if i.on is _SCALAR
-        }
+        forms = {i.form for i in self.program.walk() if i.form is not None}
+        samples = (form.sample for form in forms)
+        functions = {getattr(i.__dict__.get("op"), "table", None) for i in samples if i.on is _SCALAR}
         functions.discard(None)
         if len(functions) > _MOST_TABLES:
             names = ", ".join(sorted(map(str, functions)))

@@ -32,7 +32,7 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import cast, integer_range
+from nki_isa.dtypes import DTYPES, cast, integer_range
 from nki_isa.indirection import indirection, is_indirect, no_indirection
 from nki_isa.instruction import (
     Engine,
@@ -65,6 +65,8 @@ from nki_isa.ops.base import (
 )
 from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
+
+_UNKNOWN = Engine.unknown  # members of an Enum are found slowly
 
 
 @instruction
@@ -178,7 +180,7 @@ class memset(ComputeInstruction):
         return {"dst": t(), "value": 0.0}
 
     def resolve_engine(self) -> Engine:
-        if self.engine is not Engine.unknown:
+        if self.engine is not _UNKNOWN:
             return super().resolve_engine()
         return VECTOR_ENGINE if in_psum(self.dst) else GPSIMD_ENGINE
 
@@ -198,7 +200,7 @@ class memset(ComputeInstruction):
         return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
-_WIDE_INTEGERS = ("int32", "uint32")
+_WIDE_INTEGERS = frozenset({DTYPES["int32"], DTYPES["uint32"]})
 
 
 def _power_on_gpsimd(instruction: Any, target: Any) -> str | None:
@@ -279,7 +281,7 @@ class tensor_tensor(ComputeInstruction):
         return {"dst": t(), "data1": t(), "data2": t(), "op": "add"}
 
     def resolve_engine(self) -> Engine:
-        if self.engine is not Engine.unknown:
+        if self.engine is not _UNKNOWN:
             return super().resolve_engine()
         if self.op.name == "power":
             return GPSIMD_ENGINE
@@ -477,7 +479,7 @@ class tensor_scalar(ComputeInstruction):
 
     def resolve_engine(self) -> Engine:
         ops = [op.name for op in (self.op0, self.op1) if op is not None]
-        if self.engine is Engine.unknown and any(name in _ON_GPSIMD for name in ops):
+        if self.engine is _UNKNOWN and any(name in _ON_GPSIMD for name in ops):
             return GPSIMD_ENGINE
         return super().resolve_engine()
 
