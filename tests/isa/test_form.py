@@ -112,6 +112,16 @@ def test_a_view_of_a_form_that_leaves_its_memory_is_told(region, width):
             assert told(forms.check, instruction) == alone
 
 
+def test_flags_tell_forms_apart_and_places_do_not():
+    forms = Forms(TARGETS["trn2"])
+    tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))
+    for flag in (True, False):
+        for k in (0, 32):
+            part = tile[:, k : k + 32]
+            forms.check(REGISTRY["tensor_scalar"](part, part, "subtract", 1.0, reverse0=flag))
+    assert len(forms) == 2
+
+
 def test_numbers_that_compare_equal_are_told_apart():
     forms = Forms(TARGETS["trn2"])
     tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))

@@ -29,7 +29,7 @@ import rich.console  # noqa: F401
 import tomllib
 import typer  # noqa: F401
 
-from tests.mutation.mutants import Mutant, changed_lines, sample
+from tests.mutation.mutants import Mutant, changed_lines, sample, unspaced
 from tests.mutation.room import Room, record
 from tests.mutation.trial import Trial, run
 
@@ -136,10 +136,9 @@ def _equivalents() -> dict[tuple[str, str, str], str]:
     """
     rows = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("equivalent", [])
     for row in rows:
-        lines = {line.strip() for line in Path(row["file"]).read_text(encoding="utf-8").splitlines()}
-        if not lines.issuperset(row["line"].splitlines()):
+        if unspaced(row["line"]) not in unspaced(Path(row["file"]).read_text(encoding="utf-8")):
             raise SystemExit(f"equivalent.toml: {row['file']} has no line {row['line']!r}")
-    return {(row["file"], row["line"], row["becomes"]): row["why"] for row in rows}
+    return {(row["file"], unspaced(row["line"]), unspaced(row["becomes"])): row["why"] for row in rows}
 
 
 def _key(mutant: Mutant, text: str) -> tuple[str, str, str]:

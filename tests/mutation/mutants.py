@@ -7,7 +7,6 @@ number among all: a change elsewhere leaves it in.
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import re
 from collections import Counter
@@ -56,11 +55,15 @@ class Mutant:
 
 
 def changed_lines(before: str, after: str) -> tuple[str, str]:
-    """What differs, as the lines before and the lines after, each stripped."""
-    lines = [
-        line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[:2] in ("- ", "+ ")
-    ]
-    return tuple("\n".join(line[2:].strip() for line in lines if line[0] == sign) for sign in "-+")  # type: ignore
+    """The lines that differ, before and after, without spaces."""
+    pairs = [(old, new) for old, new in zip(before.splitlines(), after.splitlines()) if old != new]
+    old, new = zip(*pairs)
+    return unspaced("".join(old)), unspaced("".join(new))
+
+
+def unspaced(text: str) -> str:
+    """`text` without spaces, of which mutants have others."""
+    return "".join(text.split())
 
 
 def sample(folders: list[Path], count: int, seed: int) -> Iterator[tuple[Mutant, str]]:

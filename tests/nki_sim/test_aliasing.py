@@ -118,6 +118,16 @@ def test_tensors_at_one_address_by_hand_are_the_same_bytes(by_hand, shift, expec
     assert codes(b) == (expected if by_hand else [])
 
 
+@pytest.mark.parametrize("byte, expected", [(0, []), (2, ["NKI-H005"]), (4, ["NKI-H005"]), (6, [])])
+def test_elements_meet_in_any_of_their_bytes(byte, expected):
+    """A float32 at bytes 2 to 5, a bfloat16 at `byte`: SBUF takes any address."""
+    b = Builder()
+    dst = b.tensor(128, 1, at=(0, 2), address=(0, 2))
+    src = b.tensor(128, 1, dtype="bfloat16", at=(0, byte), address=(0, byte))
+    b.program.body.append(REGISTRY["dma_copy"](dst=dst, src=src))
+    assert codes(b) == expected
+
+
 @pytest.mark.parametrize("low, expected", [(64, []), (63, ["NKI-H005"])])
 def test_other_partitions_are_other_bytes(low, expected):
     b = Builder()

@@ -207,4 +207,6 @@ def test_the_report_is_json_and_complete(layers):
     first = sbuf["shrink_first"][0]
     assert (first["kib"], first["saves_kib"], first["halved_saves_kib"]) == (32, 32, 16)
     assert first["names"] == ["model/weights"]
-    assert sbuf["scopes"]["by_name"][0]["label"] == "model"
+    tiles = {"label": "tiles", "tensors": 4, "at_peak_kib": 8, "own_peak_kib": 8, "inside": []}
+    model = {"label": "model", "tensors": 5, "at_peak_kib": 40, "own_peak_kib": 40, "inside": [tiles]}
+    assert sbuf["scopes"]["by_name"] == [model]
