@@ -198,8 +198,9 @@ class Recorder:
 
     def _name(self, name: str, what: str, stack: tuple[Frame, ...]) -> None:
         """Say that `name`, given to an instruction or a tensor, was given before."""
-        before = self._given.setdefault(name, stack)
-        if before is stack:
+        before = self._given.get(name)
+        if before is None:
+            self._given[name] = stack
             return
         span = stack[-1].span if stack else None
         where = (
@@ -385,18 +386,16 @@ class Recorder:
         used: set[Storage] = set()
         if any(storage.address is not None for storage in self.program.storages):
             used = {t.storage for i in self.program.walk() for t in (*i.reads, *i.writes)}
-        for region in (MemoryRegion.sbuf, MemoryRegion.psum):
-            held = [s for s in self.program.storages if s.region is region and s in used]
-            placed = [s for s in held if s.address is not None]
-            if placed and len(placed) < len(held):
-                first = placed[0]
-                self.tell(
-                    memory.MIXED_ADDRESSES,
-                    f"{len(placed)} of {len(held)} tensors in {region.value.upper()} have addresses, "
-                    f"{first.name} among them",
-                    help="give every tensor of that memory an address, or none",
-                    span=first.stack[-1].span if first.stack else None,
-                )
+        held = [s for s in self.program.storages if s.region is MemoryRegion.sbuf and s in used]
+        placed = [s for s in held if s.address is not None]
+        if placed and len(placed) < len(held):
+            first = placed[0]
+            self.tell(
+                memory.MIXED_ADDRESSES,
+                f"{len(placed)} of {len(held)} tensors in SBUF have addresses, {first.name} among them",
+                help="give every tensor in SBUF an address, or none",
+                span=first.stack[-1].span if first.stack else None,
+            )
         count = sum(1 for _ in self.program.walk())
         if count > _MOST_INSTRUCTIONS:
             told = f"the program has {count:,} instructions; {_MOST_INSTRUCTIONS:,} are the most"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nki.language.creation import constant_of
+from nki.language.creation import constant_of, named_dtype
 from nki.language.emitting import activation, emit, periodic, tensor_scalar, tensor_tensor, tile_like
 from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES, as_dtype
+from nki_isa.dtypes import DTYPES
 from nki_isa.kinds import Dtype
 from nki_isa.operators import OPERATORS
 from nki_isa.tensor import NkiTensor
@@ -70,7 +70,7 @@ def _rounded(
 
     Beyond 2**23, where int32 may saturate and every float32 is an integer, `x` stays as it is.
     """
-    kind = as_dtype(x.dtype if dtype is None else dtype)
+    kind = named_dtype(x.dtype if dtype is None else dtype)
     whole = tile_like(x, "int32", part="int32")
     emit("tensor_copy", whole, x)
     nearest = tile_like(x, _FLOAT32, part="nearest")
@@ -95,7 +95,7 @@ def where(
     `y` if `x` is a number.
     """
     typed = next((v for v in (x, y) if isinstance(v, NkiTensor)), condition)
-    kind = as_dtype(typed.dtype if dtype is None else dtype)
+    kind = named_dtype(typed.dtype if dtype is None else dtype)
     predicate = tensor_scalar(condition, "not_equal", 0.0, dtype="uint8", part="predicate")
     result = tile_like(condition, kind)
     if isinstance(y, NkiTensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki.language.creation import ndarray, new_tensor
+from nki.language.creation import named_dtype, ndarray, new_tensor
 from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.dtypes import as_dtype
@@ -92,7 +92,7 @@ def transpose(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     Integers of 8 bits, which the tensor engine does not take, go through bfloat16 and back.
     """
     _require_2d("transpose", x)
-    kind = x.dtype if dtype is None else as_dtype(dtype)
+    kind = x.dtype if dtype is None else named_dtype(dtype)
     shape = (x.shape[1], x.shape[0])
     if x.dtype.bits == 8 and x.dtype.kind != "float":  # bfloat16 holds every byte exactly
         turned = new_tensor(shape, "bfloat16", MemoryRegion.psum, part="transposed")

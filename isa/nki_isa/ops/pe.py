@@ -273,13 +273,11 @@ def _small_tile(i: Any, target: Target) -> str | None:
 
 
 def _pair_stride(i: Any, target: Target) -> str | None:
-    if _double_row(i):
-        for name in ("stationary", "moving"):
-            value = i.__dict__[name]
-            if isinstance(value, NkiTensor) and value.ndim > 2 and value.shape[1] == 2:
-                apart = value.strides[1] * value.dtype.itemsize
-                if apart % _PAIR_STEP:
-                    return f"the halves of {name} are {apart} bytes apart, not a multiple of {_PAIR_STEP}"
+    moving = i.moving
+    if _double_row(i) and isinstance(moving, NkiTensor) and moving.ndim > 2 and moving.shape[1] == 2:
+        apart = moving.strides[1] * moving.dtype.itemsize
+        if apart % _PAIR_STEP:
+            return f"the halves of moving are {apart} bytes apart, not a multiple of {_PAIR_STEP}"
     return None
 
 
