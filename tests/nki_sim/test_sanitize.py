@@ -1,5 +1,7 @@
 """The checks on small Programs: what is exact about them, loops, cores, options, cost of nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -245,6 +247,26 @@ def exchanged(x):
 def test_what_another_core_sends_is_written():
     """sendrecv writes its destination; a barrier reads nothing."""
     assert found(exchanged, X, cores=2) == []
+
+
+# --- overlap
+
+
+def test_a_single_byte_that_was_overwritten_has_its_overwriter():
+    @nki.jit
+    def kernel(x):
+        result = nl.ndarray((128, 512), dtype=nl.uint8, buffer=nl.shared_hbm)
+        a = nl.ndarray((128, 512), dtype=nl.uint8, buffer=nl.sbuf, address=(0, 0))
+        b = nl.ndarray((1, 1), dtype=nl.uint8, buffer=nl.sbuf, address=(32, 77))
+        nisa.memset(dst=a, value=1)
+        nisa.memset(dst=b, value=2)  # the one
+        nisa.dma_copy(dst=result, src=a)
+        return result
+
+    (lost,) = found(kernel, X, check="overlap")
+    assert lost.code == "NKI-H003"
+    lines = Path(__file__).read_text().splitlines()
+    assert any("# the one" in lines[label.span.line - 1] for label in lost.labels)
 
 
 # --- order
@@ -550,3 +572,28 @@ def test_memset_before_each_round_of_a_sum(target, accumulate, said, sums):
             np.testing.assert_array_equal(result[:, 0, 0], sums)
     assert codes(found) == said
     assert all(any("only matmuls count" in note for note in d.notes) for d in found)
+
+
+@pytest.mark.parametrize("bank, apart, expected", [(0, 0, 1), (1, 0, 1), (7, 0, 1), (0, 1, 0), (6, 1, 0)])
+def test_sums_that_take_turns_in_one_bank(bank, apart, expected):
+    """In any bank, on bytes of their own; `apart` puts the second in the next bank."""
+
+    @nki.jit
+    def kernel(x):
+        result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 256), dtype=nl.bfloat16, buffer=nl.sbuf)
+        nisa.memset(dst=tile, value=1.0)
+        first = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum, address=(0, 2048 * bank))
+        second = first
+        if apart:
+            second = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum, address=(0, 2048 * bank + 2048))
+        for turn in range(2):
+            for total in (first[:, 0:256], second[:, 256:512]):
+                nisa.nc_matmul(dst=total, stationary=tile[:, 0:128], moving=tile, accumulate=turn > 0)
+        sums = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=sums[:, 0:256], src=first[:, 0:256])
+        nisa.tensor_copy(dst=sums[:, 256:512], src=second[:, 256:512])
+        nisa.dma_copy(dst=result, src=sums)
+        return result
+
+    assert codes(found(kernel, X, check="psum")) == [("NKI-H008", "warning")] * expected

@@ -195,6 +195,18 @@ def test_weights_load_under_the_matmul_before(moving, dtype, expected):
     assert starts[-1] - starts[-2] == pytest.approx(expected, abs=1.0)  # measured back to back
 
 
+@pytest.mark.parametrize(("rows", "full"), [(128, True), (64, False)])
+def test_matmuls_of_few_rows_never_run_at_the_full_rate(rows, full):
+    """It takes 37 % of the most products: at half of the rate, all rows make 50 %, half of them 25."""
+    operands = [tile((rows, width), "bfloat16") for width in (128, 512)]
+    ops = [
+        emit("nc_matmul", tile((128, 512), "float32", "psum"), *operands, accumulate=False) for _ in range(60)
+    ]
+    starts = timed(ops).start
+    rate = 2.4 if full else 1.2
+    assert starts[-1] - starts[-2] == pytest.approx(512 / rate + TRN2.tensor_interval, abs=1.0)
+
+
 @pytest.mark.parametrize(("moving", "expected"), [(512, 857), (128, 220)])
 def test_fp32_is_two_matmuls_of_two_passes(moving, expected):
     starts = matmuls(200, moving, dtype="float32").start
