@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
 
@@ -301,6 +301,19 @@ class Accesses:
                     if target is not None:
                         self.add(target, _earlier(access))
 
+    def meeting_moved(self, moved: Callable[[Box], Box | None]) -> Iterator[Access]:
+        """The accesses of which `moved` leaves something, as those to an earlier storage."""
+        if self._grids is None:
+            if self._box is not None and self._latest and moved(self._box) is not None:
+                for access in self._latest:
+                    yield _earlier(access)
+            return
+        for grid in self._grids.values():
+            for entries in grid.values():
+                for (box, _), access in entries.items():
+                    if moved(box) is not None:
+                        yield _earlier(access)
+
 
 def _earlier(access: Access) -> Access:
     return access if access[3] else (*access[:3], True)
@@ -320,7 +333,7 @@ def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iter
 class Bytes:
     """The accesses to one storage."""
 
-    __slots__ = ("base", "layout", "owner", "owners", "reads", "storage", "writes")
+    __slots__ = ("base", "givers", "layout", "owner", "owners", "reads", "storage", "writes")
 
     def __init__(self, storage: Storage, layout: Layout, base: tuple[int, int] | None, owners: Owners | None):
         self.storage = storage
@@ -330,6 +343,36 @@ class Bytes:
         self.reads = Accesses()
         self.writes = Accesses()
         self.owner = False  # all its bytes were last touched through this storage
+        self.givers: Sequence[Bytes] = ()  # whose bytes it has taken without what was done to them
+
+    def settle(self) -> None:
+        """Inherit what was done to the bytes it has taken."""
+        for giver in self.givers:
+            moved = self._moved_from(giver)
+            self.reads.inherit(giver.reads, moved)
+            self.writes.inherit(giver.writes, moved)
+        self.givers = ()
+
+    def overwrite(self, box: Box) -> Iterable[Access]:
+        """What an overwrite of `box` waits for, reads first; what lies within it is forgotten."""
+        if not self.givers:
+            return *self.reads.overwrite(box), *self.writes.overwrite(box)
+        assert box is self.layout.whole
+        reads, writes = [*self.reads.overwrite(box)], [*self.writes.overwrite(box)]
+        for giver in self.givers:
+            moved = self._moved_from(giver)
+            reads += giver.reads.meeting_moved(moved)
+            writes += giver.writes.meeting_moved(moved)
+        self.givers = ()
+        return *reads, *writes
+
+    def _moved_from(self, giver: Bytes) -> Callable[[Box], Box | None]:
+        """What gives the part of a box of `giver` that lies in these bytes, in the coordinates of these."""
+        assert self.base is not None and giver.base is not None
+        partition = giver.base[0] - self.base[0]
+        shift = giver.base[1] - self.base[1]
+        layout, theirs = self.layout, giver.layout
+        return lambda box: layout.moved(box, theirs, partition, shift)
 
     def shares_partitions(self, other: Bytes) -> bool:
         """True if the two have a partition in common."""
@@ -417,6 +460,16 @@ class Memory:
 
     def bytes_of(self, storage: Storage) -> Bytes:
         """The accesses to `storage`, with those inherited from storages that held its bytes before."""
+        found = self.taken(storage)
+        if found.givers:
+            found.settle()
+        return found
+
+    def taken(self, storage: Storage) -> Bytes:
+        """As :meth:`bytes_of`, but what is inherited may still be with :attr:`Bytes.givers`.
+
+        The next thing asked of it is :meth:`Bytes.settle`, or :meth:`Bytes.overwrite` of all its bytes.
+        """
         found = self.known.get(storage)
         if found is None:
             key = (storage.shape, storage.dtype.itemsize)
@@ -430,21 +483,7 @@ class Memory:
         if not found.owner:
             found.owner = True
             if found.owners is not None:
-                for giver in found.owners.take(found):
+                found.givers = found.owners.take(found)
+                for giver in found.givers:
                     giver.owner = False
-                    _inherit(found, giver)
         return found
-
-
-def _inherit(taker: Bytes, giver: Bytes) -> None:
-    """Copy the accesses of `giver` that meet the bytes of `taker`, in its coordinates."""
-    assert taker.base is not None and giver.base is not None
-    partition = giver.base[0] - taker.base[0]
-    shift = giver.base[1] - taker.base[1]
-    layout, theirs = taker.layout, giver.layout
-
-    def moved(box: Box) -> Box | None:
-        return layout.moved(box, theirs, partition, shift)
-
-    taker.reads.inherit(giver.reads, moved)
-    taker.writes.inherit(giver.writes, moved)

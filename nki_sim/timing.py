@@ -303,10 +303,12 @@ class Scoreboard:
                     continue
                 owner = known.get(storage)
                 if owner is None or not owner.owner:
-                    owner = self._memory.bytes_of(storage)
+                    owner = self._memory.taken(storage)
                 box = operand.boxes.get(view.offset)
                 if box is None:
                     box = operand.boxes[view.offset] = owner.layout.of(view)
+                if owner.givers and (use is not _WRITE or box is not owner.layout.whole):
+                    owner.settle()
             else:
                 view, use = operand
                 storage = view.storage
@@ -437,14 +439,13 @@ class Scoreboard:
     def _claim(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the readers and writers of what an operand overwrites."""
         hands = self._hands[lane]
-        for accesses in (owner.reads, owner.writes):
-            for time, event, engine, earlier in accesses.overwrite(box):
-                if engine == lane < _FIRST_QUEUE:
-                    continue  # an engine is in order with itself
-                ready = time + hands[engine]
-                if ready > self._ready:
-                    self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
-                    self._ready_why = _MEMORY if earlier else _REUSE
+        for time, event, engine, earlier in owner.overwrite(box):
+            if engine == lane < _FIRST_QUEUE:
+                continue  # an engine is in order with itself
+            ready = time + hands[engine]
+            if ready > self._ready:
+                self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
+                self._ready_why = _MEMORY if earlier else _REUSE
 
     # --- engines
 
