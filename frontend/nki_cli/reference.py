@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nki_cli.commands.isa import PARTS, as_dict, costs_of
+from nki_cli.commands.isa import PARTS, as_dict
 from nki_cli.commands.targets import sources, unit
 from nki_isa.instruction import REGISTRY, Engine, Instruction
 from nki_isa.machine.target import FIGURES
@@ -37,8 +37,8 @@ each the table says whether it was published, measured on public profiles, or as
 _FIGURES = """\
 ## Figures
 
-What the costs above name: p published, m measured on public profiles, a assumed. `nki-sim targets` lists
-every figure of the model.
+Every figure of the model: p published, m measured on public profiles, a assumed. The costs above name some
+of them; `nki-sim targets` prints the same for one generation.
 """
 
 #: The sections, by the engine an instruction runs on where the kernel does not say.
@@ -64,15 +64,19 @@ def page() -> str:
 
 
 def _figures() -> str:
-    """The figures that costs name, on each generation, with their sources."""
-    costs = [cost for name in sorted(REGISTRY) for cost in costs_of(REGISTRY[name])]
-    named = {cost[part]["figure"] for cost in costs for part in PARTS if cost[part] is not None}
+    """All figures, on each generation, with their sources."""
     rows = []
-    for figure in (f for f in FIGURES if f in named):
-        values = [f"{getattr(t, figure):.4g} {t.source(figure).evidence.value[0]}" for t in TARGETS.values()]
+    for figure in FIGURES:
+        values = [
+            f"{_number(getattr(t, figure))} {t.source(figure).evidence.value[0]}" for t in TARGETS.values()
+        ]
         rows.append((f"`{figure}`", unit(figure), *values, sources(figure, TARGETS.values())))
     head = ("figure", "unit", *TARGETS, "source")
     return f"{_FIGURES}\n{_table(head, rows)}\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _entry(cls: type[Instruction]) -> str:

@@ -28,6 +28,7 @@ def test_every_numeric_figure_has_a_source(target):
 
 def test_generations_are_where_the_documentation_puts_them():
     assert [t.sbuf_partition_bytes >> 10 for t in (TRN1, TRN2, TRN3)] == [192, 224, 256]
+    assert [t.hbm_bytes >> 20 for t in (TRN1, TRN2, TRN3)] == [32 << 10, 96 << 10, 144 << 10]
     assert [t.tensor_ghz for t in (TRN1, TRN2, TRN3)] == [2.8, 2.4, 2.4]
     assert [t.nc_version for t in (TRN1, TRN2, TRN3)] == [2, 3, 4]
     for target in TARGETS.values():
