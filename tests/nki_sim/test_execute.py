@@ -13,6 +13,7 @@ from nki_isa.instruction import REGISTRY
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
+from nki_isa.tensor import DynamicOffset, NkiTensor
 from nki_sim.execute import Machine
 from nki_sim.memory import NANS
 from nki_sim.observe import Listener
@@ -232,6 +233,20 @@ def test_skipped_rows_keep_what_was_there():
     assert np.array_equal(done.outputs[1], scattered)
     assert [(s.skipped, s.total) for s in done.skipped] == [(8, 16), (8, 16)]
     assert "dma_copy skipped 8 of 16 rows" in str(done.skipped[0])
+
+
+def test_lines_end_where_the_storage_does():
+    """Windows of 4 from element 3 of 20: the last starts 13 further on, whatever the limit says."""
+    b = Builder()
+    values = np.arange(20, dtype=np.float32).reshape(1, 20)
+    x, out, tile = b.input(values), b.output(16, 4), b.tensor(16, 4)
+    index = indexed(b, np.arange(16))
+    dynamic = DynamicOffset("vector", index, 1, 0, 100)
+    windows = NkiTensor((16, 4), (0, 1), 3, x.dtype, x.storage, dynamic)
+    b.emit(dma_copy(tile, b.input(np.full((16, 4), 7, np.float32))))
+    b.emit(dma_copy(tile, windows, oob_mode=skip), dma_copy(out, tile))
+    expected = [values[0, 3 + k : 7 + k] if k <= 13 else [7] * 4 for k in range(16)]
+    assert np.array_equal(b.run().outputs[0], expected)
 
 
 def test_skipped_rows_of_a_transpose_and_of_a_sum():

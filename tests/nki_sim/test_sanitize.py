@@ -597,3 +597,25 @@ def test_sums_that_take_turns_in_one_bank(bank, apart, expected):
         return result
 
     assert codes(found(kernel, X, check="psum")) == [("NKI-H008", "warning")] * expected
+
+
+@pytest.mark.parametrize("row, expected", [(5, []), (-1, [("NKI-H002", "error")])])
+def test_a_skipped_row_stays_unwritten_where_a_register_says_where_to(row, expected):
+    """The destination is shifted by a register, the source gathered: one row is named, or skipped."""
+
+    @nki.jit
+    def kernel(x, places):
+        result = nl.ndarray((128, 8), dtype=x.dtype, buffer=nl.shared_hbm)
+        index = nl.ndarray((128, 1), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=index, src=places)
+        start = nisa.register_alloc(1)
+        tile = nl.ndarray((128, 16), dtype=x.dtype, buffer=nl.sbuf)
+        part = tile.ap([[16, 128], [1, 8]], scalar_offset=start, indirect_dim=1)
+        rows = x.ap([[8, 128], [1, 8]], vector_offset=index)
+        nisa.dma_copy(dst=part, src=rows, oob_mode=nisa.oob_mode.skip)
+        nisa.dma_copy(dst=result, src=tile[:, 1:9])
+        return result
+
+    places = np.arange(128, dtype=np.int32).reshape(128, 1)
+    places[5] = row
+    assert codes(found(kernel, np.ones((128, 8), np.float32), places, check="uninitialized")) == expected
