@@ -286,7 +286,7 @@ def checked(function: _F, prefix: str = "") -> _F:
     signature = inspect.signature(function)
     names = tuple(signature.parameters)
     method = bool(names) and names[0] == "self"
-    known: dict[tuple[Any, ...], tuple[_Row | None, ...]] = {}  # by how many arguments, and keywords
+    known: dict[Any, tuple[_Row | None, ...]] = {}  # by how many arguments, and keywords
     rows: dict[str, _Row] = {}
 
     def called(args: tuple[Any, ...]) -> str:
@@ -304,7 +304,7 @@ def checked(function: _F, prefix: str = "") -> _F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        shape = (len(args), *kwargs)
+        shape = (len(args), *kwargs) if kwargs else len(args)
         wanted = known.get(shape)
         if wanted is None:
             wanted = known[shape] = settle(args, kwargs)

@@ -72,8 +72,9 @@ class DynamicSlice:
     __slots__ = ("size", "start")
 
     def __init__(self, start: int | VirtualRegister | NkiTensor, size: int):
-        self.start = start if isinstance(start, VirtualRegister | NkiTensor) else integer(start)
-        self.size = integer(size)
+        is_plain = type(start) is int or isinstance(start, (VirtualRegister, NkiTensor))
+        self.start = start if is_plain else integer(start)
+        self.size = size if type(size) is int else integer(size)
         if self.size < 0:
             raise error("NKI-V013", f"nl.ds takes {self.size} elements", help="a size is at least 0")
 
@@ -203,7 +204,12 @@ class NkiTensor(StridedView):
                 continue
             if item is Ellipsis:
                 return self[self._without_ellipsis(keys)]
-            start, count, step, kept = self._extent(dim, item)
+            if kind is DynamicSlice and type(item.start) is int:
+                start, count, step, kept = item.start, item.size, 1, True
+                if start < 0 or start + count > shape[dim]:
+                    raise self._out_of_range(dim, item)
+            else:
+                start, count, step, kept = self._extent(dim, item)
             if dim < locked and not (kept and count == shape[dim]):
                 raise self._locked("index", dim)
             if kind is DynamicSlice and type(item.start) is not int:
@@ -506,11 +512,10 @@ class NkiTensor(StridedView):
                     help="a slice takes at least one element, with a step of at least 1",
                 )
             return start, -((start - stop) // step), step, True
-        if kind is DynamicSlice:
-            start = item.start if type(item.start) is int else 0
-            if start < 0 or start + item.size > size:
+        if kind is DynamicSlice:  # from a place known at run time
+            if item.size > size:
                 raise self._out_of_range(dim, item)
-            return start, item.size, 1, True
+            return 0, item.size, 1, True
         start = self._position(item, size)
         if not 0 <= start < size:
             raise self._out_of_range(dim, item)
