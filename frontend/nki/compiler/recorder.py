@@ -229,11 +229,15 @@ class Recorder:
             span,
             help,
             (f"rule: {row.sentence}", f"source: {row.evidence}"),
-            severity=row.standing.severity or Severity.note,
+            severity=self._severity(row),
             known=row.name,
         )
         if row.on(self.target.name):
             self._remark(found, stack_of(sys._getframe(1)))
+
+    def _severity(self, row: Rule) -> Severity:
+        tolerated = row.tolerated and not self.strict
+        return Severity.warning if tolerated else row.standing.severity or Severity.note
 
     def _remark(self, found: Diagnostic, stack: tuple[Frame, ...]) -> None:
         row = rule_of(found.code, found.known)

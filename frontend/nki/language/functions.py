@@ -15,11 +15,13 @@ from functools import partial
 from typing import Any
 
 from nki import levels
+from nki.compiler.recorder import current
 from nki.language import docstrings
 from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.kinds import Dtype, checked
 from nki_isa.operators import OPERATORS, Operator
+from nki_isa.rules import elementwise
 from nki_isa.tensor import NkiTensor
 
 called = partial(checked, prefix="nl.")
@@ -82,6 +84,12 @@ class BinaryFunction(Operator):
                 seen_y = seen_y.broadcast(dim, a)
             elif a != b:
                 raise self._unlike(x, y)
+        if x.shape != y.shape:
+            current().tell(
+                elementwise.FUNCTION_SHAPES,
+                f"nl.{self.name} got shapes {x.shape} and {y.shape}, and the compiler repeats no dimension",
+                help=f"write nl.{self.name}(x, nl.broadcast_to(y, x.shape)), or use nisa.tensor_scalar",
+            )
         result = tile_like(seen_x, dtype)
         emit("tensor_tensor", result, seen_x, seen_y, self)
         return result

@@ -59,6 +59,30 @@ nisa.tensor_scalar(dst=tile, data=tile, op0=nl.subtract, operand0=column)
 """,
 )
 
+FUNCTION_SHAPES = Rule(
+    "function-shapes",
+    "NKI-V103",
+    Standing.error,
+    "The functions of nki.language are instructions with their results; those of two tiles repeat no dimension, "
+    "whatever the simulator of the vendor computes.",
+    Evidence("nki/release-notes (0.3.0 and 0.4.0, known issues: no broadcasting)", 2, "", ("trn2",)),
+    rule="The two tiles of a function of nki.language have one shape.",
+    wrong="""\
+column = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)
+nisa.memset(dst=column, value=2.0)
+total = nl.add(tile, column)
+nisa.tensor_copy(dst=tile, src=total)
+""",
+    right="""\
+column = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)
+nisa.memset(dst=column, value=2.0)
+total = nl.add(tile, nl.broadcast_to(column, tile.shape))
+nisa.tensor_copy(dst=tile, src=total)
+""",
+    level="0.3",
+    tolerated=True,
+)
+
 SCALAR_COLUMN = Rule(
     "scalar-column",
     "NKI-V109",

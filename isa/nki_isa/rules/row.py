@@ -90,6 +90,8 @@ class Rule:
         level: the oldest API level it holds at; all if empty.
         until: the newest API level it holds at; all later ones too if empty.
         whole_code: True if every finding of its code is one of it.
+        tolerated: True if kernels that were published run where it is not checked: outside of the strict
+            language profile an error is a warning, and the gate's verdict stays.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Rule:
     level: str = ""
     until: str = ""
     whole_code: bool = False
+    tolerated: bool = False
 
     @property
     def sentence(self) -> str:
