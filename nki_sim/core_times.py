@@ -11,7 +11,8 @@ from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import VirtualRegister
 from nki_sim import host
 from nki_sim.observe import Listener
-from nki_sim.timing import Placed, Registers, Scoreboard, Timeline
+from nki_sim.plans import Registers
+from nki_sim.timing import Placed, Scoreboard, Timeline
 
 
 class CoreTimes(Listener):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from nki_isa.cost import engine_time, used_engines
 from nki_isa.instruction import Instruction
 from nki_isa.machine.target import Target
-from nki_sim.timing import ENGINES, LANES, Timeline, Wait
+from nki_sim.plans import ENGINES, LANES
+from nki_sim.timing import Timeline, Wait
 
 _FIRST_QUEUE = len(ENGINES)
 

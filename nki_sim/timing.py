@@ -11,7 +11,7 @@ DMA goes through queues, one per way descriptors are made and direction of the
 transfer; a queue triggers in order, and the DMA engines share their bandwidth
 among the transfers in flight.
 
-Not modelled: reordering by the compiler, when exactly two cores contend for HBM
+Not modelled: when exactly two cores contend for HBM
 (each gets its share throughout), instruction fetch, Pool cycles spent on software
 descriptors that the compiler schedules (a trigger the kernel puts on an engine does
 hold it), and the time of branches of device loops.
@@ -21,20 +21,36 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.cost import Cost, Transfer, engine_time, finish_time
-from nki_isa.instruction import Engine, Instruction
+from nki_isa.cost import Cost
+from nki_isa.instruction import Instruction
 from nki_isa.ir.form import Form, Forms
 from nki_isa.machine.target import Target
-from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor import Storage
 from nki_sim.access import Access, Box, Bytes, Memory
 from nki_sim.clocks import DmaEngines, TensorClock
+from nki_sim.plans import (
+    FIRST_QUEUE,
+    LANES,
+    TENSOR,
+    Dma,
+    Operand,
+    Plan,
+    Registers,
+    Use,
+    View,
+    dynamic_box,
+    handoffs,
+    hbm_slowdown,
+    plan_of,
+    views_of,
+)
 
 
 @enum.unique
@@ -51,27 +67,6 @@ class Wait(enum.IntEnum):
     register = 7  # a register
     core = 8  # another core, in a meeting
     order = 9  # an instruction the kernel asked it to run after
-
-
-ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
-_MODES = ("static", "hwdge", "swdge")
-_DIRECTIONS = ("load", "store", "local")
-QUEUES = tuple(f"{mode} {direction}" for mode in _MODES for direction in _DIRECTIONS)
-LANES: tuple[str, ...] = ENGINES + QUEUES
-"""Where an event runs: an engine, or a DMA queue by descriptor mode and direction."""
-
-_LANE = {name: k for k, name in enumerate(LANES)}
-_TENSOR, _SCALAR, _SYNC = _LANE["tensor"], _LANE["scalar"], _LANE["sync"]
-_FIRST_QUEUE = len(ENGINES)
-_ENGINE_LANE = {
-    Engine.tensor: _TENSOR,
-    Engine.vector: _LANE["vector"],
-    Engine.scalar: _SCALAR,
-    Engine.gpsimd: _LANE["gpsimd"],
-    Engine.sync: _SYNC,
-    Engine.dma: _SYNC,  # DMA without a transfer: only its trigger
-    Engine.unknown: _SYNC,
-}
 
 
 class Placed(Protocol):
@@ -149,72 +144,10 @@ class Timeline:
         return "\n".join(lines)
 
 
-Registers = Sequence[int] | Mapping[int, int] | None
-"""Values of registers by index."""
-
 _Touch = tuple[Bytes, Box, bool]  # and whether it is a write
 
-
-class _Use(enum.IntEnum):
-    """What an operand is to the scoreboard; an instruction waits for its operands in this order."""
-
-    weights = 0  # read ahead, by LoadStationary
-    read = 1
-    update = 2  # read, and then written in place
-    write = 3
-
-
-@dataclass(slots=True)
-class _Operand:
-    """An operand of a form.
-
-    Attributes:
-        name: its name.
-        use: what is done with it.
-        is_given: True for tensors of the caller and constants, which are there before the first instruction.
-        boxes: the boxes of its views so far, by offset: storage and layout are those of the form.
-    """
-
-    name: str
-    use: _Use
-    is_given: bool
-    boxes: dict[int, Box]
-
-
-_View = tuple[NkiTensor, _Use]
-_WEIGHTS, _UPDATE, _WRITE = _Use.weights, _Use.update, _Use.write
+_WEIGHTS, _UPDATE, _WRITE = Use.weights, Use.update, Use.write
 _DATA, _REUSE, _MEMORY = Wait.data, Wait.reuse, Wait.memory
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What the scoreboard needs of a form.
-
-    Attributes:
-        cost: what an instruction of it costs.
-        lane: where it runs.
-        issuer: lane of the engine a DMA trigger was put on, or -1.
-        operands: what it touches, in the order of uses; None where that is not its operands as they are
-            given, so that each instruction is asked.
-        has_registers: True if it may name registers.
-        dma: the times of its DMA, if it is one.
-    """
-
-    cost: Cost
-    lane: int
-    issuer: int
-    operands: tuple[_Operand, ...] | None
-    has_registers: bool
-    dma: _Dma | None
-
-
-class _Dma(NamedTuple):
-    """ns of a DMA: from trigger to data, to the next trigger, of the busiest engine, data to semaphore."""
-
-    first: float
-    interval: float
-    work: float
-    finish: float
 
 
 class Arrival(NamedTuple):
@@ -223,7 +156,7 @@ class Arrival(NamedTuple):
     start: float
     free: float  # when its engine or queue was
     instruction: Instruction
-    plan: _Plan
+    plan: Plan
     touches: list[_Touch]
     weights_ready: float
 
@@ -239,7 +172,7 @@ class Scoreboard:
 
     def __init__(self, target: Target, placement: Placed | None = None, cores: int = 1):
         self.target = target
-        self._hbm_slowdown = _hbm_slowdown(target, cores)
+        self._hbm_slowdown = hbm_slowdown(target, cores)
         self.notes: list[str] = []
         self._memory = Memory(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
@@ -247,10 +180,10 @@ class Scoreboard:
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0
-        self._hands = _handoffs(target)
+        self._hands = handoffs(target)
         self._forms = Forms(target)  # of instructions that have none
-        self._plans: dict[Form, _Plan] = {}
-        self._views: dict[Instruction, list[_View]] = {}  # of instructions whose plan has no operands
+        self._plans: dict[Form, Plan] = {}
+        self._views: dict[Instruction, list[View]] = {}  # of instructions whose plan has no operands
         self._registers: dict[int, tuple[float, int, int]] = {}
         self._input_reads: dict[Storage, Access] = {}
         self._written: set[Storage] = set()
@@ -286,7 +219,7 @@ class Scoreboard:
         form = instruction.form or self._forms.of(instruction)
         plan = self._plans.get(form)
         if plan is None:
-            plan = self._plans[form] = _plan(form, self.target, self._hbm_slowdown)
+            plan = self._plans[form] = plan_of(form, self.target, self._hbm_slowdown)
         lane = plan.lane
         touches: list[_Touch] = []
         untouched: list[Storage] = []  # inputs it reads that nothing wrote
@@ -294,7 +227,7 @@ class Scoreboard:
         weights_ready = 0.0
         values, known = instruction.__dict__, self._memory.known
         for operand in self._asked(instruction, plan) if plan.operands is None else plan.operands:
-            if isinstance(operand, _Operand):
+            if isinstance(operand, Operand):
                 view, use = values[operand.name], operand.use
                 storage = view.storage
                 is_given = operand.is_given
@@ -317,7 +250,7 @@ class Scoreboard:
                     untouched.append(storage)
                     continue
                 owner = self._memory.bytes_of(storage)
-                box = owner.layout.of(view) if view.dynamic is None else _dynamic_box(owner, view, registers)
+                box = owner.layout.of(view) if view.dynamic is None else dynamic_box(owner, view, registers)
             if use is _WRITE:
                 if is_given and storage not in self._written:
                     self._first_write(storage, owner)
@@ -365,7 +298,7 @@ class Scoreboard:
             self._ready_by, self._ready_why, self._ready_hand = -1, Wait.core, 0.0
         if plan.dma is not None:
             begin, busy, end = self._transfer(plan, plan.dma, start)
-        elif lane == _TENSOR and cost.columns:
+        elif lane == TENSOR and cost.columns:
             start, busy, end = self._matmul(cost, start, weights_ready)
             begin = start
         else:
@@ -399,11 +332,11 @@ class Scoreboard:
             for register in instruction.registers_written:
                 self._registers[register.index] = (end, event, lane)
 
-    def _asked(self, instruction: Instruction, plan: _Plan) -> list[_View]:
+    def _asked(self, instruction: Instruction, plan: Plan) -> list[View]:
         """What an instruction touches, in the order of uses."""
         found = self._views.get(instruction)
         if found is None:
-            found = self._views[instruction] = _views(instruction, plan.cost)
+            found = self._views[instruction] = views_of(instruction, plan.cost)
         return found
 
     def _event(self, instruction: Instruction) -> int | None:
@@ -429,7 +362,7 @@ class Scoreboard:
         """Wait for the writes of what an operand reads."""
         hands = self._hands[lane]
         for time, event, engine, earlier in owner.writes.meeting(box):
-            if engine == lane == _TENSOR:
+            if engine == lane == TENSOR:
                 continue  # accumulation in PSUM is in order
             ready = time + hands[engine]
             if ready > self._ready:
@@ -440,7 +373,7 @@ class Scoreboard:
         """Wait for the readers and writers of what an operand overwrites."""
         hands = self._hands[lane]
         for time, event, engine, earlier in owner.overwrite(box):
-            if engine == lane < _FIRST_QUEUE:
+            if engine == lane < FIRST_QUEUE:
                 continue  # an engine is in order with itself
             ready = time + hands[engine]
             if ready > self._ready:
@@ -469,10 +402,10 @@ class Scoreboard:
         busy = through + cost.parts * target.tensor_interval
         end = through + (target.tensor_latency if clock.full else target.tensor_latency_throttled)
         self._weights_free = through - part  # when its last part started
-        self._free[_TENSOR] = busy
+        self._free[TENSOR] = busy
         return start, busy, end
 
-    def _transfer(self, plan: _Plan, dma: _Dma, start: float) -> tuple[float, float, float]:
+    def _transfer(self, plan: Plan, dma: Dma, start: float) -> tuple[float, float, float]:
         """A DMA: trigger, descriptors, data through the shared engines, completion: begin, busy, end."""
         self._free[plan.lane] = start + dma.interval
         if plan.issuer >= 0:
@@ -505,103 +438,3 @@ class Scoreboard:
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),
         )
-
-
-def _hbm_slowdown(target: Target, cores: int) -> float:
-    """Factor on HBM transfers of a launch on `cores`: each gets its share of the stack."""
-    if cores == 1:
-        return 1.0
-    share = target.hbm_bytes_per_ns / min(cores, target.hbm_cores)
-    return max(1.0, target.dma_engines * target.dma_bytes_per_ns / share)
-
-
-def _plan(form: Form, target: Target, slowdown: float) -> _Plan:
-    cost, sample = form.cost(target), form.sample
-    lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
-    if cost.transfer is not None:
-        lane = _LANE[f"{cost.transfer.mode} {cost.transfer.direction}"]
-        asked = sample.__dict__.get("engine")
-        if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
-            issuer = _ENGINE_LANE[asked]
-        dma = _dma(target, cost, cost.transfer, slowdown)
-    operands = None
-    if form.is_plain and form.read_names is not None and form.written_names is not None:
-        uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
-        uses += [(_Use.write, name) for name in form.written_names]
-        operands = tuple(
-            _Operand(name, use, sample.__dict__[name].storage.kind != "local", {})
-            for use, name in sorted(uses, key=lambda row: row[0])
-        )
-    return _Plan(cost, lane, issuer, operands, form.has_registers, dma)
-
-
-def _use(name: str, cost: Cost, updates: bool) -> _Use:
-    """What the scoreboard takes a read for; `name` is its operand."""
-    if cost.columns and name == "stationary":
-        return _Use.weights
-    return _Use.update if updates else _Use.read
-
-
-def _views(instruction: Instruction, cost: Cost) -> list[_View]:
-    """What an instruction touches, in the order of uses, where that is not just its operands."""
-    stationary = instruction.__dict__.get("stationary")
-    writes = instruction.writes
-    reads = [
-        (
-            tensor,
-            _use("stationary" if tensor is stationary else "", cost, any(tensor is w for w in writes)),
-        )
-        for tensor in instruction.reads
-    ]
-    return sorted([*reads, *((w, _Use.write) for w in writes)], key=lambda row: row[1])
-
-
-def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> _Dma:
-    load = moved.direction == "load"
-    first, interval = target.dma_static_start, target.dma_static_interval
-    if moved.mode == "hwdge":
-        first = cost.busy + (target.dma_hwdge_start_load if load else target.dma_hwdge_start_store)
-        interval = cost.busy
-    elif moved.mode == "swdge":
-        first = target.dma_swdge_build + (
-            target.dma_swdge_start_load if load else target.dma_swdge_start_store
-        )
-        interval = cost.busy
-    work = engine_time(target, moved)
-    if moved.direction != "local":
-        work *= slowdown
-    return _Dma(first, interval, work, finish_time(target, moved))
-
-
-def _dynamic_box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
-    """The box of a view with a run-time address; all of its storage where that is not known."""
-    dynamic = view.dynamic
-    assert dynamic is not None
-    index = dynamic.index
-    if dynamic.kind != "scalar" or not isinstance(index, VirtualRegister) or registers is None:
-        return owner.layout.whole
-    try:
-        value = registers[index.index]
-    except (KeyError, IndexError):
-        return owner.layout.whole
-    return owner.layout.of(view, value * dynamic.stride)
-
-
-def _handoffs(target: Target) -> list[list[float]]:
-    """ns from the end of an access on one lane to the start of the next on another: [consumer][producer]."""
-    return [
-        [_handoff(target, producer, consumer) for producer in range(len(LANES))]
-        for consumer in range(len(LANES))
-    ]
-
-
-def _handoff(target: Target, producer: int, consumer: int) -> float:
-    if producer >= _FIRST_QUEUE:
-        if consumer == _TENSOR:
-            return target.dma_to_tensor
-        if consumer >= _FIRST_QUEUE or consumer == _SYNC:
-            return target.dma_to_sync
-        return target.dma_to_compute
-    if producer == consumer:
-        return target.same_engine_ns
-    return target.semaphore_tensor_ns if consumer == _TENSOR else target.semaphore_ns

@@ -39,11 +39,13 @@ from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
 from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked
 from nki_sim.sanitize.static import Looked, check_static
+from nki_sim.schedule import scheduled
 from nki_sim.timing import Timeline
 
 _UNASKED = 1 << 28  # bytes of a launch that every host has
 
 Fill = Literal["zeros", "sentinels"]
+Order = Literal["program", "compiler"]
 Run = Callable[[list[Any]], list[Any]]
 
 
@@ -65,6 +67,8 @@ class Options:
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
         trips: without data, the turns of each device loop that only data bound; None takes one.
+        schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
+            :mod:`nki_sim.schedule`. Results are the same bits.
     """
 
     target: Target | None = None
@@ -76,6 +80,7 @@ class Options:
     warnings_as_errors: bool = False
     fill: Fill = "zeros"
     trips: int | None = None
+    schedule: Order = "program"
 
     def checks(self) -> frozenset[str]:
         """The classes of checks in force.
@@ -111,12 +116,14 @@ class Launch:
         cores: what each core ran; `program`, `placement` and `timeline` are those of core 0.
         diagnostics: warnings and notes.
         skipped: what each line with ``oob_mode.skip`` left out, where it did.
+        schedule: the order its instructions ran in, as :attr:`Options.schedule`.
     """
 
     kernel: str
     cores: tuple[CoreRun, ...]
     diagnostics: tuple[Diagnostic, ...]
     skipped: tuple[Skipped, ...] = ()
+    schedule: Order = "program"
 
     @property
     def program(self) -> Program:
@@ -346,7 +353,8 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
     if session.keep:
         timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
         cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
-        session.launches.append(Launch(name, cores, (*first.diagnostics, *found), skipped))
+        told = (*first.diagnostics, *found)
+        session.launches.append(Launch(name, cores, told, skipped, options.schedule))
     else:
         uncaught.warn((*first.diagnostics, *found))
     return arrays.like(inputs, outputs)
@@ -361,7 +369,7 @@ def _prepare(
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
-        language = levels.current(), frontends.current(), profile
+        language = levels.current(), frontends.current(), profile, session.options.schedule
         key = (
             kernel.function,
             (kernel.grid, kernel.schedule, kernel.prints, target, language, parts),
@@ -401,7 +409,13 @@ def _made(
         replace(one, program=fits.program, inputs=[], diagnostics=(*one.diagnostics, *warned))
         for one, fits in zip(specialized, fitted, strict=True)
     ]
-    return Prepared(specialized, [fits.placement for fits in fitted]), found  # holds no arrays
+    placements = [fits.placement for fits in fitted]
+    if session.options.schedule == "compiler":
+        specialized = [
+            replace(one, program=scheduled(one.program, target, placement, cores=kernel.grid))
+            for one, placement in zip(specialized, placements, strict=True)
+        ]
+    return Prepared(specialized, placements), found  # holds no arrays
 
 
 def _look_at(prepared: Prepared, options: Options) -> Looked:

@@ -86,6 +86,22 @@ NoDataOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+class ScheduleMode(str, enum.Enum):
+    """The order instructions run in."""
+
+    program = "program"
+    compiler = "compiler"
+
+
+ScheduleOption = Annotated[
+    ScheduleMode,
+    typer.Option(
+        "--schedule",
+        help="Order of instructions: as the kernel states, or as a compiler that looks ahead would have it.",
+    ),
+]
 CheckOption = Annotated[
     str | None,
     typer.Option(

@@ -81,6 +81,7 @@ def launch_facts(launch: Launch, facts: Callable[[CoreRun], dict[str, Any]] | No
         "inputs": [_described(tensor) for tensor in launch.program.inputs],
         "outputs": [_described(tensor) for tensor in launch.program.outputs],
         "time_ns": elapsed(launch),
+        "schedule": launch.schedule,
         "skipped": [
             {
                 "instruction": one.instruction.opcode,

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
+from nki_sim.plans import LANES
 from nki_sim.report.words import size, time
-from nki_sim.timing import LANES, Timeline
+from nki_sim.timing import Timeline
 from nki_sim.utilisation import Holder, Utilisation
 
 _WIDTH, _LEFT, _MARGIN = 900, 110, 24

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from nki_isa.instruction import Instruction
 from nki_isa.program import Program
 from nki_sim.place import Holder, Placement
+from nki_sim.plans import LANES
 from nki_sim.report import words
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import Rows, rows_of
-from nki_sim.timing import LANES, Timeline, Wait
+from nki_sim.timing import Timeline, Wait
 from nki_sim.utilisation import by_quadrant
 
 REASONS = {

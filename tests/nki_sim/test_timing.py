@@ -20,7 +20,8 @@ from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, Virt
 from nki_sim.access import Layout
 from nki_sim.clocks import DmaEngines, TensorClock
 from nki_sim.core_times import simulate
-from nki_sim.timing import LANES, Scoreboard, Wait
+from nki_sim.plans import LANES
+from nki_sim.timing import Scoreboard, Wait
 
 
 class Op(Instruction):

@@ -12,6 +12,8 @@ from nki_cli.options import (
     FileArgument,
     FormatOption,
     NoDataOption,
+    ScheduleMode,
+    ScheduleOption,
     TargetOption,
     TracebackOption,
     read_target,
@@ -50,6 +52,7 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    schedule: ScheduleOption = ScheduleMode.program,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -58,7 +61,9 @@ def profile(
     """Time each kernel call: engines, DMA, memory, and what instructions waited for."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    options = Options(target=chosen, data=not no_data, timing=True, check="none", trips=trips)
+    options = Options(
+        target=chosen, data=not no_data, timing=True, check="none", trips=trips, schedule=schedule.value
+    )
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
     timed = [
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
@@ -73,9 +78,10 @@ def profile(
     if screen.format is Format.json:
         screen.json(as_json("profile", file, chosen, outcome, _facts))
     elif screen.is_text:
+        order = ", in the compiler's order" if schedule is ScheduleMode.compiler else ""
         for cores in timed:
             for number, core in enumerate(cores):
-                heading = launch_line(core.program, core.timeline.total, which(number, len(cores)))
+                heading = launch_line(core.program, core.timeline.total, which(number, len(cores)) + order)
                 screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
     finish(screen, outcome)
 

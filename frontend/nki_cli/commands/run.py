@@ -16,6 +16,8 @@ from nki_cli.options import (
     FormatOption,
     Language,
     LanguageOption,
+    ScheduleMode,
+    ScheduleOption,
     TargetOption,
     TracebackOption,
     WarningsAsErrorsOption,
@@ -38,6 +40,7 @@ def run(
     check: CheckOption = None,
     warnings_as_errors: WarningsAsErrorsOption = False,
     fill: FillOption = FillMode.zeros,
+    schedule: ScheduleOption = ScheduleMode.program,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -54,6 +57,7 @@ def run(
         check=checks,
         warnings_as_errors=warnings_as_errors,
         fill=fill.value,
+        schedule=schedule.value,
     )
     outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:

@@ -1,0 +1,140 @@
+"""The compiler's order of random programs: nothing depends on it but the time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import Builder
+from random_programs import KINDS, PSUM, SBUF, Maker, Places, conflicts
+
+import nki
+import nki.isa as nisa
+import nki.language as nl
+from nki import runtime
+from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.machine.targets import TRN1, TRN2
+from nki_isa.program import Program
+from nki_isa.tensor import NkiTensor
+from nki_sim.core_times import simulate
+from nki_sim.device import execute
+from nki_sim.schedule import scheduled
+
+
+class At:
+    """A placement."""
+
+    def __init__(self, addresses: Places):
+        self.addresses = addresses
+
+
+def crowded(program: Program, seed: int) -> Places:
+    """Places for the tensors on chip that share bytes, as those of an allocator do over time."""
+    chance = random.Random(seed)
+    return {
+        storage.index: (0, chance.randrange(0, 64, 16))
+        for storage in program.storages
+        if storage.region in (SBUF, PSUM)
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 32]))
+def test_every_conflicting_pair_keeps_its_order(seed: int, look_ahead: int) -> None:
+    program = Maker(seed).program
+    places = crowded(program, seed)
+    found = scheduled(program, TRN2, At(places), look_ahead=look_ahead)
+    old, new = list(program.walk()), list(found.walk())
+    at = {instruction: k for k, instruction in enumerate(new)}
+    assert len(new) == len(old) and set(new) == set(old)
+    for earlier, later in itertools.combinations(old, 2):
+        if conflicts(earlier, later, places):
+            assert at[earlier] < at[later]
+        assert at[earlier] < at[later] or look_ahead > 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_it_computes_the_same_bits(seed: int) -> None:
+    """Tensors share bytes here, so that each store tells who wrote them last."""
+    program = Maker(seed, kinds=("copy", "store", "load", "random")).program
+    data = np.random.default_rng(seed).integers(0, 256, (128, 64), dtype=np.uint8)
+    program.storages[0].kind = "input"
+    program.inputs.append(NkiTensor.whole(program.storages[0]))
+    program.outputs.append(NkiTensor.whole(program.storages[1]))
+    places = crowded(program, seed)
+    other = scheduled(program, TRN2, At(places))
+    first, second = (execute(p, places, [data]).outputs[0] for p in (program, other))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_it_is_the_same_every_time_and_moves_what_it_can() -> None:
+    changed = 0
+    for seed in range(30):
+        program = Maker(seed).program
+        places = At(crowded(program, seed))
+        first, second = (scheduled(program, TRN2, places) for _ in range(2))
+        assert list(first.walk()) == list(second.walk())
+        changed += list(first.walk()) != list(program.walk())
+    assert changed > 10
+
+
+def engines_only(seed: int) -> Program:
+    return Maker(seed, kinds=tuple(set(KINDS) - {"meet", "while", "store", "load"})).program
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_dependence_never_makes_a_program_faster(seed: int) -> None:
+    """Of what engines run in the order given; transfers share their engines first come, first served."""
+    program = engines_only(seed)
+    before = simulate(program).duration
+    body = [node for node in program.body if isinstance(node, Instruction)]
+    chance = random.Random(seed)
+    later = chance.randrange(1, len(body))
+    body[later].after = (*body[later].after, body[chance.randrange(later)])
+    assert simulate(program).duration >= before
+
+
+def test_a_load_is_started_while_an_engine_waits() -> None:
+    """Two tiles, each loaded, doubled and stored: the second load does not wait for the first store."""
+    built = Builder("trn1")
+    source = built.input(np.zeros((128, 1024), np.float32))
+    result = built.output(128, 1024)
+    make = REGISTRY
+    for half in (slice(0, 512), slice(512, 1024)):
+        tile = built.tensor(128, 512)
+        built.emit(make["dma_copy"](dst=tile, src=source[:, half]))
+        built.emit(make["tensor_tensor"](dst=tile, data1=tile, data2=tile, op="add"))
+        built.emit(make["dma_copy"](dst=result[:, half], src=tile))
+    found = scheduled(built.program, TRN1, At(built.placement))
+    opcodes = [i.opcode for i in found.walk()]
+    assert opcodes == ["dma_copy", "dma_copy", "tensor_tensor", "dma_copy", "tensor_tensor", "dma_copy"]
+    assert scheduled(built.program, TRN1, At(built.placement), look_ahead=1) is built.program
+
+
+@nki.jit
+def doubled(a):
+    out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
+    for k in range(4):
+        tile = nl.ndarray((128, 128), dtype=a.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=a[:, k * 128 : (k + 1) * 128])
+        nisa.tensor_tensor(dst=tile, data1=tile, data2=tile, op=nl.add)
+        nisa.dma_copy(dst=out[:, k * 128 : (k + 1) * 128], src=tile)
+    return out
+
+
+def test_a_session_chooses_the_order() -> None:
+    data = np.random.default_rng(0).standard_normal((128, 512)).astype(np.float32)
+    totals, results = {}, {}
+    for order in ("program", "compiler", "program"):
+        with runtime.session(schedule=order, timing=True) as seen:
+            results[order] = doubled(data)
+        (launch,) = seen.launches
+        assert launch.schedule == order
+        totals[order] = launch.timeline.total
+    assert np.array_equal(results["program"], results["compiler"])
+    assert totals["compiler"] <= totals["program"]
