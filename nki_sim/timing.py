@@ -191,7 +191,7 @@ class Scoreboard:
         self._instructions: list[Instruction] = []
         self._costs: list[Cost] = []
         self._times = array("d")  # of each event: start, begin, busy, end, waited, handoff
-        self._causes = array("q")  # of each event: lane, issuer, wait, cause
+        self._causes = array("i")  # of each event: lane, issuer, wait, cause
         self._event_of: dict[Instruction, int] = {}  # the latest event of each instruction, when asked for
         self._indexed = 0  # events in it
 
@@ -419,7 +419,7 @@ class Scoreboard:
     def finish(self) -> Timeline:
         """Everything issued so far, as columns."""
         times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T.copy()
-        lane, issuer, wait, cause = np.frombuffer(self._causes, np.int64).reshape(-1, 4).T
+        lane, issuer, wait, cause = np.frombuffer(self._causes, np.intc).reshape(-1, 4).T
         start, begin, busy, end, waited, handoff = times
         return Timeline(
             target=self.target,
@@ -433,7 +433,7 @@ class Scoreboard:
             waited=waited,
             handoff=handoff,
             wait=wait.astype(np.int8),
-            cause=cause.copy(),
+            cause=cause.astype(np.int64),
             issuer=issuer.astype(np.int8),
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -357,6 +358,9 @@ _INSTEAD = {
 }
 
 
+_OF_FUNCTIONS: dict[FunctionType, Operator] = {}  # of nki.language, as kernels name operators
+
+
 def as_operator(value: Any) -> Operator:
     """The row `value` names: an Operator, its name, or a function of ``nki`` of that name.
 
@@ -365,6 +369,8 @@ def as_operator(value: Any) -> Operator:
     Raises:
         NkiValidationError: NKI-V107, `value` is no operator.
     """
+    if type(value) is FunctionType and value in _OF_FUNCTIONS:
+        return _OF_FUNCTIONS[value]
     name: Any = value
     if isinstance(value, Operator):
         name = value.name
@@ -373,6 +379,8 @@ def as_operator(value: Any) -> Operator:
     if isinstance(name, str):
         row = OPERATORS.get(ALIASES.get(name, name))
         if row is not None:
+            if type(value) is FunctionType:
+                _OF_FUNCTIONS[value] = row
             return row
     shown = getattr(value, "__name__", None) or repr(value)
     near = f"nl.{shown}" if shown in OPERATORS else "an operator such as nl.add, nl.maximum or nl.exp"

@@ -236,7 +236,10 @@ class NkiTensor(StridedView):
         if len(new_shape) < 1 + on_chip:
             new_shape.append(1)
             new_strides.append(strides[-1])
-        return NkiTensor(tuple(new_shape), tuple(new_strides), offset, self.dtype, self.storage, dynamic)
+        steps = tuple(new_strides)
+        if steps == strides:
+            steps = strides  # one object for all parts of a tensor
+        return NkiTensor(tuple(new_shape), steps, offset, self.dtype, self.storage, dynamic)
 
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
         """Elements `start` to `end` (exclusive) of `dim`, every `step`-th.
