@@ -393,7 +393,7 @@ class Walker:
 
     def imports(self, node: tree.Import | tree.ImportFrom) -> None:
         """What an import statement takes from nki, or from where nki was in Beta 1."""
-        if any(i is node and top == scope.LEGACY for i, top, _ in _imports(self.definition.file.module)):
+        if any(top == scope.LEGACY for _, top, _ in _imports(node)):
             self.beta1(node)
         if not isinstance(node, tree.ImportFrom):
             return
@@ -582,9 +582,9 @@ def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
     return found
 
 
-def _imports(module: tree.Module) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
-    """The import statements of a file: the statement, the top package it names, the name it binds."""
-    for node in tree.walk(module):
+def _imports(tree_or_part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
+    """The import statements in a tree: the statement, the top package it names, the name it binds."""
+    for node in tree.walk(tree_or_part):
         if isinstance(node, tree.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
