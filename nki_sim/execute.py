@@ -27,6 +27,7 @@ from nki_isa.operators import Operator
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim.host import positive_setting
+from nki_sim.matrices import OwnMatrices, SharedMatrices
 from nki_sim.memory import (
     INDIRECTION_GROUP,
     TENSOR_INDIRECTION_GROUP,
@@ -36,7 +37,6 @@ from nki_sim.memory import (
     write,
 )
 from nki_sim.observe import Listener, hooks
-from nki_sim.operands import Operands
 
 Array = NDArray[Any]
 #: The environment's limit of turns.
@@ -176,7 +176,9 @@ class Machine:
         self.skipped: dict[Hashable, Skipped] = {}  # by line
         self._loops = any(not isinstance(node, Instruction) for node in program.body)
         self._most = self._turns = 0  # that loops may take, and that are left of these
-        self._operands_of_runs: list[Operands] = []
+        self._multiplies = any(i.on is Engine.tensor for i in program.walk())
+        self._matrices: list[SharedMatrices] = []
+        self._own = OwnMatrices(self.memory)
         self._before: list[Callable[[Instruction, list[int]], None]] = []
         self._after: list[Callable[[Instruction], None]] = []
         self._plans: list[_Plan] | None = None  # made by the first run
@@ -244,8 +246,8 @@ class Machine:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
-        for operands in self._operands_of_runs:
-            operands.forget()
+        for matrices in self._matrices:
+            matrices.forget()
         self._most = self._turns = max_turns() if self._loops else 0
         yield from self._run(self._plans)
 
@@ -336,7 +338,7 @@ class Machine:
         """What runs `body`; `repeats` says that it is that of a loop."""
         plans: list[_Plan] = []
         steps: list[tuple[Step, Instruction]] | None = None
-        operands: Operands | None = None
+        matrices: SharedMatrices | None = None
         for node in body:
             if isinstance(node, Instruction):
                 if node.synchronises:
@@ -346,25 +348,24 @@ class Machine:
                 if steps is None:
                     steps = []
                     plans.append(steps)
-                    operands = None if repeats else Operands(self.memory)
-                    self._operands_of_runs += [operands] if operands else []
-                steps.append((self._step(node, operands), node))
-                if operands is not None:
-                    operands.passed(node)
+                    matrices = SharedMatrices(self.memory) if self._multiplies and not repeats else None
+                    self._matrices += [matrices] if matrices else []
+                steps.append((self._step(node, matrices), node))
+                if matrices is not None:
+                    matrices.passed(node)
                 continue
             steps = None
             inner = self._plan(node.body, repeats=True)
             plans.append(_LoopPlan(node, inner) if isinstance(node, Loop) else _WhilePlan(node, inner))
         return plans
 
-    def _step(self, instruction: Instruction, operands: Operands | None) -> Step:
+    def _step(self, instruction: Instruction, matrices: SharedMatrices | None) -> Step:
         """What runs `instruction` once, among others whose operands it may share."""
         kind = type(instruction)
         works_in_place = kind.in_place is not Instruction.in_place and kind.compute is kind.stands_for
         if works_in_place and not _indirect(instruction):
             (destination,) = instruction.writes
-            given = operands or Operands(self.memory)
-            works = instruction.in_place(self.memory.view(destination), given)
+            works = instruction.in_place(self.memory.view(destination), matrices or self._own)
             if works is not None:
                 return works
         inputs, outputs = self._operands(instruction)

@@ -326,7 +326,8 @@ class Forms:
         """A number for what rules and costs see of a storage."""
         found = self._memories.get(storage)
         if found is None:
-            facts = (storage.region, storage.shape, storage.dtype, storage.address, storage.kind)
+            region, dtype = id(storage.region), id(storage.dtype)  # there is one of each
+            facts = (region, storage.shape, dtype, storage.address, storage.kind)
             found = self._memories[storage] = self._facts.setdefault(facts, len(self._facts))
         return found
 

@@ -21,7 +21,6 @@ from nki_sim.memory import Memory
 Array = NDArray[Any]
 
 _STRETCH = 64  # bytes of a partition that one counter is for
-_WHOLE = slice(None)
 
 
 class Matrix:
@@ -48,8 +47,8 @@ class Matrix:
         return values
 
 
-class Operands:
-    """The matrices of a stretch of instructions that run one after the other, once each.
+class OwnMatrices:
+    """Operands for instructions that may run again and again: each makes its matrices when it runs.
 
     Args:
         memory: where their bytes are.
@@ -57,10 +56,11 @@ class Operands:
 
     def __init__(self, memory: Memory):
         self._memory = memory
-        self._written = np.zeros(memory.sbuf.shape[1] // _STRETCH + 2, np.int64)
-        self._position = 0
-        self._made: dict[Any, Matrix] = {}
         self._rooms: dict[tuple[int, ...], Array] = {}
+
+    def matrix(self, tensor: NkiTensor) -> Callable[[], Array]:
+        """What gives the values of `tensor` as a contiguous float32 matrix, whenever it is called."""
+        return Matrix(self._memory.view(tensor), tensor.dtype)
 
     def view(self, tensor: NkiTensor) -> Array:
         """The bytes of `tensor` as an array of its data type, which stays."""
@@ -73,17 +73,25 @@ class Operands:
             found = self._rooms[shape] = np.empty(shape, np.float32)
         return found
 
+
+class SharedMatrices(OwnMatrices):
+    """Operands for a stretch of instructions that run one after the other, each made once."""
+
+    def __init__(self, memory: Memory):
+        super().__init__(memory)
+        self._written = np.zeros(memory.sbuf.shape[1] // _STRETCH + 2, np.int64)
+        self._position = 0
+        self._made: dict[Any, Matrix] = {}
+
     def matrix(self, tensor: NkiTensor) -> Callable[[], Array]:
-        """What gives the values of `tensor` when the instruction that asks runs."""
-        view = self._memory.view(tensor)
+        """As of one that others share, if they read the same values."""
         if tensor.storage.region is not MemoryRegion.sbuf:
-            return Matrix(view, tensor.dtype)
-        address = self._memory.address(tensor)
+            return super().matrix(tensor)
         last = int(self._written[self._stretch(tensor)].max())
-        key = address, tensor.dtype, last
+        key = self._memory.address(tensor), tensor.dtype, last
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = Matrix(view, tensor.dtype)
+            found = self._made[key] = Matrix(self._memory.view(tensor), tensor.dtype)
         found.uses += 1
         return found
 
