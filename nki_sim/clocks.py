@@ -73,16 +73,22 @@ class DmaEngines:
     share of every transfer and decides when it is done. Transfers may come in any
     order of start time: work is booked into buckets of time, first come first served
     within a bucket.
+
+    Args:
+        shared: False for a machine whose transfers do not wait for each other.
     """
 
-    __slots__ = ("_next", "_used")
+    __slots__ = ("_next", "_shared", "_used")
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = True) -> None:
+        self._shared = shared
         self._used: dict[int, float] = {}
         self._next: dict[int, int] = {}  # a full bucket -> a later one that may have room
 
     def book(self, start: float, work: float) -> float:
         """When `work` ns of one engine, ready at `start`, is done."""
+        if not self._shared:
+            return start + work
         used = self._used
         bucket = int(start // _BUCKET)
         while True:

@@ -49,7 +49,11 @@ def simulate(program: Program, placement: Placed | None = None, *, trips: int | 
 
 
 def simulate_all(
-    programs: Sequence[Program], placements: Sequence[Placed | None], *, trips: int | None = None
+    programs: Sequence[Program],
+    placements: Sequence[Placed | None],
+    *,
+    trips: int | None = None,
+    target: Target | None = None,
 ) -> list[Timeline]:
     """Time the programs of the cores of a launch without running them.
 
@@ -61,8 +65,9 @@ def simulate_all(
         programs: the kernel specialized for each core, for the target they name.
         placements: where each core's on-chip tensors live; None takes all of them to be apart.
         trips: turns of each loop that only data bound; None takes one and the note says how to ask for more.
+        target: the machine, where it is not the one the Programs name.
     """
-    times = CoreTimes(as_target(programs[0].target), placements)
+    times = CoreTimes(target or as_target(programs[0].target), placements)
     with host.no_collection():
         walks = [_walk(p.body, {}, board, trips) for p, board in zip(programs, times.boards, strict=True)]
         waiting = {core: next(walk, None) for core, walk in enumerate(walks)}

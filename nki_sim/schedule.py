@@ -93,7 +93,7 @@ class _Scheduler:
         self._forms = Forms(target)
         self._plans: dict[Form, Plan] = {}
         self._hands = handoffs(target)
-        self._dma = DmaEngines()
+        self._dma = DmaEngines(target.dma_shared)
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._count = 0

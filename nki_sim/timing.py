@@ -176,7 +176,7 @@ class Scoreboard:
         self.notes: list[str] = []
         self._memory = Memory(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
-        self._dma = DmaEngines()
+        self._dma = DmaEngines(target.dma_shared)
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0

@@ -33,6 +33,7 @@ from nki_sim.device import execute_all
 from nki_sim.execute import ExecutionResult, Skipped, interrupted_at
 from nki_sim.fit import fit
 from nki_sim.host import available_bytes, no_collection
+from nki_sim.mechanisms import without
 from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.refusals import host_overflow
@@ -67,6 +68,7 @@ class Options:
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
         trips: without data, the turns of each device loop that only data bound; None takes one.
+        without: mechanisms of :data:`nki_sim.mechanisms.MECHANISMS` that take no time, when it is timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule`. Results are the same bits.
     """
@@ -80,6 +82,7 @@ class Options:
     warnings_as_errors: bool = False
     fill: Fill = "zeros"
     trips: int | None = None
+    without: frozenset[str] = frozenset()
     schedule: Order = "program"
 
     def checks(self) -> frozenset[str]:
@@ -347,7 +350,7 @@ def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> li
         outputs, skipped = result.outputs, result.skipped
     else:
         if options.timing:
-            timelines = simulate_all(prepared.programs, prepared.placements, trips=options.trips)
+            timelines = _timelines(prepared, target, options)
         found += looked.found
         outputs = [_zeros(tensor) for tensor in first.program.outputs]
     if session.keep:
@@ -427,6 +430,12 @@ def _look_at(prepared: Prepared, options: Options) -> Looked:
     return prepared.looked_at[key]
 
 
+def _timelines(prepared: Prepared, target: Target, options: Options) -> list[Timeline]:
+    """The times of a launch that is not run."""
+    machine = without(target, options.without)
+    return simulate_all(prepared.programs, prepared.placements, trips=options.trips, target=machine)
+
+
 def _execute(
     prepared: Prepared,
     inputs: list[np.ndarray[Any, Any]],
@@ -440,7 +449,7 @@ def _execute(
     placed = [placement.addresses for placement in prepared.placements]
     if high_precision():
         if options.timing:
-            timelines += simulate_all(prepared.programs, prepared.placements, trips=options.trips)
+            timelines += _timelines(prepared, target, options)
         return execute_widened(prepared.programs, placed, inputs, target)
     checks = options.checks() if session.keep else options.checks() - {"nan"}  # a note nobody would see
     kept = prepared.static and not options.timing and options.fill == "zeros"
@@ -453,7 +462,7 @@ def _execute(
             prepared.running.release()
         found += told
         return result
-    times = CoreTimes(target, prepared.placements) if options.timing else None
+    times = CoreTimes(without(target, options.without), prepared.placements) if options.timing else None
     sentinels = options.fill == "sentinels"
     checked = partial(_checked, found, options, checks)
     run = checked if checks or sentinels else execute_all

@@ -13,6 +13,7 @@ from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TARGETS, as_target, default_target
+from nki_sim.mechanisms import mechanisms
 from nki_sim.sanitize import CHECKS, check_classes
 
 
@@ -144,6 +145,14 @@ def read_checks(text: str | None, screen: Screen) -> frozenset[str]:
     """The classes an option names, else the environment's; an unknown one ends the command with status 2."""
     try:
         return check_classes(os.environ.get("NKI_SIM_CHECK", "all") if text is None else text)
+    except NkiError as found:
+        screen.fail(found.diagnostics)
+
+
+def read_mechanisms(text: str, screen: Screen) -> frozenset[str]:
+    """The mechanisms an option names; an unknown one ends the command with status 2."""
+    try:
+        return mechanisms(text)
     except NkiError as found:
         screen.fail(found.diagnostics)
 

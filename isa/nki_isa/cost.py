@@ -155,9 +155,9 @@ def gpsimd(target: Target, elements: float, *, factor: float = 1.0, extra_cycles
     return Cost(time, time, "gpsimd_start_cycles", "gpsimd_rate")
 
 
-# MATMUL instructions one nc_matmul becomes, and cycles to load one stationary column, by its passes: 16-bit
-# loads are fast, an fp32 transpose loads once, each of the two halves of fp32 loads twice.
-_PASSES: dict[int, tuple[int, float]] = {1: (1, 0.0), 2: (1, 1.0), 4: (2, 2.0)}
+# MATMUL instructions one nc_matmul becomes, and how long each loads a stationary column, by its passes:
+# 16-bit loads are fast, an fp32 transpose takes four times as long, each half of fp32 twice that again.
+_PASSES: dict[int, tuple[int, float]] = {1: (1, 1.0), 2: (1, 4.0), 4: (2, 8.0)}
 
 
 @functools.cache
@@ -174,8 +174,7 @@ def matmul(
         rows: rows of the tensor engine in use (the contraction size, at most 128).
         flops: useful floating-point operations; 0 for a transpose.
     """
-    parts, cycles_per_column = _PASSES[passes]
-    cycles_per_column = cycles_per_column or 1 / target.fast_weight_factor
+    parts, loads = _PASSES[passes]
     columns = max(moving_columns, min(target.moving_min, stationary_columns)) * passes
     stream = columns / target.tensor_rate / target.tensor_ghz
     return Cost(
@@ -184,7 +183,7 @@ def matmul(
         "tensor_interval",
         "tensor_rate",
         columns=columns,
-        weights=stationary_columns * cycles_per_column / target.tensor_ghz,
+        weights=stationary_columns * loads / target.fast_weight_factor / target.tensor_ghz,
         parts=parts,
         rows=rows,
         flops=flops,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nki_isa.program import Program
+from nki_sim.mechanisms import MECHANISMS, Ablated
 from nki_sim.place import Placement, Utilisation
 from nki_sim.profile import Profile
 from nki_sim.report import facts, words
@@ -52,6 +54,21 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
             table.add_row(*line)
         found += ["", table]
     return found + [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
+
+
+def ablation_table(rows: Sequence[Ablated]) -> RenderableType:
+    """What each mechanism costs a launch."""
+    table = _table("mechanism switched off", "total", "saves", "what it is", numbers=(1, 2))
+    for row in rows:
+        saved = f"{'-' if row.saved < 0 else ''}{words.time(abs(row.saved))}"
+        table.add_row(
+            row.name,
+            words.time(row.time),
+            saved,
+            MECHANISMS[row.name].says,
+            style="dim" if row.saved == 0 else None,
+        )
+    return table
 
 
 # --- memory

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nki.runtime import CoreRun, Options
+from nki.runtime import CoreRun, Launch, Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -16,15 +16,17 @@ from nki_cli.options import (
     ScheduleOption,
     TargetOption,
     TracebackOption,
+    read_mechanisms,
     read_target,
 )
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
+from nki_sim.mechanisms import MECHANISMS, Ablated, ablation
 from nki_sim.profile import Profile
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
-from nki_sim.report.terminal import launch_line, profile_tables
+from nki_sim.report.terminal import ablation_table, launch_line, profile_tables
 from nki_sim.report.trace import Traced, write_trace
 from nki_sim.report.usage import memory_report
 
@@ -53,6 +55,18 @@ def profile(
         ),
     ] = None,
     schedule: ScheduleOption = ScheduleMode.program,
+    off: Annotated[
+        str,
+        typer.Option(
+            "--without",
+            metavar="MECHANISM,...",
+            help=f"Mechanisms of the machine to switch off: {', '.join(MECHANISMS)}.",
+            show_default=False,
+        ),
+    ] = "",
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also time each call without each mechanism.", show_default=False)
+    ] = False,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -61,10 +75,22 @@ def profile(
     """Time each kernel call: engines, DMA, memory, and what instructions waited for."""
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
+    lacking = read_mechanisms(off, screen)
     options = Options(
-        target=chosen, data=not no_data, timing=True, check="none", trips=trips, schedule=schedule.value
+        target=chosen,
+        data=not no_data,
+        timing=True,
+        check="none",
+        trips=trips,
+        schedule=schedule.value,
+        without=lacking,
     )
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
+
+    def ablated(launch: Launch) -> list[Ablated]:
+        programs, placements = zip(*((core.program, core.placement) for core in launch.cores), strict=True)
+        return ablation(programs, placements, trips=trips, off=lacking)
+
     timed = [
         [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
         for launch in outcome.launches
@@ -76,13 +102,21 @@ def profile(
     if html is not None and timed:
         write_report(screen, html, lambda path: write_html(path, timed), "open it in a browser")
     if screen.format is Format.json:
-        screen.json(as_json("profile", file, chosen, outcome, _facts))
+        made = as_json("profile", file, chosen, outcome, _facts)
+        for launch, described in zip(outcome.launches, made["launches"], strict=True):
+            described["without"] = sorted(lacking)
+            described["ablation"] = [row.as_dict() for row in ablated(launch)] if ablate else None
+        screen.json(made)
     elif screen.is_text:
         order = ", in the compiler's order" if schedule is ScheduleMode.compiler else ""
-        for cores in timed:
+        if lacking:
+            order += f", without {', '.join(sorted(lacking))}"
+        for launch, cores in zip(outcome.launches, timed, strict=True):
             for number, core in enumerate(cores):
                 heading = launch_line(core.program, core.timeline.total, which(number, len(cores)) + order)
                 screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
+            if ablate:
+                screen.show(ablation_table(ablated(launch)), "")
     finish(screen, outcome)
 
 

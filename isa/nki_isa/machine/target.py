@@ -86,6 +86,8 @@ class Target:
             traces: arguments and results move by software DGE, intermediates by hardware.)
         throttled: True if the tensor engine's clock follows its utilisation.
         features: what it can do that others cannot.
+        dma_shared: False for a machine whose transfers each have DMA engines of their own, which there is
+            not (:mod:`nki_sim.mechanisms`).
         sources: where each figure comes from, by the figure's name.
 
     The other fields are its figures.
@@ -214,6 +216,8 @@ class Target:
     hbm_cores: int
     dma_roof_bytes_per_ns: float
 
+    dma_shared: bool = True
+
     def source(self, figure: str) -> Source:
         """Where the value of `figure` comes from.
 
@@ -273,7 +277,17 @@ def generation(
 
 
 _NOT_FIGURES = frozenset(
-    ("name", "nc_version", "default_dge", "internal_dge", "throttled", "aliases", "features", "sources")
+    (
+        "name",
+        "nc_version",
+        "default_dge",
+        "internal_dge",
+        "throttled",
+        "aliases",
+        "features",
+        "sources",
+        "dma_shared",
+    )
 )
 
 FIGURES: tuple[str, ...] = tuple(f.name for f in fields(Target) if f.name not in _NOT_FIGURES)
