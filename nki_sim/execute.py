@@ -403,7 +403,9 @@ class Machine:
                 continue
             value = values[name]
             if role is Role.register_write:
-                outputs.append(partial(_put_register, self.memory.registers, value.index))
+                registers = self.memory.registers
+                put = registers.__setitem__ if instruction.keeps_width else partial(_put_register, registers)
+                outputs.append(partial(put, value.index))
                 continue
             if role is not Role.write:
                 inputs.append(self._input(value, group))

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from numpy.ma import MaskedArray  # here: numpy.ma is imported at each use of np.ma, under a lock
 
+from nki import levels
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 
@@ -102,15 +103,9 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
     shape = tuple([int(n) for n in value.shape])
     spelled = str(value.dtype).rsplit(".", 1)[-1]
     try:
-        dtype = as_dtype(spelled)
+        dtype = levels.known_dtype(as_dtype(spelled))
     except TypeError:
-        near = "int32" if spelled in ("int64", "long") else "uint32" if spelled == "uint64" else "float32"
-        convert = f"{name}.to(torch.{near})" if is_torch(value) else f"{name}.astype(np.{near})"
-        raise error(
-            "NKI-L024",
-            f"argument {name!r} has dtype {spelled}, which the NeuronCore lacks",
-            help=f"convert it: {convert}",
-        ) from None
+        raise lacking(name, value) from None
     if is_torch(value):
         _check_dense(value, name)
     elif isinstance(value, MaskedArray):
@@ -120,6 +115,19 @@ def describe(value: Any, name: str) -> tuple[tuple[int, ...], DType]:
             help=f"pass {name}.filled(0.0), and the mask as an array of its own",
         )
     return shape or (1,), dtype
+
+
+def lacking(name: str, value: Any) -> NkiError:
+    """NKI-L024 for an array of a dtype that no instruction takes, with the conversion to write."""
+    spelled = str(value.dtype).rsplit(".", 1)[-1]
+    near = "int32" if spelled in ("int64", "long") else "uint32" if spelled == "uint64" else "float32"
+    convert = f"{name}.to(torch.{near})" if is_torch(value) else f"{name}.astype(np.{near})"
+    why = "the kernel does not read as one" if near != "float32" and not levels.before("0.7") else _LACKED
+    problem = f"argument {name!r} has dtype {spelled}, which {why}"
+    return error("NKI-L024", problem, help=f"convert it: {convert}")
+
+
+_LACKED = "the NeuronCore lacks"
 
 
 def _check_dense(value: Any, name: str) -> None:

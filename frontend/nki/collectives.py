@@ -58,6 +58,10 @@ _OPERATIONS: dict[str, tuple[str, ...]] = {
     "reduce_scatter": (*_TENSORS, "collective_dim", "op", *_QUEUE),
     "all_to_all": (*_TENSORS, "collective_dim", *_QUEUE),
     "all_to_all_v": (*_TENSORS, *_VECTOR),
+    "all_gather_v_prepare": (*_TENSORS, *_VECTOR),
+    "all_gather_v_trigger": ("prepare_instr", _NAME),
+    "all_to_all_v_prepare": (*_TENSORS, *_VECTOR),
+    "all_to_all_v_trigger": ("prepare_instr", _NAME),
     "collective_permute": ("srcs", "dsts", "source_target_pairs", *_QUEUE),
     "collective_permute_implicit": (
         "srcs_by_channel",

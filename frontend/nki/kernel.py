@@ -13,6 +13,7 @@ from typing import Any, overload
 
 from nki import levels
 from nki.compiler import recorder, source, stacks
+from nki.compiler.config import CompileConfig, SpecializationConfig
 from nki.compiler.schedule import Schedule, read_schedule
 from nki_isa.diagnostics import Span, error
 
@@ -44,13 +45,23 @@ class Kernel:
         schedule: dependencies between its named instructions.
         prints: True if ``print`` of a tensor in it shows values, each time the machine comes by.
         number: its key in :data:`KERNELS`.
+        config: how it is to be compiled, and specialized.
+        bracketed: True if the number of programs was given in brackets.
     """
 
     def __init__(
-        self, function: FunctionType, grid: int = 1, schedule: Schedule = (), *, prints: bool = False
+        self,
+        function: FunctionType,
+        grid: int | None = None,
+        schedule: Schedule = (),
+        *,
+        prints: bool = False,
+        config: tuple[CompileConfig | None, SpecializationConfig | None] = (None, None),
     ):
         self.function = function
-        self.grid = grid
+        self.grid = 1 if grid is None else grid
+        self.bracketed = grid is not None
+        self.config = config
         self.schedule = schedule
         self.prints = prints
         functools.update_wrapper(self, function)
@@ -66,7 +77,13 @@ class Kernel:
                 f"the launch grid of {self.function.__name__} is {grid!r}, not a positive number of cores",
                 help=f"write {self.function.__name__}[1](...) or {self.function.__name__}[2](...)",
             )
-        return Kernel(self.function, count, self.schedule, prints=self.prints)
+        return self._with(grid=count)
+
+    def _with(self, **parts: Any) -> Kernel:
+        """The same kernel with other parts."""
+        grid = self.grid if self.bracketed else None
+        kept = {"grid": grid, "schedule": self.schedule, "prints": self.prints, "config": self.config}
+        return Kernel(self.function, **{**kept, **parts})
 
     @property
     def func(self) -> FunctionType:
@@ -88,7 +105,7 @@ class Kernel:
         """
         caller = sys._getframe(1)
         place = Span(caller.f_code.co_filename, caller.f_lineno)
-        return Kernel(self.function, self.grid, read_schedule(edges, place), prints=self.prints)
+        return self._with(schedule=read_schedule(edges, place))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         torch = sys.modules.get("torch")
@@ -129,12 +146,17 @@ def jit(function: Any = None, **options: Any) -> Any:
     Args:
         function: the function, also by its names in the vendor's package, ``fn=`` (``func=`` at API level
             0.2); a kernel is returned as it is.
+        compile_config: from API level 0.7 on, a :class:`nki.compiler.CompileConfig`; it steers parts of the
+            vendor's compiler that are not modelled.
+        specialization_config: from API level 0.7 on, a :class:`nki.compiler.SpecializationConfig`.
         **options: accepted for compatibility (``mode``, ``debug_kernel``, ...); they
             steer the vendor's compiler and change nothing here.
 
     Raises:
-        NkiError: NKI-L023 for what is not a function.
+        NkiError: NKI-L023 for what is not a function; NKI-L050 for parameters of another API level; NKI-V154
+            for a configuration of another class.
     """
+    config = _config(options)
     if "platform_target" in options and not levels.before("0.3"):
         raise error(
             "NKI-L050",
@@ -144,7 +166,8 @@ def jit(function: Any = None, **options: Any) -> Any:
     for name in ("fn", "func"):
         function = options.pop(name, None) if function is None else function
     if function is None:
-        return functools.partial(jit, **options)
+        given = dict(zip(("compile_config", "specialization_config"), config))
+        return functools.partial(jit, **options, **{name: v for name, v in given.items() if v is not None})
     if isinstance(function, Kernel):
         return function
     if not isinstance(function, FunctionType):
@@ -154,7 +177,29 @@ def jit(function: Any = None, **options: Any) -> Any:
             help="decorate a function written with def",
         )
     source.remember(function)
-    return Kernel(function)
+    return Kernel(function, config=config)
+
+
+def _config(options: dict[str, Any]) -> tuple[CompileConfig | None, SpecializationConfig | None]:
+    """The two configurations among the options of :func:`jit`, which are taken out."""
+    found: list[Any] = []
+    for name, kind in (("compile_config", CompileConfig), ("specialization_config", SpecializationConfig)):
+        value = options.pop(name, None)
+        if value is not None and levels.before("0.7"):
+            raise error(
+                "NKI-L050",
+                f"nki.jit has the parameter {name!r} from 0.7 on; the API level is {levels.current()}",
+                help="leave it out",
+                notes=(levels.choice("0.7"),),
+            )
+        if value is not None and not isinstance(value, kind):
+            raise error(
+                "NKI-V154",
+                f"nki.jit: {name} is {value!r}, not a {kind.__name__}",
+                help=f"write {name}=nki.compiler.{kind.__name__}(...)",
+            )
+        found.append(value)
+    return found[0], found[1]
 
 
 def simulate(kernel: Any) -> Kernel:
@@ -167,4 +212,4 @@ def simulate(kernel: Any) -> Kernel:
         NkiError: NKI-L023 for what is neither a kernel nor a function.
     """
     made: Kernel = jit(kernel)
-    return Kernel(made.function, made.grid, made.schedule, prints=True)
+    return made._with(prints=True)

@@ -1,9 +1,10 @@
-"""The table of API levels: the names, parameters and rules that NKI 0.2 to 0.6 do not share.
+"""The table of API levels: the names, parameters and rules that NKI 0.2 to 0.7 do not share.
 
 :mod:`nki.levels` puts a level in force; docs/migration.md is written from the table
 (``python -m nki.migration > docs/migration.md``).
 
-Sources: API stubs of Neuron 2.28 to 2.32; SDK "NKI Migration Guides"; release notes of NKI 0.3.0 to 0.6.0.
+Sources: API stubs of Neuron 2.28 to 2.32; SDK "NKI Migration Guides"; release notes of NKI 0.3.0 to 0.6.0;
+pages of Neuron 2.33. What 0.7 does that no page seen says stands in :data:`INFERRED`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,21 @@ from nki_isa.operators import OPERATORS
 from nki_isa.tensor import NkiTensor
 
 #: The levels, oldest first, with the SDK release that brought each.
-LEVELS: dict[str, str] = {"0.2": "2.28", "0.3": "2.29", "0.4": "2.30", "0.5": "2.31", "0.6": "2.32"}
-NEWEST = "0.6"
+LEVELS: dict[str, str] = {
+    "0.2": "2.28",
+    "0.3": "2.29",
+    "0.4": "2.30",
+    "0.5": "2.31",
+    "0.6": "2.32",
+    "0.7": "2.33",
+}
+NEWEST = "0.7"
+DEFAULT = "0.6"
 
 #: The place of each level in time.
 ORDER = {level: i for i, level in enumerate(LEVELS)}
 _LANGUAGE, _ISA, _COLLECTIVES = "nki.language", "nki.isa", "nki.collectives"
+_COMPILER = "nki.compiler"
 #: Where members of a class are: the name its instances have, or its own.
 TILE_SIZE, TENSOR = "nki.language.tile_size", "nki.language.NkiTensor"
 
@@ -192,6 +202,23 @@ NAMES: tuple[Name, ...] = (
     *_named(TENSOR, "0.5", "is_contiguous is_indirect", "keep what was sliced or indexed in a variable"),
     *_named(_COLLECTIVES, "0.3", "all_to_all_v", "pad to equal counts and write all_to_all"),
     *_named(_COLLECTIVES, "0.6", "all_gather_v", "pad to equal sizes and write all_gather"),
+    *_named(_LANGUAGE, "0.7", "tiles blocks", "index the tensor: t[i * 128 : (i + 1) * 128, :]"),
+    *_named(_LANGUAGE, "0.7", "alloc_tiles alloc_blocks", "allocate each tile with nl.ndarray, in a list"),
+    *_named(_LANGUAGE, "0.7", "NkiGrid NkiTileGrid NkiBlockGrid", "leave the annotation out"),
+    *_named(_LANGUAGE, "0.7", "int64 uint64", "write nl.int32 or nl.uint32"),
+    Name(
+        _LANGUAGE,
+        "dynamic_range",
+        until="0.6",
+        instead="write nl.fori_loop(lower, upper, body), the loop's body a function of its variable",
+    ),
+    *_named(_ISA, "0.7", "NkiScalar", "leave the annotation out"),
+    *_named(_ISA, "0.7", "scalar_load", "write register = nisa.register_alloc(tile)"),
+    *_named(_ISA, "0.7", "scalar_store", "write nisa.register_store(dst, register)"),
+    *_named(TENSOR, "0.7", "data", "write the tensor itself"),
+    *_named(_COMPILER, "0.7", "AddressRotation CompileConfig SpecializationConfig", "leave it out"),
+    *_named(_COLLECTIVES, "0.7", "all_to_all_v_prepare all_to_all_v_trigger", "write all_to_all_v"),
+    *_named(_COLLECTIVES, "0.7", "all_gather_v_prepare all_gather_v_trigger", "write all_gather_v"),
     Name("nki.tensor", "identity", until="0.2", instead="write nl.shared_identity_matrix(n, dtype)"),
     Name("nki.tensor", "zeros", until="0.2", instead=_HOST_ARRAY),
     Name("nki.tensor", "arange", until="0.2", instead=_HOST_ARRAY),
@@ -567,7 +594,79 @@ NOTICES: tuple[Notice, ...] = (
     *_going("sequential_range", "range"),
     *_going("static_range", "range"),
     *_going("dynamic_range", "nl.fori_loop(lower, upper, body)"),
+    Notice(
+        "nl.fori_loop",
+        "0.7",
+        "gives its body a scalar (nisa.NkiScalar), unless a bound is a register (enforced)",
+        "arithmetic on it as on an int; nisa.scalar_store to write it",
+    ),
+    Notice(
+        "== of objects",
+        "0.7",
+        "is Python's: identity, unless the class has __eq__ or is a dataclass; up to 0.6 NKIObjects compare "
+        "by their fields (enforced)",
+        "@dataclass above the class",
+    ),
+    Notice(
+        "fields of a dataclass",
+        "0.7",
+        "are Python's: one without a default must be given, a value without annotation is no field; up to "
+        "0.6 the former is None and the latter one (enforced)",
+        "x: int | None = None",
+    ),
+    Notice("while register", "0.7", "is refused (enforced)", "nl.while_loop(register, body)"),
+    Notice(
+        "a run-time value in if, while, int(), range()",
+        "0.7",
+        "is a TypeError (enforced, at every level)",
+        "nl.fori_loop, nl.while_loop, or predicated instructions",
+    ),
+    Notice(
+        "the cores of a launch",
+        "0.7",
+        "come from NEURON_LOGICAL_NC_CONFIG, 1 or 2; kernel[n] that differs from it is refused (enforced), "
+        "and kernel[n] is being deprecated",
+        "NEURON_LOGICAL_NC_CONFIG=2",
+    ),
+    Notice(
+        "address= of a tensor in HBM",
+        "0.7",
+        "is (byte,); up to 0.6 tensors in HBM have none (enforced)",
+        "address=(4096,)",
+    ),
+    Notice(
+        "nki.jit(compile_config=, specialization_config=)",
+        "0.7",
+        "were added",
+        "nki.compiler.CompileConfig()",
+    ),
+    Notice(
+        "the language of kernels",
+        "0.7",
+        "is all of Python: kernels outside the constrained language are traced",
+        "--frontend parser for the old front end",
+    ),
     Notice("while register", "0.6", "is deprecated (warning)", "nl.while_loop(register, body)", WHILE, True),
+)
+
+
+#: What 0.7 does here that no page of it seen so far states: what is assumed, and the test that holds it.
+INFERRED: tuple[tuple[str, str], ...] = (
+    ("a grid counts ceil(extent / tile) cells along a dimension", "test_cells_are_counted_up"),
+    ("`.data` of a selection drops the leading dimensions that an int selects", "test_slabs"),
+    ("a selection without one access pattern raises NKI-V152 at `.data`", "test_no_one_pattern"),
+    ("`is_remainder` is true where a cell of the selection is clamped", "test_remainder"),
+    ("a grid is indexed with ints, from the end too, and with slices of step 1", "test_index_rules"),
+    ("a grid in SBUF is tiled again with its own tile shape only", "test_tiles_of_a_grid_keep_its_tile"),
+    ("alloc_tiles on chip lays the tiles along the free dimension, last coordinate fastest", "test_packed"),
+    ("nl.empty_like takes a grid and makes one of its geometry", "test_empty_like"),
+    ("a tensor answers `.data` with itself", "test_data_of_a_tensor"),
+    ("//, %, << and bool() of a scalar are refused as those of a register", "test_operators_refused"),
+    ("a scalar is an operand of instructions where a register is", "test_scalar_as_operand"),
+    ("nl.while_loop takes no scalar as its condition", "test_while_takes_no_scalar"),
+    ("a traced kernel is traced at each call: nothing is kept between calls", "test_traced_at_each_call"),
+    ("an int64 array that a kernel does not read as one is refused", "test_unread_int64"),
+    ("an unset NEURON_LOGICAL_NC_CONFIG leaves the cores of a launch to kernel[n]", "test_lnc_unset"),
 )
 
 

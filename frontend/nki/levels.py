@@ -1,4 +1,4 @@
-"""API levels: NKI 0.2 to 0.6, of which one is in force; :mod:`nki.level_table` says how they differ.
+"""API levels: NKI 0.2 to 0.7, of which one is in force; :mod:`nki.level_table` says how they differ.
 
 A level is chosen with :func:`use`, the environment variable ``NKI_SIM_API`` or ``nki-sim --api``; the
 default is the newest. The modules then hold the names of that level, and their functions take its
@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import Any
 
 from nki.level_table import (
+    DEFAULT,
     FORMS,
+    INFERRED,
     LEVELS,
     MEANINGS,
     NAMES,
@@ -32,6 +34,7 @@ from nki.level_table import (
     Notice,
 )
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
+from nki_isa.dtypes import DType
 from nki_isa.enums import dge_mode
 from nki_isa.instruction import REGISTRY
 from nki_isa.tensor import NkiTensor
@@ -83,7 +86,7 @@ def of_environment() -> str:
     """
     text = os.environ.get("NKI_SIM_API")
     try:
-        return read_level(text) if text else NEWEST
+        return read_level(text) if text else DEFAULT
     except NkiError as found:
         note = "the environment variable NKI_SIM_API says so"
         raise NkiError(replace(d, notes=(*d.notes, note)) for d in found.diagnostics) from None
@@ -253,6 +256,17 @@ def changed(module: str) -> list[str]:
     return sorted({form.name for form in FORMS if form.module == module})
 
 
+def known_dtype(dtype: DType) -> DType:
+    """`dtype`, if the level in force has it.
+
+    Raises:
+        TypeError: it has not.
+    """
+    if dtype.bits == 64 and before("0.7"):
+        raise TypeError(f"{dtype!r} is a data type from 0.7 on; the API level is {_level}")
+    return dtype
+
+
 # --- what to say
 
 _names = {(row.module, row.name): row for row in NAMES}
@@ -361,7 +375,9 @@ _PLACES = sorted({(form.module, form.name) for form in FORMS})
 
 
 __all__ = [
+    "DEFAULT",
     "FORMS",
+    "INFERRED",
     "LEVELS",
     "MEANINGS",
     "NAMES",

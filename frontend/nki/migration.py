@@ -9,14 +9,14 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from nki import levels
-from nki.levels import FORMS, LEVELS, MEANINGS, NAMES, NOTICES, Form, Name
+from nki.levels import FORMS, INFERRED, LEVELS, MEANINGS, NAMES, NOTICES, Form, Name
 
 _HEAD = """\
 # API levels and migration
 
 <!-- Printed by `python -m nki.migration` from nki/level_table.py. -->
 
-A kernel is written for a level of the NKI API. The newest, {newest}, is the default; choose another with
+A kernel is written for a level of the NKI API. The default is {newest}; choose another with
 
 - `nki-sim --api 0.3 run kernel.py`,
 - the environment variable `NKI_SIM_API=0.3`, or
@@ -25,19 +25,69 @@ A kernel is written for a level of the NKI API. The newest, {newest}, is the def
 The modules then have the names of that level, and functions take its parameters in its order. A name or a
 parameter of another level is refused (NKI-L050) with the levels that have it and what to write instead.
 
-Sources: API stubs of Neuron 2.28 to 2.32, the NKI migration guides, and the release notes of NKI.
+Sources: API stubs of Neuron 2.28 to 2.32, the NKI migration guides, the release notes of NKI, and pages of
+Neuron 2.33.
+"""
+
+
+_INFERRED = """\
+The pages of 0.7 that could be read leave these open. Each is assumed, and has a test of its own, so that it
+can be changed in one place.
+"""
+
+_FRONT_ENDS = (
+    (
+        "`auto` (default)",
+        "a kernel in the constrained language is parsed, checked and specialized from its text; from 0.7 on one "
+        "that needs more of Python is traced, and a note (NKI-L057) names the constructs that only the tracer "
+        "takes",
+    ),
+    (
+        "`parser`, `custom`",
+        "every kernel is compiled from its text, at any level; `custom` is the vendor's name "
+        "of its old front end",
+    ),
+    ("`tracer`", "every kernel is traced, at any level"),
+)
+
+_TWO = """\
+## The two front ends
+
+Up to 0.6 a kernel is compiled from its text, which is written in a constrained Python
+([language.md](language.md)). From 0.7 on NKI runs the function in Python and records each call of nki: all of
+Python may be used. Here both stay:
+"""
+
+_DIFFERENCES = """\
+What a kernel means is the level's, not the front end's. Two things differ: a kernel that the parser compiles
+changes a copy of the lists and objects of its module, one that is traced the objects themselves; and the
+Program of a parsed kernel is kept for calls with the same shapes, while a traced kernel runs at each call.
+
+`nki-sim check --api 0.7 OLD.py` shows what changes for a kernel; `--language strict` says what of it the
+parser front end would not take.
 """
 
 
 def page() -> str:
     """The text of the page."""
-    parts = [_HEAD.format(newest=levels.NEWEST), _table(["level", "Neuron SDK"], LEVELS.items())]
+    parts = [_HEAD.format(newest=levels.DEFAULT), _table(["level", "Neuron SDK"], LEVELS.items())]
     known = list(LEVELS)
     parts += [f"## Before {known[0]}\n", *_notices(known[0])]
     for old, new in itertools.pairwise(known):
         parts.append(f"## From {old} to {new}\n")
         parts += _section(old, new)
+    parts += ["## What is inferred of 0.7\n", _INFERRED, _inferred()]
+    parts += [
+        _TWO,
+        _table(["`--frontend`, `NKI_COMPILER_FRONTEND`", "what it does"], _FRONT_ENDS),
+        _DIFFERENCES,
+    ]
     return "\n".join(parts)
+
+
+def _inferred() -> str:
+    rows = ((rule, f"`{test}`") for rule, test in INFERRED)
+    return _table(["what 0.7 does here", "its test, in tests/frontend/test_level_0_7.py"], rows)
 
 
 def _section(old: str, new: str) -> Iterator[str]:

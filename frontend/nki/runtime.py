@@ -43,6 +43,7 @@ from nki_sim.sanitize.static import Looked, check_static
 from nki_sim.schedule import scheduled
 from nki_sim.timing import Timeline
 
+_LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
 _UNASKED = 1 << 28  # bytes of a launch that every host has
 
 Fill = Literal["zeros", "sentinels"]
@@ -294,6 +295,7 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     session = _current()
     options = session.options
     target = options.target or default_target()
+    kernel = _on_logical_core(kernel)
     if session.keep:
         session.reached.add(kernel.function.__code__)
     if kernel.grid > target.logical_cores:
@@ -324,6 +326,30 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     else:
         outputs = run(inputs)
     return _rebuild(first.result, outputs)
+
+
+def _on_logical_core(kernel: Kernel) -> Kernel:
+    """`kernel` on the cores that ``NEURON_LOGICAL_NC_CONFIG`` says, which API levels from 0.7 on ask.
+
+    Raises:
+        NkiError: NKI-L032 for another setting than 1 or 2; NKI-U014 where the brackets of the launch differ.
+    """
+    text = os.environ.get(_LOGICAL_CORES)
+    if not text or levels.before("0.7"):
+        return kernel
+    if text not in ("1", "2"):
+        raise error(
+            "NKI-L032", f"{_LOGICAL_CORES} is {text!r}", help="set it to 1 or 2, the cores of a logical core"
+        )
+    name = kernel.function.__name__
+    if kernel.bracketed and kernel.grid != int(text):
+        raise error(
+            "NKI-U014",
+            f"{name} is launched on {kernel.grid} cores, the graph compiler takes {_LOGICAL_CORES}={text}",
+            help=f"write {name}(...), or set {_LOGICAL_CORES}={kernel.grid}",
+            notes=("source: SDK page of the error NCC_EVRF066",),
+        )
+    return kernel[int(text)]
 
 
 def _check_writable(name: str, prepared: Prepared, inputs: list[Any]) -> None:
@@ -375,7 +401,7 @@ def _prepare(
         language = levels.current(), frontends.current(), profile, session.options.schedule
         key = (
             kernel.function,
-            (kernel.grid, kernel.schedule, kernel.prints, target, language, parts),
+            (kernel.grid, kernel.schedule, kernel.prints, kernel.config, target, language, parts),
         )
         kept = _cache.get(key)
         if kept is not None:

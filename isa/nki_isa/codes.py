@@ -87,13 +87,13 @@ _ROWS = (
     Code("NKI-L045", "malformed schedule", "A schedule must be a list of pairs (consumer, producers) of instruction names."),
     # --- language: levels of the API, annotations, kept programs
     Code("NKI-L050", "name of another API level", "A kernel may use only the names and parameters of the API level in force."),
-    Code("NKI-L051", "no such API level", "The API levels are 0.2 to 0.6."),
+    Code("NKI-L051", "no such API level", "The API levels are 0.2 to 0.7."),
     Code("NKI-L052", "bad shape annotation", "nt.tensor[...] must be given sizes of at least 1."),
     Code("NKI-L053", "shape differs from its annotation", "An argument must have the shape its parameter is annotated with."),
     Code("NKI-L054", "global changed after a call", "Kernels must be pure: what a kernel read from its module must stay as it was."),
     Code("NKI-L055", "read-only argument written", "An argument that a kernel writes must be an array that can change in place."),
     Code("NKI-L056", "deprecated name", "A name that a later level will lack should give way to the one that replaces it."),
-    Code("NKI-L057", "traced kernel", "Python runs what the constrained language lacks, with each NKI call recorded (from 0.7 on)."),
+    Code("NKI-L057", "traced kernel", "A kernel that needs more than the constrained language must be traced: Python runs it, each NKI call is recorded."),
     # --- language: the command
     Code("NKI-L030", "script stopped by placeholder outputs", "Where arithmetic is left out, kernels return zeros."),
     Code("NKI-L031", "Python error in the script", "A script given to nki-sim must run without an error of its own."),
@@ -106,7 +106,7 @@ _ROWS = (
     Code("NKI-V121", "not a dtype", "A tensor must have one of the NeuronCore's data types."),
     Code("NKI-V122", "not a memory region", "A tensor must be in SBUF, PSUM, private HBM or shared HBM."),
     Code("NKI-V124", "bad loop bound", "A device loop must have int or register bounds and a positive constant step."),
-    Code("NKI-V123", "bad address", "An explicit address must be (partition, byte) in an on-chip memory."),
+    Code("NKI-V123", "bad address", "An explicit address must be (partition, byte) on chip, and from 0.7 on (byte,) in HBM."),
     # --- validation: tensors and views
     Code("NKI-V010", "index out of range", "An index must name a position that the dimension has."),
     Code("NKI-V011", "wrong number of indices", "A key may have at most one index per dimension and one Ellipsis."),
@@ -183,6 +183,12 @@ _ROWS = (
     Code("NKI-V131", "part of an accumulation", "What a matmul overwrites must be known when it is compiled."),
     Code("NKI-V132", "overwritten on every turn", "A matmul in a device loop must overwrite, or accumulate, on every turn alike."),
     Code("NKI-V133", "tensor of a loop used outside", "A tensor allocated in the body function of a device loop may be used in that body only."),
+    # --- validation: tile grids, scalars, configuration
+    Code("NKI-V150", "bad tile shape", "A tile shape must be a tuple of positive ints, two or more, for the last dimensions."),
+    Code("NKI-V151", "bad index of a grid", "A grid must be indexed with an int or a slice for each of its coordinates."),
+    Code("NKI-V152", "no one access pattern", "A selection may give .data only where one access pattern describes all of it."),
+    Code("NKI-V153", "bad scalar operation", "A scalar may be computed with an int or a scalar of its own width."),
+    Code("NKI-V154", "bad configuration", "A configuration must have the documented fields, each of its kind."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index must stay inside the dimension it indexes."),
     Code("NKI-H002", "read of unwritten bytes", "What a result depends on must have been written to the tensor it is read from."),
@@ -209,6 +215,7 @@ _ROWS = (
     Code("NKI-N003", "argument out of range", "Arguments of an activation function must be in its valid range."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
+    Code("NKI-U014", "logical cores do not match", "A launch must have the cores that NEURON_LOGICAL_NC_CONFIG says."),
     Code("NKI-U012", "more than one rank", "A launch must fit the cores of one logical core, as one rank."),
     Code("NKI-U013", "not possible in high-precision mode", "With NKI_PRECISE_FP=0, bytes of a low-precision tensor cannot be reinterpreted."),
     Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),

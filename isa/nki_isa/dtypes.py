@@ -87,9 +87,11 @@ _TABLE = (
     _Row("int8", 8, np.int8, "int", 127),
     _Row("int16", 16, np.int16, "int", 32767),
     _Row("int32", 32, np.int32, "int", 2**31 - 1),
+    _Row("int64", 64, np.int64, "int", 2**63 - 1),
     _Row("uint8", 8, np.uint8, "uint", 255),
     _Row("uint16", 16, np.uint16, "uint", 65535),
     _Row("uint32", 32, np.uint32, "uint", 2**32 - 1),
+    _Row("uint64", 64, np.uint64, "uint", 2**64 - 1),
     _Row("float16", 16, np.float16, "float", 65504.0),
     _Row("float32", 32, np.float32, "float", float(np.finfo(np.float32).max)),
     _Row("bfloat16", 16, ml_dtypes.bfloat16, "float", float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)),
@@ -123,7 +125,7 @@ def as_dtype(value: Any) -> DType:
     """The row `value` names: a DType, a name, a numpy, torch or JAX dtype, or a scalar type.
 
     Raises:
-        TypeError: `value` names no data type of the NeuronCore (64-bit types among others).
+        TypeError: `value` names no data type of the NeuronCore (float64 among others).
     """
     if type(value) is DType:
         return value
@@ -260,7 +262,7 @@ def _cast_integer(values: Array, dtype: DType) -> Array:
     np.copyto(bounded, 0, where=np.isnan(bounded))
     with np.errstate(invalid="ignore"):
         result = bounded.astype(dtype.numpy)
-    if dtype.bits == 32:  # float32 has no 2**31 - 1: its upper bound is one too large for the cast
+    if dtype.bits >= 32:  # float32 has no 2**31 - 1: its upper bound is one too large for the cast
         np.copyto(result, high, where=bounded == np.float32(high))
     return result
 

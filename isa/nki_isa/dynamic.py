@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.storage import MemoryRegion, VirtualRegister
+from nki_isa.storage import MemoryRegion, NkiScalar, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.tensor import NkiTensor
@@ -110,6 +110,17 @@ def dynamic_offset(tensor: NkiTensor, kind: str, index: Any, stride: int, limit:
     wanted = _INDIRECTIONS[kind]
     if tensor.storage.on_chip is not wanted.on_chip and wanted.on_chip is not None:
         raise error("NKI-V027", f"{tensor} is addressed with {wanted.text}", help=wanted.remedy)
+    if isinstance(index, NkiScalar) and (
+        index.is_comparison or (tensor.storage.on_chip and index.dtype.bits > 32)
+    ):
+        why = "what a comparison gave" if index.is_comparison else "64 bits address HBM only"
+        raise error(
+            "NKI-V026",
+            f"{tensor} is addressed with {index!r}: {why}",
+            help="use an int32 scalar, loaded with nisa.scalar_load from an int32 tensor",
+        )
+    if isinstance(index, NkiScalar):
+        index = index.register
     if isinstance(index, VirtualRegister) and kind == "scalar":
         return DynamicOffset(kind, index, stride, wanted.dim, limit)
     if (

@@ -254,6 +254,8 @@ class Instruction:
         stateful: True if `compute` takes the engine state as first argument.
         is_free: True if it takes no time and no engine, so that timelines leave it out.
         namespace: the module of the API that has it as a function.
+        wide: True if it takes tensors of 64-bit data: moves them, or reads one as a scalar.
+        keeps_width: True if a register keeps all of what it computes; else its low 32 bits.
         synchronises: True if it waits for another core; the device runs it, not `compute`.
         padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
         starts: whether its on-chip tensors could start at other partitions.
@@ -281,6 +283,8 @@ class Instruction:
     stateful: ClassVar[bool] = False
     is_free: ClassVar[bool] = False
     namespace: ClassVar[str] = "nki.isa"
+    wide: ClassVar[bool] = False
+    keeps_width: ClassVar[bool] = False
     synchronises: ClassVar[bool] = False
     padded: ClassVar[frozenset[str]] = frozenset()
     starts: ClassVar[Starts] = Starts.fixed
@@ -415,9 +419,22 @@ class Instruction:
                         known=row.name if row else None,
                     )
                 )
+        broken += self._too_wide()
         if any(d.severity is Severity.error for d in broken):
             raise NkiValidationError(broken)
         return tuple(broken)
+
+    def _too_wide(self) -> Iterator[Diagnostic]:
+        """NKI-V105 for 64-bit tensors, which engines do not compute with."""
+        wide = [tensor for tensor in self._views() if tensor.dtype.bits == 64]
+        if wide and not (self.wide and len({tensor.dtype for tensor in self._views()}) == 1):
+            yield Diagnostic(
+                "NKI-V105",
+                f"{self.opcode}: {wide[0]} has elements of 64 bits",
+                help="make it int32 (on the host: x.astype(np.int32)); dma_copy moves 64-bit tensors to ones "
+                "of their dtype, nisa.scalar_load reads one element",
+                notes=(f"source: {self.source}",),
+            )
 
     # --- what it touches
 

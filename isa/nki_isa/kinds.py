@@ -20,7 +20,7 @@ import numpy as np
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.operators import Operator, as_operator
-from nki_isa.storage import VirtualRegister
+from nki_isa.storage import NkiScalar, VirtualRegister
 
 __all__ = ["Dtype", "Kind", "Shape", "checked", "define", "kind_of", "kinds_of", "shown"]
 
@@ -194,7 +194,8 @@ KINDS: dict[str, Kind] = {
     ),
     "VirtualRegister": Kind(
         "a register",
-        lambda v: isinstance(v, VirtualRegister),
+        lambda v: isinstance(v, VirtualRegister) and not (isinstance(v, NkiScalar) and v.dtype.bits > 32),
+        lambda v: v.register if isinstance(v, NkiScalar) else v,
         help="make one with nisa.register_alloc, or load it with nisa.register_load",
         usual=frozenset({VirtualRegister}),
     ),

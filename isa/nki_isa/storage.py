@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from nki_isa.diagnostics import Diagnostic, Frame, RunTimeValueError
-from nki_isa.dtypes import DType
+from nki_isa.dtypes import DTYPES, DType
 
 
 class MemoryRegion(enum.Enum):
@@ -132,7 +134,7 @@ class VirtualRegister:
 
     # --- what a register is not
 
-    __bool__ = _refuse("was used as a condition", _BRANCHES)
+    __bool__ = _refuse("was used as a condition", f"{_BRANCHES}: nl.while_loop(register, body)")
     __int__ = __float__ = _refuse("was converted to a number", _ARITHMETIC)
     __index__ = _refuse("was used as an int", _LOOPS)
     __iter__ = __contains__ = _refuse("was iterated over", _LOOPS)
@@ -153,3 +155,71 @@ class VirtualRegister:
                 f"{self!r} was compared with {other!r}; its value is known at run time only", _BRANCHES
             )
         return self is other
+
+
+_compute: ContextVar[Callable[[str, Any, Any], NkiScalar] | None] = ContextVar("compute", default=None)
+
+
+@contextlib.contextmanager
+def computing(compute: Callable[[str, Any, Any], NkiScalar]) -> Iterator[None]:
+    """Inside the block an operator of scalars is ``compute(operator, left, right)``."""
+    token = _compute.set(compute)
+    try:
+        yield
+    finally:
+        _compute.reset(token)
+
+
+def _computed(operator: str, left: Any, right: Any) -> Any:
+    compute = _compute.get()
+    if compute is None:
+        what = f"{left!r} {operator} {right!r} is asked for outside of a kernel"
+        raise known_at_run_time(what, _ARITHMETIC)
+    return compute(operator, left, right)
+
+
+def _operator(symbol: str) -> Callable[[NkiScalar, Any], Any]:
+    return lambda self, other: _computed(symbol, self, other)
+
+
+def _reflected(symbol: str) -> Callable[[NkiScalar, Any], Any]:
+    return lambda self, other: _computed(symbol, other, self)
+
+
+class NkiScalar(VirtualRegister):
+    """One integer of 32 or 64 bits computed on the device: each operator records the next one.
+
+    ``+``, ``-`` and ``*`` wrap in the scalar's own width. An int32 one is compared too, but nothing takes
+    what comes of it. Other operators, and the value itself, are refused as those of a register (NKI-L022).
+
+    Attributes:
+        dtype: int32 or int64.
+        is_comparison: True for what a comparison gave.
+        register: what a Program knows it by.
+
+    Source: SDK page ``nki.isa.NkiScalar`` and its deep dive on scalars.
+    """
+
+    __slots__ = ("dtype", "is_comparison", "register")
+
+    def __init__(self, state: VirtualRegister, dtype: DType | None = None, is_comparison: bool = False):
+        super().__init__(state.index, True, state.stack)
+        self.dtype = DTYPES["int32"] if dtype is None else dtype
+        self.is_comparison = is_comparison
+        self.register: VirtualRegister = state.register if isinstance(state, NkiScalar) else state
+
+    def __repr__(self) -> str:
+        return f"{self.dtype} scalar {self.index}"
+
+    __add__, __sub__, __mul__ = _operator("+"), _operator("-"), _operator("*")
+    __radd__, __rsub__, __rmul__ = _reflected("+"), _reflected("-"), _reflected("*")
+    __lt__, __le__ = _operator("<"), _operator("<=")
+    __gt__, __ge__ = _operator(">"), _operator(">=")
+    __eq__, __ne__ = _operator("=="), _operator("!=")
+    __hash__ = object.__hash__
+
+    def __neg__(self) -> Any:
+        return _computed("-", 0, self)
+
+    def __pos__(self) -> Any:
+        return _computed("+", self, 0)

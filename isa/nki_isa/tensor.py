@@ -25,7 +25,7 @@ from nki_isa.dtypes import DType, as_dtype
 from nki_isa.dynamic import DynamicOffset, already_indirect, dynamic_offset
 from nki_isa.kinds import Kind, checked, checked_methods, define
 from nki_isa.opaque import opaque, tolerated
-from nki_isa.storage import INPUT, MemoryRegion, Storage, VirtualRegister
+from nki_isa.storage import INPUT, MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
 from nki_isa.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
 from nki_isa.views import StridedView
 
@@ -33,11 +33,13 @@ __all__ = [
     "DynamicOffset",
     "DynamicSlice",
     "MemoryRegion",
+    "NkiScalar",
     "NkiTensor",
     "Storage",
     "VirtualRegister",
     "assigning",
     "box",
+    "computing",
     "contiguous_strides",
     "ds",
     "signature",
@@ -168,6 +170,11 @@ class NkiTensor(StridedView):
     def is_indirect(self) -> bool:
         """True if a run-time index takes part in the address."""
         return self.dynamic is not None
+
+    @property
+    def data(self) -> NkiTensor:
+        """The tensor itself, as a cell of a grid has one."""
+        return self
 
     # --- indexing
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nki.compiler.check import check
+from nki.compiler.config import AddressRotation, CompileConfig, SpecializationConfig
 from nki.compiler.specialize import specialize_call
 from nki.kernel import jit
 from nki_isa.machine.target import Target
@@ -28,4 +29,4 @@ def specialize(
     return specialize_call(jit(kernel), args, kwargs, target=chosen, profile=profile).program
 
 
-__all__ = ["check", "specialize"]
+__all__ = ["AddressRotation", "CompileConfig", "SpecializationConfig", "check", "specialize"]

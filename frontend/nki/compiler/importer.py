@@ -32,7 +32,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from nki import arrays
+from nki import arrays, levels
 from nki.compiler import stacks
 from nki.compiler.lower import helpers, lower
 from nki.compiler.printing import printed
@@ -40,7 +40,7 @@ from nki.compiler.profile import HOST_BUILTINS
 from nki.compiler.purity import Read
 from nki.compiler.source import changed, comes_from, definition_of
 from nki.language.objects import NKIObject, own_fields
-from nki_isa.diagnostics import error
+from nki_isa.diagnostics import NkiError, error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 # Packages whose functions run as they are: they are the language, not kernel source.
@@ -89,9 +89,13 @@ class Values:
     Attributes:
         reads: what was taken from modules, classes and closures.
         kernels: the functions of the kernels that the kernel calls.
+        config: how the kernel is to be compiled, and specialized.
+        warn: keeps a warning.
     """
 
     def __init__(self) -> None:
+        self.config: tuple[Any, Any] = (None, None)
+        self.warn: Callable[[NkiError], None] = lambda found: None
         self.reads: list[Read] = []
         self.kernels: list[FunctionType] = []
 
@@ -115,8 +119,25 @@ class Values:
                 f"{kernel.function.__name__} with a schedule is called by another kernel",
                 help="a schedule belongs to a launch: give it to the kernel that is launched",
             )
+        self._same_config(kernel)
         self.kernels.append(kernel.function)
         return cast(FunctionType, kernel.function)
+
+    def _same_config(self, kernel: Any) -> None:
+        """Refuse a nested kernel that is configured otherwise, unless the outer one allows it."""
+        outer, allowed = self.config
+        inner = kernel.config[0]
+        if inner is None or inner == outer:
+            return
+        differs = error(
+            "NKI-V154",
+            f"{kernel.function.__name__} is compiled with {inner}, the kernel that calls it with {outer}",
+            help="give both the same compile_config, or the outer one "
+            "specialization_config=nki.compiler.SpecializationConfig(allow_nested_config_override=True)",
+        )
+        if allowed is None or not allowed.allow_nested_config_override:
+            raise differs
+        self.warn(differs)
 
     def like(self, value: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
         """A tuple of `items`, a named one where `value` is."""
@@ -344,8 +365,10 @@ class Importer(Values):
             )
             if old.default_factory is not dataclasses.MISSING:
                 new.default_factory = self.bring(old.default_factory)
-            else:  # a field without a default is None where it is not given (language guide)
-                new.default = None if old.default is dataclasses.MISSING else self.bring(old.default)
+            elif old.default is not dataclasses.MISSING:
+                new.default = self.bring(old.default)
+            elif levels.before("0.7"):  # a field that is not given is None (language guide)
+                new.default = None
             type.__setattr__(shadow, name, new)
         for name, item in self._loose(value, fields):
             shadow.__annotations__[name] = Any
@@ -358,10 +381,10 @@ class Importer(Values):
     def _loose(self, value: type, fields: tuple[str, ...]) -> list[tuple[str, Any]]:
         """Class-level values of an NKIObject without an annotation.
 
-        Python's dataclasses leave them out; NKI compiles a class with and without ``@dataclass``
-        alike (language guide), so they are fields too, given by name.
+        Python's dataclasses leave them out, and so does NKI from 0.7 on; before, it compiles a class with and
+        without ``@dataclass`` alike (language guide), so they are fields too, given by name.
         """
-        if not issubclass(value, NKIObject):
+        if not issubclass(value, NKIObject) or not levels.before("0.7"):
             return []
         return [
             (name, item)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -29,7 +30,7 @@ from nki_isa.machine.target import Target
 from nki_isa.opaque import tolerating
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.rules import Rule, memory, programs, rule_of
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning
+from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning, computing
 from nki_sim.place import check_alone
 
 _SCALAR = Engine.scalar
@@ -61,7 +62,13 @@ def recording(recorder: Recorder) -> Iterator[None]:
     """`recorder` is current inside the block."""
     token = _current.set(recorder)
     try:
-        with tolerating(recorder.tolerate), assigning(recorder.assign):
+        from nki.compiler.scalars import computed  # that module reads this one
+
+        with (
+            tolerating(recorder.tolerate),
+            assigning(recorder.assign),
+            computing(partial(computed, recorder)),
+        ):
             yield
     finally:
         _current.reset(token)
@@ -151,10 +158,26 @@ class Recorder:
                 name = f"{name}#{count}"
         storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
         check_alone(storage, self.target)
+        if address is not None and not storage.on_chip:
+            self._check_apart(storage)
         storages.append(storage)
         if given and kind == "local":
             self._name(name, "tensor", stack)
         return NkiTensor.whole(storage)
+
+    def _check_apart(self, storage: Storage) -> None:
+        """Refuse a tensor in HBM whose addresses overlap those of another: not modelled (NKI-U011)."""
+        first = storage.address[1] if storage.address else 0
+        for other in self.program.storages:
+            if other.address is None or other.region is not storage.region:
+                continue
+            start = other.address[1]
+            if first < start + other.row_bytes and start < first + storage.row_bytes:
+                raise error(
+                    "NKI-U011",
+                    f"{storage.name}, at byte {first} of {storage.region.value}, overlaps {other.name}",
+                    help="give it an address of its own: tensors that share bytes of HBM are not modelled",
+                )
 
     def new_register(self, frozen: bool = False) -> VirtualRegister:
         """A new 32-bit register."""
@@ -339,14 +362,20 @@ class Recorder:
             self._left.append(region)
 
     def loop(
-        self, start: int | VirtualRegister, stop: int | VirtualRegister, step: int, scoped: bool = False
+        self,
+        start: int | VirtualRegister,
+        stop: int | VirtualRegister,
+        step: int,
+        scoped: bool = False,
+        index: VirtualRegister | None = None,
     ) -> Iterator[VirtualRegister]:
         """Record the body of a counted loop once; yields its variable, read-only unless `scoped`.
 
         Args:
             scoped: as for :meth:`open`.
+            index: its variable; a new register if it is None.
         """
-        index = self.new_register(frozen=not scoped)
+        index = self.new_register(frozen=not scoped) if index is None else index
         region = Loop(index, start, stop, step)
         self.open(region, scoped=scoped)
         try:

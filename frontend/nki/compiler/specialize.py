@@ -117,6 +117,7 @@ def specialize_call(
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
     importer = Values() if checked.traced else Importer(Kernel, recorder.steps)
+    importer.config, importer.warn = kernel.config, recorder.warn
     arguments = _Arguments(recorder, importer)
     try:
         values = {name: arguments.bring(name, value) for name, value in call.arguments.items()}
@@ -134,6 +135,8 @@ def specialize_call(
         returned, cause = _evaluate(recorder, function, bound)
     if arguments.empty is not None and not _asserted(recorder.collector.diagnostics):
         raise arguments.empty
+    if cause is None:
+        arguments.check_wide()
     if cause is None:
         recorder.finish(kernel.schedule)
         if not recorder.collector.errors:
@@ -255,6 +258,18 @@ class _Arguments:
         copy = self._keep(value, self.importer.blank(value))
         self.importer.fill(copy, value, lambda field, item: self.bring(f"{name}_{field}", item))
         return copy
+
+    def check_wide(self) -> None:
+        """Refuse an array of 64-bit integers that the kernel does not read as one (NKI-L024).
+
+        They are what numpy and torch make of whole numbers by default; indices and counts are int32.
+        """
+        program = self.recorder.program
+        wide = [k for k, tensor in enumerate(program.inputs) if tensor.dtype.bits == 64]
+        used = {view.storage for i in program.walk() for view in (*i.reads, *i.writes)} if wide else ()
+        for k in wide:
+            if program.inputs[k].storage not in used:
+                raise arrays.lacking(program.inputs[k].name, self.inputs[k])
 
     def _keep(self, value: Any, copy: Any) -> Any:
         self._brought[id(value)] = value, copy

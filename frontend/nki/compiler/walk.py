@@ -410,7 +410,7 @@ class Walker:
         found = self.value(call.func)
         if isinstance(found, Host) and getattr(found.value, "__module__", "") == "nki.isa":
             name = getattr(found.value, "__name__", "")
-            return name if name in REGISTRY else None
+            return name if name in REGISTRY and REGISTRY[name].namespace == "nki.isa" else None
         return None
 
     def _visit_call(self, node: tree.Call, parent: Node) -> None:

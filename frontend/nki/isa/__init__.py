@@ -16,6 +16,7 @@ import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki import levels
 from nki.compiler import names
 from nki.compiler.recorder import current, is_recording
+from nki.compiler.scalars import new_scalar
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
 from nki_isa.dtypes import DType, as_dtype
 from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
@@ -23,7 +24,7 @@ from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.instruction import Engine as engine
 from nki_isa.kinds import checked, is_whole, public_function
 from nki_isa.machine.targets import default_target
-from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor import NkiScalar, NkiTensor, VirtualRegister
 
 tensor_engine = engine.tensor
 vector_engine = engine.vector
@@ -185,6 +186,49 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     return emit
 
 
+def scalar_load(src: NkiTensor) -> NkiScalar:
+    """The one element of `src` as a scalar of its dtype, to compute with on the device.
+
+    Args:
+        src: a 1x1 tensor of int32 or int64 in SBUF or HBM.
+
+    Raises:
+        NkiError: NKI-V101, V103, V105 for another tensor.
+
+    Source: SDK page ``nki.isa.scalar_load``.
+    """
+    scalar = new_scalar(current(), src.dtype)
+    current().emit(REGISTRY["scalar_load"](scalar.register, src))
+    return scalar
+
+
+def scalar_store(dst: NkiTensor, value: NkiScalar) -> None:
+    """The one element of `dst` = `value`.
+
+    Args:
+        dst: a 1x1 tensor in SBUF or HBM, of the dtype of `value`.
+        value: a scalar; not an int.
+
+    Raises:
+        NkiError: NKI-V153 for another value; NKI-V101, V103, V105 for another tensor.
+
+    Source: SDK page ``nki.isa.scalar_store``.
+    """
+    if not isinstance(value, NkiScalar) or value.is_comparison:
+        raise error(
+            "NKI-V153",
+            f"nisa.scalar_store: value is {value!r}, which is not a scalar",
+            help="write nisa.memset(dst, value) for a constant, nisa.register_store for a register",
+        )
+    if isinstance(dst, NkiTensor) and dst.dtype != value.dtype:
+        raise error(
+            "NKI-V153",
+            f"nisa.scalar_store: value is {value.dtype} and dst {dst.dtype}; a scalar keeps its width",
+            help=f"allocate dst with dtype=nl.{value.dtype}",
+        )
+    current().emit(REGISTRY["scalar_store"](dst, value.register))
+
+
 def tensor_copy_dynamic_src(
     dst: NkiTensor, src: NkiTensor, engine: engine = engine.unknown, name: str | None = None
 ) -> NkiInstruction:
@@ -216,6 +260,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "NkiInstruction",
+    "NkiScalar",
     "NkiValidationError",
     "VirtualRegister",
     "dge_mode",
@@ -230,6 +275,8 @@ __all__ = [
     "reduce_cmd",
     "register_alloc",
     "scalar_engine",
+    "scalar_load",
+    "scalar_store",
     "tensor_engine",
     "unknown_engine",
     "vector_engine",

@@ -29,6 +29,15 @@ from nki.language.creation import (
     zeros_like,
 )
 from nki.language.functions import FUNCTIONS, divide, fmod, mod
+from nki.language.grids import (
+    NkiBlockGrid,
+    NkiGrid,
+    NkiTileGrid,
+    alloc_blocks,
+    alloc_tiles,
+    blocks,
+    tiles,
+)
 from nki.language.iteration import (
     affine_range,
     device_print,
@@ -106,9 +115,15 @@ __all__ = [
     "DType",
     "MemoryRegion",
     "NKIObject",
+    "NkiBlockGrid",
+    "NkiGrid",
     "NkiTensor",
+    "NkiTileGrid",
     "affine_range",
     "all",
+    "alloc_blocks",
+    "alloc_tiles",
+    "blocks",
     "bool_",
     "broadcast_to",
     "ceil",
@@ -163,6 +178,7 @@ __all__ = [
     "sum",
     "tan",
     "tile_size",
+    "tiles",
     "transpose",
     "trunc",
     "var",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from nki_isa.diagnostics import error
 from nki_isa.dtypes import DTYPES, DType, as_dtype
 from nki_isa.dtypes import cast as cast_values
 from nki_isa.instruction import REGISTRY
-from nki_isa.kinds import Dtype, Shape
+from nki_isa.kinds import Dtype, Shape, is_whole
 from nki_isa.rules import language
 from nki_isa.storage import INPUT
 from nki_isa.tensor import MemoryRegion, NkiTensor
+
+if TYPE_CHECKING:
+    from nki.language.grids import NkiGrid
 
 
 def ndarray(
@@ -24,7 +27,7 @@ def ndarray(
     dtype: Dtype,
     buffer: Any = MemoryRegion.sbuf,
     name: str | None = "",
-    address: tuple[int, int] | None = None,
+    address: tuple[int, ...] | None = None,
 ) -> NkiTensor:
     """A new tensor; its bytes are unset until something writes them.
 
@@ -34,7 +37,8 @@ def ndarray(
         dtype: an NKI dtype.
         buffer: ``nl.sbuf``, ``nl.psum``, ``nl.private_hbm`` (``nl.hbm``) or ``nl.shared_hbm``.
         name: a label for reports; by default the variable it is assigned to.
-        address: ``(partition, byte)`` to place it at; None lets the placer decide.
+        address: ``(partition, byte)`` to place it at, from API level 0.7 on ``(byte,)`` in HBM; None lets the
+            placer decide.
 
     Raises:
         NkiError: NKI-V120 to NKI-V123 for a bad shape, dtype, buffer or address.
@@ -47,7 +51,7 @@ def new_tensor(
     dtype: Dtype,
     buffer: Any = MemoryRegion.sbuf,
     name: str | None = "",
-    address: tuple[int, int] | None = None,
+    address: tuple[int, ...] | None = None,
     part: str = "",
 ) -> NkiTensor:
     """:func:`ndarray`; `part` says what a tensor holds that is only a step towards the user's."""
@@ -71,7 +75,7 @@ def named_dtype(dtype: Any) -> DType:
 
 def _dtype(dtype: Any) -> DType:
     try:
-        return as_dtype(dtype)
+        return levels.known_dtype(as_dtype(dtype))
     except TypeError as problem:
         help = "use a dtype of nki.language, such as nl.bfloat16"
         raise error("NKI-V121", str(problem), help=help) from None
@@ -136,14 +140,19 @@ def _whole(sizes: tuple[Any, ...]) -> tuple[int, ...]:
 def _address(address: Any, region: MemoryRegion) -> tuple[int, int] | None:
     if address is None:
         return None
-    pair = tuple(address) if isinstance(address, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(part, int) and part >= 0 for part in pair) or not region.on_chip:
+    parts = tuple(address) if isinstance(address, (tuple, list)) else ()
+    wanted = 2 if region.on_chip else 0 if levels.before("0.7") else 1
+    if not wanted or len(parts) != wanted or not all(is_whole(part) and part >= 0 for part in parts):
+        form = {2: "a (partition, byte) pair", 1: "a (byte,) tuple", 0: "possible"}[wanted]
+        how = "address=(4096,)" if wanted == 1 else "address=(0, 1024)"
         raise error(
             "NKI-V123",
-            f"address {address!r} in {region.value} is not a (partition, byte) pair of an on-chip memory",
-            help="write address=(0, 1024), or leave it out to have the tensor placed",
+            f"address {address!r} in {region.value} is not {form}",
+            help=f"write {how}, or leave it out to have the tensor placed"
+            if wanted
+            else "leave it out: tensors in HBM have an address from API level 0.7 on",
         )
-    return pair[0], pair[1]
+    return (int(parts[0]), int(parts[1])) if wanted == 2 else (0, int(parts[0]))
 
 
 def constant_of(value: float, dtype: DType) -> float:
@@ -183,9 +192,13 @@ def zeros_like(
 
 
 def empty_like(
-    x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
-) -> NkiTensor:
-    """An unset tensor of the shape of `x`, and of its dtype and buffer unless others are given."""
+    x: NkiTensor | NkiGrid, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
+) -> Any:
+    """An unset tensor of the shape of `x`, of its dtype and buffer unless others are given; or a grid."""
+    if not isinstance(x, NkiTensor):
+        from nki.language import grids  # that module allocates with this one
+
+        return grids.like(x, dtype, buffer, name)
     return ndarray(x.shape, *_like(x, dtype, buffer), name)
 
 

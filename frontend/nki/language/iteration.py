@@ -8,12 +8,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from nki import levels
 from nki.compiler.recorder import current
+from nki.compiler.scalars import new_scalar
 from nki_isa.diagnostics import error
+from nki_isa.dtypes import DTYPES
 from nki_isa.instruction import REGISTRY
 from nki_isa.kinds import is_whole, is_word, shown
 from nki_isa.program import While
-from nki_isa.tensor import NkiTensor, VirtualRegister, ds
+from nki_isa.tensor import NkiScalar, NkiTensor, VirtualRegister, ds
 
 _MIGRATED = "NKI Migration Guides, 0.5 to 0.6, rules for migrated loops"
 
@@ -77,6 +80,12 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
             help="give a constant step of at least 1",
         )
     for bound in (start, stop):
+        if isinstance(bound, NkiScalar) and (bound.is_comparison or bound.dtype.bits > 32):
+            raise error(
+                "NKI-V124",
+                f"a dynamic loop's bound is {bound!r}, which is not a count of 32 bits",
+                help="load the bound with nisa.scalar_load from an int32 tensor",
+            )
         if not is_word(bound) and not isinstance(bound, VirtualRegister):
             raise error(
                 "NKI-V124",
@@ -88,11 +97,12 @@ def _check_bounds(start: Any, stop: Any, step: Any) -> None:
 def fori_loop(lower: Bound, upper: Bound, body_fun: Body, step: Bound = 1) -> None:
     """Run ``body_fun(i)`` on the device for `i` from `lower` to `upper`, exclusive.
 
-    The body gets `i` as a register of its own: what it writes there has no effect on the loop.
+    The body gets `i` as a scalar (:class:`nki.isa.NkiScalar`), to compute with; up to level 0.6, and where a
+    bound is a register, as a register of its own: what it writes there has no effect on the loop.
 
     Args:
-        lower: first value, an int or a register.
-        upper: end, exclusive; an int or a register.
+        lower: first value: an int, a register, or an int32 scalar.
+        upper: end, exclusive, as `lower`.
         body_fun: called once, to record the body.
         step: a positive int known at specialization.
 
@@ -102,8 +112,13 @@ def fori_loop(lower: Bound, upper: Bound, body_fun: Body, step: Bound = 1) -> No
     """
     _check_bounds(lower, upper, step)
     _check_body("fori_loop", body_fun, "i")
-    for index in current().loop(lower, upper, step, scoped=True):
-        returned = body_fun(index)
+    recorder = current()
+    plain = any(type(bound) is VirtualRegister for bound in (lower, upper)) or levels.before("0.7")
+    variable = None if plain else new_scalar(recorder, DTYPES["int32"])
+    start, stop = (bound.register if isinstance(bound, NkiScalar) else bound for bound in (lower, upper))
+    register = None if variable is None else variable.register
+    for index in recorder.loop(start, stop, step, scoped=True, index=register):
+        returned = body_fun(index if variable is None else variable)
     if returned is not None:
         raise error(
             "NKI-V124",
@@ -138,7 +153,7 @@ def while_loop(init: Bound, body_fun: Body) -> None:
         NkiError: NKI-V124 for a condition that is not a register; NKI-V133 as for :func:`fori_loop`.
     """
     recorder = current()
-    if not isinstance(init, VirtualRegister):
+    if not isinstance(init, VirtualRegister) or isinstance(init, NkiScalar):
         raise error(
             "NKI-V124",
             f"the condition of a while_loop is {init!r}, not a register",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from nki import levels
+
 
 def own_fields(cls: type) -> tuple[str, ...]:
     """The annotated names of the body of `cls`, in order; annotations are not evaluated."""
@@ -20,7 +22,8 @@ class NKIObject:
 
     Without an ``__init__`` of its own (and without ``@dataclass``) a class takes its
     annotated fields as keywords, or in order: class-level values are the defaults,
-    absent fields are None; then ``__post_init__`` runs. Equality is structural.
+    absent fields are None; then ``__post_init__`` runs. Up to API level 0.6 objects with equal fields are
+    equal; from 0.7 on equality is Python's.
 
     Source: SDK language guide, class support.
     """
@@ -42,7 +45,7 @@ class NKIObject:
         """Runs after the fields are set; for subclasses."""
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
+        if type(self) is not type(other) or not levels.before("0.7"):
             return NotImplemented
         return vars(self) == vars(other)
 

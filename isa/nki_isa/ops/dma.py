@@ -140,6 +140,7 @@ class dma_copy(DmaInstruction):
     starts = Starts.free
     source = _COPY
     order = Order.any
+    wide = True
     constraints = rules(
         memory("dst", "src", SBUF, *HBM, source=_COPY),
         Constraint(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nki_isa.machine.target import Target
 
 _SOURCE = "nki/api/nki/isa (register_alloc, register_move, register_load, register_store)"
-_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 
 def _frozen(i: Any, target: Target) -> str | None:
@@ -52,7 +52,9 @@ _NOT_FROZEN = Constraint(
 )
 
 
-def _one_element(name: str) -> tuple[Constraint, ...]:
+def one_element(name: str) -> tuple[Constraint, ...]:
+    """Rules of a tensor that is read or written as one value."""
+
     def count(i: Any, target: Target) -> str | None:
         tensor = i.__dict__[name]
         if isinstance(tensor, NkiTensor) and tensor.size != 1:
@@ -126,7 +128,7 @@ class register_load(Instruction):
     source = _SOURCE
     order = Order.streamed
     observed = (RUN_TIME_OFFSET_TRN1,)
-    constraints = rules(_NOT_FROZEN, memory("src", SBUF, *_HBM, source=_SOURCE), *_one_element("src"))
+    constraints = rules(_NOT_FROZEN, memory("src", SBUF, *HBM, source=_SOURCE), *one_element("src"))
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -159,7 +161,7 @@ class register_store(Instruction):
     source = _SOURCE
     order = Order.streamed
     observed = (RUN_TIME_OFFSET_TRN1,)
-    constraints = rules(memory("dst", SBUF, *_HBM, source=_SOURCE), *_one_element("dst"))
+    constraints = rules(memory("dst", SBUF, *HBM, source=_SOURCE), *one_element("dst"))
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
