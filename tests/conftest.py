@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 
 import both_front_ends
 import pytest
 from hypothesis import settings
 from syrupy.extensions.amber import AmberSnapshotExtension
+
+from nki import levels
 
 settings.register_profile("nki-sim", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("nki-sim")
@@ -46,6 +49,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--both-front-ends"):
         both_front_ends.install()
+
+
+@pytest.fixture(autouse=True)
+def _api(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The level of the API that a test is marked with."""
+    mark = request.node.get_closest_marker("api")
+    before = levels.use(mark.args[0]) if mark else None
+    yield
+    if before is not None:
+        levels.use(before)
 
 
 if sys.version_info < (3, 11):

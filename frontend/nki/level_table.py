@@ -31,7 +31,6 @@ LEVELS: dict[str, str] = {
     "0.7": "2.33",
 }
 NEWEST = "0.7"
-DEFAULT = "0.6"
 
 #: The place of each level in time.
 ORDER = {level: i for i, level in enumerate(LEVELS)}

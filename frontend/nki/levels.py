@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from nki.level_table import (
-    DEFAULT,
     FORMS,
     INFERRED,
     LEVELS,
@@ -44,6 +43,7 @@ from nki_isa.tensor import NkiTensor
 _level = NEWEST
 _hidden: dict[tuple[str, str], Any] = {}
 _entries: dict[tuple[str, str], Any] = {}
+_exported: dict[str, list[str]] = {}  # the names of a module at all levels
 
 
 def current() -> str:
@@ -86,7 +86,7 @@ def of_environment() -> str:
     """
     text = os.environ.get("NKI_SIM_API")
     try:
-        return read_level(text) if text else DEFAULT
+        return read_level(text) if text else NEWEST
     except NkiError as found:
         note = "the environment variable NKI_SIM_API says so"
         raise NkiError(replace(d, notes=(*d.notes, note)) for d in found.diagnostics) from None
@@ -112,6 +112,10 @@ def use(level: str) -> str:
             _hidden[key] = namespace.pop(row.name)
         elif row.at(_level) and key in _hidden:
             namespace[row.name] = _hidden.pop(key)
+    for module in {row.module for row in NAMES} & sys.modules.keys():
+        namespace = vars(sys.modules[module])
+        exported = _exported.setdefault(module, namespace["__all__"])
+        namespace["__all__"] = [name for name in exported if name in namespace]
     for (module, name), entry in _entries.items():
         form = form_of(module, name)
         entry.__signature__ = entry.newest if form is None else form.signature
@@ -375,7 +379,6 @@ _PLACES = sorted({(form.module, form.name) for form in FORMS})
 
 
 __all__ = [
-    "DEFAULT",
     "FORMS",
     "INFERRED",
     "LEVELS",

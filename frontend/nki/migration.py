@@ -16,7 +16,7 @@ _HEAD = """\
 
 <!-- Printed by `python -m nki.migration` from nki/level_table.py. -->
 
-A kernel is written for a level of the NKI API. The default is {newest}; choose another with
+A kernel is written for a level of the NKI API. The newest, {newest}, is the default; choose another with
 
 - `nki-sim --api 0.3 run kernel.py`,
 - the environment variable `NKI_SIM_API=0.3`, or
@@ -38,9 +38,9 @@ can be changed in one place.
 _FRONT_ENDS = (
     (
         "`auto` (default)",
-        "a kernel in the constrained language is parsed, checked and specialized from its text; from 0.7 on one "
-        "that needs more of Python is traced, and a note (NKI-L057) names the constructs that only the tracer "
-        "takes",
+        "a kernel in the constrained language is parsed, checked and specialized from its text; from 0.7 on "
+        "one that needs more of Python is traced, and a note (NKI-L057) names the constructs that only the "
+        "tracer takes",
     ),
     (
         "`parser`, `custom`",
@@ -70,7 +70,7 @@ parser front end would not take.
 
 def page() -> str:
     """The text of the page."""
-    parts = [_HEAD.format(newest=levels.DEFAULT), _table(["level", "Neuron SDK"], LEVELS.items())]
+    parts = [_HEAD.format(newest=levels.NEWEST), _table(["level", "Neuron SDK"], LEVELS.items())]
     known = list(LEVELS)
     parts += [f"## Before {known[0]}\n", *_notices(known[0])]
     for old, new in itertools.pairwise(known):

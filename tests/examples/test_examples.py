@@ -35,6 +35,7 @@ def test_is_a_lesson(path):
         assert callable(names["reference"]) and callable(names["main"])
 
 
+@pytest.mark.api("0.6")
 def test_the_broken_example_is_refused():
     """All its mistakes are reported together."""
     path = next(p for p in EXAMPLES if p.stem == "broken")

@@ -11,6 +11,7 @@ import nki.collectives
 import nki.isa
 import nki.language
 import nki.typing
+from nki import levels
 from nki_isa.operators import Operator
 
 MODULES = {"language": nki.language, "isa": nki.isa, "collectives": nki.collectives}
@@ -21,6 +22,14 @@ OTHER_DEFAULTS = {
     ("collective_permute_implicit", "channel_ids"): "[0]",
     ("collective_permute_implicit_reduce", "channel_ids"): "[0]",
 }
+
+
+@pytest.fixture(autouse=True)
+def _level():
+    """The published names here are those of 0.6; tests of a level name those that it adds or lacks."""
+    before = levels.use("0.6")
+    yield
+    levels.use(before)
 
 
 def rows(kind):

@@ -90,7 +90,8 @@ BY_NAME = {
     "body_fun": lambda: lambda i: None, "init": lambda: nisa.register_alloc(0), "print_prefix": lambda: "t",
     "constant": lambda: np.ones((4, 4), np.float32), "seed": lambda: tile((1, 1), "int32"),
     "transpose_x": lambda: True, "dim": lambda: 1, "step": lambda: 1, "end": lambda: 4, "index": lambda: 0,
-    "dims": lambda: (0, 1), "start_dim": lambda: 1, "end_dim": lambda: 1, "offset": lambda: 0,
+    "source": tile, "tile_shape": lambda: (16, 16), "block_shape": lambda: (2, 2),
+    "element_shape": lambda: (32, 32), "dims": lambda: (0, 1), "start_dim": lambda: 1, "end_dim": lambda: 1, "offset": lambda: 0,
     "vector_offset": lambda: None, "pattern": lambda: [[32, 32], [1, 32]],
     "src_pattern": lambda: ("p", "f"), "dst_pattern": lambda: ("p", "f"),
 }  # fmt: skip
@@ -99,6 +100,11 @@ BY_CALLABLE = {
     ("nl.matmul", "transpose_x"): lambda: True,
     ("nl.while_loop", "body_fun"): lambda: lambda i: i,
     ("nl.rms_norm", "w"): lambda: tile((32, 32)),
+    ("nl.blocks", "tile_shape"): lambda: (16, 16),
+    ("nl.tiles", "tile_shape"): lambda: (16, 16),
+    ("nisa.scalar_load", "src"): lambda: tile((1, 1), "int32", nl.shared_hbm),
+    ("nisa.scalar_store", "dst"): lambda: tile((1, 1), "int32"),
+    ("nisa.scalar_store", "value"): lambda: nisa.scalar_load(tile((1, 1), "int32", nl.shared_hbm)),
     ("t.squeeze_dim", "dim"): lambda: 2,
     ("t.broadcast", "dim"): lambda: 2,
     ("t.broadcast", "size"): lambda: 1,
@@ -151,7 +157,8 @@ def callables():
         function = getattr(nisa, name, None)
         if isinstance(function, FunctionType):
             parameters = dict(inspect.signature(function).parameters)
-            right = of_isa(name) if name in REGISTRY and levels.form_of("nki.isa", name) is None else {}
+            is_instruction = name in REGISTRY and REGISTRY[name].namespace == "nki.isa"
+            right = of_isa(name) if is_instruction and levels.form_of("nki.isa", name) is None else {}
             right = {key: right[key] for key in right if key in parameters}
             yield f"nisa.{name}", function, right or legal(f"nisa.{name}", parameters), tuple(parameters)
     for name, function in collectives.OPERATIONS.items():

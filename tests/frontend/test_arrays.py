@@ -60,7 +60,7 @@ def test_dtypes_are_kept(dtype):
     np.testing.assert_array_equal(result, x)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64, np.complex64, ">f4", "U3", object])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64, ">f4", "U3", object])
 def test_other_dtypes_are_refused(dtype):
     with pytest.raises(NkiError, match="NKI-L024.*'x'"):
         copied(np.zeros((2, 2), dtype))

@@ -17,6 +17,8 @@ import nki
 from nki.compiler.check import check, check_file, require
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 HEAD = """\
 import math
 from dataclasses import dataclass

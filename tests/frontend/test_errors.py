@@ -361,6 +361,7 @@ def test_leaving_the_debugger_is_no_error_of_the_kernel(monkeypatch: pytest.Monk
         specialize(kernel, A)
 
 
+@pytest.mark.api("0.6")
 def test_a_failed_kernel_leaves_nothing_behind() -> None:
     def kernel(x, n):
         for _ in nl.dynamic_range(2):
@@ -505,6 +506,7 @@ def test_what_is_no_function_is_no_kernel(value: Any, kind: str) -> None:
         )
 
 
+@pytest.mark.api("0.6")
 def test_a_lambda_is_no_kernel() -> None:
     with pytest.raises(NkiError) as found:
         specialize(nki.jit(lambda x: x), A)

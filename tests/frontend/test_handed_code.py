@@ -58,6 +58,7 @@ def runs(x, settings):
     return settings.run(x)
 
 
+@pytest.mark.api("0.6")
 @pytest.mark.parametrize(
     ("kernel", "good", "bad", "code"),
     [

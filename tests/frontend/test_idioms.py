@@ -245,6 +245,7 @@ def test_the_last_bank_is_named():
     assert "byte 14336" in found.value.diagnostics[0].help
 
 
+@pytest.mark.api("0.6")
 @pytest.mark.parametrize(
     "given, wanted", [(np.int64, "np.int32"), (np.uint64, "np.uint32"), (np.float64, "np.float32")]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import linecache
+import os
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,8 @@ from nki.compiler.source import comes_from
 from nki.compiler.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.machine.targets import as_target
+
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
 A = np.ones((2, 4), np.float32)
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n"
@@ -187,7 +190,12 @@ def test_a_lambda_reached_by_name() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python keeps the text of -c and of typed-in lines")
 def test_command_lines_have_no_source(command: list[str], stdin: str) -> None:
     done = subprocess.run(
-        [sys.executable, *command], input=stdin, capture_output=True, text=True, check=False
+        [sys.executable, *command],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NKI_SIM_API": "0.6"},
     )
     assert done.returncode == 1 and "NKI-L013" in done.stderr
 

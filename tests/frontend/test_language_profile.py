@@ -21,6 +21,8 @@ from nki.compiler.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Ver
 from nki.rendering import plain
 from nki_isa.diagnostics import Severity
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 KERNEL = """\
 import functools
 import nki

@@ -335,6 +335,7 @@ def test_default_buffers_and_ids_are_the_same_on_both_sides(at):
 
 MEMBERS = [row for row in NAMES if row.module in (TILE_SIZE, TENSOR)]
 USES = {
+    "data": "hbm.data",
     "slice": "t.slice(2, 0, 2)",
     "select": "t.select(1, 0)",
     "permute": "t.permute((0, 2, 1))",
@@ -443,7 +444,8 @@ RANGES = "affine_range", "sequential_range", "static_range", "dynamic_range"
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_a_deprecated_loop_is_a_warning(name):
+def test_a_deprecated_loop_is_a_warning(name, at):
+    at("0.6")
     lines = f"    for i in nl.{name}(4):\n        pass\n    for i in nl.{name}(2):\n        pass\n"
     found = check_text(HEAD + lines, "kernel.py")
     assert [(d.code, d.severity) for d in found] == [("NKI-L056", Severity.warning)] * 2
@@ -467,6 +469,7 @@ def test_a_while_on_a_register_is_a_warning_once_from_0_6_on(at):
         ]
 
     line = counts_down.function.__code__.co_firstlineno + 5
+    at("0.6")
     assert told() == [("NKI-L056", Severity.warning, line)]
     at("0.5")
     assert told() == []

@@ -35,13 +35,13 @@ def codes(body):
 
 
 @pytest.mark.parametrize(
-    "text, level", [("0.3", "0.3"), ("0.3.0", "0.3"), ("2.29", "0.3"), ("2.32.0", "0.6")]
+    "text, level", [("0.3", "0.3"), ("0.3.0", "0.3"), ("2.29", "0.3"), ("2.32.0", "0.6"), ("2.33", "0.7")]
 )
 def test_spellings(text, level):
     assert levels.read_level(text) == level
 
 
-@pytest.mark.parametrize("text", ["", "0.1", "0.7", "2.27", "newest"])
+@pytest.mark.parametrize("text", ["", "0.1", "0.8", "2.27", "newest"])
 def test_other_levels_are_refused(text):
     with pytest.raises(NkiError, match=r"NKI-L051.*0\.2 \(Neuron 2\.28\)"):
         levels.read_level(text)

@@ -14,6 +14,8 @@ from nki.compiler import specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.program import Loop, Program, While
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 A = np.arange(32, dtype=np.float32).reshape(8, 4)
 
 

@@ -17,6 +17,8 @@ from nki.compiler.lower import helpers, lower
 from nki.compiler.source import comes_from, definition_of
 from nki.compiler.stacks import is_kernel_code
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 
 def lowered(function: FunctionType, counted: bool = True) -> CodeType:
     found = definition_of(function)

@@ -99,4 +99,4 @@ def test_errors_tell_the_line_of_the_cell(outputs: list[str]) -> None:
 
 
 def test_refusals_reach_the_cell(outputs: list[str]) -> None:
-    assert "NKI-L005" in outputs[9]
+    assert "NKI-L021" in outputs[9] and "FileNotFoundError" in outputs[9]

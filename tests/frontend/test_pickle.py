@@ -17,6 +17,8 @@ from nki_isa.text import format_program
 from nki_sim.core_times import simulate
 from nki_sim.profile import Profile
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 WAYS = {
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
     "copy": copy.copy,

@@ -11,6 +11,8 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError, Severity
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 A = np.arange(128 * 4, dtype=np.float32).reshape(128, 4)
 
 

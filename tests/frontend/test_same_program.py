@@ -58,6 +58,7 @@ def test_corpus(name):
     assert len(names) == len(found) > 0
 
 
+@pytest.mark.api("0.6")
 @pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_legal_kernels(count, tmp_path):
     """Kernels made at random."""

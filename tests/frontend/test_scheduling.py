@@ -18,6 +18,8 @@ from nki_isa.text import format_program, parse_program
 from nki_sim.core_times import simulate
 from nki_sim.timing import Wait
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 A = np.full((4, 8), 2, np.float32)
 
 

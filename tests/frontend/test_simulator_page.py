@@ -20,6 +20,8 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 
 @nki.jit
 def add(a, b):

@@ -74,6 +74,7 @@ def missing_in_both():
     return [a.x, a.y, b.x, b.y]
 
 
+@pytest.mark.api("0.6")
 def test_fields_not_given_are_none_with_and_without_dataclass() -> None:
     assert run(missing_in_both) == [1, None, 1, None]
 
@@ -131,6 +132,7 @@ def test_initializer_refuses(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.api("0.6")
 def test_objects_are_equal_by_structure_on_the_host_too() -> None:
     assert Base(1) == Base(a=1) and Base(1) != Base(2) and Base() != 1
     assert repr(Base(5)) == "Base(a=5, b=2)"

@@ -12,6 +12,7 @@ import enum
 import os
 from dataclasses import replace
 
+from nki import levels
 from nki_isa.diagnostics import NkiError, error
 
 VARIABLE = "NKI_COMPILER_FRONTEND"
@@ -79,7 +80,7 @@ def current() -> FrontEnd:
 
 def takes_python() -> bool:
     """True where a kernel may need more of Python than the parser takes: it is traced then."""
-    return _current is FrontEnd.tracer
+    return _current is FrontEnd.tracer or (_current is FrontEnd.auto and not levels.before("0.7"))
 
 
 __all__ = ["FrontEnd", "current", "of_environment", "read", "takes_python", "use"]

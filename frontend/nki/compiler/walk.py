@@ -482,7 +482,7 @@ class Walker:
                 hint = f"allocate the result with nl.ndarray and pass it as dst=; {hint}"
             fix = self._renamed_keyword(problem)
             place = levels.place_of(module, name)
-            count = len(node.args) if levels.current() == levels.NEWEST else None
+            count = len(node.args) if place and levels.form_of(*place) is None else None
             notes = levels.orders(*place, count) if place else ()
             if place:
                 given = [keyword.arg for keyword in node.keywords if keyword.arg]

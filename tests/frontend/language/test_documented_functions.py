@@ -226,6 +226,7 @@ def test_tiles_one_after_the_other(name):
     assert sum(i.opcode == "dma_copy" for i in session.launches[0].program.walk()) == 8  # unrolled
 
 
+@pytest.mark.api("0.6")
 def test_a_loop_that_runs_on_the_device():
     @nki.jit
     def kernel(x):

@@ -1,0 +1,142 @@
+"""Integers computed on the device: what the scalars of the API record (``nki.isa.NkiScalar``).
+
+A scalar lives in a register as it is, 32 or 64 bits wide; results wrap in its width.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa import cost
+from nki_isa.constraints import SBUF, dtypes, memory, rules
+from nki_isa.cost import Cost
+from nki_isa.instruction import (
+    Engine,
+    Instruction,
+    MakeTile,
+    Order,
+    attribute,
+    instruction,
+    read,
+    register_read,
+    register_write,
+    write,
+)
+from nki_isa.ops.register import HBM, one_element
+from nki_isa.tensor import VirtualRegister
+
+if TYPE_CHECKING:
+    from nki_isa.machine.target import Target
+
+_SOURCE = "nki/api/nki/isa (NkiScalar, scalar_load, scalar_store)"
+_INTEGERS = ("int32", "int64")
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+def wrapped(value: int, bits: int) -> int:
+    """`value` in so many bits, signed."""
+    half = 1 << (bits - 1)
+    return ((value + half) & ((1 << bits) - 1)) - half
+
+
+@instruction
+class scalar_load(Instruction):
+    """dst = the one element of `src`, int32 or int64, in SBUF or HBM."""
+
+    dst = register_write()
+    src = read()
+    name = attribute(str, None, public=False)
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    order = Order.streamed
+    wide = keeps_width = True
+    namespace = ""  # nisa.scalar_load makes the scalar
+    constraints = rules(
+        memory("src", SBUF, *HBM, source=_SOURCE),
+        *one_element("src"),
+        dtypes("src", _INTEGERS, source=_SOURCE),
+    )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(0), "src": t((1, 1), "int32")}
+
+    def compute(self, src: NDArray[Any]) -> int:
+        """The element."""
+        return int(src.reshape(-1)[0])
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target, memory=True)
+
+
+@instruction
+class scalar_store(Instruction):
+    """The one element of `dst`, in SBUF or HBM, = `value`, a scalar of the data type of `dst`."""
+
+    dst = write()
+    value = register_read()
+    name = attribute(str, None, public=False)
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    order = Order.streamed
+    wide = True
+    namespace = ""
+    constraints = rules(
+        memory("dst", SBUF, *HBM, source=_SOURCE),
+        *one_element("dst"),
+        dtypes("dst", _INTEGERS, source=_SOURCE),
+    )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": t((1, 1), "int32"), "value": VirtualRegister(0)}
+
+    def compute(self, value: int) -> NDArray[Any]:
+        """One element of the data type of `dst`."""
+        dtype = self.__dict__["dst"].dtype
+        return np.array([wrapped(int(value), dtype.bits)], dtype.numpy)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target, memory=True)
+
+
+@instruction
+class scalar_compute(Instruction):
+    """dst = left `operator` right, wrapped in `bits` bits.
+
+    A constant wider than 32 bits is ``right + (high << 32)``.
+    """
+
+    dst = register_write()
+    left = register_read()
+    operator = attribute(str)
+    right = register_read()
+    bits = attribute(int, 32)
+    high = attribute(int, 0)
+    name = attribute(str, None, public=False)
+
+    engines = (Engine.sync,)
+    source = _SOURCE
+    order = Order.streamed
+    keeps_width = True
+    namespace = ""
+    constraints = rules()
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(1), "left": VirtualRegister(0), "operator": "+", "right": 1}
+
+    def compute(self, left: int, right: int) -> int:
+        """The value that the register keeps."""
+        values = self.__dict__
+        right = int(right) + (values["high"] << 32)
+        return wrapped(OPERATORS[values["operator"]](int(left), right), values["bits"])
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target)
