@@ -18,6 +18,7 @@ from hypothesis import settings
 from syrupy.extensions.amber import AmberSnapshotExtension
 
 from nki import levels
+from nki.compiler import frontends
 
 settings.register_profile("nki-sim", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("nki-sim")
@@ -53,12 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _api(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The level of the API that a test is marked with."""
+    """The level of the API that a test is marked with; it and the front end are put back after each test."""
     mark = request.node.get_closest_marker("api")
-    before = levels.use(mark.args[0]) if mark else None
+    level, choice = levels.current(), frontends.current()
+    if mark:
+        levels.use(mark.args[0])
     yield
-    if before is not None:
-        levels.use(before)
+    frontends.use(choice)
+    if levels.current() != level:
+        levels.use(level)
 
 
 if sys.version_info < (3, 11):

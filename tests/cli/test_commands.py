@@ -559,6 +559,7 @@ counted(np.ones((4, 8), np.float32), np.array([[3]], np.int32))
 """
 
 
+@pytest.mark.api("0.6")
 def test_turns_of_a_loop_that_data_bound_are_said_and_asked_for(nki_sim, tmp_path):
     (tmp_path / "counted.py").write_text(COUNTED)
 

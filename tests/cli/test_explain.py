@@ -51,6 +51,7 @@ def test_snippet(code, snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
     monkeypatch.setenv("NKI_PRECISE_FP", "1")  # restored after what an example sets
+    monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "")
     told, errors = codes_of(snippet)
     if snippet.kind is Kind.wrong:
         assert code in told and errors <= {code}
@@ -67,6 +68,7 @@ def test_right_examples_run_without_a_warning(code, snippet, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", snippet.options.get("target", "trn2"))
     monkeypatch.setenv("NKI_PRECISE_FP", "1")
+    monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "")
     Path(FILE).write_text(snippet.source())
     shown = CliRunner().invoke(app, ["run", "--warnings-as-errors", FILE], catch_exceptions=False)
     assert shown.exit_code == 0, shown.stderr

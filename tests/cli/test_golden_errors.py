@@ -32,6 +32,7 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
     linecache.clearcache()
     monkeypatch.setenv("NKI_PRECISE_FP", "1")  # restored after what an example sets
+    monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "")
 
 
 def shown(snippet, folder):

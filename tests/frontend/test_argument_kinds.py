@@ -91,7 +91,8 @@ BY_NAME = {
     "constant": lambda: np.ones((4, 4), np.float32), "seed": lambda: tile((1, 1), "int32"),
     "transpose_x": lambda: True, "dim": lambda: 1, "step": lambda: 1, "end": lambda: 4, "index": lambda: 0,
     "source": tile, "tile_shape": lambda: (16, 16), "block_shape": lambda: (2, 2),
-    "element_shape": lambda: (32, 32), "dims": lambda: (0, 1), "start_dim": lambda: 1, "end_dim": lambda: 1, "offset": lambda: 0,
+    "element_shape": lambda: (32, 32),
+    "dims": lambda: (0, 1), "start_dim": lambda: 1, "end_dim": lambda: 1, "offset": lambda: 0,
     "vector_offset": lambda: None, "pattern": lambda: [[32, 32], [1, 32]],
     "src_pattern": lambda: ("p", "f"), "dst_pattern": lambda: ("p", "f"),
 }  # fmt: skip

@@ -23,6 +23,7 @@ def parameters(arguments: tree.arguments) -> list[tree.arg]:
 def bound_names(nodes: Sequence[Node]) -> set[str]:
     """The names that running `nodes` can assign, functions inside them left out."""
     found: set[str] = set()
+    elsewhere: set[str] = set()  # names of enclosing functions, or of the module
     todo: list[Node] = list(nodes)
     while todo:
         node = todo.pop()
@@ -31,6 +32,8 @@ def bound_names(nodes: Sequence[Node]) -> set[str]:
             continue
         if isinstance(node, tree.Lambda):
             continue
+        if isinstance(node, (tree.Global, tree.Nonlocal)):
+            elsewhere.update(node.names)
         if isinstance(node, _COMPREHENSIONS):
             todo += [n for n in tree.walk(node) if isinstance(n, tree.NamedExpr)]
             continue
@@ -44,7 +47,7 @@ def bound_names(nodes: Sequence[Node]) -> set[str]:
         elif isinstance(node, tree.MatchMapping) and node.rest:
             found.add(node.rest)
         todo += tree.children(node)
-    return found
+    return found - elsewhere
 
 
 def comprehension_names(node: Node) -> set[str]:

@@ -13,11 +13,14 @@ _HEAD = """\
 
 <!-- Printed by `python -m nki.compiler.language_page` from nki/compiler/{constructs,profile}.py. -->
 
-A kernel is Python text that is compiled, not run. Everything a kernel reaches by name is checked
-before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
+This is the constrained language of the parser front end, the language of NKI 0.2 to 0.6. A kernel in it is
+Python text that is compiled, not run. From level 0.7 on all of Python may be used: a kernel that needs more
+is traced ([migration.md](migration.md#the-two-front-ends)); `--language strict` still refuses it.
 
-Which Python is accepted depends on the language profile. `nki-sim check` and `nki-sim lsp` hold a kernel to
-`strict`, everything else to `library`; `--language` chooses.
+Everything a kernel reaches by name is checked before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
+
+Which Python is accepted depends on the language profile. Where kernels may not be traced, `nki-sim check` and
+`nki-sim lsp` hold them to `strict`; everything else is held to `library`; `--language` chooses.
 
 | what is known | `library` | `strict` |
 |---|---|---|

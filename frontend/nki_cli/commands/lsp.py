@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from nki_cli.options import Language, LanguageOption, TargetOption, read_target
+from nki_cli.options import OwnLanguageOption, TargetOption, read_language, read_target
 from nki_cli.screen import Screen
 from nki_isa.diagnostics import Diagnostic
 
 
 def lsp(
-    language: LanguageOption = Language.strict,
+    language: OwnLanguageOption = None,
     target: TargetOption = None,
 ) -> None:
     """Serve an editor: errors while typing, pages over names and errors, fixes. See docs/editors.md."""
@@ -19,4 +19,4 @@ def lsp(
     except ModuleNotFoundError as missing:
         message = f"the language server needs {missing.name}, which is not installed"
         screen.fail([Diagnostic("NKI-L034", message, help="pip install 'nki-sim[lsp]'")])
-    server(language.value, chosen).start_io()
+    server(read_language(language), chosen).start_io()
