@@ -181,6 +181,8 @@ CLASSES = {
 def twin(row: Rule, kind: Kind) -> Snippet:
     """The wrong or the right twin of a row as a snippet."""
     options = {"target": row.targets[0]} if row.targets and row.targets[0] != "trn2" else {}
+    if row.until:
+        options["api"] = row.until
     return Snippet(kind, "python", row.wrong if kind is Kind.wrong else row.right, options)
 
 

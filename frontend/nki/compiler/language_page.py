@@ -17,7 +17,8 @@ This is the constrained language of the parser front end, the language of NKI 0.
 Python text that is compiled, not run. From level 0.7 on all of Python may be used: a kernel that needs more
 is traced ([migration.md](migration.md#the-two-front-ends)); `--language strict` still refuses it.
 
-Everything a kernel reaches by name is checked before the first instruction is emitted: `nki-sim check file.py`, or `nki.compiler.check(kernel)`.
+Everything a kernel reaches by name is checked before the first instruction is emitted:
+`nki-sim check file.py`, or `nki.compiler.check(kernel)`.
 
 Which Python is accepted depends on the language profile. Where kernels may not be traced, `nki-sim check` and
 `nki-sim lsp` hold them to `strict`; everything else is held to `library`; `--language` chooses.

@@ -45,7 +45,12 @@ def wrapped(value: int, bits: int) -> int:
 
 @instruction
 class scalar_load(Instruction):
-    """dst = the one element of `src`, int32 or int64, in SBUF or HBM."""
+    """dst = the one element of `src`, int32 or int64, in SBUF or HBM; what nisa.scalar_load records.
+
+    Shapes: src 1x1.
+    Errors: NKI-V101, V103, V105.
+    Source: SDK page nki.isa.scalar_load.
+    """
 
     dst = register_write()
     src = read()
@@ -76,7 +81,12 @@ class scalar_load(Instruction):
 
 @instruction
 class scalar_store(Instruction):
-    """The one element of `dst`, in SBUF or HBM, = `value`, a scalar of the data type of `dst`."""
+    """The one element of `dst`, in SBUF or HBM, = `value`, a scalar of its data type; nisa.scalar_store.
+
+    Shapes: dst 1x1.
+    Errors: NKI-V101, V103, V105.
+    Source: SDK page nki.isa.scalar_store.
+    """
 
     dst = write()
     value = register_read()
@@ -108,9 +118,13 @@ class scalar_store(Instruction):
 
 @instruction
 class scalar_compute(Instruction):
-    """dst = left `operator` right, wrapped in `bits` bits.
+    """dst = left `operator` right, wrapped in `bits` bits; what an operator of two scalars records.
 
     A constant wider than 32 bits is ``right + (high << 32)``.
+
+    Shapes: registers.
+    Errors: none of its own; NKI-V153 where the operator is written.
+    Source: SDK page nki.isa.NkiScalar.
     """
 
     dst = register_write()

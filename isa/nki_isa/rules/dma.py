@@ -17,11 +17,14 @@ def gather(x):
     out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
     row = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
     nisa.memset(dst=row, value=1)
-    for k in {loop}(2):
+
+    def turn(k):
         t = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
         nisa.memset(dst=t, value=0.0)
         nisa.dma_copy(dst=t, src=x.select(0, row), oob_mode=nisa.oob_mode.skip)
         nisa.dma_copy(dst=out, src=t)
+
+    {loop}
     return out
 
 
@@ -149,8 +152,8 @@ SKIP_IN_LOOP = Rule(
         targets=("trn1",),
         compilers=("2.27",),
     ),
-    wrong=_SKIP_LOOP.format(loop="nl.dynamic_range"),
-    right=_SKIP_LOOP.format(loop="range"),
+    wrong=_SKIP_LOOP.format(loop="nl.fori_loop(0, 2, turn)"),
+    right=_SKIP_LOOP.format(loop="for k in range(2):\n        turn(k)"),
     targets=("trn1",),
     whole_code=True,
 )
