@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
 from helps import of_text
 
+pytestmark = pytest.mark.api("0.6")  # the guide to 0.6
+
 HBM = "h = nl.ndarray((128, 512), dtype={}, buffer=nl.{})\n"
 SUM = "total = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)\n"
 INTEGERS = "t = nl.ndarray((128, 512), dtype=nl.int32, buffer=nl.sbuf)\n"

@@ -11,6 +11,8 @@ from nki import runtime
 from nki_isa.machine.targets import TRN3, as_target
 from nki_isa.operators import erf64
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 RNG = np.random.default_rng(0)
 
 

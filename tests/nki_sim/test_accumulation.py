@@ -1,6 +1,7 @@
 """Accumulation in PSUM from kernel to result: overlapping destinations, device loops, IR text."""
 
 import numpy as np
+import pytest
 
 import nki
 import nki.isa as nisa
@@ -80,6 +81,7 @@ def onto_a_full_sum(x, w):
     return result
 
 
+@pytest.mark.api("0.6")
 def test_views_of_one_accumulation_do_not_take_turns():
     x, w = arrays()
     with runtime.session(warnings_as_errors=True):

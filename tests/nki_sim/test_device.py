@@ -11,6 +11,8 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 
 def halves(dtype=np.float32, columns=64):
     return np.random.default_rng(0).standard_normal((2, 128, columns)).astype(dtype)

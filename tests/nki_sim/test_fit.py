@@ -12,6 +12,8 @@ from nki_isa.machine.targets import TRN2
 from nki_sim.fit import fit
 from nki_sim.place import place
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 X = np.arange(128 * 512, dtype=np.float32).reshape(128, 512) % 97 / 16
 
 

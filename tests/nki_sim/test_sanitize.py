@@ -14,6 +14,8 @@ from nki_isa.machine.targets import as_target
 from nki_sim.sanitize import CHECKS, DEFAULT, check_classes
 from nki_sim.sanitize.shadow import regions
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 X = np.arange(128 * 512, dtype=np.float32).reshape(128, 512)
 
 

@@ -14,6 +14,8 @@ import nki.isa as nisa
 import nki.language as nl
 from nki_isa.diagnostics import NkiError
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 DATA = np.ones((4, 8), np.float32)
 
 
@@ -191,6 +193,7 @@ k(np.ones((4, 8), np.float32))
 def interrupted_after(seconds, script):
     """What is told of a run that gets Ctrl-C so many seconds after its kernel was first read."""
     environment = {**os.environ, "NKI_SIM_MAX_STEPS": "9" * 12, "NKI_SIM_MAX_TURNS": "9" * 12}
+    environment["NKI_SIM_API"] = "0.6"  # where a loop over nl.dynamic_range runs on the device
     command = [sys.executable, "-u", "-c", "from nki_cli.main import app; app()", "run", str(script)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(

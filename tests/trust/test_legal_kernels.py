@@ -75,6 +75,7 @@ def test_legal_kernels_are_right_and_draw_no_error(place, count, tmp_path, monke
     assert wrong == []
 
 
+@pytest.mark.api("0.6")
 @pytest.mark.parametrize("count", some(len(legal_kernels.DEFECTS), 200))
 def test_planted_defects_are_all_found(count, tmp_path, monkeypatch):
     monkeypatch.setenv("NKI_SIM_CACHE", "off")

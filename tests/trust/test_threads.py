@@ -17,6 +17,8 @@ import pytest
 from nki import runtime
 from nki_isa.diagnostics import NkiError
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 KERNELS = 50
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n"
 KERNEL = """

@@ -13,6 +13,8 @@ from nki_sim.profile import Profile
 from nki_sim.report import words
 from nki_sim.report.terminal import launch_line, memory_tables, profile_tables
 
+pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
+
 
 @nki.jit
 def many_tiles(a):
