@@ -81,7 +81,6 @@ def onto_a_full_sum(x, w):
     return result
 
 
-@pytest.mark.api("0.6")
 def test_views_of_one_accumulation_do_not_take_turns():
     x, w = arrays()
     with runtime.session(warnings_as_errors=True):
@@ -117,6 +116,7 @@ def in_a_device_loop(accumulate, inside):
     return got, [(d.code, d.severity.value, bool(d.help)) for d in told]
 
 
+@pytest.mark.api("0.6")
 def test_a_product_without_accumulate_in_a_device_loop_is_warned_of():
     x, w = arrays()
     once = w[0].T @ x
