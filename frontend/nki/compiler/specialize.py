@@ -48,6 +48,7 @@ from nki_isa.program import Program
 from nki_isa.rules import memory
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.execute import interrupted_at
+from nki_sim.host import no_collection
 
 _OWN_PACKAGES = ("nki", "nki_isa")
 _SPEAKING = ("nki.language.objects",)  # raises what Python would for a class of the user's
@@ -89,6 +90,7 @@ class Output:
     index: int
 
 
+@no_collection()
 def specialize_call(
     kernel: Kernel,
     args: tuple[Any, ...],

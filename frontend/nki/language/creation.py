@@ -65,6 +65,8 @@ def new_tensor(
 
 def named_dtype(dtype: Any) -> DType:
     """The data type that a kernel names; one of numpy is warned of, which the compiler knows nothing of."""
+    if type(dtype) is DType:
+        return dtype
     if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
         name = np.dtype(dtype).name
         current().tell(
