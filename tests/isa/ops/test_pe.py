@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiles import HBM, PSUM, SBUF, State, dst_of, plain, run, tensor, tiles, values, view
+from tiles import HBM, PSUM, SBUF, State, dst_of, fp32, plain, run, tensor, tiles, values, view
 
 from nki_isa.accumulation import resolve
 from nki_isa.diagnostics import NkiError, NkiValidationError
@@ -293,6 +293,44 @@ def test_overlapping_products_are_the_sum_of_all(data, rows, seed):
         stored = plain(dst)
         stored[0:m, start : start + n] = got
         dst.storage.data = stored.tobytes()
+
+
+class Operands:
+    """What a product in place gets its operands from."""
+
+    def matrix(self, t):
+        return lambda: fp32(t).reshape(t.shape[0], -1)
+
+    def room(self, shape):
+        return np.empty(shape, np.float32)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_a_product_in_place_is_the_product(accumulate):
+    rng = np.random.default_rng(3)
+    a, b = (tensor(16, n, contents=rng.integers(-4, 5, (16, n)).astype(np.float32)) for n in (8, 12))
+    product = nc_matmul(psum(8, 12), a, b, accumulate=accumulate)
+    wide = np.full((8, 20), 7, np.float32)
+    for out in (np.full((8, 12), 7, np.float32), wide[:, 4:16]):
+        product.in_place(out, Operands())()
+        np.testing.assert_array_equal(out, fp32(a).T @ fp32(b) + 7 * accumulate)
+    assert (wide[:, :4] == 7).all() and (wide[:, 16:] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out, given",
+    [
+        (np.zeros((8, 12), ml_dtypes.bfloat16), {}),
+        (np.zeros((8, 24), np.float32)[:, ::2], {}),
+        (np.zeros((12, 8), np.float32).T, {}),
+        (np.broadcast_to(np.zeros((1, 12), np.float32), (8, 12)), {}),
+        (np.zeros((8, 12), np.float32), {"accumulate": (((0, 8), (0, 4)),)}),
+    ],
+)
+def test_a_product_goes_in_place_where_blas_can_put_it(out, given):
+    product = nc_matmul(psum(8, 12), operand(16, 8), operand(16, 12), accumulate=False)
+    product.__dict__.update(given)
+    assert product.in_place(out, Operands()) is None
 
 
 def test_accumulate_is_a_truth_value():
