@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from nki_isa.cost import engine_time, used_engines
 from nki_isa.instruction import Instruction
 from nki_isa.machine.target import Target
+from nki_isa.storage import Storage
+from nki_sim.advice import Advice, advice, bound
+from nki_sim.critical import by_kind, by_line, critical_path
 from nki_sim.plans import ENGINES, LANES
 from nki_sim.timing import Timeline, Wait
 
@@ -112,6 +115,41 @@ class DmaSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class RowSummary:
+    """The transfers whose descriptor rows are of about one size.
+
+    Attributes:
+        least: bytes of their rows, at least.
+        below: and below; None for the largest.
+        transfers: how many.
+        rows: descriptor rows of all of them.
+        bytes: payload of all of them.
+        engine_time: ns of work, summed over the DMA engines.
+        efficiency: percent of the full rate of these engines that the payload reaches meanwhile.
+    """
+
+    least: int
+    below: int | None
+    transfers: int
+    rows: int
+    bytes: int
+    engine_time: float
+    efficiency: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "least_bytes": self.least,
+            "below_bytes": self.below,
+            "transfers": self.transfers,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "engine_time_ns": self.engine_time,
+            "efficiency_percent": self.efficiency,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class LineSummary:
     """What one line of the kernel cost.
 
@@ -152,6 +190,8 @@ class Profile:
         hardware_flops: those of all matmuls, transposes included.
         hbm_read_bytes: bytes read from HBM.
         hbm_write_bytes: bytes written to HBM.
+        hbm_minimum_bytes: what it would move if it read each piece of its arguments and wrote each piece of
+            its results once, and kept the rest on chip; pieces that overlap count twice, up to the tensor.
     """
 
     timeline: Timeline
@@ -163,6 +203,7 @@ class Profile:
     hardware_flops: int
     hbm_read_bytes: int
     hbm_write_bytes: int
+    hbm_minimum_bytes: int
 
     @classmethod
     def of(cls, timeline: Timeline) -> Profile:
@@ -179,6 +220,7 @@ class Profile:
             hardware_flops=sum(cost.hardware_flops for cost in costs),
             hbm_read_bytes=sum(transfer.read_bytes for transfer in moved),
             hbm_write_bytes=sum(transfer.write_bytes for transfer in moved),
+            hbm_minimum_bytes=_minimum(timeline),
         )
 
     @property
@@ -217,6 +259,31 @@ class Profile:
         balance = self.target.peak_tflops_bf16 * 1e3 / self.target.hbm_bytes_per_ns
         return min(100.0, 100.0 * self.arithmetic_intensity / balance)
 
+    @property
+    def roofline(self) -> dict[str, float]:
+        """TFLOPS it reached, and the two ceilings at its intensity: of the tensor engine, and of HBM."""
+        peak = self.target.peak_tflops_bf16
+        return {
+            "arithmetic_intensity": self.arithmetic_intensity,
+            "reached_tflops": self.flops / (self.total * 1e3),
+            "compute_ceiling_tflops": peak,
+            "memory_ceiling_tflops": self.arithmetic_intensity * self.target.hbm_bytes_per_ns / 1e3,
+            "ridge_flops_per_byte": peak * 1e3 / self.target.hbm_bytes_per_ns,
+        }
+
+    @property
+    def bound(self) -> str:
+        """What bounds the kernel, in one sentence."""
+        return bound(self.timeline, {name: engine.busy for name, engine in self.engines.items()})
+
+    def advice(self) -> list[Advice]:
+        """The lines with most of the critical path, and what to try at each."""
+        return advice(self.timeline)
+
+    def dma_rows(self) -> list[RowSummary]:
+        """Transfers by the size of their descriptor rows, short ones first."""
+        return _rows(self.timeline)
+
     def _of_peak(self, flops: int) -> float:
         return 100.0 * flops / (self.total * self.target.peak_tflops_bf16 * 1e3)
 
@@ -238,6 +305,7 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values for JSON; times in ns, shares in percent."""
+        path = critical_path(self.timeline)
         return {
             "target": self.target.name,
             "total_ns": self.total,
@@ -254,9 +322,18 @@ class Profile:
             "arithmetic_intensity": self.arithmetic_intensity,
             "hbm_read_bytes": self.hbm_read_bytes,
             "hbm_write_bytes": self.hbm_write_bytes,
+            "hbm_minimum_bytes": self.hbm_minimum_bytes,
+            "roofline": self.roofline,
+            "bound": self.bound,
             "tensor_throttled_ns": self.timeline.throttled,
             "engines": {name: summary.as_dict() for name, summary in self.engines.items()},
             "dma": self.dma.as_dict(),
+            "dma_rows": [row.as_dict() for row in self.dma_rows()],
+            "critical_path": {
+                "by_kind_ns": by_kind(path),
+                "lines": [line.as_dict() for line in by_line(self.timeline, path)],
+            },
+            "advice": [one.as_dict() for one in self.advice()],
             "lines": [line.as_dict() for line in self.lines()],
             "notes": list(self.timeline.notes),
         }
@@ -353,4 +430,48 @@ def _dma(timeline: Timeline) -> DmaSummary:
         roof_percent=100.0 * total / (timeline.total * target.dma_roof_bytes_per_ns),
         engine_time=sum(engine_time(target, t) * used_engines(target, t) for t in transfers),
         queues={LANES[lane]: int(count) for lane, count in zip(lanes, counts, strict=True)},
+    )
+
+
+_ROW_SIZES = (0, 64, 256, 512, 2048)
+"""Bytes at which the efficiency of DMA changes: the vendor's DMA guide names 256 B, 512 B and 2 KiB."""
+
+
+def _rows(timeline: Timeline) -> list[RowSummary]:
+    target = timeline.target
+    found = []
+    for least, below in zip(_ROW_SIZES, (*_ROW_SIZES[1:], None), strict=True):
+        moved = [
+            transfer
+            for cost in timeline.costs
+            if (transfer := cost.transfer) is not None
+            and least <= transfer.element_bytes
+            and (below is None or transfer.element_bytes < below)
+        ]
+        if not moved:
+            continue
+        total = sum(t.total_bytes for t in moved)
+        time = sum(engine_time(target, t) * used_engines(target, t) for t in moved)
+        rate = 100.0 * total / (time * target.dma_bytes_per_ns) if time else 100.0
+        rows = sum(t.elements for t in moved)
+        found.append(RowSummary(least, below, len(moved), rows, total, time, rate))
+    return found
+
+
+def _minimum(timeline: Timeline) -> int:
+    read: dict[Storage, dict[object, int]] = {}
+    written: dict[Storage, dict[object, int]] = {}
+    for instruction, cost in zip(timeline.instructions, timeline.costs, strict=True):
+        if cost.transfer is not None:
+            for tensors, pieces in ((instruction.reads, read), (instruction.writes, written)):
+                for view in tensors:
+                    if view.buffer.is_hbm:
+                        piece = view.offset, view.shape, view.strides
+                        pieces.setdefault(view.storage, {})[piece] = view.size * view.dtype.itemsize
+    arguments = {s: pieces for s, pieces in read.items() if s.kind == "input"}
+    results = {s: pieces for s, pieces in written.items() if s.kind == "input" or s not in read}
+    return sum(
+        min(storage.row_bytes, sum(pieces.values()))
+        for kept in (arguments, results)
+        for storage, pieces in kept.items()
     )

@@ -40,6 +40,7 @@ def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]
         _utilisation(profile),
         ("HBM read", words.size(profile.hbm_read_bytes), ""),
         ("HBM written", words.size(profile.hbm_write_bytes), f"{share(profile.mbu)} of HBM bandwidth"),
+        _moved(profile),
         ("DMA", transfers, rows if dma.transfers else ""),
         ("SBUF peak", words.size(sbuf.peak), f"of {words.size(sbuf.capacity)} per partition"),
         ("PSUM peak", words.counted(psum.banks_at(psum.peak_at), "bank"), f"of {psum.capacity // psum.bank}"),
@@ -91,6 +92,45 @@ def _utilisation(profile: Profile) -> tuple[str, str, str]:
     if not profile.flops:
         return "MFU", "-", "no matmuls"
     return "MFU", share(profile.mfu), f"HBM roofline {share(profile.achievable_mfu)}"
+
+
+def _moved(profile: Profile) -> tuple[str, str, str]:
+    moved, least = profile.hbm_read_bytes + profile.hbm_write_bytes, profile.hbm_minimum_bytes
+    times = f", {moved / least:.2f} times as much is moved" if least else ""
+    return "HBM minimum", words.size(least), f"arguments read and results written once{times}"
+
+
+def roofline(profile: Profile) -> str:
+    """Where a launch is on the roofline, with both ceilings; empty without matmuls."""
+    if not profile.flops:
+        return ""
+    line = profile.roofline
+    return (
+        f"{line['reached_tflops']:.2f} TFLOPS at {line['arithmetic_intensity']:.1f} FLOP per HBM byte; the "
+        f"ceilings there are {line['compute_ceiling_tflops']:.1f} of the tensor engine and "
+        f"{line['memory_ceiling_tflops']:.1f} of HBM"
+    )
+
+
+def dma_rows(profile: Profile) -> list[tuple[str, str, str, str, str]]:
+    """(row size, transfers, rows, bytes, share of the rate of their engines) by size of descriptor rows."""
+    return [
+        (
+            f"{words.size(row.least)} and more" if row.below is None else f"below {words.size(row.below)}",
+            str(row.transfers),
+            str(row.rows),
+            words.size(row.bytes),
+            share(row.efficiency),
+        )
+        for row in profile.dma_rows()
+    ]
+
+
+def advice(profile: Profile) -> list[tuple[str, str, str, str]]:
+    """(place, time and share of the critical path, what to try) of the dearest lines."""
+    return [
+        (words.path(one.place), words.time(one.time), share(one.share), one.says) for one in profile.advice()
+    ]
 
 
 def engines(profile: Profile) -> list[tuple[str, str, str, str, str]]:

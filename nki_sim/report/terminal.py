@@ -53,6 +53,19 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
         for line in busiest:
             table.add_row(*line)
         found += ["", table]
+    by_size = facts.dma_rows(profile)
+    if by_size:
+        table = _table("DMA rows", "transfers", "rows", "bytes", "of the rate", numbers=(1, 2, 3, 4))
+        for size in by_size:
+            table.add_row(*size)
+        found += ["", table]
+    dearest = facts.advice(profile)
+    if dearest:
+        table = _table("critical path", "time", "share", "what to try", numbers=(1, 2))
+        for one in dearest:
+            table.add_row(*one)
+        found += ["", table]
+    found += ["", *(Text(line) for line in (profile.bound, facts.roofline(profile)) if line)]
     return found + [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
 
 

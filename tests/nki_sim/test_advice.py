@@ -1,0 +1,130 @@
+"""The critical path of runs, what bounds them, and what is told about their lines."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import PSUM, SHARED, Builder
+from random_programs import Maker
+
+from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.machine.targets import TRN2
+from nki_sim.advice import advice, bound, row_efficiency
+from nki_sim.core_times import simulate
+from nki_sim.critical import HANDOFF, by_kind, by_line, critical_path
+from nki_sim.profile import Profile
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_path_covers_the_duration_once(seed: int) -> None:
+    program = Maker(seed, kinds=("copy", "add", "store", "load", "random", "move", "read", "loop")).program
+    timeline = simulate(program)
+    path = critical_path(timeline)
+    assert path[0].start == 0.0 and path[-1].end == timeline.duration
+    for one, two in itertools.pairwise(path):
+        assert one.end == pytest.approx(two.start)
+        assert one.event <= two.event
+    assert sum(by_kind(path).values()) == pytest.approx(timeline.duration)
+    assert sum(line.time for line in by_line(timeline, path)) == pytest.approx(timeline.duration)
+
+
+def copies(engines: list[Engine], dependent: bool) -> Builder:
+    built = Builder("trn2")
+    first = built.tensor(128, 512)
+    for engine in engines:
+        second = built.tensor(128, 512)
+        built.emit(REGISTRY["tensor_copy"](dst=second, src=first, engine=engine))
+        first = second if dependent else first
+    return built
+
+
+def test_a_chain_over_two_engines_is_latency_and_hand_offs() -> None:
+    timeline = simulate(copies([Engine.vector, Engine.scalar] * 3, dependent=True).program)
+    kinds = by_kind(critical_path(timeline))
+    assert kinds[HANDOFF] == pytest.approx(5 * TRN2.semaphore_ns)
+    assert len([step for step in critical_path(timeline) if step.kind != HANDOFF]) == 6
+
+
+def test_an_engine_that_is_always_held_bounds() -> None:
+    profile = Profile.of(simulate(copies([Engine.scalar] * 20, dependent=False).program))
+    assert set(by_kind(critical_path(profile.timeline))) == {"scalar"}
+    assert profile.bound.startswith("The scalar engine bounds it: it is held for 9")
+    waiting = simulate(copies([Engine.vector, Engine.scalar] * 5, dependent=True).program)
+    busy = {name: engine.busy for name, engine in Profile.of(waiting).engines.items()}
+    assert "latency bounds it" in bound(waiting, busy)
+
+
+def said(built: Builder) -> str:
+    return advice(simulate(built.program))[0].says
+
+
+def test_what_to_try_names_the_cause() -> None:
+    make = REGISTRY
+    rows = Builder("trn2")
+    source = rows.tensor(128, 4096, region=SHARED, kind="input")
+    tile = rows.tensor(128, 512)
+    rows.emit(make["dma_copy"](dst=tile[:, 0:512], src=source[:, 0:4096:8]))
+    assert "descriptor rows of 4 B" in said(rows)
+
+    start = Builder("trn2")
+    start.emit(
+        make["dma_copy"](
+            dst=start.tensor(128, 1024), src=start.tensor(128, 1024, region=SHARED, kind="input")
+        )
+    )
+    assert "starting, queueing and completing" in said(start)
+
+    tables = Builder("trn2")
+    one = tables.tensor(128, 64)
+    for k in range(6):
+        tables.emit(make["activation"](dst=one, op=["exp", "tanh"][k % 2], data=one))
+    assert "activation tables" in said(tables)
+
+    fixed = Builder("trn2")
+    for _ in range(50):
+        fixed.emit(make["memset"](dst=fixed.tensor(128, 2), value=0.0, engine=Engine.vector))
+    assert "fixed time of 50 instructions" in said(fixed)
+
+    fp32 = Builder("trn2")
+    left, right = fp32.tensor(128, 128), fp32.tensor(128, 512)
+    for _ in range(8):
+        fp32.emit(make["nc_matmul"](fp32.tensor(128, 512, region=PSUM), left, right, accumulate=False))
+    assert "float32 takes 4 passes" in said(fp32)
+
+
+def test_rows_are_told_by_size_and_the_least_bytes_are_counted_once() -> None:
+    built = Builder("trn2")
+    source = built.tensor(128, 1024, region=SHARED, kind="input")
+    result = built.output(128, 1024)
+    tile = built.tensor(128, 1024)
+    for _ in range(3):
+        built.emit(REGISTRY["dma_copy"](dst=tile, src=source))
+    built.emit(REGISTRY["dma_copy"](dst=tile[:, :16], src=source[:, :16]))
+    built.emit(REGISTRY["dma_copy"](dst=result, src=tile))
+    profile = Profile.of(simulate(built.program))
+    small, large = profile.dma_rows()
+    assert (small.least, small.below, small.transfers, small.rows) == (64, 256, 1, 128)
+    assert (large.least, large.below, large.transfers, large.bytes) == (2048, None, 4, 4 << 19)
+    assert large.efficiency == pytest.approx(100 * row_efficiency(TRN2, 4096))
+    assert profile.hbm_minimum_bytes == 2 << 19
+    assert profile.hbm_read_bytes + profile.hbm_write_bytes == (4 << 19) + 128 * 64
+
+
+def test_the_roofline_has_both_ceilings() -> None:
+    built = Builder("trn2")
+    source = built.tensor(128, 640, dtype="bfloat16", region=SHARED, kind="input")
+    tile = built.tensor(128, 640, dtype="bfloat16")
+    product = built.tensor(128, 512, region=PSUM)
+    built.emit(REGISTRY["dma_copy"](dst=tile, src=source))
+    built.emit(REGISTRY["nc_matmul"](product, tile[:, :128], tile[:, 128:], accumulate=False))
+    profile = Profile.of(simulate(built.program))
+    line = profile.roofline
+    flops, moved = 2 * 128 * 128 * 512, 128 * 640 * 2
+    assert line["arithmetic_intensity"] == pytest.approx(flops / moved)
+    assert line["memory_ceiling_tflops"] == pytest.approx(flops / moved * TRN2.hbm_bytes_per_ns / 1e3)
+    assert line["compute_ceiling_tflops"] == TRN2.peak_tflops_bf16
+    assert line["reached_tflops"] == pytest.approx(flops / profile.total / 1e3)
