@@ -230,21 +230,11 @@ class Target:
         """Clock of an engine, by the name of ``nki.isa.engine``."""
         return float(getattr(self, f"{engine}_ghz"))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _by_name, (self.name,)
-
     def __copy__(self) -> Target:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Target:
         return self
-
-
-def _by_name(name: str) -> Target:
-    """The generation of this name, which a pickle holds by its name alone."""
-    from nki_isa.machine.targets import TARGETS  # they are made of this module
-
-    return TARGETS[name]
 
 
 def generation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import functools
 import importlib
@@ -27,6 +28,13 @@ _VARIABLES = ("NEURON_PLATFORM_TARGET_OVERRIDE", "NKI_NC_VERSION")
 
 
 @functools.cache
+def _by_name(name: str) -> Target:
+    return TARGETS[name]
+
+
+copyreg.pickle(Target, lambda target: (_by_name, (target.name,)))  # a pickle holds the name alone
+
+
 def _names(target: Target) -> tuple[str, ...]:
     version = target.nc_version
     spelled = (f"gen{version}", f"nc-v{version}", f"nc_v{version}", f"neuroncore-v{version}", f"{version}")
