@@ -725,3 +725,13 @@ def test_what_is_free_is_what_nobody_holds(program: Program) -> None:
             holds[holder.offset : holder.end] = True
         edges = np.flatnonzero(np.diff(np.concatenate([[True], holds]).astype(np.int8))).tolist()
         assert used.free_pieces(position) == [(a, b - a) for a, b in zip(edges[::2], edges[1::2])]
+
+
+@pytest.mark.parametrize("first, fits", [(4, False), (5, True), (0, False)])
+def test_bytes_are_free_after_the_last_use_and_not_at_it(first: int, fits: bool) -> None:
+    """One place, and a tensor that lives to position 4: what one instruction reads and writes is apart."""
+    zeros = np.zeros(2, np.int64)
+    requests = Requests(zeros + 64, np.array([0, first]), np.array([4, 9]), zeros, zeros - 1)
+    taken = Fixed(*(zeros[:0] for _ in range(4)))
+    found = rotate(requests, taken, Space(64, 64, 1))
+    assert (found is not None and found.tolist() == [0, 0]) if fits else found is None

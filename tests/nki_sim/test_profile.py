@@ -73,6 +73,19 @@ def test_figures_of_dma_follow_their_definitions(target):
     assert found.roof_percent == pytest.approx(100 * moved / timeline.total / target.dma_roof_bytes_per_ns)
 
 
+def test_no_more_than_the_peak_is_achievable():
+    """40 products of one load: HBM could feed ten times what the tensor engine makes."""
+    board = Scoreboard(TRN2)
+    operands = tile((128, 640))
+    board.issue(emit("dma_copy", 1, dst=operands, src=tile((128, 640), region="shared_hbm", kind="input")))
+    for _ in range(40):
+        product = tile((128, 512), "float32", "psum")
+        board.issue(emit("nc_matmul", 2, product, operands[:, 0:128], operands[:, 128:640], accumulate=False))
+    profile = Profile.of(board.finish())
+    assert profile.arithmetic_intensity > 10 * 78_640 / 716
+    assert profile.achievable_mfu == 100
+
+
 def test_figures_follow_their_definitions():
     blocks = 40
     profile = Profile.of(matmul_of_blocks(TRN1, blocks))

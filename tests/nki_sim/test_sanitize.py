@@ -299,6 +299,29 @@ def test_an_engine_is_in_order_with_itself_however_long_it_runs(other, expected)
     assert codes(found(turns, X, check="order")) == expected
 
 
+def test_engines_that_wait_for_each_other_s_results_are_in_order_however_long():
+    """Each of 100 times, gpsimd writes `b` from what the vector engine read of `a`, and back."""
+
+    @nki.jit
+    def turns(x):
+        result = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+        a = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        b = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 0))
+        there = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 4096))
+        back = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf, address=(0, 8192))
+        nisa.dma_copy(dst=back, src=x)
+        for _ in range(100):
+            nisa.tensor_copy(dst=a, src=back, engine=nisa.engine.vector)
+            nisa.tensor_copy(dst=there, src=a, engine=nisa.engine.vector)
+            nisa.tensor_copy(dst=b, src=there, engine=nisa.engine.gpsimd)
+            nisa.tensor_copy(dst=back, src=b, engine=nisa.engine.gpsimd)
+        nisa.tensor_copy(dst=a, src=back, engine=nisa.engine.vector)
+        nisa.dma_copy(dst=result, src=a)
+        return result
+
+    assert codes(found(turns, X, check="order")) == []
+
+
 @pytest.mark.parametrize("waits, expected", [(True, []), (False, [("NKI-H004", "warning")])])
 def test_what_runs_after_another_is_ordered(waits, expected):
     @nki.jit
