@@ -356,7 +356,8 @@ class Bytes:
     def overwrite(self, box: Box) -> Iterable[Access]:
         """What an overwrite of `box` waits for, reads first; what lies within it is forgotten."""
         if not self.givers:
-            return *self.reads.overwrite(box), *self.writes.overwrite(box)
+            read, written = self.reads.overwrite(box), self.writes.overwrite(box)
+            return (*read, *written) if read and written else read or written
         assert box is self.layout.whole
         reads, writes = [*self.reads.overwrite(box)], [*self.writes.overwrite(box)]
         for giver in self.givers:
