@@ -3,8 +3,8 @@
     python benchmarks/tracing.py
 
 A kernel of Python that plans with dataclasses, comprehensions and generators, then emits instructions, is
-traced, and run in plain CPython with functions that do nothing in the place of nki's. Times are of the process.
-The goal: at most 1.2 times the plain time, plus 10 us for each instruction.
+traced, and run in plain CPython with functions that do nothing in the place of nki's.
+Times are of this process. The goal: at most 1.2 times the plain time, plus 10 us for each instruction.
 """
 
 from __future__ import annotations
