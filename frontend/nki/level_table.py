@@ -205,12 +205,6 @@ NAMES: tuple[Name, ...] = (
     *_named(_LANGUAGE, "0.7", "alloc_tiles alloc_blocks", "allocate each tile with nl.ndarray, in a list"),
     *_named(_LANGUAGE, "0.7", "NkiGrid NkiTileGrid NkiBlockGrid", "leave the annotation out"),
     *_named(_LANGUAGE, "0.7", "int64 uint64", "write nl.int32 or nl.uint32"),
-    Name(
-        _LANGUAGE,
-        "dynamic_range",
-        until="0.6",
-        instead="write nl.fori_loop(lower, upper, body), the loop's body a function of its variable",
-    ),
     *_named(_ISA, "0.7", "NkiScalar", "leave the annotation out"),
     *_named(_ISA, "0.7", "scalar_load", "write register = nisa.register_alloc(tile)"),
     *_named(_ISA, "0.7", "scalar_store", "write nisa.register_store(dst, register)"),
@@ -613,7 +607,18 @@ NOTICES: tuple[Notice, ...] = (
         "0.6 the former is None and the latter one (enforced)",
         "x: int | None = None",
     ),
-    Notice("while register", "0.7", "is refused (enforced)", "nl.while_loop(register, body)"),
+    Notice(
+        "nl.dynamic_range",
+        "0.7",
+        "is removed: the tracer refuses it (enforced), the parser front end takes it with a warning",
+        "nl.fori_loop(lower, upper, body)",
+    ),
+    Notice(
+        "while register",
+        "0.7",
+        "is removed: the tracer refuses it (enforced), the parser front end takes it with a warning",
+        "nl.while_loop(register, body)",
+    ),
     Notice(
         "a run-time value in if, while, int(), range()",
         "0.7",
@@ -651,6 +656,7 @@ NOTICES: tuple[Notice, ...] = (
 
 #: What 0.7 does here that no page of it seen so far states: what is assumed, and the test that holds it.
 INFERRED: tuple[tuple[str, str], ...] = (
+    ("the parser front end still takes the loops that 0.7 removed", "test_loops_that_were_removed"),
     ("a grid counts ceil(extent / tile) cells along a dimension", "test_cells_are_counted_up"),
     ("`.data` of a selection drops the leading dimensions that an int selects", "test_slabs"),
     ("a selection without one access pattern raises NKI-V152 at `.data`", "test_no_one_pattern"),

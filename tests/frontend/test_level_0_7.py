@@ -20,8 +20,10 @@ import nki.language as nl
 from nki import levels
 from nki.compiler import specialize
 from nki.compiler.frontends import FrontEnd
+from nki.compiler.specialize import specialize_call
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
+from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop
 from nki_isa.text import format_program, parse_program
 
@@ -491,15 +493,27 @@ def test_a_loop_program_reads_back():
     assert format_program(parse_program(format_program(program))) == format_program(program)
 
 
-def test_loops_that_were_removed(tmp_path):
-    text = (
-        "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n"
-        "@nki.jit\ndef kernel(x):\n    for i in nl.dynamic_range(4):\n        pass\n"
-    )
-    path = tmp_path / "old.py"
-    path.write_text(text)
-    (told,) = [d for d in nki.compiler.check.__globals__["check_file"](str(path)) if d.code == "NKI-L050"]
-    assert "fori_loop" in told.help
+@nki.jit
+def dynamic(x):
+    for _ in nl.dynamic_range(4):
+        nisa.dma_copy(dst=x[0:1, :], src=x[1:2, :])
+
+
+@pytest.mark.parametrize("name", ["dynamic", "while_register"])
+def test_loops_that_were_removed(name):
+    """The tracer refuses them, the parser warns; both say what to write."""
+    kernel = globals()[name]
+    with front_end(FrontEnd.tracer), pytest.raises(NkiError) as caught:
+        specialize(kernel, X)
+    with front_end(FrontEnd.parser):
+        warnings = specialize_call(kernel, (X,), {}, target=as_target("trn2")).diagnostics
+    assert [(d.code, d.severity.value) for d in warnings] == [("NKI-L056", "warning")]
+    for told in (caught.value.diagnostics[0], warnings[0]):
+        assert "fori_loop" in told.help or "while_loop" in told.help
+    levels.use("0.6")
+    with front_end(FrontEnd.tracer):
+        if name == "dynamic":
+            specialize(kernel, X)
 
 
 @nki.jit
@@ -507,15 +521,6 @@ def while_register(x):
     register = nisa.register_alloc(1)
     while register:
         nisa.register_move(register, 0)
-
-
-def test_while_on_a_register_was_removed():
-    with pytest.raises(NkiError, match="NKI-L022") as caught:
-        specialize(while_register, X)
-    assert "while_loop" in caught.value.diagnostics[0].help
-    levels.use("0.6")
-    with front_end(FrontEnd.parser):
-        specialize(while_register, X)
 
 
 # --- classes

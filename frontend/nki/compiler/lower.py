@@ -26,7 +26,6 @@ from nki.compiler.recorder import current
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.instruction import REGISTRY
 from nki_isa.program import While
-from nki_isa.storage import known_at_run_time
 from nki_isa.tensor import VirtualRegister
 
 _WHILE, _NEXT, _STEPS, _TURNS = "__nki_while__", "__nki_next__", "__nki_steps__", "__nki_turns__"
@@ -49,11 +48,6 @@ class Turns:
         if self.region is None:
             if not isinstance(value, VirtualRegister):
                 return bool(value)
-            if not levels.before("0.7"):
-                raise known_at_run_time(
-                    f"{value!r} is the condition of a while statement, which was removed with 0.7",
-                    "write nl.while_loop(register, body): the body takes the register, returns the next one",
-                )
             self.region = While(value)
             deprecated = levels.deprecation(*levels.WHILE)
             if deprecated is not None:

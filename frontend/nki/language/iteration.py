@@ -64,8 +64,16 @@ def dynamic_range(start: Bound, stop: Bound = None, step: Bound = 1) -> Iterator
         step: a positive int known at specialization.
 
     Raises:
-        NkiError: NKI-V124 for a step that is not a positive int.
+        NkiError: NKI-V124 for a step that is not a positive int; NKI-L050 in a kernel that is traced, from
+            API level 0.7 on.
     """
+    if current().inline is not None and not levels.before("0.7"):
+        raise error(
+            "NKI-L050",
+            f"nl.dynamic_range was removed with 0.7; the API level is {levels.current()}, the kernel traced",
+            help="write nl.fori_loop(lower, upper, body), the loop's body a function of its variable",
+            notes=(levels.choice("0.6"),),
+        )
     if stop is None:
         start, stop = 0, start
     _check_bounds(start, stop, step)
