@@ -143,6 +143,10 @@ BY_CHECK = [
     ("register = nisa.register_alloc('one')\n", "register = nisa.register_alloc(1)\n"),
     # --- functions of nki.language
     ("y = nl.add(tile, tile[0:1])\n", "y = nl.add(tile, nl.broadcast_to(tile[0:1], tile.shape))\n"),
+    (
+        "y = nl.add(tile, tile[:, 0:1])\nnisa.tensor_copy(tile, y)\n",
+        "y = nl.add(tile, nl.broadcast_to(tile[:, 0:1], tile.shape))\nnisa.tensor_copy(tile, y)\n",
+    ),
     ("y = nl.add(1.0, 2.0)\n", "y = 1.0 + 2.0\n"),
     (
         "y = nl.rsqrt(nl.transpose(tile[:, 0:128]))\n",

@@ -16,6 +16,7 @@ from helps import of_text
 pytestmark = pytest.mark.api("0.6")  # the guide to 0.6
 
 HBM = "h = nl.ndarray((128, 512), dtype={}, buffer=nl.{})\n"
+FILLED = HBM.format("nl.int32", "hbm") + "nisa.dma_copy(h, x.view(nl.int32))\n"
 SUM = "total = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)\n"
 INTEGERS = "t = nl.ndarray((128, 512), dtype=nl.int32, buffer=nl.sbuf)\n"
 PRODUCT = (
@@ -128,10 +129,9 @@ ROWS = {
         PRODUCT + HBM.format("nl.float32", "hbm") + "nisa.tensor_copy(tile, p)\nnisa.dma_copy(h, tile)\n",
     ),
     "hwdge between data types": (
-        HBM.format("nl.int32", "hbm") + "nisa.dma_copy(tile, h, dge_mode=nisa.dge_mode.hwdge)\n",
+        FILLED + "nisa.dma_copy(tile, h, dge_mode=nisa.dge_mode.hwdge)\n",
         "error",
-        HBM.format("nl.int32", "hbm")
-        + "nisa.dma_copy(tile, h.view(nl.float32), dge_mode=nisa.dge_mode.hwdge)\n",
+        FILLED + "nisa.dma_copy(tile, h.view(nl.float32), dge_mode=nisa.dge_mode.hwdge)\n",
     ),
     "dst_rmw_op": (
         "nisa.dma_copy(tile, x, dst_rmw_op=nl.add)\n",
@@ -191,7 +191,7 @@ ROWS = {
     ),
     "a list for an argument": (
         kernel(parameters="x, axes=None", given=", [0, 1]"),
-        "warning",
+        "error",
         kernel(parameters="x, axes=None", given=", (0, 1)"),
     ),
     "packed data filled with other than 0": (
