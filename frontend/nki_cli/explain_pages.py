@@ -66,9 +66,10 @@ class Snippet:
 
     def command(self) -> list[str]:
         """The words after ``nki-sim``, without the file, that show what the snippet is an example of."""
-        words = [self.options.get("command", "check")]
+        words = ["--api", self.options["api"]] if "api" in self.options else []
+        words.append(self.options.get("command", "check"))
         for name, value in self.options.items():
-            words += [] if name == "command" else [f"--{name}", value]
+            words += [] if name in ("command", "api") else [f"--{name}", value]
         return words
 
     def source(self) -> str:

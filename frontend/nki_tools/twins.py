@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nki import runtime
+from nki import levels, runtime
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.machine.targets import as_target
 from nki_isa.rules import RULES, Standing
@@ -35,6 +35,7 @@ class Twin:
         wrong, right: whole files.
         target: the generation they are for.
         fires: False if the wrong one is to stay clean too: working kernels do it.
+        level: the API level they are for; empty: the one in force.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Twin:
     right: str
     target: str
     fires: bool = True
+    level: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def of_rules() -> Iterator[Twin]:
         if row.wrong:
             target = row.targets[0] if row.targets else "trn2"
             fires = row.standing is not Standing.never
-            yield Twin(row.name, whole(row.wrong), whole(row.right), target, fires)
+            yield Twin(row.name, whole(row.wrong), whole(row.right), target, fires, row.until)
 
 
 def of_folder(folder: Path, never: frozenset[str] = frozenset()) -> Iterator[Twin]:
@@ -99,10 +101,20 @@ def of_folder(folder: Path, never: frozenset[str] = frozenset()) -> Iterator[Twi
         yield Twin(name, text, right, target.group(1) if target else "trn2", name not in never)
 
 
-def findings(text: str, target: str) -> tuple[Diagnostic, ...]:
+@contextlib.contextmanager
+def _level(level: str) -> Iterator[None]:
+    before = levels.use(level or levels.current())
+    try:
+        yield
+    finally:
+        levels.use(before)
+
+
+def findings(text: str, target: str, level: str = "") -> tuple[Diagnostic, ...]:
     """Everything that is found of a script without running its arithmetic."""
     found: list[Diagnostic] = []
     with (
+        _level(level),
         tempfile.TemporaryDirectory() as folder,
         runtime.session(target=as_target(target), data=False, check="all", decide=True) as session,
     ):
@@ -117,13 +129,13 @@ def findings(text: str, target: str) -> tuple[Diagnostic, ...]:
     return tuple(found)
 
 
-#: Findings that are no verdict about a kernel: names that have a successor, work that goes nowhere.
-_ASIDE = frozenset({"NKI-L056", "NKI-H010"})
+#: Findings that are no verdict about a kernel: names with a successor, traced kernels, work for nothing.
+_ASIDE = frozenset({"NKI-L056", "NKI-L057", "NKI-H010"})
 
 
-def is_told(text: str, target: str) -> bool:
+def is_told(text: str, target: str, level: str = "") -> bool:
     """True if anything is found of a script that speaks of what compilers refuse."""
-    told = (d for d in findings(text, target) if d.code not in _ASIDE)
+    told = (d for d in findings(text, target, level) if d.code not in _ASIDE)
     return any(d.known or d.severity is not Severity.note or d.code.startswith("NKI-H") for d in told)
 
 
@@ -131,13 +143,13 @@ def score(twins: Iterator[Twin]) -> Score:
     """Run twins."""
     missed, alarms, found = [], [], 0
     for twin in twins:
-        told = is_told(twin.wrong, twin.target)
+        told = is_told(twin.wrong, twin.target, twin.level)
         if twin.fires:
             found += told
             missed += [twin.name] * (not told)
         elif told:
             alarms.append(f"{twin.name} (which must not fire)")
-        if is_told(twin.right, twin.target):
+        if is_told(twin.right, twin.target, twin.level):
             alarms.append(twin.name)
     return Score(tuple(missed), tuple(alarms), found)
 

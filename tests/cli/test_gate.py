@@ -9,6 +9,7 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import levels
 from nki_cli import rules_docs
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.machine.targets import TRN1, TRN2
@@ -148,7 +149,11 @@ def test_a_script_of_its_own_trouble(nki_sim, tmp_path):
 
 def test_text_that_is_refused_is_a_verdict(nki_sim, tmp_path):
     wrong, _ = written(tmp_path, "loop-target")
-    shown = nki_sim("gate", wrong, "--format", "json")
+    before = levels.current()
+    try:
+        shown = nki_sim("--api", "0.6", "gate", wrong, "--format", "json")
+    finally:
+        levels.use(before)
     found = json.loads(shown.out)
     assert (shown.status, found["verdict"]) == (1, "refuses it")
     assert [r["code"] for r in found["launches"][0]["reasons"]] == ["NKI-L005"]
