@@ -10,6 +10,7 @@ from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import VirtualRegister
 from nki_sim import host
+from nki_sim.device import meet_all
 from nki_sim.observe import Listener
 from nki_sim.plans import Registers
 from nki_sim.timing import Placed, Scoreboard, Timeline
@@ -21,10 +22,12 @@ class CoreTimes(Listener):
     Args:
         target: the generation.
         placements: where each core's on-chip tensors live; None takes all of them to be apart.
+        cores: cores of a rank, which share the bandwidth of their HBM; all of them if there is one rank.
     """
 
-    def __init__(self, target: Target, placements: Sequence[Placed | None]):
-        self.boards = [Scoreboard(target, placement, len(placements)) for placement in placements]
+    def __init__(self, target: Target, placements: Sequence[Placed | None], cores: int | None = None):
+        count = cores or len(placements)
+        self.boards = [Scoreboard(target, placement, count) for placement in placements]
 
     def before(self, core: int, instruction: Instruction, registers: Registers) -> None:
         """Issue an instruction that does not wait for another core."""
@@ -77,6 +80,35 @@ def simulate_all(
             times.meet(group)
             for core, _ in group:
                 waiting[core] = next(walks[core], None)
+    return times.timelines()
+
+
+def simulate_ranks(
+    ranks: Sequence[tuple[Sequence[Program], Sequence[Placed]]],
+    *,
+    trips: int | None = None,
+    target: Target | None = None,
+) -> list[Timeline]:
+    """Time the cores of all `ranks` without running them, as :func:`simulate_all`; rank after rank.
+
+    Ranks that run the same Programs reach every meeting at the same time, so that one of them is timed.
+
+    Args:
+        ranks: the Programs and placements of the cores of each.
+
+    Raises:
+        NkiError: NKI-H020, ranks with Programs of their own wait for each other without end.
+    """
+    first = ranks[0]
+    if all(programs[0] is first[0][0] for programs, _ in ranks):
+        return simulate_all(*first, trips=trips, target=target) * len(ranks)
+    placements = [placement for _, placed in ranks for placement in placed]
+    times = CoreTimes(target or as_target(first[0][0].target), placements, len(first[0]))
+    boards = iter(times.boards)
+    with host.no_collection():
+        meet_all(
+            [[_walk(p.body, {}, next(boards), trips) for p in programs] for programs, _ in ranks], times.meet
+        )
     return times.timelines()
 
 

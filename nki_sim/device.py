@@ -1,19 +1,21 @@
-"""Runs one kernel on the physical cores of a logical core.
+"""Runs one kernel on the physical cores of a logical core, or on those of many ranks.
 
 Every core is a coroutine: it runs until it has to wait for another one, in
-:class:`~nki_isa.ops.sync.core_barrier` or :class:`~nki_isa.ops.sync.sendrecv`, and
-goes on when all that it waits for have arrived. Cores run in order of their number
-between two meetings, so a run is deterministic; a meeting that cannot happen is an
-error that names what every core was doing.
+:class:`~nki_isa.ops.sync.core_barrier`, :class:`~nki_isa.ops.sync.sendrecv` or a
+:class:`~nki_isa.ops.collective.Collective`, and goes on when all that it waits for
+have arrived. Cores run in order of their number between two meetings, so a run is
+deterministic; a meeting that cannot happen is an error that names what every core
+was doing.
 
-The cores share HBM: the k-th shared tensor one core allocates is the k-th of all
-others.
+The cores of a rank share HBM: the k-th shared tensor one core allocates is the k-th
+of all others. Ranks share nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.instruction import Instruction
 from nki_isa.machine.target import Target
+from nki_isa.ops.collective import Collective
 from nki_isa.ops.sync import core_barrier, sendrecv
 from nki_isa.program import Loop, Node, Program, walk
 from nki_isa.tensor import MemoryRegion, Storage
@@ -35,11 +38,24 @@ Array = NDArray[Any]
 
 @dataclass(slots=True)
 class _Core:
-    """A core in a run: its machine (None without data), its coroutine, and what it waits in, if anything."""
+    """A core in a run.
+
+    Attributes:
+        number: its number in its rank.
+        machine: its machine; None without data.
+        running: its coroutine.
+        rank: its rank.
+        world: how many ranks there are.
+        cores: how many cores each has.
+        waiting: what it waits in, if anything.
+    """
 
     number: int
     machine: Any
     running: Iterator[Instruction]
+    rank: int = 0
+    world: int = 1
+    cores: int = 1
     waiting: Instruction | None = None
     ended: bool = False
 
@@ -47,6 +63,27 @@ class _Core:
         """Run to the next meeting or to the end."""
         self.waiting = next(self.running, None)
         self.ended = self.waiting is None
+
+    @property
+    def name(self) -> str:
+        """As users call it."""
+        if self.world == 1:
+            return f"core {self.number}"
+        return f"rank {self.rank}" + (f" core {self.number}" if self.cores > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """What a rank runs: see :func:`execute_all`.
+
+    Attributes:
+        listeners: what follows this rank; for them it is all there is.
+    """
+
+    programs: Sequence[Program]
+    placements: Sequence[Placement]
+    inputs: Sequence[Array]
+    listeners: Sequence[Listener] = field(default=())
 
 
 def execute(
@@ -88,21 +125,134 @@ def execute_all(
         NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
             meeting that cannot happen; NKI-H022 for cores whose shared tensors differ; what listeners find.
     """
+    return execute_ranks([Rank(programs, placements, inputs, listeners)], fill=fill, target=target)[0]
+
+
+def execute_ranks(
+    ranks: Sequence[Rank],
+    *,
+    listeners: Sequence[Listener] = (),
+    fill: int = ZEROS,
+    target: Target | None = None,
+) -> list[ExecutionResult]:
+    """Run all `ranks`, which meet in collectives; as :func:`execute_all`, for each of them.
+
+    Args:
+        listeners: what follows the run; for them cores count through all ranks.
+
+    Raises:
+        NkiError: as :func:`execute_all`; NKI-U012 for a collective whose groups are not ranks of the launch.
+    """
+    check_ranks([rank.programs for rank in ranks])
+    cores: list[_Core] = []
     with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
-        machines = [
-            Machine(program, placement, fill=fill, target=target)
-            for program, placement in zip(programs, placements, strict=True)
-        ]
-        machines[0].borrow(inputs, written_inputs(*programs))
-        share_hbm(machines)
+        for number, rank in enumerate(ranks):
+            cores += _load(number, rank, len(ranks), fill, target)
         for start in hooks(listeners, "start"):
-            start(machines)
-        for number, machine in enumerate(machines):
-            machine.listen(number, listeners)
-        cores = [_Core(number, machine, machine.run()) for number, machine in enumerate(machines)]
-        _run(cores, hooks(listeners, "meet"))
-    finish(listeners)
-    return replace(machines[0].result(), skipped=_skipped(machines))
+            start([core.machine for core in cores])
+        for number, core in enumerate(cores):
+            core.machine.listen((core.number, ranks[core.rank].listeners), (number, listeners))
+        meetings = [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, hooks(listeners, "meet"))]
+        meetings += [
+            partial(_meet_of_rank, number, told)
+            for number, rank in enumerate(ranks)
+            if (told := hooks(rank.listeners, "meet"))
+        ]
+        _run(cores, meetings)
+    finish([*listeners, *(one for rank in ranks for one in rank.listeners)])
+    results = []
+    for number in range(len(ranks)):
+        machines = [core.machine for core in cores if core.rank == number]
+        results.append(replace(machines[0].result(), skipped=_skipped(machines)))
+    return results
+
+
+def meet_all(ranks: Sequence[Sequence[Iterator[Instruction]]], *meet: Callable[..., None]) -> None:
+    """Let coroutines, one for each core of each rank, run without data; `meet` is told of their meetings.
+
+    Raises:
+        NkiError: NKI-H020 for a meeting that cannot happen.
+    """
+    cores = [
+        _Core(k, None, running, number, len(ranks), len(rank))
+        for number, rank in enumerate(ranks)
+        for k, running in enumerate(rank)
+    ]
+    _run(cores, [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, meet)])
+
+
+def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[_Core]:
+    """The cores of a rank with its inputs in their memories."""
+    machines = [
+        Machine(program, placement, fill=fill, target=target)
+        for program, placement in zip(rank.programs, rank.placements, strict=True)
+    ]
+    machines[0].borrow(rank.inputs, written_inputs(*rank.programs))
+    share_hbm(machines)
+    for machine in machines:
+        machine.state.rank = number
+    for start in hooks(rank.listeners, "start"):
+        start(machines)
+    return [_Core(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
+
+
+def _meet_of_all(
+    numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[_Core]
+) -> None:
+    for meet in told:
+        meet([(numbers[id(core)], core.waiting) for core in group])
+
+
+def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[_Core]) -> None:
+    own = [(core.number, core.waiting) for core in group if core.rank == rank]
+    if own:
+        for meet in told:
+            meet(own)
+
+
+def check_ranks(ranks: Sequence[Sequence[Program]]) -> None:
+    """Refuse what is known without data of ranks that run together.
+
+    Args:
+        ranks: the Programs of the cores of each rank.
+
+    Raises:
+        NkiError: NKI-U012, a group of a collective is not made of ranks of the launch; NKI-H020, ranks with
+            Programs of their own wait for each other without end, as :func:`check_meetings`.
+    """
+    found: dict[Span | None, Diagnostic] = {}
+    seen: dict[int, list[Any]] = {}
+    for number, programs in enumerate(ranks):
+        for program in programs:
+            if id(program) not in seen:
+                seen[id(program)] = [i for i in program.walk() if hasattr(i, "groups")]
+            for instruction in seen[id(program)]:
+                strange = sorted({r for group in instruction.groups for r in group if r >= len(ranks)})
+                if not strange and instruction.group_of(number):
+                    continue
+                place = _place(instruction)
+                found.setdefault(place, _not_a_rank(instruction, strange, number, len(ranks)))
+    if found:
+        raise NkiError(found.values())
+    differ = any(programs[0] is not ranks[0][0] for programs in ranks)
+    if differ and all(_is_counted(program.body) for programs in ranks for program in programs):
+        meet_all([[_meetings(program.body) for program in programs] for programs in ranks])
+
+
+def _not_a_rank(instruction: Any, strange: list[int], number: int, count: int) -> Diagnostic:
+    launched = "one rank" if count == 1 else f"{count} ranks"
+    needed = 1 + max(rank for group in instruction.groups for rank in group)
+    return Diagnostic(
+        "NKI-U012",
+        f"{instruction.opcode}: its groups are {', '.join(map(str, instruction.groups))}, and the launch has "
+        + (f"{launched}, 0 to {count - 1}" if strange and count > 1 else launched)
+        + ("" if strange else f"; rank {number} is in none of them"),
+        span=_place(instruction),
+        help=f"launch it on {needed} ranks: nki.simulate(kernel, ranks={needed})(inputs_of_each_rank)"
+        if strange
+        else "put every rank of the launch in a group",
+        stack=instruction.stack,
+    )
 
 
 def finish(listeners: Sequence[Listener]) -> None:
@@ -142,7 +292,8 @@ def check_meetings(programs: Sequence[Program]) -> None:
     for number, other in enumerate(programs[1:], 1):
         _check_shared(programs[0], other, number)
     if all(_is_counted(program.body) for program in programs):
-        _run([_Core(number, None, _meetings(program.body)) for number, program in enumerate(programs)])
+        count = len(programs)
+        _run([_Core(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
 
 
 def _is_counted(body: list[Node]) -> bool:
@@ -227,7 +378,7 @@ def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]] = ()) -> No
         if not ready:
             raise _deadlock(cores)
         for meet in meetings:
-            meet([(core.number, core.waiting) for core in ready if core.waiting is not None])
+            meet(ready)
         if all(core.machine is not None for core in ready):
             _carry_out(ready)
         for core in ready:
@@ -238,25 +389,36 @@ def _ready(cores: list[_Core]) -> list[_Core]:
     """The cores of the first meeting for which all have arrived; empty if there is none."""
     for core in cores:
         asked = _partners(core)
-        group = [c for c in cores if c.number in asked]
+        if not asked:
+            continue
+        group = [c for c in cores if (c.rank, c.number) in asked]
         if len(group) == len(asked) and all(_partners(c) == asked and _agree(core, c) for c in group):
             return group
     return []
 
 
-def _partners(core: _Core) -> frozenset[int]:
-    """The cores a waiting core has to meet, itself included."""
+def _partners(core: _Core) -> frozenset[tuple[int, int]]:
+    """The cores a waiting core has to meet, itself included, as rank and number."""
     waiting = core.waiting
+    ranks: Sequence[int] = (core.rank,)
+    numbers: Sequence[int] = ()
     if isinstance(waiting, core_barrier):
-        return frozenset(waiting.cores) | {core.number}
-    if isinstance(waiting, sendrecv):
-        return frozenset((waiting.send_to_rank, waiting.recv_from_rank, core.number))
-    return frozenset()
+        numbers = (*waiting.cores, core.number)
+    elif isinstance(waiting, sendrecv):
+        numbers = (waiting.send_to_rank, waiting.recv_from_rank, core.number)
+    elif isinstance(waiting, Collective):
+        ranks = [rank for rank in waiting.group_of(core.rank) if rank < core.world] or ranks
+        numbers = range(core.cores)
+    return frozenset((rank, number) for rank in ranks for number in numbers)
 
 
 def _agree(a: _Core, b: _Core) -> bool:
     """True if two waiting cores mean the same meeting."""
     first, second = a.waiting, b.waiting
+    if first is second:
+        return True
+    if isinstance(first, Collective) and isinstance(second, Collective):
+        return first.what == second.what
     if isinstance(first, sendrecv) and isinstance(second, sendrecv):
         return first.pipe_id == second.pipe_id and _fits(first, second)
     return type(first) is type(second)
@@ -268,6 +430,9 @@ def _fits(a: sendrecv, b: sendrecv) -> bool:
 
 def _carry_out(group: list[_Core]) -> None:
     """Move the data of a meeting; a barrier has none."""
+    if isinstance(group[0].waiting, Collective):
+        _exchange(group, group[0].waiting)
+        return
     sent = {
         core.number: np.array(core.machine.memory.bind(core.waiting.src))
         for core in group
@@ -278,30 +443,67 @@ def _carry_out(group: list[_Core]) -> None:
             core.machine.memory.bind(core.waiting.dst)[...] = sent[core.waiting.recv_from_rank]
 
 
+def _exchange(group: list[_Core], collective: Collective) -> None:
+    """Core k of each rank exchanges with core k of the others; everything is read before it is written."""
+    for core in group:
+        core.machine.tell(_waiting(core))
+    ranks = collective.group_of(group[0].rank)
+    by_place = {(core.rank, core.number): core for core in group}
+    received: list[tuple[_Core, list[Array | None]]] = []
+    for number in sorted({core.number for core in group}):
+        line = [by_place[rank, number] for rank in ranks]
+        sent = [[np.array(c.machine.memory.bind(t)) for t in _waiting(c).reads] for c in line]
+        received += zip(line, collective.exchange(ranks, sent), strict=True)
+    for core, arrays in received:
+        for tensor, values in zip(_waiting(core).writes, arrays, strict=True):
+            if values is not None:
+                core.machine.put(tensor, values)
+
+
+def _waiting(core: _Core) -> Instruction:
+    assert core.waiting is not None
+    return core.waiting
+
+
 def _deadlock(cores: list[_Core]) -> NkiError:
     """Each core waits for one that will not come: say what every one of them was doing."""
     stuck = [core for core in cores if core.waiting is not None]
-    doing = "; ".join(f"core {core.number} {_said(core)}" for core in cores)
     places = [_place(core.waiting) for core in stuck]
-    labels = [
-        Label(place, f"core {core.number} waits here")
-        for core, place in zip(stuck[1:], places[1:], strict=True)
-        if place is not None
-    ]
+    who, doing = "cores", "; ".join(f"{core.name} {_said(core)}" for core in cores)
+    told = list(zip(stuck[1:], places[1:], strict=True))
+    if cores[0].world > 1:
+        who, doing = "ranks", _by_doing(cores)
+        told = list({place: (core, place) for core, place in told if place != places[0]}.values())
+    labels = [Label(place, f"{core.name} waits here") for core, place in told if place is not None]
     waiting = stuck[0].waiting
     return NkiError(
         [
             Diagnostic(
                 "NKI-H020",
-                f"the cores wait for each other without end: {doing}",
+                f"the {who} wait for each other without end: {doing}",
                 span=places[0],
                 help="let every core reach the same barriers and sendrecvs, in the same order, "
-                "with the same pipe_id, shape and dtype, whatever nl.program_id is",
+                "with the same pipe_id, shape and dtype, whatever nl.program_id is"
+                if who == "cores"
+                else "let every rank of a group, and every core of it, reach the same collectives in the "
+                "same order, with the same groups, shapes and data types",
                 labels=tuple(labels),
                 stack=waiting.stack if waiting is not None else (),
             )
         ]
     )
+
+
+def _by_doing(cores: list[_Core]) -> str:
+    """What ranks do, those that do the same together."""
+    found: dict[str, list[str]] = {}
+    for core in cores:
+        found.setdefault(_said(core), []).append(core.name)
+    parts = []
+    for said, names in found.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        parts.append(f"{shown} {said}" if len(names) == 1 else f"{shown} each {said}")
+    return "; ".join(parts)
 
 
 def _said(core: _Core) -> str:
@@ -313,6 +515,8 @@ def _said(core: _Core) -> str:
             f"is in sendrecv(send_to_rank={waiting.send_to_rank}, recv_from_rank={waiting.recv_from_rank}, "
             f"pipe_id={waiting.pipe_id}) of {waiting.src.dtype}{list(waiting.src.shape)}"
         )
+    if isinstance(waiting, Collective):
+        return f"is in {waiting.said()}"
     return "has ended"
 
 

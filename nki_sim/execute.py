@@ -24,6 +24,7 @@ from nki_isa.instruction import Engine, Instruction, Role
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.operators import Operator
+from nki_isa.ops.collective import Collective
 from nki_isa.program import Loop, Node, Program, While
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim.host import positive_setting
@@ -55,6 +56,7 @@ class EngineState:
         accumulators: the accumulator registers of an engine, one float32 per partition.
         rng: states of the random number generators, by engine; the instructions define them.
         arguments: is told the arguments of every activation function that has a valid range.
+        rank: the rank of the launch that the core belongs to.
         silent: True where a run is repeated to look into it: what it prints was printed.
     """
 
@@ -63,6 +65,7 @@ class EngineState:
     rng: dict[Engine, Any] = field(default_factory=dict)
     arguments: Callable[[Instruction, Operator, Array], None] | None = None
     silent: bool = False
+    rank: int = 0
 
     def __post_init__(self) -> None:
         for engine in (Engine.vector, Engine.scalar, Engine.gpsimd):
@@ -237,10 +240,23 @@ class Machine:
                 )
         return [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in inputs]
 
-    def listen(self, core: int, listeners: Sequence[Listener]) -> None:
-        """Tell `listeners`, and no others, what runs from now on; this machine is `core` of the launch."""
-        self._before = [partial(hook, core) for hook in hooks(listeners, "before")]
-        self._after = [partial(hook, core) for hook in hooks(listeners, "after")]
+    def listen(self, *told: tuple[int, Sequence[Listener]]) -> None:
+        """Tell these listeners, and no others, what runs from now on.
+
+        Args:
+            told: listeners, and the number that this core has for them.
+        """
+        self._before = [partial(hook, core) for core, some in told for hook in hooks(some, "before")]
+        self._after = [partial(hook, core) for core, some in told for hook in hooks(some, "after")]
+
+    def tell(self, instruction: Instruction) -> None:
+        """Tell listeners that `instruction` is about to run: a collective, when all have met in it."""
+        for told in self._before:
+            told(instruction, self.memory.registers)
+
+    def put(self, tensor: NkiTensor, values: Array) -> None:
+        """Store `values` in `tensor`, rounded to its data type."""
+        self._output(tensor, INDIRECTION_GROUP)(values)
 
     def run(self) -> Iterator[Instruction]:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
@@ -271,8 +287,8 @@ class Machine:
             if type(plan) is list:
                 self._run_steps(plan)
             elif isinstance(plan, Instruction):
-                for told in self._before:
-                    told(plan, self.memory.registers)
+                if not isinstance(plan, Collective):
+                    self.tell(plan)
                 yield plan
                 for told_after in self._after:
                     told_after(plan)

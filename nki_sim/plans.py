@@ -11,6 +11,7 @@ from nki_isa.cost import Cost, Transfer, engine_time, finish_time
 from nki_isa.instruction import Engine, Instruction
 from nki_isa.ir.form import Form
 from nki_isa.machine.target import Target
+from nki_isa.ops.collective import Collective
 from nki_isa.tensor import NkiTensor, VirtualRegister
 from nki_sim.access import Box, Bytes
 
@@ -18,8 +19,8 @@ ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
 _MODES = ("static", "hwdge", "swdge")
 _DIRECTIONS = ("load", "store", "local")
 QUEUES = tuple(f"{mode} {direction}" for mode in _MODES for direction in _DIRECTIONS)
-LANES: tuple[str, ...] = ENGINES + QUEUES
-"""Where an event runs: an engine, or a DMA queue by descriptor mode and direction."""
+LANES: tuple[str, ...] = (*ENGINES, *QUEUES, "collective")
+"""Where an event runs: an engine, a DMA queue by descriptor mode and direction, or the links of a rank."""
 
 LANE = {name: k for k, name in enumerate(LANES)}
 TENSOR, _SCALAR, _SYNC = LANE["tensor"], LANE["scalar"], LANE["sync"]
@@ -110,6 +111,8 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
     """The plan of a form; `slowdown` is the factor on its HBM transfers, :func:`hbm_slowdown`."""
     cost, sample = form.cost(target), form.sample
     lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
+    if isinstance(sample, Collective):
+        lane = LANES.index("collective")
     if cost.transfer is not None:
         lane = LANE[f"{cost.transfer.mode} {cost.transfer.direction}"]
         asked = sample.__dict__.get("engine")

@@ -92,7 +92,7 @@ class Replay:
         listeners = scene.listeners(made)
         for start in hooks(listeners, "start"):
             start([machine])
-        machine.listen(0, listeners)
+        machine.listen((0, listeners))
         alone = host.one_thread() if self._multiplies else contextlib.nullcontext()
         with alone, host.no_collection(), np.errstate(all="ignore"):
             list(machine.run())  # yields nothing: no other core takes part

@@ -1,7 +1,7 @@
 """``nki.collectives``: operations between ranks.
 
-Everything here can be imported, annotated with and constructed, so that kernels that name it load and
-run where they do not communicate. A launch has one rank: calling an operation is refused (NKI-U012).
+The operations are made from the classes in :mod:`nki_isa.ops.collective`. A kernel that is called has one
+rank; ``nki.simulate(kernel, ranks=8)`` launches it on several.
 
 Source: SDK API page ``nki.collectives``.
 """
@@ -14,9 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki import levels
+from nki.compiler.recorder import current
+from nki.isa import entry
 from nki.language.objects import NKIObject
 from nki_isa.diagnostics import error
+from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.kinds import is_whole
+from nki_isa.ops.collective import Collective
+from nki_isa.tensor import VirtualRegister
 
 
 @dataclass
@@ -45,75 +50,68 @@ class ReplicaGroup(NKIObject):
             )
 
 
-_NAME = "name=None"
-_QUEUE = ("priority=None", _NAME)
-_VECTOR = ("metadata_tensor", "recv_counts_known=False", "has_rdispls=False", *_QUEUE)
-_TENSORS = ("srcs", "dsts", "replica_group")
+_VECTOR = (
+    "srcs",
+    "dsts",
+    "replica_group",
+    "metadata_tensor",
+    "recv_counts_known=False",
+    "has_rdispls=False",
+    "priority=None",
+    "name=None",
+)
+_TRIGGER = ("prepare_instr", "name=None")
 
-# name -> parameters, those with a default as name=value.
-_OPERATIONS: dict[str, tuple[str, ...]] = {
-    "all_reduce": (*_TENSORS, "op", *_QUEUE),
-    "all_gather": (*_TENSORS, "collective_dim", *_QUEUE),
-    "all_gather_v": (*_TENSORS, *_VECTOR),
-    "reduce_scatter": (*_TENSORS, "collective_dim", "op", *_QUEUE),
-    "all_to_all": (*_TENSORS, "collective_dim", *_QUEUE),
-    "all_to_all_v": (*_TENSORS, *_VECTOR),
-    "all_gather_v_prepare": (*_TENSORS, *_VECTOR),
-    "all_gather_v_trigger": ("prepare_instr", _NAME),
-    "all_to_all_v_prepare": (*_TENSORS, *_VECTOR),
-    "all_to_all_v_trigger": ("prepare_instr", _NAME),
-    "collective_permute": ("srcs", "dsts", "source_target_pairs", *_QUEUE),
-    "collective_permute_implicit": (
-        "srcs_by_channel",
-        "dsts_by_channel",
-        "replica_group",
-        "channel_ids=(0,)",
-        *_QUEUE,
-    ),
-    "collective_permute_implicit_reduce": (
-        "srcs0_by_channel",
-        "srcs1_by_channel",
-        "dsts_by_channel",
-        "replica_group",
-        "op",
-        "channel_ids=(0,)",
-        *_QUEUE,
-    ),
-    "collective_permute_implicit_current_processing_rank_id": (
-        "iteration_id",
-        "replica_group",
-        "channel_id=0",
-        _NAME,
-    ),
-    "rank_id": (_NAME,),
+#: Operations whose sizes are known at run time only, with their parameters.
+_NOT_MODELLED = {
+    f"{name}_v{step}": parameters
+    for name in ("all_gather", "all_to_all")
+    for step, parameters in (("", _VECTOR), ("_prepare", _VECTOR), ("_trigger", _TRIGGER))
 }
-
-_DEFAULTS: dict[str, Any] = {"None": None, "False": False, "0": 0, "(0,)": (0,)}
 
 
 def _parameter(text: str) -> inspect.Parameter:
     name, _, default = text.partition("=")
-    value = _DEFAULTS[default] if default else inspect.Parameter.empty
+    value = {"None": None, "False": False}[default] if default else inspect.Parameter.empty
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
 
 
-def _operation(name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
+def _refusing(name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise error(
-            "NKI-U012",
-            f"nki.collectives.{name} communicates between ranks, and a launch has one rank",
-            help="run the part of the kernel between collectives, and combine the ranks' arrays on the host",
+            "NKI-U011",
+            f"nki.collectives.{name}, whose sizes are known at run time only, is not modelled",
+            help=f"pad to equal sizes and write {name.partition('_v')[0]}",
         )
 
     refuse.__name__ = refuse.__qualname__ = name
-    refuse.__doc__ = "Refused (NKI-U012): more than one rank is not modelled."
+    refuse.__doc__ = "Refused (NKI-U011): sizes that are known at run time only are not modelled."
     refuse.__signature__ = inspect.Signature([_parameter(p) for p in parameters])  # type: ignore[attr-defined]
     return refuse
 
 
-OPERATIONS = {
-    name: levels.leveled(__name__, name, _operation(name, parameters))
-    for name, parameters in _OPERATIONS.items()
+def _asking(cls: type[Instruction]) -> Callable[..., VirtualRegister]:
+    """The function that emits an instruction of `cls` and gives its result, a new register."""
+
+    def ask(*args: Any, **kwargs: Any) -> VirtualRegister:
+        register = current().new_register()
+        current().emit(cls(register, *args, **kwargs))
+        return register
+
+    parameters = [p for p in cls.signature.parameters.values() if p.name != "dst"]
+    ask.__name__ = ask.__qualname__ = cls.opcode
+    ask.__doc__ = cls.__doc__
+    ask.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return levels.leveled(__name__, cls.opcode, ask)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **{
+        name: entry(cls) if issubclass(cls, Collective) else _asking(cls)
+        for name, cls in REGISTRY.items()
+        if cls.namespace == __name__
+    },
+    **{name: levels.leveled(__name__, name, _refusing(name, p)) for name, p in _NOT_MODELLED.items()},
 }
 globals().update(OPERATIONS)
 

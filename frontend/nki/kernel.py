@@ -202,14 +202,90 @@ def _config(options: dict[str, Any]) -> tuple[CompileConfig | None, Specializati
     return found[0], found[1]
 
 
-def simulate(kernel: Any) -> Kernel:
+@overload
+def simulate(kernel: Any) -> Kernel: ...
+@overload
+def simulate(kernel: Any, *, ranks: int) -> Ranks: ...
+
+
+def simulate(kernel: Any, *, ranks: int | None = None) -> Kernel | Ranks:
     """`kernel` on the simulator, where ``print`` of a tensor shows its values at that point.
 
     Here every kernel runs on the simulator; without this, ``print`` in a kernel describes a tensor while the
     kernel is compiled, as it does on hardware. Values of a tensor in PSUM are not shown.
 
+    Args:
+        ranks: launch it on so many ranks, which meet in the operations of ``nki.collectives``; see
+            :class:`Ranks` for how it is called then.
+
     Raises:
-        NkiError: NKI-L023 for what is neither a kernel nor a function.
+        NkiError: NKI-L023 for what is neither a kernel nor a function; NKI-L024 for a bad number of ranks.
     """
     made: Kernel = jit(kernel)
-    return made._with(prints=True)
+    made = made._with(prints=True)
+    return made if ranks is None else Ranks(made, ranks)
+
+
+class Ranks:
+    """A kernel launched on several ranks at once.
+
+    ``launched[n]`` gives each rank `n` physical cores, as for :class:`Kernel`. Calling it takes the arguments
+    of every rank and returns a list with the result of each::
+
+        results = nki.simulate(kernel, ranks=2)([{"x": x0, "w": w}, {"x": x1, "w": w}])
+
+    Attributes:
+        kernel: what each rank runs.
+        count: the number of ranks.
+    """
+
+    def __init__(self, kernel: Kernel, count: int):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise error(
+                "NKI-L024",
+                f"ranks of {kernel.function.__name__} is {count!r}, not a positive number",
+                help="write nki.simulate(kernel, ranks=2)",
+            )
+        self.kernel = kernel
+        self.count = count
+
+    def __getitem__(self, grid: Any) -> Ranks:
+        """The same with `grid` physical cores for each rank."""
+        return Ranks(self.kernel[grid], self.count)
+
+    def __call__(self, inputs: Any) -> list[Any]:
+        """Run all ranks.
+
+        Args:
+            inputs: the arguments of each rank: a list of them, or a function of the rank that gives them. A
+                dict holds arguments by name, a tuple those in order; anything else is the one argument.
+
+        Returns:
+            What the kernel returns, for each rank.
+
+        Raises:
+            NkiError: everything wrong with the kernel or its calls; NKI-L024 for another number of arguments
+                than ranks; NKI-U012 for collectives among other ranks; NKI-H020 for ranks that wait for
+                each other without end.
+        """
+        from nki import runtime
+
+        if callable(inputs):
+            inputs = [inputs(rank) for rank in range(self.count)]
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != self.count:
+            count = len(inputs) if isinstance(inputs, (list, tuple)) else f"a {type(inputs).__name__}"
+            raise error(
+                "NKI-L024",
+                f"{self.kernel.function.__name__} is launched on {self.count} ranks and given arguments for "
+                f"{count}",
+                help="pass a list with the arguments of each rank, or a function of the rank: "
+                'lambda rank: {"x": parts[rank]}',
+            )
+        calls = [
+            ((), one) if isinstance(one, dict) else (one if isinstance(one, tuple) else (one,), {})
+            for one in inputs
+        ]
+        return runtime.launch_ranks(self.kernel, calls)
+
+    def __repr__(self) -> str:
+        return f"<{self.kernel!r} on {self.count} ranks>"

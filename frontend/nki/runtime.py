@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,8 +28,8 @@ from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
 from nki_isa.program import Program
 from nki_isa.tensor import NkiTensor
-from nki_sim.core_times import CoreTimes, simulate_all
-from nki_sim.device import execute_all
+from nki_sim.core_times import CoreTimes, simulate_all, simulate_ranks
+from nki_sim.device import Rank, check_ranks, execute_all
 from nki_sim.execute import ExecutionResult, Skipped, interrupted_at
 from nki_sim.fit import fit
 from nki_sim.host import available_bytes, no_collection
@@ -38,7 +38,7 @@ from nki_sim.place import Placement, overfull
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
-from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked
+from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked, execute_ranks_checked
 from nki_sim.sanitize.static import Looked, check_static
 from nki_sim.schedule import scheduled
 from nki_sim.timing import Timeline
@@ -121,6 +121,7 @@ class Launch:
         diagnostics: warnings and notes.
         skipped: what each line with ``oob_mode.skip`` left out, where it did.
         schedule: the order its instructions ran in, as :attr:`Options.schedule`.
+        ranks: how many ranks it ran on; `cores` are those of rank 0, then those of rank 1, and so on.
     """
 
     kernel: str
@@ -128,6 +129,7 @@ class Launch:
     diagnostics: tuple[Diagnostic, ...]
     skipped: tuple[Skipped, ...] = ()
     schedule: Order = "program"
+    ranks: int = 1
 
     @property
     def program(self) -> Program:
@@ -281,8 +283,28 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         NkiError: everything wrong with the kernel or the call. The caller's arrays
             change only where the kernel writes an input, and only if it ran to its end.
     """
-    try:
+    with _telling(kernel):
         return _launch(kernel, args, kwargs)
+
+
+def launch_ranks(kernel: Kernel, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+    """Run `kernel` on several ranks at once; as :func:`launch`, with the arguments of each rank.
+
+    Returns:
+        What the kernel returns, for each rank.
+    """
+    with _telling(kernel):
+        kernel, target = _launched(kernel)
+        made = [_prepare(kernel, args, kwargs, target) for args, kwargs in calls]
+        outputs = _run(kernel.function.__name__, made, target)
+        return [_rebuild(m.specialized[0].result, o) for (m, _), o in zip(made, outputs, strict=True)]
+
+
+@contextlib.contextmanager
+def _telling(kernel: Kernel) -> Iterator[None]:
+    """Keep in the session what refuses a launch of `kernel`; say where it was interrupted."""
+    try:
+        yield
     except KeyboardInterrupt as stopped:
         place = Span(kernel.function.__code__.co_filename, kernel.function.__code__.co_firstlineno)
         raise interrupted_at(stopped, [Frame(kernel.function.__name__, place)]) from None
@@ -291,7 +313,12 @@ def launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         raise
 
 
-def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _launched(kernel: Kernel) -> tuple[Kernel, Target]:
+    """`kernel` on the cores it is launched on, and the generation in force.
+
+    Raises:
+        NkiError: NKI-U001, the generation has fewer cores.
+    """
     session = _current()
     options = session.options
     target = options.target or default_target()
@@ -305,14 +332,14 @@ def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
             f"a logical core of {target.name} has {target.logical_cores}",
             help=f"launch it with {kernel.function.__name__}[{target.logical_cores}](...)",
         )
+    return kernel, target
+
+
+def _launch(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    kernel, target = _launched(kernel)
     prepared, inputs = _prepare(kernel, args, kwargs, target)
     first = prepared.specialized[0]
-    if session.keep:
-        session.reached.update(function.__code__ for function in first.kernels)
-    warned = [d for d in first.diagnostics if d.severity is Severity.warning]
-    if options.warnings_as_errors and warned:
-        raise NkiError(replace(d, severity=Severity.error) for d in warned)
-    run = partial(_run, kernel.function.__name__, prepared, target)
+    run = partial(_run_one, kernel.function.__name__, prepared, target)
     traced = arrays.traced_by(inputs)
     if traced == "torch":
         from nki import torch_op
@@ -357,42 +384,73 @@ def _check_writable(name: str, prepared: Prepared, inputs: list[Any]) -> None:
         arrays.check_writable(name, prepared.programs[0].inputs[position].name, inputs[position])
 
 
-def _run(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> list[Any]:
-    """Run a prepared kernel on its arrays: what it returns, in the order of the Program's outputs."""
+def _run_one(name: str, prepared: Prepared, target: Target, inputs: list[Any]) -> list[Any]:
+    """As :func:`_run`, on one rank."""
+    return _run(name, [(prepared, inputs)], target)[0]
+
+
+def _run(name: str, ranks: Sequence[tuple[Prepared, list[Any]]], target: Target) -> list[list[Any]]:
+    """Run a prepared kernel on the arrays of each rank: what that returns, as the outputs of its Program."""
     session = _current()
     options = session.options
-    first = prepared.specialized[0]
-    _check_writable(name, prepared, inputs)
+    made = [prepared for prepared, _ in ranks]
+    for prepared, inputs in ranks:
+        _check_writable(name, prepared, inputs)
+    known = list(dict.fromkeys(d for prepared in made for d in prepared.specialized[0].diagnostics))
     found: list[Diagnostic] = []
     timelines: list[Timeline] = []
     skipped: tuple[Skipped, ...] = ()
-    looked = None if options.data else _look_at(prepared, options)
-    if looked is None or (options.decide and looked.undecided):
-        with _within_memory(prepared):
-            data = [arrays.to_numpy(value) for value in inputs]
-            result = _execute(prepared, data, target, timelines, found)
-        for index, array in result.updated_inputs:
-            arrays.write_back(inputs[index], array)
-        outputs, skipped = result.outputs, result.skipped
+    looked = [] if options.data else [_look_at(prepared, options) for prepared in made]
+    if not looked or (options.decide and any(one.undecided for one in looked)):
+        with _within_memory(made):
+            data = [[arrays.to_numpy(value) for value in inputs] for _, inputs in ranks]
+            if len(ranks) == 1:
+                results = [_execute(made[0], data[0], target, timelines, found)]
+            else:
+                results = _execute_ranks(made, data, target, timelines, found)
+        for (_, inputs), result in zip(ranks, results, strict=True):
+            for index, array in result.updated_inputs:
+                arrays.write_back(inputs[index], array)
+        outputs = [result.outputs for result in results]
+        skipped = tuple(one for result in results for one in result.skipped)
     else:
+        check_ranks([prepared.programs for prepared in made])
         if options.timing:
-            timelines = _timelines(prepared, target, options)
-        found += looked.found
-        outputs = [_zeros(tensor) for tensor in first.program.outputs]
+            timelines = _timelines_of_ranks(made, target, options)
+        found += dict.fromkeys(d for one in looked for d in one.found)
+        outputs = [[_zeros(tensor) for tensor in prepared.programs[0].outputs] for prepared in made]
     if session.keep:
-        timed: list[Timeline | None] = [*timelines] or [None] * len(prepared.programs)
-        cores = tuple(CoreRun(*core) for core in zip(prepared.programs, prepared.placements, timed))
-        told = (*first.diagnostics, *found)
-        session.launches.append(Launch(name, cores, told, skipped, options.schedule))
+        run = [core for prepared in made for core in zip(prepared.programs, prepared.placements, strict=True)]
+        timed: list[Timeline | None] = [*timelines] or [None] * len(run)
+        cores = tuple(CoreRun(*core, timeline) for core, timeline in zip(run, timed, strict=True))
+        session.launches.append(Launch(name, cores, (*known, *found), skipped, options.schedule, len(ranks)))
     else:
-        uncaught.warn((*first.diagnostics, *found))
-    return arrays.like(inputs, outputs)
+        uncaught.warn((*known, *found))
+    return [arrays.like(inputs, array) for (_, inputs), array in zip(ranks, outputs, strict=True)]
 
 
 def _prepare(
     kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], target: Target
 ) -> tuple[Prepared, list[Any]]:
-    """The kernel specialized and placed for this call, kept from an earlier one where there is one."""
+    """The kernel specialized and placed for this call, kept from an earlier one where there is one.
+
+    Raises:
+        NkiError: its warnings, where they count as errors.
+    """
+    session = _current()
+    prepared, inputs = _kept(kernel, args, kwargs, target)
+    first = prepared.specialized[0]
+    if session.keep:
+        session.reached.update(function.__code__ for function in first.kernels)
+    warned = [d for d in first.diagnostics if d.severity is Severity.warning]
+    if session.options.warnings_as_errors and warned:
+        raise NkiError(replace(d, severity=Severity.error) for d in warned)
+    return prepared, inputs
+
+
+def _kept(
+    kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any], target: Target
+) -> tuple[Prepared, list[Any]]:
     session = _current()
     profile = session.options.profile
     key: Key | None = None
@@ -462,6 +520,12 @@ def _timelines(prepared: Prepared, target: Target, options: Options) -> list[Tim
     return simulate_all(prepared.programs, prepared.placements, trips=options.trips, target=machine)
 
 
+def _timelines_of_ranks(made: Sequence[Prepared], target: Target, options: Options) -> list[Timeline]:
+    """As :func:`_timelines`, rank after rank."""
+    ranks = [(prepared.programs, prepared.placements) for prepared in made]
+    return simulate_ranks(ranks, trips=options.trips, target=without(target, options.without))
+
+
 def _execute(
     prepared: Prepared,
     inputs: list[np.ndarray[Any, Any]],
@@ -505,10 +569,53 @@ def _execute(
     return result
 
 
+def _execute_ranks(
+    made: Sequence[Prepared],
+    inputs: Sequence[list[np.ndarray[Any, Any]]],
+    target: Target,
+    timelines: list[Timeline],
+    found: list[Diagnostic],
+) -> list[ExecutionResult]:
+    """As :func:`_execute`, on several ranks.
+
+    Raises:
+        NkiError: NKI-U013 in high-precision mode.
+    """
+    if high_precision():
+        raise error(
+            "NKI-U013",
+            f"{made[0].programs[0].name} is launched on {len(made)} ranks, which exchange stored bytes",
+            help="leave NKI_PRECISE_FP unset for launches over ranks",
+        )
+    session = _current()
+    options = session.options
+    checks = options.checks() if session.keep else options.checks() - {"nan"}
+    ranks = [
+        Rank(prepared.programs, [placement.addresses for placement in prepared.placements], data)
+        for prepared, data in zip(made, inputs, strict=True)
+    ]
+    times = None
+    if options.timing:
+        placements = [placement for prepared in made for placement in prepared.placements]
+        times = CoreTimes(without(target, options.without), placements, len(made[0].programs))
+    results, told = execute_ranks_checked(
+        ranks,
+        checks=checks,
+        strict=options.warnings_as_errors,
+        listeners=[times] if times else [],
+        sentinels=options.fill == "sentinels",
+    )
+    found += told
+    if times:
+        timelines += times.timelines()
+    return results
+
+
 @contextlib.contextmanager
-def _within_memory(prepared: Prepared) -> Iterator[None]:
+def _within_memory(made: Sequence[Prepared]) -> Iterator[None]:
     """Refuse a launch that takes more memory than the host has (NKI-M008), or finds when it is out of it."""
-    needed = prepared.host_bytes
+    needed = sum(prepared.host_bytes for prepared in made)
+    prepared = made[0]
     available = available_bytes() if needed > _UNASKED else None
     if available is not None and needed > available:
         raise host_overflow(prepared.programs[0], needed, available)

@@ -173,6 +173,10 @@ _ROWS = (
     Code("NKI-C020", "more instructions than a program may have", "A compiled program may have at most five million instructions."),
     Code("NKI-C021", "many activation tables", "A kernel should use functions of at most eight activation tables."),
     Code("NKI-C022", "mutable argument never written", "A kernel must store to each argument that it declares as mutable."),
+    Code("NKI-C023", "collective on an argument or a result", "A collective must read and write tensors of the kernel's own, not its arguments or results."),
+    Code("NKI-C024", "collective on a tensor without a name", "Tensors in HBM that collectives use should be allocated with name=."),
+    Code("NKI-C025", "collective on one of two cores", "A kernel with collectives should be launched on all cores of a logical core."),
+    Code("NKI-C026", "collective in a device loop", "A collective should stand outside of loops that run on the device."),
     # --- unsupported
     Code("NKI-U001", "too many cores", "A launch must fit the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul may accumulate only onto PSUM that a matmul has overwritten before."),
@@ -215,8 +219,8 @@ _ROWS = (
     Code("NKI-N003", "argument out of range", "Arguments of an activation function must be in its valid range."),
     # --- not modelled
     Code("NKI-U010", "form of an instruction not modelled", "What is not modelled is refused, not guessed."),
+    Code("NKI-U012", "ranks that the launch does not have", "Every rank of a launch must be in a group of each collective, and a group may name no other rank."),
     Code("NKI-U014", "logical cores do not match", "A launch must have the cores that NEURON_LOGICAL_NC_CONFIG says."),
-    Code("NKI-U012", "more than one rank", "A launch must fit the cores of one logical core, as one rank."),
     Code("NKI-U013", "not possible in high-precision mode", "With NKI_PRECISE_FP=0, bytes of a low-precision tensor cannot be reinterpreted."),
     Code("NKI-U011", "part of the API not modelled", "What is not modelled is refused, not guessed."),
     # --- mistakes of this project

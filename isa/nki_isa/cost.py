@@ -192,6 +192,21 @@ def matmul(
 
 
 @functools.cache
+def collective(target: Target, steps: int, octets: float, total: int) -> Cost:
+    """A collective: its start, then `steps` steps of `octets` each over the links of a rank.
+
+    Up to a size ranks send to all others at once, and the hops of a ring are one: the vendor's guide on
+    collectives inside a server names the algorithms and their sizes.
+
+    Args:
+        total: bytes that a rank contributes, which decide the algorithm.
+    """
+    hops = min(steps, 2) if total < target.link_mesh_bytes else steps
+    time = target.collective_start_ns + hops * target.link_hop_ns + steps * octets / target.link_bytes_per_ns
+    return Cost(time, time, "collective_start_ns", "link_bytes_per_ns")
+
+
+@functools.cache
 def register(target: Target, *, memory: bool = False) -> Cost:
     """A register instruction of a sequencer; `memory` if it loads from or stores to memory."""
     name = "register_memory_ns" if memory else "register_ns"

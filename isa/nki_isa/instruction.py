@@ -49,6 +49,7 @@ class Role(enum.Enum):
     read_write = "read_write"  # reads its old contents too (accumulation)
     scalar = "scalar"  # an immediate, a tile of one column, or a register: read
     reads = "reads"  # a list of tensors, all read
+    writes = "writes"  # a list of tensors, all overwritten
     register_read = "register_read"
     register_write = "register_write"
     attribute = "attribute"  # known at compile time
@@ -90,6 +91,7 @@ _OPERAND = {
     Role.read_write: "NkiTensor",
     Role.scalar: "float | NkiTensor | VirtualRegister",
     Role.reads: "list[NkiTensor]",
+    Role.writes: "list[NkiTensor]",
     Role.register_write: "VirtualRegister",
 }
 
@@ -118,7 +120,8 @@ class Field:
         elif self.kind is int:
             self.kinds = (WORD,)
         elif self.is_operand:
-            self.kinds = kinds_of(_OPERAND[self.role])
+            listed = self.role in (Role.reads, Role.writes)  # their items may be lists, by the annotation
+            self.kinds = (kinds_of(annotation) if listed else ()) or kinds_of(_OPERAND[self.role])
         elif isinstance(self.kind, enum.EnumMeta):
             self.kinds = (member_of(self.kind),)
         else:
@@ -159,6 +162,11 @@ def scalar(default: Any = REQUIRED) -> Any:
 def reads(default: Any = REQUIRED) -> Any:
     """A list of tensors the instruction reads."""
     return Field(Role.reads, default)
+
+
+def writes(default: Any = REQUIRED) -> Any:
+    """A list of tensors the instruction overwrites."""
+    return Field(Role.writes, default)
 
 
 def register_read(default: Any = REQUIRED) -> Any:
@@ -487,7 +495,8 @@ class Instruction:
         """:attr:`writes`, worked out."""
         values = self.__dict__
         operands = [values[name] for name in _operands_of(type(self)).written]
-        return [self.destination(v) for v in operands if isinstance(v, NkiTensor)]
+        listed = [item for v in operands for item in (v if isinstance(v, (list, tuple)) else (v,))]
+        return [self.destination(v) for v in listed if isinstance(v, NkiTensor)]
 
     def destination(self, tensor: NkiTensor) -> NkiTensor:
         """The view that results for the operand `tensor` are stored in, where it is another one."""
@@ -498,7 +507,7 @@ class Instruction:
         """Every register it reads, those in dynamic views included."""
         found: list[VirtualRegister] = []
         for field, value in self.operands():
-            for v in value if field.role is Role.reads else (value,):
+            for v in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(v, NkiTensor):
                     v = v.dynamic.index if v.dynamic is not None else None
                 elif field.role is Role.register_write:
@@ -579,7 +588,7 @@ def _operands_of(kind: type[Instruction]) -> _Operands:
     found = _OPERANDS.get(kind)
     if found is None:
         touched = tuple((name, field) for name, field in kind.fields.items() if field.is_operand)
-        writing = (Role.write, Role.read_write)
+        writing = (Role.write, Role.read_write, Role.writes)
         written = tuple(name for name, field in touched if field.role in writing)
         found = _OPERANDS[kind] = _Operands(touched, written)
     return found

@@ -13,10 +13,12 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.program import Program
-from nki_sim.device import execute_all
+from nki_sim.device import Rank, execute_all, execute_ranks
 from nki_sim.execute import ExecutionResult
 from nki_sim.host import no_collection
 from nki_sim.memory import Array, Placement
@@ -112,6 +114,50 @@ def execute_checked(
     except NkiError as refused:
         raise NkiError([*refused.diagnostics, *scene.findings.diagnostics(strict=strict)]) from None
     return result, told(scene, made, result, run, strict)
+
+
+@no_collection()
+def execute_ranks_checked(
+    ranks: Sequence[Rank],
+    *,
+    checks: frozenset[str] = DEFAULT,
+    strict: bool = False,
+    listeners: Sequence[Listener] = (),
+    sentinels: bool = False,
+) -> tuple[list[ExecutionResult], tuple[Diagnostic, ...]]:
+    """Run `ranks` and check each by itself; as :func:`execute_checked`.
+
+    Args:
+        listeners: as for :func:`nki_sim.device.execute_ranks`.
+    """
+    scenes = [Scene(rank.programs, rank.placements, rank.inputs, checks) for rank in ranks]
+    made = [
+        [check(scene) for check in all_checks() if check.name in checks and check.sees(scene)]
+        for scene in scenes
+    ]
+    filling: list[list[Listener]] = [[Sentinels(scene.surveys)] if sentinels else [] for scene in scenes]
+
+    def run(
+        followers: Sequence[Sequence[Listener]], others: Sequence[Listener] = ()
+    ) -> list[ExecutionResult]:
+        followed = [
+            replace(rank, listeners=[*fill, *own])
+            for rank, fill, own in zip(ranks, filling, followers, strict=True)
+        ]
+        return execute_ranks(followed, listeners=others)
+
+    def again(number: int, followers: Sequence[Listener]) -> ExecutionResult:
+        return run([followers if k == number else () for k in range(len(ranks))])[number]
+
+    try:
+        results = run([scene.listeners(own) for scene, own in zip(scenes, made, strict=True)], listeners)
+    except NkiError as refused:
+        found = [d for scene in scenes for d in scene.findings.diagnostics(strict=strict)]
+        raise NkiError(dict.fromkeys([*refused.diagnostics, *found])) from None
+    remarks: list[Diagnostic] = []
+    for number, (scene, own, result) in enumerate(zip(scenes, made, results, strict=True)):
+        remarks += told(scene, own, result, partial(again, number), strict)
+    return results, tuple(dict.fromkeys(remarks))
 
 
 def told(

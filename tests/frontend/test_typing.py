@@ -5,6 +5,7 @@ import pytest
 
 import nki
 import nki.collectives as nccl
+import nki.isa as nisa
 import nki.language as nl
 import nki.typing as nt
 from nki_isa.diagnostics import NkiError
@@ -82,7 +83,11 @@ def test_replica_groups():
 def communicating(x, ranks):
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
     if ranks > 1:
-        nccl.all_reduce(srcs=[x], dsts=[out], replica_group=nccl.ReplicaGroup([[0, 1]]), op=nl.add)
+        sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+        received = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+        nisa.dma_copy(dst=sent, src=x)
+        nccl.all_reduce(srcs=[sent], dsts=[received], replica_group=nccl.ReplicaGroup([[0, 1]]), op=nl.add)
+        nisa.dma_copy(dst=out, src=received)
     else:
         nl.store(out, nl.load(x))
     return out
@@ -92,6 +97,6 @@ def test_a_kernel_that_does_not_communicate_runs():
     np.testing.assert_array_equal(communicating(X, 1), X)
 
 
-def test_communication_is_refused():
+def test_communication_needs_ranks():
     with pytest.raises(NkiError, match=r"NKI-U012.*all_reduce.*one rank"):
         communicating(X, 2)

@@ -68,7 +68,8 @@ def test_an_instruction_has_a_cost_with_a_source_on_each_generation(opcode):
         assert found["fixed"] in known and all(part["source"] for part in known)
         assert all(part["evidence"] == "assumed" for part in known) or not cls.assumed
         scalars = ("scalar_load", "scalar_store", "scalar_compute")
-        streams = opcode not in ("register_move", "register_load", "register_store", "core_barrier", *scalars)
+        registers = ("register_move", "register_load", "register_store", "rank_id", *scalars)
+        streams = opcode not in (*registers, "core_barrier") and not opcode.endswith("processing_rank_id")
         assert (found["throughput"] is not None) == streams
 
 

@@ -86,6 +86,7 @@ class Recorder:
         prints: ``print`` of a tensor shows its values while the kernel runs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
+        collectives: those emitted so far.
         inline: while tracing, gives the function of a kernel that the kernel calls.
     """
 
@@ -107,6 +108,7 @@ class Recorder:
         self.program_id = program_id
         self.collector = Collector()
         self.steps = steps.steps()
+        self.collectives: list[Instruction] = []
         self.inline: Callable[[Any], FunctionType] | None = None
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
@@ -235,6 +237,10 @@ class Recorder:
             help='give each its own name, in a loop with the turn in it: name=f"load_{i}"',
             span=span,
         )
+
+    def is_named(self, storage: Storage) -> bool:
+        """True if the kernel gave `storage` its name, or the caller did."""
+        return storage.kind != "local" or storage.name in self._given
 
     def report(self, found: NkiError) -> None:
         """Keep the diagnostics of `found`, once for each line and code."""

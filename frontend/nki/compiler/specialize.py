@@ -45,7 +45,7 @@ from nki_isa.idioms import idiom
 from nki_isa.machine.target import Target
 from nki_isa.operators import Operator
 from nki_isa.program import Program
-from nki_isa.rules import memory
+from nki_isa.rules import memory, programs
 from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.execute import interrupted_at
 from nki_sim.host import no_collection
@@ -150,6 +150,7 @@ def specialize_call(
     except NkiError as refused:
         raise refused from cause
     result = _result(recorder, kernel, returned)
+    _judge_collectives(recorder)
     recorder.collector.raise_errors()
     warnings = [replace(d, severity=Severity.warning) if _is_error(d) else d for d in checked.found]
     found = dict.fromkeys((*warnings, *recorder.collector.diagnostics))
@@ -516,6 +517,23 @@ def _judge_stores(recorder: Recorder, kernel: Kernel) -> None:
                 help="store to it, or annotate it with nt.tensor",
                 span=_return_span(kernel),
             )
+
+
+def _judge_collectives(recorder: Recorder) -> None:
+    """Refuse collectives that read or write arguments and results."""
+    results = {tensor.storage for tensor in recorder.program.outputs}
+    for instruction in recorder.collectives:
+        for tensor in (*instruction.reads, *instruction.writes):
+            is_argument = tensor.storage.kind == "input"
+            if is_argument or tensor.storage in results:
+                recorder.tell(
+                    programs.COLLECTIVE_ON_ARGUMENT,
+                    f"{instruction.opcode} uses {tensor.name}, which is "
+                    f"{'an argument' if is_argument else 'a result'} of the kernel",
+                    help="copy it with nisa.dma_copy: to or from a tensor made by "
+                    'nl.ndarray(..., buffer=nl.shared_hbm, name="copy")',
+                    span=instruction.stack[-1].span if instruction.stack else None,
+                )
 
 
 def _judge_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:

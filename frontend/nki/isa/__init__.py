@@ -137,20 +137,20 @@ def _check_dtype(opcode: str, dtype: Any, dst: Any) -> None:
     current().warn(found)
 
 
-def _built(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str) -> Instruction:
+def _built(module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], level: str) -> Instruction:
     """The instruction that a call at `level` makes."""
     if level == levels.NEWEST:
         return REGISTRY[name](*args, **kwargs)
-    opcode, new_args, new_kwargs = levels.translated(__name__, name, args, kwargs, level)
+    opcode, new_args, new_kwargs = levels.translated(module, name, args, kwargs, level)
     new_kwargs = levels.with_members(opcode, new_kwargs, level)
     return REGISTRY[opcode](*new_args, **new_kwargs, **levels.fields_of(opcode, level))
 
 
-def _accepting(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+def _accepting(module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The note that says which older level takes a call that the one in force refuses."""
     for level in levels.older():
         try:
-            made = _built(name, args, kwargs, level)
+            made = _built(module, name, args, kwargs, level)
             if not made.misfits:
                 made.check(current().target)
                 return (levels.choice(level),)
@@ -159,8 +159,9 @@ def _accepting(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     return ()
 
 
-def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
-    name = cls.opcode
+def entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+    """The function of the API that emits an instruction of class `cls`, in the module the class names."""
+    module, name = cls.namespace, cls.opcode
 
     @functools.wraps(cls.compute)
     def emit(*args: Any, **kwargs: Any) -> NkiInstruction:
@@ -168,21 +169,26 @@ def _entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
             level = levels.current()
-            made = cls(*args, **kwargs) if level == levels.NEWEST else _built(name, args, kwargs, level)
+            made = (
+                cls(*args, **kwargs) if level == levels.NEWEST else _built(module, name, args, kwargs, level)
+            )
             if made.misfits:
-                made.notes = (*levels.orders(__name__, name, len(args)), *_accepting(name, args, kwargs))
+                made.notes = (
+                    *levels.orders(module, name, len(args)),
+                    *_accepting(module, name, args, kwargs),
+                )
             return _Handle(current().emit(made))
         except NkiError as found:
-            told = levels.with_orders(__name__, name, len(args), found)
-            notes = _accepting(name, args, kwargs)
+            told = levels.with_orders(module, name, len(args), found)
+            notes = _accepting(module, name, args, kwargs)
             raise type(told)(replace(d, notes=(*d.notes, *notes)) for d in told.diagnostics) from None
 
     emit.__name__ = emit.__qualname__ = cls.opcode
     emit.__doc__ = cls.__doc__
-    emit.__module__ = __name__
+    emit.__module__ = module
     emit.__signature__ = cls.signature  # type: ignore[attr-defined]
     del emit.__wrapped__
-    levels.enter(__name__, name, emit)
+    levels.enter(module, name, emit)
     return emit
 
 
@@ -250,7 +256,7 @@ globals().update(
         if public_function(__name__, value)
     }
 )
-INSTRUCTIONS = {opcode: _entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}
+INSTRUCTIONS = {opcode: entry(cls) for opcode, cls in REGISTRY.items() if cls.namespace == __name__}
 globals().update(INSTRUCTIONS)
 
 

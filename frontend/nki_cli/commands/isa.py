@@ -22,6 +22,7 @@ from nki_isa.diagnostics import Diagnostic
 from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS
+from nki_isa.ops.collective import Collective
 from nki_isa.samples import sample
 
 # The figures of `Target` that an engine's instructions are timed with, beside those a cost names.
@@ -33,6 +34,8 @@ _FIGURES = {
     Engine.dma: ("dma_row_ns", "dma_bytes_per_ns", "dma_completion"),
     Engine.sync: (),
 }
+
+_LINKS = ("link_hop_ns", "link_mesh_bytes")
 
 #: The two parts of a cost, each known by itself: time that grows with the elements, and time that does not.
 PARTS = ("throughput", "fixed")
@@ -162,7 +165,7 @@ def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:
         for part in PARTS
         if cost[part] is not None
     ]
-    own = () if cls.is_free else _FIGURES.get(cls.engines[0], ())
+    own = () if cls.is_free else _LINKS if issubclass(cls, Collective) else _FIGURES.get(cls.engines[0], ())
     for figure in dict.fromkeys([*named, *own]):
         source = target.source(figure)
         found.append(

@@ -211,6 +211,11 @@ class Target:
     program_end: float
     barrier_ns: float
 
+    collective_start_ns: float  # of a collective, before data cross the first link
+    link_hop_ns: float  # from one rank to the next
+    link_bytes_per_ns: float  # of one rank, in one direction
+    link_mesh_bytes: int  # up to this size ranks send to all others at once, not around a ring
+
     peak_tflops_bf16: float
     hbm_bytes_per_ns: float
     hbm_cores: int

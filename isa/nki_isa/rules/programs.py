@@ -127,3 +127,87 @@ ACTIVATION_TABLES = Rule(
     right="\n".join(f"nisa.activation(dst=tile, op=nl.{name}, data=tile)" for name in ("exp", "tanh")) + "\n",
     whole_code=True,
 )
+
+_COLLECTIVE = """\
+import numpy as np
+
+import nki
+import nki.collectives as ncc
+import nki.isa as nisa
+import nki.language as nl
+
+
+@nki.jit
+def total(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+    received = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+    rows = x.shape[0] // nl.num_programs(0)
+    mine = slice(nl.program_id(0) * rows, (nl.program_id(0) + 1) * rows)
+    nisa.dma_copy(dst=sent[mine], src=x[mine])
+    ncc.all_reduce(srcs=[sent], dsts=[received], replica_group=ncc.ReplicaGroup([[0]]), op=nl.add)
+    nisa.dma_copy(dst=out[mine], src=received[mine])
+    return out
+
+
+total[2](np.ones((128, 64), np.float32))
+"""
+
+COLLECTIVE_ON_ARGUMENT = Rule(
+    "collective-on-argument",
+    "NKI-C023",
+    Standing.error,
+    "Buffers of collectives are allocated and registered with the runtime by the compiler; arguments and results "
+    "belong to the caller.",
+    Evidence(
+        seen=6,
+        said="Collective instruction cannot read IO tensors",
+        targets=("trn2",),
+    ),
+    wrong=_COLLECTIVE.replace("srcs=[sent]", "srcs=[x]").replace(
+        "    nisa.dma_copy(dst=sent[mine], src=x[mine])\n", ""
+    ),
+    right=_COLLECTIVE,
+    whole_code=True,
+)
+
+COLLECTIVE_UNNAMED = Rule(
+    "collective-without-name",
+    "NKI-C024",
+    Standing.warning,
+    "The tensors that collectives use are found by their symbols.",
+    Evidence(
+        seen=3,
+        said="NCC_IBIR440: DRAM allocation failure",
+        targets=("trn2",),
+    ),
+    wrong=_COLLECTIVE.replace(', name="sent"', ""),
+    right=_COLLECTIVE,
+    whole_code=True,
+)
+
+COLLECTIVE_ON_ONE_CORE = Rule(
+    "collective-on-one-core",
+    "NKI-C025",
+    Standing.note,
+    "A rank is a logical core: all of its physical cores take part. Where a logical core is configured as one "
+    "physical core, it does not hold.",
+    Evidence(seen=4, said="NCC_ILLC059", targets=("trn2",)),
+    wrong=_COLLECTIVE.replace("total[2]", "total"),
+    right=_COLLECTIVE,
+    targets=("trn2", "trn3"),
+    whole_code=True,
+)
+
+COLLECTIVE_IN_LOOP = Rule(
+    "collective-in-device-loop",
+    "NKI-C026",
+    Standing.warning,
+    "The steps of a collective are laid out when the kernel is compiled, once for each time it runs.",
+    Evidence(seen=1, targets=("trn2",), compilers=("2.27",)),
+    wrong=_COLLECTIVE.replace(
+        "    ncc.all_reduce(", "\n    def again(turn):\n        ncc.all_reduce("
+    ).replace("    nisa.dma_copy(dst=out", "    nl.fori_loop(0, 2, again)\n    nisa.dma_copy(dst=out"),
+    right=_COLLECTIVE,
+    whole_code=True,
+)

@@ -61,6 +61,42 @@ _MATMUL = [
     ({"accumulate": "first"}, TRN2),
 ]
 
+
+def _exchange(source="srcs", received="dsts", on_chip=True, **more):
+    """What every collective refuses, by the names of its tensors."""
+    cube, other = t((4, 4, 4), "float32"), t(dtype="bfloat16", region=HBM)
+    return [
+        ({source: [1]}, TRN2),
+        ({"replica_group": ((0, 1), (1, 2))}, TRN2),
+        ({source: [HBM_TILE, HBM_TILE]}, TRN2),
+        ({source: [t(dtype="float32")]}, TRN2),
+        ({received: [cube], source: [cube]}, TRN2),
+        ({received: [other]}, TRN2),
+        ({"priority": 4}, TRN3),
+        ({received: [t((128, 64), "float32", HBM)]}, TRN2),
+        *(({name: value}, TRN2) for name, value in more.items()),
+    ]
+
+
+HBM_TILE = t(dtype="float32", region=HBM)
+RING = "collective_permute_implicit"
+COLLECTIVES = {
+    "all_reduce": _exchange(op="multiply"),
+    "all_gather": _exchange(collective_dim=1),
+    "reduce_scatter": _exchange(collective_dim=1, op="multiply"),
+    "all_to_all": _exchange(collective_dim=1, replica_group=((0, 1, 2),)),
+    "collective_permute": [
+        case for case in _exchange(source_target_pairs=((0, 1), (0, 2))) if "replica_group" not in case[0]
+    ],
+    RING: _exchange("srcs_by_channel", "dsts_by_channel", channel_ids=(1,)),
+    f"{RING}_reduce": _exchange("srcs0_by_channel", "dsts_by_channel", channel_ids=(1,), op="multiply"),
+    "rank_id": [({"name": 1}, TRN2)],
+    f"{RING}_current_processing_rank_id": [
+        ({"channel_id": "a"}, TRN2),
+        ({"replica_group": ((0, 1), (1, 2))}, TRN2),
+    ],
+}
+
 CASES = {
     "nc_matmul": [
         *_MATMUL,
@@ -180,6 +216,7 @@ CASES = {
         ({"dma_engine": "dma"}, TRN2),
         ({"dma_engine": dma_engine.gpsimd_dma, "src": t((128, 512), "float32")}, TRN2),
     ],
+    **COLLECTIVES,
     "device_print": [
         ({"tensor": 3 + 1j}, TRN2), ({"print_prefix": 1}, TRN2), ({"tensor": t(region=PSUM)}, TRN2),
     ],

@@ -3,8 +3,10 @@
 from nki_isa.machine.target import assumed, generation, measured, published
 from nki_isa.machine.targets.sources import (
     ARCHITECTURE,
+    COLLECTIVES_MEASURED,
     DMA_GUIDES,
     DOCSTRINGS,
+    INTRANODE,
     MATMUL_TUTORIAL,
     MINIMUM_INTERVAL,
     PERFORMANCE_GUIDE,
@@ -126,6 +128,11 @@ TARGET = generation(
     program_start=measured(12800.0, "mamba tutorial figures"),
     program_end=assumed(2000.0, TRACES),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
+    # collectives between ranks
+    collective_start_ns=assumed(10000.0, "nccom-test samples of 6 to 58 us, hardware not named"),
+    link_hop_ns=published(1500.0, INTRANODE + ": 1 to 2 us"),
+    link_bytes_per_ns=measured(26.0, COLLECTIVES_MEASURED),
+    link_mesh_bytes=published(1 << 20, INTRANODE),
     # peaks of one core
     peak_tflops_bf16=published(91.75, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=measured(410.0, "profiler MBU base"),

@@ -5,6 +5,7 @@ from nki_isa.machine.targets.sources import (
     ARCHITECTURE,
     DMA_GUIDES,
     DOCSTRINGS,
+    INTRANODE,
     MATMUL_TUTORIAL,
     PERFORMANCE_GUIDE,
     SHARED,
@@ -140,6 +141,13 @@ TARGET = generation(
     program_start=assumed(13500.0, TRACES),
     program_end=assumed(2000.0, TRACES),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
+    # collectives between ranks
+    collective_start_ns=assumed(10000.0, "nccom-test samples of 6 to 58 us, hardware not named"),
+    link_hop_ns=published(1500.0, INTRANODE + ": 1 to 2 us"),
+    link_bytes_per_ns=assumed(
+        256.0, "chip rate inside a server, 2048, halved for a direction, over 4 logical cores"
+    ),
+    link_mesh_bytes=published(1 << 20, INTRANODE),
     # peaks of one core
     peak_tflops_bf16=published(78.64, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=assumed(4900 / 8, "chip rate over 8 cores"),

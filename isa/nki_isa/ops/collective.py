@@ -1,0 +1,784 @@
+"""Collectives: instructions in which ranks exchange tensors.
+
+A rank is a logical core with its own HBM; a launch runs one Program per rank. The ranks of a group meet in a
+collective: it starts when all of them, and all physical cores of each, have reached it. It runs beside the
+engines; what uses its tensors afterwards waits for it, as for a DMA. With two physical cores, core k of a
+rank exchanges with core k of the others; tensors in shared HBM are the same for both.
+
+Reductions are made in float32, in the order of the group, and rounded once to the data type of `dsts`; in
+which order the hardware adds is not published.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa import cost
+from nki_isa.constraints import SBUF, attribute_rule, operator_in, rules, shape_of
+from nki_isa.cost import Cost
+from nki_isa.descriptors import PRIORITY
+from nki_isa.dtypes import to_float32
+from nki_isa.instruction import (
+    Constraint,
+    Engine,
+    Instruction,
+    MakeTile,
+    Order,
+    attribute,
+    instruction,
+    reads,
+    register_read,
+    register_write,
+    writes,
+)
+from nki_isa.kinds import Kind, define, is_whole, list_of
+from nki_isa.machine.target import Target
+from nki_isa.operands import region_name
+from nki_isa.operators import Operator
+from nki_isa.rules import programs
+from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+
+Array = NDArray[Any]
+#: The ranks of each group.
+Groups = tuple[tuple[int, ...], ...]
+
+_PAGE = "nki/api/nki.collectives"
+_GROUPS = "write nki.collectives.ReplicaGroup([[0, 1], [2, 3]])"
+
+
+def _is_groups(value: Any) -> bool:
+    groups = getattr(value, "groups", value)
+    listed = (list, tuple, range)
+    return (
+        isinstance(groups, listed)
+        and bool(groups)
+        and all(isinstance(g, listed) and len(g) and all(map(is_whole, g)) for g in groups)
+    )
+
+
+define(
+    "Groups",
+    Kind(
+        "a ReplicaGroup with a rank in each group",
+        _is_groups,
+        lambda value: tuple(tuple(int(r) for r in group) for group in getattr(value, "groups", value)),
+        _GROUPS,
+        "NKI-V142",
+    ),
+)
+
+
+def _flat(value: Any) -> list[Any]:
+    return [item[0] if isinstance(item, (list, tuple)) and len(item) == 1 else item for item in value]
+
+
+define(
+    "list[list[NkiTensor]]",
+    Kind(
+        "a list of lists of one tensor, one for each channel",
+        lambda value: (
+            isinstance(value, (list, tuple)) and all(isinstance(v, NkiTensor) for v in _flat(value))
+        ),
+        _flat,
+        "pass [[tensor]]",
+    ),
+)
+_RANKS = list_of(Kind("an int", is_whole, int, code="NKI-V111"), "a pair of ranks", "pass (source, target)")
+define(
+    "list[tuple[int, int]]",
+    list_of(_RANKS, "a list of pairs of ranks", "pass pairs of ranks, such as [(0, 1), (1, 0)]"),
+)
+
+
+class Collective(Instruction):
+    """What all collectives have in common.
+
+    Class attributes:
+        sources: fields with the lists of tensors it sends; `dsts` or `dsts_by_channel` receive.
+        sized: what the size of a source's dimension `collective_dim` is multiplied by, and that of a
+            destination's, for both to be equal: ``"src"``, ``"dst"`` or neither, by the ranks of a group.
+        in_sbuf: True if its tensors may be in SBUF.
+        coalesced: True if it takes several tensors, in HBM.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("srcs",)
+    received: ClassVar[str] = "dsts"
+    sized: ClassVar[str] = ""
+    in_sbuf: ClassVar[bool] = False
+    coalesced: ClassVar[bool] = False
+
+    engines = (Engine.dma,)
+    namespace = "nki.collectives"
+    source = _PAGE
+    order = Order.any
+    synchronises = True
+
+    @property
+    def groups(self) -> Groups:
+        """The ranks that meet, by group, each in order."""
+        found: Groups = self.__dict__["replica_group"]
+        return found
+
+    def group_of(self, rank: int) -> tuple[int, ...]:
+        """The ranks that `rank` meets, itself included, in order; empty if it is in no group."""
+        return next((group for group in self.groups if rank in group), ())
+
+    @property
+    def what(self) -> tuple[Any, ...]:
+        """What all ranks of a meeting must say alike."""
+        attributes = [
+            (name, value)
+            for name, value in self.__dict__.items()
+            if name in ("replica_group", "source_target_pairs", "op", "collective_dim", "channel_ids")
+        ]
+        tensors = [(t.shape, t.dtype) for t in (*self.reads, *self.writes)]
+        return self.opcode, *attributes, *tensors
+
+    def said(self) -> str:
+        """The call, shortened."""
+        source = self.__dict__[self.sources[0]][0]
+        op = self.__dict__.get("op")
+        named = f"{op.name}, " if op is not None else ""
+        return f"{self.opcode}({named}{', '.join(map(str, self.groups))}) of {source.dtype}{shape_of(source)}"
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """What each rank receives.
+
+        Args:
+            ranks: those that meet, in order.
+            sent: what each of them reads, as stored, in the order of :attr:`reads`.
+
+        Returns:
+            For each of them an array for each destination, None where it keeps what it holds.
+        """
+        raise NotImplementedError(self.opcode)
+
+    def specialize(self, recorder: Any) -> None:
+        """Say what compilers were seen to refuse of where it stands."""
+        recorder.collectives.append(self)
+        if recorder.in_device_loop:
+            recorder.tell(
+                programs.COLLECTIVE_IN_LOOP,
+                f"{self.opcode} stands in a loop that runs on the device",
+                help="unroll the loop: write range",
+            )
+        if recorder.grid < recorder.target.logical_cores:
+            recorder.tell(
+                programs.COLLECTIVE_ON_ONE_CORE,
+                f"{self.opcode}: the kernel is launched on {recorder.grid} core of a logical core of "
+                f"{recorder.target.logical_cores}",
+                help=f"launch it with kernel[{recorder.target.logical_cores}](...)",
+            )
+        for tensor in (*self.reads, *self.writes):
+            if tensor.buffer.is_hbm and not recorder.is_named(tensor.storage):
+                recorder.tell(
+                    programs.COLLECTIVE_UNNAMED,
+                    f"{self.opcode}: {tensor.name} was allocated without name=",
+                    help='name what collectives use: nl.ndarray(..., buffer=nl.shared_hbm, name="sent")',
+                )
+
+    def cost(self, target: Target) -> Cost:
+        """A start, then the steps of its algorithm over the links."""
+        count = len(self.groups[0])
+        octets = sum(t.size * t.dtype.itemsize for t in self.__dict__[self.sources[0]])
+        steps, moved = self.steps(count, octets)
+        return cost.collective(target, steps, moved, octets)
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """How often data cross links one after the other, with `count` ranks, and bytes of each time."""
+        raise NotImplementedError(self.opcode)
+
+
+# --- rules
+
+
+def _told(broken: Callable[[Any, Target], str | None]) -> Callable[[Any, Target], str | None]:
+    """`broken` of calls whose arguments are of the right kinds."""
+    return lambda i, target: None if i.misfits else broken(i, target)
+
+
+def _lists(i: Any) -> list[tuple[str, list[NkiTensor]]]:
+    return [(name, i.__dict__[name]) for name in (*i.sources, i.received)]
+
+
+@_told
+def _counts(i: Any, target: Target) -> str | None:
+    lists = _lists(i)
+    first, count = lists[0][0], len(lists[0][1])
+    if not count:
+        return f"{first} is empty"
+    for name, tensors in lists[1:]:
+        if len(tensors) != count:
+            return f"{name} has {len(tensors)} tensors, {first} has {count}"
+    return None
+
+
+@_told
+def _shapes(i: Any, target: Target) -> str | None:
+    dim = i.__dict__.get("collective_dim", 0)
+    count = len(i.groups[0])
+    lists = _lists(i)
+    for tensors in zip(*(tensors for _, tensors in lists)):
+        (*sources, dst) = tensors
+        for name, src in zip(i.sources, sources):
+            if dim >= len(src.shape):
+                return f"collective_dim is {dim}, {name} is of shape {shape_of(src)}"
+            factors = count if i.sized == "src" else 1, count if i.sized == "dst" else 1
+            wide, narrow = (list(tensor.shape) for tensor in (src, dst))
+            wide[dim] *= factors[0]
+            if dim < len(narrow):
+                narrow[dim] *= factors[1]
+            if wide != narrow:
+                times = f", whose dimension {dim} counts {count} times for {count} ranks"
+                told = times if i.sized else ""
+                other = (src, name, dst, i.received) if i.sized != "dst" else (dst, i.received, src, name)
+                return (
+                    f"{other[1]} is of shape {shape_of(other[0])}{told}, {other[3]} of shape "
+                    f"{shape_of(other[2])}"
+                )
+    return None
+
+
+@_told
+def _divides(i: Any, target: Target) -> str | None:
+    count = len(i.groups[0])
+    for src in i.srcs:
+        if src.shape and src.shape[0] % count:
+            return (
+                f"srcs is of shape {shape_of(src)}, and {src.shape[0]} rows are not divided by {count} ranks"
+            )
+    return None
+
+
+@_told
+def _dtypes(i: Any, target: Target) -> str | None:
+    lists = _lists(i)
+    first = lists[0][0]
+    for tensors in zip(*(tensors for _, tensors in lists)):
+        for (name, _), tensor in zip(lists[1:], tensors[1:]):
+            if tensor.dtype != tensors[0].dtype:
+                return f"{name} is {tensor.dtype}, {first} is {tensors[0].dtype}"
+    return None
+
+
+@_told
+def _memories(i: Any, target: Target) -> str | None:
+    tensors = [(name, tensor) for name, listed in _lists(i) for tensor in listed]
+    for name, tensor in tensors:
+        region = tensor.storage.region
+        if not region.is_hbm and not (region is SBUF and i.in_sbuf):
+            allowed = "HBM or SBUF" if i.in_sbuf else "HBM"
+            return f"{name} is in {region_name(region)}, it must be in {allowed}"
+    if len({tensor.storage.region.is_hbm for _, tensor in tensors}) > 1:
+        return "its tensors are in HBM and in SBUF; all must be in one of them"
+    on_chip = bool(tensors) and not tensors[0][1].storage.region.is_hbm
+    if len(i.__dict__[i.sources[0]]) > 1 and (on_chip or not i.coalesced):
+        return f"{i.sources[0]} has several tensors" + (", in SBUF" if i.coalesced else "")
+    return None
+
+
+@_told
+def _dimension(i: Any, target: Target) -> str | None:
+    dim = i.collective_dim
+    on_chip = bool(i.srcs) and not i.srcs[0].storage.region.is_hbm
+    most = 1 if on_chip and i.opcode == "all_gather" else 0
+    return None if 0 <= dim <= most else f"collective_dim is {dim}, it must be {'0 or 1' if most else '0'}"
+
+
+@_told
+def _two_dimensions(i: Any, target: Target) -> str | None:
+    for name, tensors in _lists(i):
+        for tensor in tensors:
+            if not tensor.storage.region.is_hbm and len(tensor.shape) != 2:
+                return f"{name} is in SBUF and of shape {shape_of(tensor)}, it must have two dimensions"
+    return None
+
+
+@_told
+def _even_groups(i: Any, target: Target) -> str | None:
+    ranks = [rank for group in i.groups for rank in group]
+    if len(set(ranks)) < len(ranks) or min(ranks) < 0:
+        return f"a rank is in two groups of {i.groups}, or is negative"
+    sizes = sorted({len(group) for group in i.groups})
+    return f"its groups have {sizes[0]} and {sizes[-1]} ranks" if len(sizes) > 1 else None
+
+
+_DIMENSION = attribute_rule(
+    "collective_dim is 0; of an all_gather in SBUF 0 or 1.", _dimension, "pass collective_dim=0", source=_PAGE
+)
+_RULES = (
+    Constraint(
+        "NKI-V142",
+        "Each rank is in one group, and all groups are of one size.",
+        _even_groups,
+        _GROUPS,
+        _PAGE + "; that they are of one size follows from the shapes, which are the same on all ranks",
+    ),
+    Constraint(
+        "NKI-V103", "There are as many sources as destinations.", _counts, "pass lists of one length", _PAGE
+    ),
+    Constraint(
+        "NKI-V101",
+        "All tensors are in HBM, or all in SBUF where it is supported, several of them only in HBM.",
+        _memories,
+        "copy what it sends to a tensor of the kernel's own in HBM, and call it once for each tensor",
+        _PAGE,
+    ),
+    Constraint(
+        "NKI-V103",
+        "Tensors in SBUF have two dimensions.",
+        _two_dimensions,
+        "reshape them to (partitions, elements)",
+        _PAGE,
+    ),
+    Constraint(
+        "NKI-V105",
+        "Sources and destinations are of one data type.",
+        _dtypes,
+        "convert before or after it",
+        _PAGE,
+    ),
+    PRIORITY,
+)
+_SHAPES = Constraint(
+    "NKI-V103",
+    "Source and destination agree in shape, the gathered or scattered dimension times the ranks of a group.",
+    _shapes,
+    "allocate dsts by the number of ranks in a group",
+    _PAGE,
+)
+_OPERATOR = operator_in("op", "add", "minimum", "maximum", source=_PAGE)
+
+
+def _reduced(op: Operator, arrays: Sequence[Array], tensor: Any) -> Array:
+    """`arrays`, stored as `tensor` is, reduced in float32 from the first on."""
+    function: Any = op.function
+    reduced: Array = functools.reduce(function, [to_float32(array, tensor.dtype) for array in arrays])
+    return reduced
+
+
+def _each(
+    exchanged: Callable[[int, list[Array]], list[Array]], sent: Sequence[Sequence[Array]]
+) -> list[list[Array | None]]:
+    """What each rank receives, by `exchanged` of a tensor's number in the lists and all ranks' arrays."""
+    by_tensor = [exchanged(k, list(arrays)) for k, arrays in enumerate(zip(*sent))]
+    return [list(received) for received in zip(*by_tensor)]
+
+
+def _pair(t: MakeTile) -> dict[str, Any]:
+    made = functools.partial(t, region=MemoryRegion.shared_hbm)
+    return {"srcs": [made()], "dsts": [made()]}
+
+
+# --- instructions
+
+
+@instruction
+class all_reduce(Collective):
+    """Each rank of a group receives the reduction of all ranks' `srcs` by `op`, element by element.
+
+    Shapes: `srcs` and `dsts` are alike; one tensor in SBUF, of two dimensions, or any number in HBM.
+    Errors: NKI-V101, V103, V105, V107, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs: list[NkiTensor] = reads()
+    dsts: list[NkiTensor] = writes()
+    replica_group: Groups = attribute(tuple)
+    op: Operator = attribute(Operator)
+    priority: int | None = attribute(int, None)
+
+    in_sbuf = coalesced = True
+    constraints = rules(*_RULES, _SHAPES, _OPERATOR)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {**_pair(t), "replica_group": ((0,),), "op": "add"}
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """Everyone receives the reduction."""
+        return _each(lambda k, arrays: [_reduced(self.op, arrays, self.srcs[k])] * len(arrays), sent)
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """A reduce-scatter and an all-gather."""
+        return 2 * (count - 1), octets / count
+
+
+@instruction
+class all_gather(Collective):
+    """Each rank of a group receives the `srcs` of all its ranks, one after the other along `collective_dim`.
+
+    Shapes: `dsts` are as `srcs`, with the size of `collective_dim` times the ranks of a group. One tensor in
+    SBUF, of two dimensions, or any number in HBM; `collective_dim` is 0, in SBUF 0 or 1.
+    Errors: NKI-V101, V103, V105, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs: list[NkiTensor] = reads()
+    dsts: list[NkiTensor] = writes()
+    replica_group: Groups = attribute(tuple)
+    collective_dim: int = attribute(int)
+    priority: int | None = attribute(int, None)
+
+    sized = "src"
+    in_sbuf = coalesced = True
+    constraints = rules(*_RULES, _DIMENSION, _SHAPES)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0}
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """Everyone receives all of it."""
+        return _each(lambda k, arrays: [np.concatenate(arrays, self.collective_dim)] * len(arrays), sent)
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """Each rank's part goes round."""
+        return count - 1, octets
+
+
+@instruction
+class reduce_scatter(Collective):
+    """Rank k of a group receives part k, along `collective_dim`, of all ranks' `srcs` reduced by `op`.
+
+    Shapes: `srcs` are as `dsts`, with the size of dimension 0 times the ranks of a group. One tensor in SBUF,
+    of two dimensions, or any number in HBM; `collective_dim` is 0.
+    Errors: NKI-V101, V103, V105, V107, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs: list[NkiTensor] = reads()
+    dsts: list[NkiTensor] = writes()
+    replica_group: Groups = attribute(tuple)
+    collective_dim: int = attribute(int)
+    op: Operator = attribute(Operator)
+    priority: int | None = attribute(int, None)
+
+    sized = "dst"
+    in_sbuf = coalesced = True
+    constraints = rules(*_RULES, _DIMENSION, _SHAPES, _OPERATOR)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0, "op": "add"}
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """Everyone receives its part of the reduction."""
+        return _each(
+            lambda k, arrays: np.split(
+                _reduced(self.op, arrays, self.srcs[k]), len(ranks), self.collective_dim
+            ),
+            sent,
+        )
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """The sum of each part goes round."""
+        return count - 1, octets / count
+
+
+@instruction
+class all_to_all(Collective):
+    """Rank k of a group receives part k, along `collective_dim`, of each rank's `srcs`, in their order.
+
+    Shapes: `srcs` and `dsts` are alike, in HBM; the ranks of a group divide dimension 0.
+    Errors: NKI-V101, V103, V105, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs: list[NkiTensor] = reads()
+    dsts: list[NkiTensor] = writes()
+    replica_group: Groups = attribute(tuple)
+    collective_dim: int = attribute(int)
+    priority: int | None = attribute(int, None)
+
+    coalesced = True
+    constraints = rules(
+        *_RULES,
+        _DIMENSION,
+        _SHAPES,
+        Constraint(
+            "NKI-V103",
+            "The ranks of a group divide dimension 0.",
+            _divides,
+            "pad dimension 0 to a multiple of the ranks",
+            _PAGE,
+        ),
+    )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0}
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """Parts change places with ranks."""
+
+        def parts(k: int, arrays: list[Array]) -> list[Array]:
+            split = [np.split(array, len(arrays), self.collective_dim) for array in arrays]
+            return [np.concatenate(mine, self.collective_dim) for mine in zip(*split)]
+
+        return _each(parts, sent)
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """A part for each other rank."""
+        return count - 1, octets / count
+
+
+@_told
+def _pairs_once(i: Any, target: Target) -> str | None:
+    for k, what in enumerate(("source", "target")):
+        ranks = [pair[k] for pair in i.source_target_pairs if len(pair) == 2]
+        if len(ranks) < len(i.source_target_pairs) or not ranks:
+            return f"source_target_pairs is {i.source_target_pairs!r}"
+        twice = next((rank for rank in ranks if ranks.count(rank) > 1), None)
+        if twice is not None:
+            return f"rank {twice} is the {what} of several pairs"
+        if min(ranks) < 0:
+            return f"rank {min(ranks)} is negative"
+    return None
+
+
+@instruction
+class collective_permute(Collective):
+    """For each pair of ranks, the `dsts` of the second receive the `srcs` of the first.
+
+    A rank that no pair names as a target keeps what its `dsts` hold.
+
+    Shapes: one tensor each in HBM, alike.
+    Errors: NKI-V101, V103, V105, V111; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs: list[NkiTensor] = reads()
+    dsts: list[NkiTensor] = writes()
+    source_target_pairs: list[tuple[int, int]] = attribute(tuple)
+    priority: int | None = attribute(int, None)
+
+    constraints = rules(
+        *_RULES[1:],
+        _SHAPES,
+        attribute_rule(
+            "A rank is the source of one pair and the target of one at most.",
+            _pairs_once,
+            "pass pairs such as [(0, 1), (1, 0)]",
+            source=_PAGE,
+        ),
+    )
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {**_pair(t), "source_target_pairs": ((0, 0),)}
+
+    @property
+    def groups(self) -> Groups:
+        """All ranks that a pair names."""
+        return (tuple(sorted({rank for pair in self.source_target_pairs for rank in pair})),)
+
+    def group_of(self, rank: int) -> tuple[int, ...]:
+        """A rank that no pair names passes alone."""
+        return super().group_of(rank) or (rank,)
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """By pairs."""
+        sender = {target: source for source, target in self.source_target_pairs}
+        return [list(sent[ranks.index(sender[r])]) if r in sender else [None] for r in ranks]
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """All pairs at once."""
+        return 1, octets
+
+
+@_told
+def _channels(i: Any, target: Target) -> str | None:
+    channels = tuple(i.channel_ids)
+    if channels != tuple(range(len(channels))) or not channels:
+        return f"channel_ids is {channels}, it must be consecutive from 0 on"
+    if len(channels) != len(i.__dict__[i.received]):
+        return f"channel_ids names {len(channels)} channels, {i.received} has {len(i.__dict__[i.received])}"
+    if len(channels) > 4:
+        return f"channel_ids names {len(channels)} channels, there are at most 4"
+    return None
+
+
+_CHANNELS = attribute_rule(
+    "There is a tensor for each channel; channels count from 0 to 3 at most.",
+    _channels,
+    "pass channel_ids=[0, 1] with two tensors each",
+    source=_PAGE,
+)
+
+
+class _Ring(Collective):
+    """Each rank of a group sends to the one after it, and the last to the first."""
+
+    received = "dsts_by_channel"
+    coalesced = True
+
+    def steps(self, count: int, octets: int) -> tuple[int, float]:
+        """To the next rank, channels beside each other."""
+        return min(1, count - 1), octets / len(self.__dict__["channel_ids"])
+
+
+@instruction
+class collective_permute_implicit(_Ring):
+    """Each rank of a group receives the tensors of the rank before it in the group, in a ring.
+
+    The ring is the order of the group; in which order the hardware connects ranks is not published, which is
+    why kernels ask collective_permute_implicit_current_processing_rank_id whose data they have.
+
+    Shapes: for each channel a list of one tensor in HBM; sources and destinations are alike.
+    Errors: NKI-V101, V103, V105, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs_by_channel: list[list[NkiTensor]] = reads()
+    dsts_by_channel: list[list[NkiTensor]] = writes()
+    replica_group: Groups = attribute(tuple)
+    channel_ids: tuple[int, ...] = attribute(tuple, (0,))
+    priority: int | None = attribute(int, None)
+
+    sources = ("srcs_by_channel",)
+    in_sbuf = True
+    constraints = rules(*_RULES, _SHAPES, _CHANNELS)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        pair = _pair(t)
+        return {
+            "srcs_by_channel": pair["srcs"],
+            "dsts_by_channel": pair["dsts"],
+            "replica_group": ((0,),),
+        }
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """From the rank before."""
+        return [list(sent[k - 1]) for k in range(len(ranks))]
+
+
+@instruction
+class collective_permute_implicit_reduce(_Ring):
+    """As collective_permute_implicit, of ``op(srcs0, srcs1)``, which each rank makes of its own tensors.
+
+    Shapes: for each channel a list of one tensor in HBM; sources and destinations are alike.
+    Errors: NKI-V101, V103, V105, V107, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
+    Source: SDK API page nki.collectives.
+    """
+
+    srcs0_by_channel: list[list[NkiTensor]] = reads()
+    srcs1_by_channel: list[list[NkiTensor]] = reads()
+    dsts_by_channel: list[list[NkiTensor]] = writes()
+    replica_group: Groups = attribute(tuple)
+    op: Operator = attribute(Operator)
+    channel_ids: tuple[int, ...] = attribute(tuple, (0,))
+    priority: int | None = attribute(int, None)
+
+    sources = ("srcs0_by_channel", "srcs1_by_channel")
+    in_sbuf = True
+    constraints = rules(*_RULES, _SHAPES, _CHANNELS, _OPERATOR)
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        pair = _pair(t)
+        return {
+            "srcs0_by_channel": pair["srcs"],
+            "srcs1_by_channel": _pair(t)["srcs"],
+            "dsts_by_channel": pair["dsts"],
+            "replica_group": ((0,),),
+            "op": "add",
+        }
+
+    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
+        """The reduction of the rank before."""
+        channels = range(len(self.srcs0_by_channel))
+        made: list[list[Array | None]] = [
+            [
+                _reduced(self.op, (arrays[k], arrays[len(channels) + k]), self.srcs0_by_channel[k])
+                for k in channels
+            ]
+            for arrays in sent
+        ]
+        return [made[k - 1] for k in range(len(ranks))]
+
+
+# --- who a rank is
+
+
+@instruction
+class rank_id(Instruction):
+    """The rank that runs, in a new register; 0 in a launch of one.
+
+    Shapes: returns a register.
+    Errors: NKI-V111.
+    Source: SDK API page nki.collectives.
+    """
+
+    dst: VirtualRegister = register_write()
+    name: str | None = attribute(str, None)
+
+    engines = (Engine.sync,)
+    namespace = "nki.collectives"
+    stateful = True
+    source = _PAGE
+    order = Order.streamed
+    constraints = rules()
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(0)}
+
+    def compute(self, state: Any) -> int:
+        """The rank."""
+        return int(state.rank)
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target)
+
+
+@instruction
+class collective_permute_implicit_current_processing_rank_id(Instruction):
+    """The rank whose data a rank has after `iteration_id` turns of the ring, in a new register.
+
+    In turn 0 it is the rank itself, then the one before it, and so on; see collective_permute_implicit.
+
+    Shapes: `iteration_id` is an int or a register; returns a register.
+    Errors: NKI-V100, V111, V142; NKI-U012 for ranks the launch has not.
+    Source: SDK API page nki.collectives.
+    """
+
+    dst: VirtualRegister = register_write()
+    iteration_id = register_read()
+    replica_group: Groups = attribute(tuple)
+    channel_id: int = attribute(int, 0)
+    name: str | None = attribute(str, None)
+
+    engines = (Engine.sync,)
+    namespace = "nki.collectives"
+    stateful = True
+    source = _PAGE
+    order = Order.streamed
+    constraints = rules(_RULES[0])
+
+    @classmethod
+    def sample(cls, t: MakeTile) -> dict[str, Any]:
+        return {"dst": VirtualRegister(0), "iteration_id": 0, "replica_group": ((0,),)}
+
+    @property
+    def groups(self) -> Groups:
+        """The ranks of each ring."""
+        return self.replica_group
+
+    def group_of(self, rank: int) -> tuple[int, ...]:
+        """The ranks of the ring of `rank`, in order; empty if it is in none."""
+        return next((group for group in self.groups if rank in group), ())
+
+    def compute(self, state: Any, iteration_id: int) -> int:
+        """The rank so many places before this one."""
+        group = self.group_of(state.rank)
+        return group[(group.index(state.rank) - int(iteration_id)) % len(group)]
+
+    def cost(self, target: Target) -> Cost:
+        return cost.register(target)
