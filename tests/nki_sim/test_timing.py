@@ -379,6 +379,9 @@ def test_bytes_before_those_of_an_earlier_tensor_are_free(low, start):
     reading = Op(Engine.scalar, tile((128, 1), index=2), [part(later, (0, 128), (low, low + 1))])
     placement = At({0: (0, 32), 1: (0, 0), 2: (0, 4096)})
     assert timed([Op(Engine.vector, earlier), reading], placement=placement).start[1] == start
+    rows = tile((128, 2, 8), index=1)  # the same in two rows
+    reading.sources = (part(rows, (0, 128), (low // 8, low // 8 + 1), (low % 8, low % 8 + 1)),)
+    assert timed([Op(Engine.vector, earlier), reading], placement=placement).start[1] == start
 
 
 _LANES = (Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
