@@ -1,0 +1,143 @@
+"""The published kernels of the rows in ``nki_library.csv``, called at the recorded shapes.
+
+The kernels are those of aws-neuron/nki-library at commit d2ad3a5, fetched by ``collect.py``; none of them is
+part of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32, "nl.float32": np.float32}
+Parameters = dict[str, str]
+Array = np.ndarray[Any, Any]
+
+
+class Left(Exception):
+    """A row that is left out, and why."""
+
+
+def _is(parameters: Parameters, name: str) -> bool:
+    return parameters.get(name) == "T"
+
+
+def _number(parameters: Parameters, name: str, other: int = 0) -> int:
+    text = parameters.get(name, "-")
+    return other if text == "-" else int(text)
+
+
+def _zeros(parameters: Parameters) -> Callable[..., Array]:
+    dtype = DTYPES[parameters.get("dtype", "bf16")]
+    return lambda *shape: np.zeros(shape, dtype)
+
+
+def attention_cte(p: Parameters) -> tuple[Any, dict[str, Any]]:
+    """softmax(Q K) V of a prompt."""
+    from nkilib_src.nkilib.core.attention.attention_cte import attention_cte as kernel
+
+    zeros = _zeros(p)
+    heads, depth = int(p["bs"]), int(p["d"])
+    shared = _number(p, "bs_kv", heads)
+    queries = _number(p, "seqlen_q") or _number(p, "q_partial")
+    keys = _number(p, "seqlen_kv") or _number(p, "kv")
+    tp_q, tp_k = _is(p, "tp_q"), _is(p, "tp_k")
+    given: dict[str, Any] = {
+        "q": zeros(heads, queries, depth) if tp_q else zeros(heads, depth, queries),
+        "k": zeros(shared, keys, depth) if tp_k else zeros(shared, depth, keys),
+        "v": zeros(shared, keys, depth),
+        "scale": float(p["scale"]),
+        "causal_mask": _is(p, "causal") or "cp_rank" in p,
+        "tp_q": tp_q,
+        "tp_k": tp_k,
+        "tp_out": _is(p, "tp_out"),
+    }
+    prior = _number(p, "prior_len") or _number(p, "kv_prior")
+    if prior:
+        given["k_prior"] = zeros(shared, prior, depth) if tp_k else zeros(shared, depth, prior)
+        given["v_prior"] = zeros(shared, prior, depth)
+        given["prior_used_len"] = np.full((1,), _number(p, "prior_used"), np.int32)
+    if _is(p, "sink"):
+        given["sink"] = np.zeros((heads, 1), np.float32)
+    if _number(p, "window"):
+        given["sliding_window"] = _number(p, "window")
+    if "cp_rank" in p:
+        given["cp_offset"] = np.full((1, 1), _number(p, "cp_rank") * queries, np.int32)
+        given["global_cp_deg"] = _number(p, "cp_degree")
+    return kernel, given
+
+
+def mlp(p: Parameters) -> tuple[Any, dict[str, Any]]:
+    """down(act(gate(x)) up(x)), normalized before."""
+    from nkilib_src.nkilib.core.mlp.mlp import mlp as kernel
+    from nkilib_src.nkilib.core.utils.common_types import ActFnType, NormType
+
+    if p["quant"] != "NONE":
+        raise Left("quantized weights")
+    zeros = _zeros(p)
+    batch, length, hidden, inner = (int(p[n]) for n in ("batch", "seqlen", "hidden", "intermediate"))
+    norm = NormType[p["norm"]]
+    skip = _is(p, "skip_gate")
+    given: dict[str, Any] = {
+        "hidden_tensor": zeros(batch, length, hidden),
+        "gate_proj_weights_tensor": zeros(hidden, inner),
+        "up_proj_weights_tensor": zeros(hidden, inner),
+        "down_proj_weights_tensor": zeros(inner, hidden),
+        "normalization_type": norm,
+        "activation_fn": ActFnType[p["act"]],
+        "skip_gate_proj": skip,
+        "store_fused_add_result": _is(p, "store_add"),
+    }
+    if p["norm"] in ("RMS_NORM", "LAYER_NORM"):
+        given["normalization_weights_tensor"] = zeros(1, hidden)
+    for name, shape in (("gate", inner), ("up", inner), ("down", hidden)):
+        if _is(p, f"{name}_bias") and not (skip and name == "gate"):
+            given[f"{name}_proj_bias_tensor"] = zeros(1, shape)
+    if _is(p, "norm_bias"):
+        given["normalization_bias_tensor"] = zeros(1, hidden)
+    if _is(p, "fused_add"):
+        given["fused_add_tensor"] = zeros(batch, length, hidden)
+    if "col_tile_gate_up" in p:
+        given["use_tkg_gate_up_proj_column_tiling"] = _is(p, "col_tile_gate_up")
+        given["use_tkg_down_proj_column_tiling"] = _is(p, "col_tile_down")
+        given["use_tkg_down_proj_optimized_layout"] = _is(p, "down_layout_opt")
+    return kernel, given
+
+
+def qkv_tkg(p: Parameters) -> tuple[Any, dict[str, Any]]:
+    """norm(x) times the weights of queries, keys and values, for few tokens."""
+    from nkilib_src.nkilib.core.qkv.qkv_tkg import qkv_tkg as kernel
+    from nkilib_src.nkilib.core.utils.common_types import NormType, QKVOutputLayout
+
+    if p["quant"] != "NONE":
+        raise Left("quantized weights")
+    zeros = _zeros(p)
+    batch, length, hidden, features = (int(p[n]) for n in ("batch", "seqlen", "hidden", "fused_qkv_dim"))
+    given: dict[str, Any] = {
+        "hidden": zeros(batch, length, hidden),
+        "qkv_w": zeros(hidden, features),
+        "d_head": int(p["d_head"]),
+        "output_layout": QKVOutputLayout[p["layout"]],
+        "norm_type": NormType[p["norm"]],
+        "fused_add": _is(p, "fused_add"),
+    }
+    if p["norm"] != "NO_NORM":
+        given["norm_w"] = zeros(1, hidden)
+    if _is(p, "fused_add"):
+        given["mlp_prev"] = zeros(batch, length, hidden)
+        given["attn_prev"] = zeros(batch, length, hidden)
+    if _is(p, "qkv_bias"):
+        given["qkv_bias"] = zeros(1, features)
+    return kernel, given
+
+
+CALLS: dict[str, Callable[[Parameters], tuple[Any, dict[str, Any]]]] = {
+    "attention_cte": attention_cte,
+    "mlp_cte": mlp,
+    "mlp_tkg": mlp,
+    "qkv_tkg": qkv_tkg,
+}
+"""How each kernel is called at the parameters of a row."""
