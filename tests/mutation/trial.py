@@ -86,6 +86,8 @@ def run(trials: list[Trial], say: Said) -> None:
 def _verdict(tests: Callable[[Tell], int]) -> str | None:
     failed: list[str] = []
     code = forked(tests, failed.append, ASLEEP)
+    if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR):
+        raise SystemExit(f"pytest itself failed: exit code {code}")  # which says nothing of the mutant
     return "timed out" if code is None else None if not code else (failed or [f"exit code {code}"])[0]
 
 
@@ -170,10 +172,9 @@ _Changed = list[tuple[FunctionType, CodeType]]
 
 def _import(trial: Trial, order: list[str], tell: Tell) -> int:
     sys.meta_path.insert(0, _Mutated(trial))
+    limit(IMPORT)
     return int(
-        pytest.main(
-            [str(trial.room.folder), "-x", *OPTIONS], plugins=[_Order(order, trial.room.failed, tell)]
-        )
+        pytest.main([str(trial.room.folder), "-x", *OPTIONS], plugins=[_Order(order, trial.room, tell)])
     )
 
 
