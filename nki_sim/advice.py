@@ -10,6 +10,7 @@ import numpy as np
 
 from nki_isa.cost import Cost, engine_time, row_time, used_engines
 from nki_isa.machine.target import Target
+from nki_isa.ops.collective import Collective
 from nki_sim.critical import by_kind, by_line, critical_path, place_of
 from nki_sim.plans import ENGINES, FIRST_QUEUE
 from nki_sim.report import words
@@ -95,6 +96,12 @@ def _says(timeline: Timeline, events: list[int]) -> str:
     waits = timeline.waited[events]
     wait = Wait(int(timeline.wait[events[int(np.argmax(waits))]]))
     costs = [timeline.costs[k] for k in events]
+    if isinstance(timeline.instructions[events[0]], Collective):
+        taken = float((timeline.end[events] - timeline.start[events]).sum())
+        return (
+            f"ranks exchange data for {words.time(taken)}: start it as soon as what it sends is there, and "
+            "let engines work on other data beside it"
+        )
     if timeline.lane[events[0]] >= FIRST_QUEUE:
         return _of_transfers(timeline, events, costs)
     spent = float((timeline.busy[events] - timeline.start[events]).sum())

@@ -131,6 +131,11 @@ class Launch:
     schedule: Order = "program"
     ranks: int = 1
 
+    def who(self, number: int) -> str:
+        """How core `number` of all ranks is called, such as ``rank 1 core 0``."""
+        rank, core = divmod(number, len(self.cores) // self.ranks)
+        return f"rank {rank} core {core}" if self.ranks > 1 else f"core {core}"
+
     @property
     def program(self) -> Program:
         """The Program of core 0."""

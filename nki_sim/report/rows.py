@@ -42,5 +42,7 @@ def rows_of(timeline: Timeline) -> Rows:
 
 
 def _label(lane: int, row: int, rows: int) -> str:
+    if LANES[lane] == "collective":
+        return "collectives"
     kind = "engine" if lane < len(ENGINES) else "DMA queue"
     return f"{LANES[lane]} {kind}" + (f" #{row + 1}" if rows > 1 else "")

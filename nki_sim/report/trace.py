@@ -44,11 +44,12 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What one core of a launch ran: the Program, when it ran and where its tensors were."""
+    """What one core of a launch ran: the Program, when it ran and where its tensors were; and who it is."""
 
     program: Program
     timeline: Timeline
     placement: Placement
+    name: str = ""
 
 
 Launches = Iterable[Sequence[Traced]]
@@ -76,7 +77,9 @@ def events(launches: Launches) -> Iterator[Event]:
     for number, cores in enumerate(launches, 1):
         for core, traced in enumerate(cores):
             process += 1
-            which = f"launch {number}, core {core}" if len(cores) > 1 else f"launch {number}"
+            which = (
+                f"launch {number}, {traced.name or f'core {core}'}" if len(cores) > 1 else f"launch {number}"
+            )
             yield from _core(process, which, traced, offset)
         offset += max(traced.timeline.duration for traced in cores)
 

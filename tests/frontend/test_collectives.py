@@ -357,6 +357,7 @@ def test_times():
             run("all_reduce", parts, (1024, 3), [list(range(count))], nl.add, cores=2)
         (launch,) = session.launches
         assert launch.ranks == count and len(launch.cores) == 2 * count
+        assert launch.who(3) == "rank 1 core 1"
         return [core.timeline.duration for core in launch.cores]
 
     two, four = timed(2, True), timed(4, True)

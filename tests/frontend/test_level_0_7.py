@@ -434,7 +434,8 @@ def loops(x, n, how):
 
 
 @pytest.mark.parametrize(
-    "how", [lambda n: 5, scalar_load, lambda n: scalar_load(n) * 2 - 5, nisa.register_alloc],
+    "how",
+    [lambda n: 5, scalar_load, lambda n: scalar_load(n) * 2 - 5, nisa.register_alloc],
 )
 def test_bounds_of_a_loop(how):
     doubled = X.copy()

@@ -92,7 +92,11 @@ def profile(
         return ablation(programs, placements, trips=trips, off=lacking)
 
     timed = [
-        [Traced(core.program, core.timeline, core.placement) for core in launch.cores if core.timeline]
+        [
+            Traced(core.program, core.timeline, core.placement, launch.who(number))
+            for number, core in enumerate(launch.cores)
+            if core.timeline
+        ]
         for launch in outcome.launches
     ]
     if trace is not None and timed:
@@ -113,7 +117,8 @@ def profile(
             order += f", without {', '.join(sorted(lacking))}"
         for launch, cores in zip(outcome.launches, timed, strict=True):
             for number, core in enumerate(cores):
-                heading = launch_line(core.program, core.timeline.total, which(number, len(cores)) + order)
+                who = f", {core.name}" if launch.ranks > 1 else which(number, len(cores))
+                heading = launch_line(core.program, core.timeline.total, who + order)
                 screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
             if ablate:
                 screen.show(ablation_table(ablated(launch)), "")

@@ -64,7 +64,8 @@ def run(
         screen.json(as_json("run", file, chosen, outcome))
     elif screen.is_text:
         for launch in outcome.launches:
-            cores = f", {len(launch.cores)} cores" if len(launch.cores) > 1 else ""
+            cores = f", {launch.ranks} ranks" if launch.ranks > 1 else ""
+            cores += f", {len(launch.cores)} cores" if len(launch.cores) > launch.ranks else ""
             screen.remark(launch_line(launch.program, elapsed(launch), cores))
             for skipped in launch.skipped:
                 screen.remark(f"  {skipped}")

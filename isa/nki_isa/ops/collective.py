@@ -32,22 +32,20 @@ from nki_isa.instruction import (
     attribute,
     instruction,
     reads,
-    register_read,
-    register_write,
     writes,
 )
-from nki_isa.kinds import Kind, define, is_whole, list_of
+from nki_isa.kinds import Kind, define, is_whole
 from nki_isa.machine.target import Target
 from nki_isa.operands import region_name
 from nki_isa.operators import Operator
 from nki_isa.rules import programs
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor import MemoryRegion, NkiTensor
 
 Array = NDArray[Any]
 #: The ranks of each group.
 Groups = tuple[tuple[int, ...], ...]
 
-_PAGE = "nki/api/nki.collectives"
+PAGE = "nki/api/nki.collectives"
 _GROUPS = "write nki.collectives.ReplicaGroup([[0, 1], [2, 3]])"
 
 
@@ -73,28 +71,6 @@ define(
 )
 
 
-def _flat(value: Any) -> list[Any]:
-    return [item[0] if isinstance(item, (list, tuple)) and len(item) == 1 else item for item in value]
-
-
-define(
-    "list[list[NkiTensor]]",
-    Kind(
-        "a list of lists of one tensor, one for each channel",
-        lambda value: (
-            isinstance(value, (list, tuple)) and all(isinstance(v, NkiTensor) for v in _flat(value))
-        ),
-        _flat,
-        "pass [[tensor]]",
-    ),
-)
-_RANKS = list_of(Kind("an int", is_whole, int, code="NKI-V111"), "a pair of ranks", "pass (source, target)")
-define(
-    "list[tuple[int, int]]",
-    list_of(_RANKS, "a list of pairs of ranks", "pass pairs of ranks, such as [(0, 1), (1, 0)]"),
-)
-
-
 class Collective(Instruction):
     """What all collectives have in common.
 
@@ -114,7 +90,7 @@ class Collective(Instruction):
 
     engines = (Engine.dma,)
     namespace = "nki.collectives"
-    source = _PAGE
+    source = PAGE
     order = Order.any
     synchronises = True
 
@@ -197,7 +173,7 @@ class Collective(Instruction):
 # --- rules
 
 
-def _told(broken: Callable[[Any, Target], str | None]) -> Callable[[Any, Target], str | None]:
+def told(broken: Callable[[Any, Target], str | None]) -> Callable[[Any, Target], str | None]:
     """`broken` of calls whose arguments are of the right kinds."""
     return lambda i, target: None if i.misfits else broken(i, target)
 
@@ -206,7 +182,7 @@ def _lists(i: Any) -> list[tuple[str, list[NkiTensor]]]:
     return [(name, i.__dict__[name]) for name in (*i.sources, i.received)]
 
 
-@_told
+@told
 def _counts(i: Any, target: Target) -> str | None:
     lists = _lists(i)
     first, count = lists[0][0], len(lists[0][1])
@@ -218,7 +194,7 @@ def _counts(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _shapes(i: Any, target: Target) -> str | None:
     dim = i.__dict__.get("collective_dim", 0)
     count = len(i.groups[0])
@@ -244,7 +220,7 @@ def _shapes(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _divides(i: Any, target: Target) -> str | None:
     count = len(i.groups[0])
     for src in i.srcs:
@@ -255,7 +231,7 @@ def _divides(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _dtypes(i: Any, target: Target) -> str | None:
     lists = _lists(i)
     first = lists[0][0]
@@ -266,7 +242,7 @@ def _dtypes(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _memories(i: Any, target: Target) -> str | None:
     tensors = [(name, tensor) for name, listed in _lists(i) for tensor in listed]
     for name, tensor in tensors:
@@ -282,7 +258,7 @@ def _memories(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _dimension(i: Any, target: Target) -> str | None:
     dim = i.collective_dim
     on_chip = bool(i.srcs) and not i.srcs[0].storage.region.is_hbm
@@ -290,7 +266,7 @@ def _dimension(i: Any, target: Target) -> str | None:
     return None if 0 <= dim <= most else f"collective_dim is {dim}, it must be {'0 or 1' if most else '0'}"
 
 
-@_told
+@told
 def _two_dimensions(i: Any, target: Target) -> str | None:
     for name, tensors in _lists(i):
         for tensor in tensors:
@@ -299,7 +275,7 @@ def _two_dimensions(i: Any, target: Target) -> str | None:
     return None
 
 
-@_told
+@told
 def _even_groups(i: Any, target: Target) -> str | None:
     ranks = [rank for group in i.groups for rank in group]
     if len(set(ranks)) < len(ranks) or min(ranks) < 0:
@@ -309,53 +285,53 @@ def _even_groups(i: Any, target: Target) -> str | None:
 
 
 _DIMENSION = attribute_rule(
-    "collective_dim is 0; of an all_gather in SBUF 0 or 1.", _dimension, "pass collective_dim=0", source=_PAGE
+    "collective_dim is 0; of an all_gather in SBUF 0 or 1.", _dimension, "pass collective_dim=0", source=PAGE
 )
-_RULES = (
+RULES = (
     Constraint(
         "NKI-V142",
         "Each rank is in one group, and all groups are of one size.",
         _even_groups,
         _GROUPS,
-        _PAGE + "; that they are of one size follows from the shapes, which are the same on all ranks",
+        PAGE + "; that they are of one size follows from the shapes, which are the same on all ranks",
     ),
     Constraint(
-        "NKI-V103", "There are as many sources as destinations.", _counts, "pass lists of one length", _PAGE
+        "NKI-V103", "There are as many sources as destinations.", _counts, "pass lists of one length", PAGE
     ),
     Constraint(
         "NKI-V101",
         "All tensors are in HBM, or all in SBUF where it is supported, several of them only in HBM.",
         _memories,
         "copy what it sends to a tensor of the kernel's own in HBM, and call it once for each tensor",
-        _PAGE,
+        PAGE,
     ),
     Constraint(
         "NKI-V103",
         "Tensors in SBUF have two dimensions.",
         _two_dimensions,
         "reshape them to (partitions, elements)",
-        _PAGE,
+        PAGE,
     ),
     Constraint(
         "NKI-V105",
         "Sources and destinations are of one data type.",
         _dtypes,
         "convert before or after it",
-        _PAGE,
+        PAGE,
     ),
     PRIORITY,
 )
-_SHAPES = Constraint(
+SHAPES = Constraint(
     "NKI-V103",
     "Source and destination agree in shape, the gathered or scattered dimension times the ranks of a group.",
     _shapes,
     "allocate dsts by the number of ranks in a group",
-    _PAGE,
+    PAGE,
 )
-_OPERATOR = operator_in("op", "add", "minimum", "maximum", source=_PAGE)
+OPERATOR = operator_in("op", "add", "minimum", "maximum", source=PAGE)
 
 
-def _reduced(op: Operator, arrays: Sequence[Array], tensor: Any) -> Array:
+def reduced(op: Operator, arrays: Sequence[Array], tensor: Any) -> Array:
     """`arrays`, stored as `tensor` is, reduced in float32 from the first on."""
     function: Any = op.function
     reduced: Array = functools.reduce(function, [to_float32(array, tensor.dtype) for array in arrays])
@@ -370,7 +346,7 @@ def _each(
     return [list(received) for received in zip(*by_tensor)]
 
 
-def _pair(t: MakeTile) -> dict[str, Any]:
+def pair_of(t: MakeTile) -> dict[str, Any]:
     made = functools.partial(t, region=MemoryRegion.shared_hbm)
     return {"srcs": [made()], "dsts": [made()]}
 
@@ -394,15 +370,15 @@ class all_reduce(Collective):
     priority: int | None = attribute(int, None)
 
     in_sbuf = coalesced = True
-    constraints = rules(*_RULES, _SHAPES, _OPERATOR)
+    constraints = rules(*RULES, SHAPES, OPERATOR)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {**_pair(t), "replica_group": ((0,),), "op": "add"}
+        return {**pair_of(t), "replica_group": ((0,),), "op": "add"}
 
     def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
         """Everyone receives the reduction."""
-        return _each(lambda k, arrays: [_reduced(self.op, arrays, self.srcs[k])] * len(arrays), sent)
+        return _each(lambda k, arrays: [reduced(self.op, arrays, self.srcs[k])] * len(arrays), sent)
 
     def steps(self, count: int, octets: int) -> tuple[int, float]:
         """A reduce-scatter and an all-gather."""
@@ -427,11 +403,11 @@ class all_gather(Collective):
 
     sized = "src"
     in_sbuf = coalesced = True
-    constraints = rules(*_RULES, _DIMENSION, _SHAPES)
+    constraints = rules(*RULES, _DIMENSION, SHAPES)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0}
+        return {**pair_of(t), "replica_group": ((0,),), "collective_dim": 0}
 
     def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
         """Everyone receives all of it."""
@@ -461,17 +437,17 @@ class reduce_scatter(Collective):
 
     sized = "dst"
     in_sbuf = coalesced = True
-    constraints = rules(*_RULES, _DIMENSION, _SHAPES, _OPERATOR)
+    constraints = rules(*RULES, _DIMENSION, SHAPES, OPERATOR)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0, "op": "add"}
+        return {**pair_of(t), "replica_group": ((0,),), "collective_dim": 0, "op": "add"}
 
     def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
         """Everyone receives its part of the reduction."""
         return _each(
             lambda k, arrays: np.split(
-                _reduced(self.op, arrays, self.srcs[k]), len(ranks), self.collective_dim
+                reduced(self.op, arrays, self.srcs[k]), len(ranks), self.collective_dim
             ),
             sent,
         )
@@ -498,21 +474,21 @@ class all_to_all(Collective):
 
     coalesced = True
     constraints = rules(
-        *_RULES,
+        *RULES,
         _DIMENSION,
-        _SHAPES,
+        SHAPES,
         Constraint(
             "NKI-V103",
             "The ranks of a group divide dimension 0.",
             _divides,
             "pad dimension 0 to a multiple of the ranks",
-            _PAGE,
+            PAGE,
         ),
     )
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {**_pair(t), "replica_group": ((0,),), "collective_dim": 0}
+        return {**pair_of(t), "replica_group": ((0,),), "collective_dim": 0}
 
     def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
         """Parts change places with ranks."""
@@ -526,259 +502,3 @@ class all_to_all(Collective):
     def steps(self, count: int, octets: int) -> tuple[int, float]:
         """A part for each other rank."""
         return count - 1, octets / count
-
-
-@_told
-def _pairs_once(i: Any, target: Target) -> str | None:
-    for k, what in enumerate(("source", "target")):
-        ranks = [pair[k] for pair in i.source_target_pairs if len(pair) == 2]
-        if len(ranks) < len(i.source_target_pairs) or not ranks:
-            return f"source_target_pairs is {i.source_target_pairs!r}"
-        twice = next((rank for rank in ranks if ranks.count(rank) > 1), None)
-        if twice is not None:
-            return f"rank {twice} is the {what} of several pairs"
-        if min(ranks) < 0:
-            return f"rank {min(ranks)} is negative"
-    return None
-
-
-@instruction
-class collective_permute(Collective):
-    """For each pair of ranks, the `dsts` of the second receive the `srcs` of the first.
-
-    A rank that no pair names as a target keeps what its `dsts` hold.
-
-    Shapes: one tensor each in HBM, alike.
-    Errors: NKI-V101, V103, V105, V111; NKI-U012 for ranks the launch has not; NKI-H020.
-    Source: SDK API page nki.collectives.
-    """
-
-    srcs: list[NkiTensor] = reads()
-    dsts: list[NkiTensor] = writes()
-    source_target_pairs: list[tuple[int, int]] = attribute(tuple)
-    priority: int | None = attribute(int, None)
-
-    constraints = rules(
-        *_RULES[1:],
-        _SHAPES,
-        attribute_rule(
-            "A rank is the source of one pair and the target of one at most.",
-            _pairs_once,
-            "pass pairs such as [(0, 1), (1, 0)]",
-            source=_PAGE,
-        ),
-    )
-
-    @classmethod
-    def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {**_pair(t), "source_target_pairs": ((0, 0),)}
-
-    @property
-    def groups(self) -> Groups:
-        """All ranks that a pair names."""
-        return (tuple(sorted({rank for pair in self.source_target_pairs for rank in pair})),)
-
-    def group_of(self, rank: int) -> tuple[int, ...]:
-        """A rank that no pair names passes alone."""
-        return super().group_of(rank) or (rank,)
-
-    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
-        """By pairs."""
-        sender = {target: source for source, target in self.source_target_pairs}
-        return [list(sent[ranks.index(sender[r])]) if r in sender else [None] for r in ranks]
-
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """All pairs at once."""
-        return 1, octets
-
-
-@_told
-def _channels(i: Any, target: Target) -> str | None:
-    channels = tuple(i.channel_ids)
-    if channels != tuple(range(len(channels))) or not channels:
-        return f"channel_ids is {channels}, it must be consecutive from 0 on"
-    if len(channels) != len(i.__dict__[i.received]):
-        return f"channel_ids names {len(channels)} channels, {i.received} has {len(i.__dict__[i.received])}"
-    if len(channels) > 4:
-        return f"channel_ids names {len(channels)} channels, there are at most 4"
-    return None
-
-
-_CHANNELS = attribute_rule(
-    "There is a tensor for each channel; channels count from 0 to 3 at most.",
-    _channels,
-    "pass channel_ids=[0, 1] with two tensors each",
-    source=_PAGE,
-)
-
-
-class _Ring(Collective):
-    """Each rank of a group sends to the one after it, and the last to the first."""
-
-    received = "dsts_by_channel"
-    coalesced = True
-
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """To the next rank, channels beside each other."""
-        return min(1, count - 1), octets / len(self.__dict__["channel_ids"])
-
-
-@instruction
-class collective_permute_implicit(_Ring):
-    """Each rank of a group receives the tensors of the rank before it in the group, in a ring.
-
-    The ring is the order of the group; in which order the hardware connects ranks is not published, which is
-    why kernels ask collective_permute_implicit_current_processing_rank_id whose data they have.
-
-    Shapes: for each channel a list of one tensor in HBM; sources and destinations are alike.
-    Errors: NKI-V101, V103, V105, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
-    Source: SDK API page nki.collectives.
-    """
-
-    srcs_by_channel: list[list[NkiTensor]] = reads()
-    dsts_by_channel: list[list[NkiTensor]] = writes()
-    replica_group: Groups = attribute(tuple)
-    channel_ids: tuple[int, ...] = attribute(tuple, (0,))
-    priority: int | None = attribute(int, None)
-
-    sources = ("srcs_by_channel",)
-    in_sbuf = True
-    constraints = rules(*_RULES, _SHAPES, _CHANNELS)
-
-    @classmethod
-    def sample(cls, t: MakeTile) -> dict[str, Any]:
-        pair = _pair(t)
-        return {
-            "srcs_by_channel": pair["srcs"],
-            "dsts_by_channel": pair["dsts"],
-            "replica_group": ((0,),),
-        }
-
-    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
-        """From the rank before."""
-        return [list(sent[k - 1]) for k in range(len(ranks))]
-
-
-@instruction
-class collective_permute_implicit_reduce(_Ring):
-    """As collective_permute_implicit, of ``op(srcs0, srcs1)``, which each rank makes of its own tensors.
-
-    Shapes: for each channel a list of one tensor in HBM; sources and destinations are alike.
-    Errors: NKI-V101, V103, V105, V107, V111, V142; NKI-U012 for ranks the launch has not; NKI-H020.
-    Source: SDK API page nki.collectives.
-    """
-
-    srcs0_by_channel: list[list[NkiTensor]] = reads()
-    srcs1_by_channel: list[list[NkiTensor]] = reads()
-    dsts_by_channel: list[list[NkiTensor]] = writes()
-    replica_group: Groups = attribute(tuple)
-    op: Operator = attribute(Operator)
-    channel_ids: tuple[int, ...] = attribute(tuple, (0,))
-    priority: int | None = attribute(int, None)
-
-    sources = ("srcs0_by_channel", "srcs1_by_channel")
-    in_sbuf = True
-    constraints = rules(*_RULES, _SHAPES, _CHANNELS, _OPERATOR)
-
-    @classmethod
-    def sample(cls, t: MakeTile) -> dict[str, Any]:
-        pair = _pair(t)
-        return {
-            "srcs0_by_channel": pair["srcs"],
-            "srcs1_by_channel": _pair(t)["srcs"],
-            "dsts_by_channel": pair["dsts"],
-            "replica_group": ((0,),),
-            "op": "add",
-        }
-
-    def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
-        """The reduction of the rank before."""
-        channels = range(len(self.srcs0_by_channel))
-        made: list[list[Array | None]] = [
-            [
-                _reduced(self.op, (arrays[k], arrays[len(channels) + k]), self.srcs0_by_channel[k])
-                for k in channels
-            ]
-            for arrays in sent
-        ]
-        return [made[k - 1] for k in range(len(ranks))]
-
-
-# --- who a rank is
-
-
-@instruction
-class rank_id(Instruction):
-    """The rank that runs, in a new register; 0 in a launch of one.
-
-    Shapes: returns a register.
-    Errors: NKI-V111.
-    Source: SDK API page nki.collectives.
-    """
-
-    dst: VirtualRegister = register_write()
-    name: str | None = attribute(str, None)
-
-    engines = (Engine.sync,)
-    namespace = "nki.collectives"
-    stateful = True
-    source = _PAGE
-    order = Order.streamed
-    constraints = rules()
-
-    @classmethod
-    def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {"dst": VirtualRegister(0)}
-
-    def compute(self, state: Any) -> int:
-        """The rank."""
-        return int(state.rank)
-
-    def cost(self, target: Target) -> Cost:
-        return cost.register(target)
-
-
-@instruction
-class collective_permute_implicit_current_processing_rank_id(Instruction):
-    """The rank whose data a rank has after `iteration_id` turns of the ring, in a new register.
-
-    In turn 0 it is the rank itself, then the one before it, and so on; see collective_permute_implicit.
-
-    Shapes: `iteration_id` is an int or a register; returns a register.
-    Errors: NKI-V100, V111, V142; NKI-U012 for ranks the launch has not.
-    Source: SDK API page nki.collectives.
-    """
-
-    dst: VirtualRegister = register_write()
-    iteration_id = register_read()
-    replica_group: Groups = attribute(tuple)
-    channel_id: int = attribute(int, 0)
-    name: str | None = attribute(str, None)
-
-    engines = (Engine.sync,)
-    namespace = "nki.collectives"
-    stateful = True
-    source = _PAGE
-    order = Order.streamed
-    constraints = rules(_RULES[0])
-
-    @classmethod
-    def sample(cls, t: MakeTile) -> dict[str, Any]:
-        return {"dst": VirtualRegister(0), "iteration_id": 0, "replica_group": ((0,),)}
-
-    @property
-    def groups(self) -> Groups:
-        """The ranks of each ring."""
-        return self.replica_group
-
-    def group_of(self, rank: int) -> tuple[int, ...]:
-        """The ranks of the ring of `rank`, in order; empty if it is in none."""
-        return next((group for group in self.groups if rank in group), ())
-
-    def compute(self, state: Any, iteration_id: int) -> int:
-        """The rank so many places before this one."""
-        group = self.group_of(state.rank)
-        return group[(group.index(state.rank) - int(iteration_id)) % len(group)]
-
-    def cost(self, target: Target) -> Cost:
-        return cost.register(target)
