@@ -86,8 +86,8 @@ def run(trials: list[Trial], say: Said) -> None:
 def _verdict(tests: Callable[[Tell], int]) -> str | None:
     failed: list[str] = []
     code = forked(tests, failed.append, ASLEEP)
-    if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR):
-        raise SystemExit(f"pytest itself failed: exit code {code}")  # which says nothing of the mutant
+    if code == pytest.ExitCode.INTERNAL_ERROR:
+        raise SystemExit("pytest itself failed")  # which says nothing of the mutant
     return "timed out" if code is None else None if not code else (failed or [f"exit code {code}"])[0]
 
 
