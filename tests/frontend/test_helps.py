@@ -49,6 +49,7 @@ UNTRIED = {
     "call it with arrays at the end of the file, or check the file": "test_reached",
     "name a file in a folder that can be written": "test_commands",
     "pip install": "an extra that is not installed: test_commands",
+    "the mechanisms are ": "an option of the command: test_mechanisms",
     "write one of ": "an option of the command and an environment variable: below",
     "set it to a positive number": "an environment variable: test_memory_and_files",
     "the checks are all, none, ": "an environment variable: test_sanitize_command",
