@@ -21,6 +21,7 @@ from nki_sim.advice import Advice, advice, bound
 from nki_sim.critical import by_kind, by_line, critical_path
 from nki_sim.plans import ENGINES, LANES
 from nki_sim.timing import Timeline, Wait
+from nki_sim.trust import Trust, trust
 
 _FIRST_QUEUE = len(ENGINES)
 
@@ -276,6 +277,11 @@ class Profile:
         """What bounds the kernel, in one sentence."""
         return bound(self.timeline, {name: engine.busy for name, engine in self.engines.items()})
 
+    @property
+    def trust(self) -> Trust:
+        """Whether the times are inside the calibrated domain, and the error there."""
+        return trust(self.timeline)
+
     def advice(self) -> list[Advice]:
         """The lines with most of the critical path, and what to try at each."""
         return advice(self.timeline)
@@ -325,6 +331,7 @@ class Profile:
             "hbm_minimum_bytes": self.hbm_minimum_bytes,
             "roofline": self.roofline,
             "bound": self.bound,
+            "trust": self.trust.as_dict(),
             "tensor_throttled_ns": self.timeline.throttled,
             "engines": {name: summary.as_dict() for name, summary in self.engines.items()},
             "dma": self.dma.as_dict(),

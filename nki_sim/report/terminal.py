@@ -65,7 +65,8 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
         for one in dearest:
             table.add_row(*one)
         found += ["", table]
-    found += ["", *(Text(line) for line in (profile.bound, facts.roofline(profile)) if line)]
+    says = (profile.bound, facts.roofline(profile), f"This time is {profile.trust.says} (docs/fidelity.md).")
+    found += ["", *(Text(line) for line in says if line)]
     return found + [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
 
 

@@ -9,6 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import Builder
+
+from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.machine.target import Evidence
+from nki_isa.machine.targets import TRN2
+from nki_sim.core_times import simulate
+from nki_sim.trust import COMPARED, Trust, trust
 
 ROOT = Path(__file__).parents[2]
 FIDELITY = ROOT / "benchmarks" / "fidelity"
@@ -50,6 +57,48 @@ def test_the_page_is_what_the_results_make(page, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(page, "PAGE", copy)
     page.main()
     assert copy.read_text() == (ROOT / "docs" / "fidelity.md").read_text()
+
+
+def test_the_label_of_a_time_has_the_errors_of_the_results(page) -> None:
+    with (FIDELITY / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["program"] and row["unit"] != "ns"]
+    units = {"us": 1e3, "ms": 1e6}
+    assert {row["generation"] for row in rows} == set(COMPARED)
+    for name, compared in COMPARED.items():
+        mine = [row for row in rows if row["generation"] == name]
+        measured, simulated = (
+            [float(row[kind]) * units[row["unit"]] for row in mine] for kind in ("measured", "program")
+        )
+        mean, _, high, _, _ = page.statistics(measured, simulated)
+        assert compared.rows == len(mine)
+        assert (compared.mean, compared.high) == (
+            pytest.approx(mean, abs=0.06),
+            pytest.approx(high, abs=0.06),
+        )
+        assert (compared.least, compared.most) == (
+            pytest.approx(min(measured), abs=1),
+            pytest.approx(max(measured), abs=1),
+        )
+
+
+def run(target: str, opcode: str, count: int, **operands) -> Trust:
+    built = Builder(target)
+    tile = built.tensor(128, 512)
+    for _ in range(count):
+        built.emit(REGISTRY[opcode](dst=tile, **{k: tile if v is None else v for k, v in operands.items()}))
+    return trust(simulate(built.program))
+
+
+def test_a_time_is_inside_the_domain_or_says_why_not() -> None:
+    inside = run("trn2", "tensor_copy", 100, src=None, engine=Engine.vector)
+    assert inside.inside and inside.says.startswith("inside the calibrated domain: ")
+    unknown = run("trn3", "tensor_copy", 100, src=None, engine=Engine.vector)
+    assert not unknown.inside and "no times measured on trn3" in unknown.says
+    short = run("trn2", "tensor_copy", 1, src=None, engine=Engine.vector)
+    assert not short.inside and "kernels compared took" in short.says
+    assumed = [f for f, s in TRN2.sources.items() if s.evidence is Evidence.assumed]
+    guessed = run("trn2", "tensor_copy", 100, src=None, engine=Engine.gpsimd)
+    assert guessed.inside == ("gpsimd_rate" not in assumed and "gpsimd_start_cycles" not in assumed)
 
 
 def test_every_row_that_did_not_run_says_why() -> None:
