@@ -14,8 +14,6 @@ from pathlib import Path
 
 from tests.upstream.library import defects, release
 
-#: Folders under test/integration/nkilib whose tests need more than one rank, which a simulation has not.
-_RANKS = ("experimental/collectives",)
 #: API level of a checkout by a folder that only newer ones have.
 _LEVELS = (("src/nkilib_src/nkilib/experimental/dynamic_shapes", "0.3"), ("src/nkilib_src", "0.2"))
 
@@ -122,7 +120,6 @@ def _run(checkout: Path, options: argparse.Namespace, folder: Path) -> list[Row]
     command += ["-q", "--tb=no", "--show-capture=no", "-n", str(options.n), "--maxfail=1000000"]
     command += [] if options.all or options.kernels else ["-m", "fast"]
     command += ["-k", options.k] if options.k else []
-    command += [f"--ignore={root / name}" for name in _RANKS]
     tests = release.FILES if options.kernels else options.tests
     command += [str(root / name) for name in tests] or [str(root)]
     ours = [str(Path(__file__).parents[3] / name) for name in ("isa", "frontend", "kernels", ".")]

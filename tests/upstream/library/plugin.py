@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.upstream.library import defects, overlay, release, standins, tracing
+from tests.upstream.library import defects, overlay, ranks, release, standins, tracing
 
 CHECKOUT = Path(os.environ["NKI_LIBRARY"]).resolve()
 LIMIT = int(os.environ.get("NKI_LIBRARY_LIMIT", "300"))
@@ -63,15 +63,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @functools.cache
 def _skip_what_cannot_run() -> None:
-    """Let tests end that want more ranks than a simulation has, or a kernel of ours that we have not."""
+    """Let tests end that want a kernel of ours that we have not; give the others their ranks."""
     from test.utils.test_orchestrator import Orchestrator
 
+    ranks.install()
     execute = Orchestrator.execute
 
     def checked(self: Any, kernel: Any) -> Any:
-        ranks = kernel.inference_args.collective_ranks
-        if ranks > 1:
-            pytest.skip(f"needs {ranks} ranks, a simulation has one")
         if _trace_only:
             return _trace(kernel)
         if OURS and not overlay.ours(kernel.kernel_func):
