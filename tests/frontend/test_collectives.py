@@ -446,3 +446,34 @@ def test_arguments_and_results_are_no_operands(which):
 
     with pytest.raises(NkiError, match=f"NKI-C023.*{which}"):
         refused(change)
+
+
+@pytest.mark.parametrize("overwritten", ["sent", "received", "nothing"])
+def test_races_over_the_buffers_of_a_collective(overwritten):
+    """After it one core writes what the other, unordered, reads."""
+
+    @nki.jit
+    def kernel(x):
+        core = nl.program_id(0)
+        sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+        received = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        rows = x.shape[0] // 2
+        mine = nl.ds(core * rows, rows)
+        nisa.dma_copy(dst=sent[mine], src=x[mine])
+        ncc.all_reduce([sent], [received], ncc.ReplicaGroup([[0, 1]]), nl.add)
+        if core == 1 and overwritten == "received":
+            nisa.dma_copy(dst=received, src=sent)
+        if core == 1 and overwritten == "sent":
+            nisa.dma_copy(dst=sent, src=received)
+        nisa.dma_copy(dst=out[mine], src=sent[mine] if overwritten == "sent" else received[mine])
+        return out
+
+    parts = np.random.default_rng(3).random((2, 8, 4), np.float32)
+    with runtime.session():
+        if overwritten == "nothing":
+            for result in nki.simulate(kernel, ranks=2)[2](lambda rank: parts[rank]):
+                np.testing.assert_array_equal(result, parts[0] + parts[1])
+        else:
+            with pytest.raises(NkiError, match=f"NKI-H021.*core 1 writes bytes of {overwritten} that core 0"):
+                nki.simulate(kernel, ranks=2)[2](lambda rank: parts[rank])
