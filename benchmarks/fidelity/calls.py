@@ -134,10 +134,49 @@ def qkv_tkg(p: Parameters) -> tuple[Any, dict[str, Any]]:
     return kernel, given
 
 
+def norm_tkg(p: Parameters) -> tuple[Any, dict[str, Any]]:
+    """Rows normalized and transposed, for few tokens."""
+    from nkilib_src.nkilib.core.subkernels.layernorm_tkg import layernorm_tkg
+    from nkilib_src.nkilib.core.subkernels.rmsnorm_tkg import rmsnorm_tkg
+
+    zeros = _zeros(p)
+    batch, length, hidden = (int(p[n]) for n in ("batch", "seqlen", "hidden"))
+    given: dict[str, Any] = {
+        "input": zeros(batch, length, hidden),
+        "gamma": zeros(1, hidden),
+        "output": zeros(128, batch * length, hidden // 128),
+    }
+    if "hidden_dim_tp" not in p:
+        return layernorm_tkg, given
+    given["hidden_dim_tp"] = _is(p, "hidden_dim_tp")
+    if _number(p, "hidden_actual"):
+        given["hidden_actual"] = _number(p, "hidden_actual")
+    return rmsnorm_tkg, given
+
+
+def rmsnorm_quant(p: Parameters) -> tuple[Any, dict[str, Any]]:
+    """Rows normalized and quantized to fp8."""
+    from nkilib_src.nkilib.core.rmsnorm.rmsnorm_quant import RmsNormQuantKernelArgs, rmsnorm_quant_kernel
+    from nkilib_src.nkilib.core.utils.common_types import NormType, QuantizationType
+
+    zeros = _zeros(p)
+    batch, length, hidden = (int(p[n]) for n in ("batch", "seqlen", "hidden"))
+    asked = RmsNormQuantKernelArgs(
+        lower_bound=float(p["lower_bound"]),
+        norm_type=NormType.NO_NORM if _is(p, "quant_only") else NormType.RMS_NORM,
+        quantization_type=QuantizationType[p["quant"]],
+    )
+    given = {"hidden": zeros(batch, length, hidden), "ln_w": zeros(1, hidden), "kargs": asked}
+    return rmsnorm_quant_kernel, given
+
+
 CALLS: dict[str, Callable[[Parameters], tuple[Any, dict[str, Any]]]] = {
     "attention_cte": attention_cte,
+    "layernorm_tkg": norm_tkg,
     "mlp_cte": mlp,
     "mlp_tkg": mlp,
     "qkv_tkg": qkv_tkg,
+    "rmsnorm_quant": rmsnorm_quant,
+    "rmsnorm_tkg": norm_tkg,
 }
 """How each kernel is called at the parameters of a row."""
