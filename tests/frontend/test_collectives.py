@@ -348,6 +348,18 @@ def test_arguments_for_every_rank():
         nki.simulate(in_order, ranks=2)([np.ones((2, 2), np.float32)])
 
 
+def test_not_in_high_precision(monkeypatch):
+    monkeypatch.setenv("NKI_PRECISE_FP", "0")
+    with pytest.raises(NkiError, match="NKI-U013.*leave NKI_PRECISE_FP unset"):
+        nki.simulate(in_order, ranks=2)([(np.ones((2, 2), np.float32), "sum")] * 2)
+
+
+@pytest.mark.parametrize("name", ["all_gather_v", "all_to_all_v"])
+def test_sizes_known_at_run_time_are_refused(name):
+    with pytest.raises(NkiError, match=f"NKI-U011.*{name}.*write {name.removesuffix('_v')}"):
+        getattr(ncc, name)([], [], ONE, None)
+
+
 def test_times():
     """Ranks start a collective together; with and without data alike; more ranks take longer."""
 

@@ -39,6 +39,13 @@ UNTRIED = {
     "write nl.fori_loop(lower, upper, body), the loop's body": "test_level_0_7",
     "set it to 1 or 2, the cores of a logical core": "test_level_0_7",
     "write (...), or set =": "test_level_0_7",
+    # tried where kernels run on several ranks
+    "pad to equal sizes and write": "test_collectives",
+    "write nki.simulate(kernel, ranks=2)": "test_collectives",
+    "pass a list with the arguments of each rank, or a function": "test_collectives",
+    "leave NKI_PRECISE_FP unset for launches over ranks": "test_collectives",
+    "put every rank of the launch in a group": "test_collectives",
+    "let every rank of a group, and every core of it": "test_collectives",
     # tried where a framework or several cores are at hand
     "pass .cpu()": "a tensor on a device that is not there: test_frameworks",
     "pass .to_dense()": "torch: test_frameworks",
