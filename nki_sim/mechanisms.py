@@ -16,7 +16,7 @@ from nki_isa.diagnostics import error
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.program import Program
-from nki_sim.core_times import simulate_all
+from nki_sim.core_times import simulate_ranks
 from nki_sim.timing import Placed
 
 
@@ -185,8 +185,9 @@ class Ablated:
 
 def ablation(
     programs: Sequence[Program],
-    placements: Sequence[Placed | None],
+    placements: Sequence[Placed],
     *,
+    ranks: int = 1,
     trips: int | None = None,
     off: Iterable[str] = (),
 ) -> list[Ablated]:
@@ -195,13 +196,18 @@ def ablation(
     Args:
         programs: the kernel specialized for each core.
         placements: where each core's on-chip tensors live.
+        ranks: how many ranks these cores are of, rank after rank.
         trips: turns of each loop that only data bound; None takes one.
         off: mechanisms that are switched off throughout.
     """
     target = without(as_target(programs[0].target), off)
 
+    cores = len(programs) // ranks
+    parts = [slice(k * cores, (k + 1) * cores) for k in range(ranks)]
+    launched = [(programs[part], placements[part]) for part in parts]
+
     def time(machine: Target) -> float:
-        found = simulate_all(programs, placements, trips=trips, target=machine)
+        found = simulate_ranks(launched, trips=trips, target=machine)
         return max(timeline.total for timeline in found)
 
     whole = time(target)

@@ -89,7 +89,7 @@ def profile(
 
     def ablated(launch: Launch) -> list[Ablated]:
         programs, placements = zip(*((core.program, core.placement) for core in launch.cores), strict=True)
-        return ablation(programs, placements, trips=trips, off=lacking)
+        return ablation(programs, placements, ranks=launch.ranks, trips=trips, off=lacking)
 
     timed = [
         [
