@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from typer.testing import CliRunner
 
@@ -319,7 +321,7 @@ BY_RUN = [
 @functools.cache
 def found(text: str, command: str, *options: str) -> list[tuple[str, str, str]]:
     """What a command says of a text: code, severity and help."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):  # texts set variables too
         file = Path(folder) / "kernel.py"
         file.write_text(text)
         words = [command, *options, str(file), "--format", "json"]

@@ -201,6 +201,21 @@ CASES = {
         ({"dst": t((1, 2), "int32")}, TRN2),
         ({"dst": t((1, 1), "float8_e5m2_x4")}, TRN2),
     ],
+    "scalar_load": [
+        ({"src": t((1, 1), "int32", PSUM)}, TRN2),
+        ({"src": t((1, 2), "int32")}, TRN2),
+        ({"src": t((1, 1), "float32")}, TRN2),
+        ({"src": t((1, 1), "float8_e5m2_x4")}, TRN2),
+        ({"src": 1}, TRN2),
+    ],
+    "scalar_store": [
+        ({"dst": t((1, 1), "int32", PSUM)}, TRN2),
+        ({"dst": t((1, 2), "int32")}, TRN2),
+        ({"dst": t((1, 1), "float32")}, TRN2),
+        ({"dst": t((1, 1), "float8_e5m2_x4")}, TRN2),
+        ({"dst": 1}, TRN2),
+    ],
+    "scalar_compute": [({"left": "one"}, TRN2)],
     "core_barrier": [
         ({"data": 3 + 1j}, TRN2), ({}, TRN1), ({"data": t(region=PSUM)}, TRN2), ({"cores": (0, 2)}, TRN2),
     ],
