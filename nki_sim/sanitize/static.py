@@ -28,6 +28,9 @@ from nki_sim.sanitize.survey import Survey
 
 _TURNS = 2
 
+#: Bytes of a tensor in HBM up to which what is written of it is followed; a run follows the others.
+_MOST_BYTES = 1 << 28
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -149,6 +152,9 @@ class _Watch(Watch):
     def __init__(self, survey: Survey, addresses: Placement, reads: Reads, alone: bool):
         super().__init__(survey, addresses, self._told)
         self._tell, self._alone = reads.missing, alone
+        for state in self.shadow.states:
+            if state.size > _MOST_BYTES:
+                state.full = True
         self._needed: frozenset[int] | None = None
         self.undecided = False
 

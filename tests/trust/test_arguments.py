@@ -47,8 +47,6 @@ REFUSED = {
     "masked": np.ma.masked_array(GOOD, mask=GOOD > 2),
     "byte-swapped": GOOD.astype(GOOD.dtype.newbyteorder()),
     "float64": GOOD.astype(np.float64),
-    "int64": GOOD.astype(np.int64),
-    "uint64": GOOD.astype(np.uint64),
     "object": np.array([[1, None]], object),
     "text": np.array(["a"]),
     "structured": np.zeros(3, [("a", "f4")]),
@@ -64,8 +62,8 @@ REFUSED = {
     "object of no class of the user's": object(),
     "module": np,
 }
+WIDE = {"int64": GOOD.astype(np.int64), "uint64": GOOD.astype(np.uint64)}
 PLAIN = {
-    "list": [1.0, [2, None]],
     "number": 1.5,
     "large number": 2**80,
     "not a number": float("nan"),
@@ -97,12 +95,37 @@ def test_what_a_kernel_cannot_take_is_refused_by_name(kind):
         assert found.code == "NKI-L024" and f"argument '{name}'" in found.message and found.help
 
 
+@pytest.mark.api("0.6")
+@pytest.mark.parametrize("kind", WIDE)
+def test_integers_of_64_bits_are_refused_before_level_0_7(kind):
+    with pytest.raises(NkiError) as refused:
+        copied(WIDE[kind])
+    (found,) = refused.value.diagnostics
+    assert found.code == "NKI-L024" and "argument 'x'" in found.message and "int32" in found.help
+
+
+@pytest.mark.api("0.7")
+@pytest.mark.parametrize("kind", WIDE)
+def test_integers_of_64_bits_are_copied_at_level_0_7(kind):
+    got = copied(WIDE[kind])
+    assert got.dtype == WIDE[kind].dtype and np.array_equal(got, WIDE[kind])
+
+
+def test_each_list_is_refused_by_name():
+    """As the vendor's migration guide says of list arguments; a tuple is taken."""
+    with pytest.raises(NkiError) as refused:
+        beside(GOOD, [1.0, [2, None]])
+    found = refused.value.diagnostics[0]
+    assert found.code == "NKI-L024" and "argument 'y'" in found.message and "tuple" in found.help
+    assert np.array_equal(beside(GOOD, (1.0, (2, None))), GOOD)
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_plain_values_come_in_as_they_are(kind):
     assert np.array_equal(beside(GOOD, PLAIN[kind]), GOOD)
 
 
 def test_the_conversion_that_is_named_is_accepted():
-    for kind in ("byte-swapped", "float64", "int64", "uint64"):
-        assert copied(REFUSED[kind].astype(np.float32)).dtype == np.float32
+    for given in (REFUSED["byte-swapped"], REFUSED["float64"], *WIDE.values()):
+        assert copied(given.astype(np.float32)).dtype == np.float32
     assert np.array_equal(copied(REFUSED["masked"].filled(0.0)), np.where(GOOD > 2, 0, GOOD))

@@ -228,7 +228,7 @@ class TensorView(nl.NKIObject):
                 f"select from dimension {dim} of size {self.shape[dim]} takes an index below it, got {index}",
             )
             return self._replaced(dim, dim + 1, [], [], self.offset + index * self.strides[dim])
-        kernel_assert(not self.has_dynamic_access(), "a view has one runtime index, this one has it already")
+        kernel_assert(not self.has_dynamic_access(), "a view has one run-time index, this one has it already")
         kernel_assert(self.strides[dim] > 0, f"select: dimension {dim} is broadcast, every index is the same")
         selected = self._replaced(dim, dim + 1, [], [], self.offset)
         selected.scalar_offset = index
