@@ -44,9 +44,8 @@ from nki_isa.program import Loop, Node, Program
 from nki_isa.storage import Storage, VirtualRegister
 from nki_isa.strides import contiguous_strides
 from nki_isa.tensor import NkiTensor
-from nki_isa.text_parser import parse_program
 
-__all__ = ["format_program", "parse_program"]
+__all__ = ["format_program"]
 
 _INDENT = "  "
 

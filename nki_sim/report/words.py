@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nki_isa.diagnostics import Frame
 from nki_isa.instruction import Instruction
 from nki_isa.tensor import NkiTensor, Storage
-from nki_sim.utilisation import Holder
+
+if TYPE_CHECKING:
+    from nki_sim.utilisation import Holder
 
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))

@@ -22,7 +22,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
-from nki.compiler.importer import ImportedModule, Importer, is_host
+from nki.compiler.hosts import is_host
+from nki.compiler.importer import ImportedModule, Importer
 from nki.compiler.source import comes_from
 from nki.compiler.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError

@@ -25,7 +25,8 @@ from nki.runtime import session
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.targets import as_target
 from nki_isa.program import Loop
-from nki_isa.text import format_program, parse_program
+from nki_isa.text import format_program
+from nki_isa.text_parser import parse_program
 
 before = levels.use("0.7")  # names below are taken from the modules while the tests are read
 tiles, blocks, alloc_tiles, alloc_blocks = nl.tiles, nl.blocks, nl.alloc_tiles, nl.alloc_blocks

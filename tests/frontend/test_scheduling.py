@@ -14,7 +14,8 @@ from nki.compiler import specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.instruction import Instruction
 from nki_isa.program import Program, programs_equal
-from nki_isa.text import format_program, parse_program
+from nki_isa.text import format_program
+from nki_isa.text_parser import parse_program
 from nki_sim.core_times import simulate
 from nki_sim.timing import Wait
 

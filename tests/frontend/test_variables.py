@@ -16,7 +16,8 @@ from nki.compiler import variables
 from nki.compiler.specialize import specialize_call
 from nki.language import NKIObject
 from nki_isa.machine.targets import TRN2
-from nki_isa.text import format_program, parse_program
+from nki_isa.text import format_program
+from nki_isa.text_parser import parse_program
 
 SHAPE = (128, 4)
 

@@ -21,7 +21,8 @@ from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction, 
 from nki_isa.operators import OPERATORS, Operator
 from nki_isa.program import Loop, Node, Program, While, programs_equal
 from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_isa.text import format_program, parse_program
+from nki_isa.text import format_program
+from nki_isa.text_parser import parse_program
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 

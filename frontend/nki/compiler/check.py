@@ -20,7 +20,7 @@ from nki import arrays, levels
 from nki.compiler import flow, frontends, scope, tree
 from nki.compiler.constructs import not_accepted
 from nki.compiler.frontends import FrontEnd
-from nki.compiler.importer import is_host
+from nki.compiler.hosts import is_host
 from nki.compiler.kept import Kept
 from nki.compiler.parse import deep_recursion
 from nki.compiler.profile import PROFILES, Verdict

@@ -26,6 +26,7 @@ import random
 import re
 import string
 import sys
+import sysconfig
 import time
 import types
 import typing
@@ -66,3 +67,26 @@ def has_submodule(package: ModuleType, name: str) -> bool:
 
 
 __all__ = ["exists", "has_submodule", "loaded"]
+
+
+_HOST_PACKAGES = {"nki", "nki_isa", "nki_sim", "numpy", "ml_dtypes", "math", "builtins"}
+
+
+def is_host(module: str | None) -> bool:
+    """True for a module whose functions are not kernel source: nki itself, numpy, the standard library."""
+    top = (module or "builtins").partition(".")[0]
+    return top in _HOST_PACKAGES or (
+        top in sys.stdlib_module_names and top != "__main__" and _is_standard(top)
+    )
+
+
+def _is_standard(top: str) -> bool:
+    """True unless a module of the user's has the name of one of the standard library."""
+    module = sys.modules.get(top)
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return all(place is None or _library() in Path(place).resolve().parents for place in places)
+
+
+@functools.cache
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib")).resolve()

@@ -14,10 +14,7 @@ import dataclasses
 import enum
 import functools
 import itertools
-import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -34,6 +31,7 @@ import numpy as np
 
 from nki import arrays, levels
 from nki.compiler import stacks
+from nki.compiler.hosts import is_host
 from nki.compiler.lower import helpers, lower
 from nki.compiler.printing import printed
 from nki.compiler.profile import HOST_BUILTINS
@@ -44,7 +42,6 @@ from nki_isa.diagnostics import NkiError, error
 from nki_isa.tensor import NkiTensor, VirtualRegister
 
 # Packages whose functions run as they are: they are the language, not kernel source.
-_HOST_PACKAGES = {"nki", "nki_isa", "nki_sim", "numpy", "ml_dtypes", "math", "builtins"}
 
 # What Python itself puts into a class; the new class gets its own.
 _MADE_BY_PYTHON = {
@@ -61,26 +58,6 @@ _MADE_BY_PYTHON |= {"__annotations_cache__", "_abc_impl", "__nki_fields__"}
 _MADE_BY_DATACLASS = {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
 _METHODS_OF_DATACLASS = {"__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
 _METHODS_OF_DATACLASS |= {"__setattr__", "__delattr__", "__replace__", "__getstate__", "__setstate__"}
-
-
-def is_host(module: str | None) -> bool:
-    """True for a module whose functions are not kernel source: nki itself, numpy, the standard library."""
-    top = (module or "builtins").partition(".")[0]
-    return top in _HOST_PACKAGES or (
-        top in sys.stdlib_module_names and top != "__main__" and _is_standard(top)
-    )
-
-
-def _is_standard(top: str) -> bool:
-    """True unless a module of the user's has the name of one of the standard library."""
-    module = sys.modules.get(top)
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return all(place is None or _library() in Path(place).resolve().parents for place in places)
-
-
-@functools.cache
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib")).resolve()
 
 
 class Values:

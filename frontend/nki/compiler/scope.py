@@ -20,7 +20,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from nki.compiler import hosts, names, source, tree
-from nki.compiler.importer import is_host
+from nki.compiler.hosts import is_host
 from nki.compiler.kept import Kept
 from nki.compiler.parse import parse
 from nki.compiler.tree import Node

@@ -22,7 +22,8 @@ import numpy as np
 from nki import arrays, levels
 from nki.compiler import calls, names, tree
 from nki.compiler.check import require
-from nki.compiler.importer import Importer, Values, is_host
+from nki.compiler.hosts import is_host
+from nki.compiler.importer import Importer, Values
 from nki.compiler.parse import deep_recursion
 from nki.compiler.purity import Read
 from nki.compiler.recorder import Recorder, recording

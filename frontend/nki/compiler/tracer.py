@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 from nki.compiler import printing, stacks
-from nki.compiler.importer import Values, is_host
+from nki.compiler.hosts import is_host
+from nki.compiler.importer import Values
 from nki.compiler.recorder import Recorder
 
 

@@ -20,7 +20,6 @@ import time
 from functools import cache
 from pathlib import Path
 
-import nki.compiler
 from nki.compiler import tree
 from nki.compiler.tree_data import DamagedTree, decode, encode
 
@@ -74,7 +73,7 @@ def is_private(where: Path) -> bool:
 
 @cache
 def _parser_digest() -> bytes:
-    here = Path(next(iter(nki.compiler.__path__)))
+    here = Path(__file__).parent
     digest = hashlib.sha256()
     for name in _PARSER:
         digest.update((here / name).read_bytes())
