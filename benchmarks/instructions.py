@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nki_isa.instruction import REGISTRY, Instruction, Role
+from nki_isa.ir.instruction import REGISTRY, Instruction, Role
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN2, TRN3
-from nki_isa.program import Program
 from nki_isa.samples import sample
-from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim import host
-from nki_sim.execute import Machine
-from nki_sim.place import place
-from nki_sim.timing import Scoreboard
+from nki_sim.execution.execute import Machine
+from nki_sim.placement.place import place
+from nki_sim.timing.scoreboard import Scoreboard
 
 GOAL = 40.0
 """Microseconds of executing and timing beyond the arithmetic."""

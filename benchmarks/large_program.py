@@ -21,10 +21,10 @@ import numpy as np
 from streams import Stream
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.instruction import Engine
+from nki_isa.ir.instruction import Engine
+from nki_isa.ir.program import Program
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Program
-from nki_sim.place import Placement, place
+from nki_sim.placement.place import Placement, place
 from nki_sim.report.html import Core, page
 from nki_sim.report.usage import memory_report
 from nki_sim.sanitize import execute_checked

@@ -30,7 +30,7 @@ from nki import levels
 from nki.kernel import Kernel
 from nki.runtime import session
 from nki_isa.machine.targets import as_target
-from nki_sim.report.words import time
+from nki_sim.words import time
 
 LEVEL = "0.2"
 PAGE = Path(__file__).parents[1] / "docs" / "library" / "times.md"

@@ -18,11 +18,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
 from nki_isa.machine.targets import as_target
-from nki_sim.core_times import CoreTimes, simulate
-from nki_sim.device import execute
-from nki_sim.place import place
+from nki_sim.cores.core_times import CoreTimes, simulate
+from nki_sim.cores.device import execute
+from nki_sim.placement.place import place
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import matmul

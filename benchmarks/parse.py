@@ -10,8 +10,8 @@ import sysconfig
 import time
 from pathlib import Path
 
-from nki.compiler.parse import parse
-from nki.compiler.parser import language
+from nki.compiler.syntax.parse import parse
+from nki.compiler.syntax.parser import language
 
 LARGEST = 40
 

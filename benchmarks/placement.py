@@ -26,13 +26,13 @@ import numpy as np
 
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Program
-from nki_isa.tensor import MemoryRegion
-from nki_sim.liveness import liveness
-from nki_sim.place import place
-from nki_sim.utilisation import Holder, usage_of
+from nki_isa.tensor.tensor import MemoryRegion
+from nki_sim.placement.liveness import liveness
+from nki_sim.placement.place import place
+from nki_sim.placement.utilisation import Holder, usage_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 import timing_kernels

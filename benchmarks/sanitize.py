@@ -19,11 +19,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
+from nki_isa.ir.program import Program
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Program
-from nki_sim.device import execute_all
-from nki_sim.place import place
+from nki_sim.cores.device import execute_all
+from nki_sim.placement.place import place
 from nki_sim.sanitize import execute_checked
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))

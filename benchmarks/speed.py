@@ -29,16 +29,16 @@ import matmul
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
 from nki.kernel import Kernel
 from nki.runtime import session
+from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN2
-from nki_isa.program import Program
-from nki_sim.core_times import CoreTimes, simulate
-from nki_sim.device import execute
-from nki_sim.fit import fit
+from nki_sim.cores.core_times import CoreTimes, simulate
+from nki_sim.cores.device import execute
 from nki_sim.host import no_collection
-from nki_sim.profile import Profile
+from nki_sim.placement.fit import fit
+from nki_sim.report.profile import Profile
 from nki_sim.sanitize import execute_checked
 
 _MILLION = 1_000_000

@@ -25,14 +25,14 @@ from timing_kernels import attention, matmul, scheduled_attention
 
 from nki.compiler import specialize
 from nki_isa.diagnostics import NkiMemoryError
-from nki_isa.dtypes import as_dtype
+from nki_isa.ir.program import Program
+from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Program
-from nki_sim.core_times import simulate
-from nki_sim.place import place
-from nki_sim.profile import Profile
-from nki_sim.schedule import scheduled
-from nki_sim.timing import Timeline
+from nki_sim.cores.core_times import simulate
+from nki_sim.placement.place import place
+from nki_sim.report.profile import Profile
+from nki_sim.schedule.compiler import scheduled
+from nki_sim.timing.scoreboard import Timeline
 
 Emit = Callable[[Stream], None]
 Metric = Callable[[Profile], float]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from streams import Stream
 
-from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor
+from nki_isa.ir.program import Program
+from nki_isa.tensor.tensor import NkiTensor
 
 TILE = 128
 MOVING = 512

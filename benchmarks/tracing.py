@@ -20,8 +20,8 @@ import numpy as np
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler import frontends
-from nki.compiler.specialize import specialize_call
+from nki.compiler.language import frontends
+from nki.compiler.specializer.specialize import specialize_call
 from nki_isa.machine.targets import as_target
 
 REPEATS = 7

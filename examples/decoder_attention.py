@@ -25,7 +25,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.runtime import session
-from nki_sim.profile import Profile
+from nki_sim.report.profile import Profile
 from nkilib.core.attention.attention_cte import attention_cte
 from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
 from nkilib.core.attention.attention_tkg_utils import AttnTKGConfig

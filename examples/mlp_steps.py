@@ -17,7 +17,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.runtime import session
-from nki_sim.profile import Profile
+from nki_sim.report.profile import Profile
 
 TILE = 128  # partitions: of a contraction, and of tokens in a result
 WIDE = 512  # columns of a product: a bank of PSUM

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from nki_isa.instruction import Instruction
-from nki_isa.program import Program
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program
 
 
 class Core(Protocol):

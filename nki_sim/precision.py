@@ -15,14 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES, to_float32
+from nki_isa.ir.program import Program
 from nki_isa.ir.rewrite import on_storages
+from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.target import Target
-from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor, Storage
-from nki_sim.device import execute_all
-from nki_sim.execute import ExecutionResult
-from nki_sim.memory import Array
+from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_sim.cores.device import execute_all
+from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.memory import Array
 
 LOW_PRECISION = frozenset(
     DTYPES[name] for name in ("bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")
@@ -42,7 +42,7 @@ def execute_widened(
     inputs: Sequence[Array],
     target: Target,
 ) -> ExecutionResult:
-    """As :func:`nki_sim.device.execute_all`, low-precision tensors stored and given back as float32.
+    """As :func:`nki_sim.cores.device.execute_all`, low-precision tensors stored and given back as float32.
 
     Raises:
         NkiError: NKI-U013, a Program reads the bytes of such a tensor as another dtype.

@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.instruction import Engine, Instruction
-from nki_isa.program import Loop, Node, Program, While
-from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
+from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim import host
-from nki_sim.device import execute_all, finish
-from nki_sim.execute import ExecutionResult, Machine
-from nki_sim.memory import ZEROS, Array, Placement
+from nki_sim.cores.device import execute_all, finish
+from nki_sim.execution.execute import ExecutionResult, Machine
+from nki_sim.execution.memory import ZEROS, Array, Placement
 from nki_sim.observe import Listener, hooks
 from nki_sim.sanitize import Check, Scene, all_checks, told
 from nki_sim.sanitize.survey import Survey

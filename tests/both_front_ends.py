@@ -11,13 +11,13 @@ from unittest import mock
 
 import nki
 from nki import runtime
-from nki.compiler import frontends
-from nki.compiler.frontends import FrontEnd
-from nki.compiler.specialize import Specialized
-from nki_isa.program import programs_equal
-from nki_isa.text import format_program
+from nki.compiler.language import frontends
+from nki.compiler.language.frontends import FrontEnd
+from nki.compiler.specializer.specialize import Specialized
+from nki_isa.ir.program import programs_equal
+from nki_isa.ir.text import format_program
 
-_module: Any = sys.modules["nki.compiler.specialize"]  # the package has a function of that name
+_module: Any = sys.modules["nki.compiler.specializer.specialize"]  # the package has a function of that name
 _specialize_call = _module.specialize_call
 
 

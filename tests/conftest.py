@@ -18,7 +18,7 @@ from hypothesis import settings
 from syrupy.extensions.amber import AmberSnapshotExtension
 
 from nki import levels
-from nki.compiler import frontends
+from nki.compiler.language import frontends
 
 settings.register_profile("nki-sim", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("nki-sim")

@@ -6,7 +6,7 @@ chosen generation, executed on real bytes and timed.
 """
 
 from nki import builtin, collectives, compiler, dtype, experimental, isa, language, levels, tensor, typing
-from nki.compiler import frontends, names
+from nki.compiler.language import frontends, names
 from nki.kernel import Kernel, jit, simulate
 from nki.uncaught import NkiWarning, install
 

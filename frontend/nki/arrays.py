@@ -16,7 +16,7 @@ from numpy.ma import MaskedArray  # here: numpy.ma is imported at each use of np
 
 from nki import levels
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.dtypes import DType, as_dtype
+from nki_isa.machine.dtypes import DType, as_dtype
 
 #: torch's dtypes that numpy lacks: (the integer of their width, what reads its bits).
 _BITS: dict[str, tuple[str, Any]] = {

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from nki import arrays
-from nki.compiler.purity import Read, Snapshot
-from nki.compiler.specialize import Specialized
+from nki.compiler.specializer.purity import Read, Snapshot
+from nki.compiler.specializer.specialize import Specialized
 from nki.kernel import Kernel
-from nki_isa.dtypes import DType
-from nki_isa.operators import Operator
-from nki_isa.program import Program
-from nki_sim.execute import written_inputs
+from nki_isa.ir.program import Program
+from nki_isa.machine.dtypes import DType
+from nki_isa.machine.operators import Operator
+from nki_sim.execution.execute import written_inputs
+from nki_sim.execution.memory import host_bytes
 from nki_sim.host import Lock
-from nki_sim.memory import host_bytes
-from nki_sim.place import Placement
+from nki_sim.placement.place import Placement
 from nki_sim.replay import Replay, can_replay, is_static
 from nki_sim.sanitize.static import Looked
 

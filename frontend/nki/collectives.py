@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki import levels
-from nki.compiler.recorder import current
+from nki.compiler.specializer.recorder import current
 from nki.isa import entry
 from nki.language.objects import NKIObject
 from nki_isa.diagnostics import error
-from nki_isa.instruction import REGISTRY, Instruction
-from nki_isa.kinds import is_whole
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ops.collective import Collective
-from nki_isa.tensor import VirtualRegister
+from nki_isa.tensor.kinds import is_whole
+from nki_isa.tensor.tensor import VirtualRegister
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The data types, by the module path that published kernels annotate with and import from."""
 
-from nki_isa.dtypes import DTYPES
+from nki_isa.machine.dtypes import DTYPES
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)

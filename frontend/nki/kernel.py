@@ -12,9 +12,10 @@ from types import FunctionType
 from typing import Any, overload
 
 from nki import levels
-from nki.compiler import recorder, source, stacks
 from nki.compiler.config import CompileConfig, SpecializationConfig
-from nki.compiler.schedule import Schedule, read_schedule
+from nki.compiler.source import source
+from nki.compiler.specializer import recorder, stacks
+from nki.compiler.specializer.schedule import Schedule, read_schedule
 from nki_isa.diagnostics import Span, error
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa.dtypes import DTYPES
-from nki_isa.enums import dma_engine
-from nki_isa.instruction import Engine
-from nki_isa.kinds import is_whole, require
-from nki_isa.operators import OPERATORS
-from nki_isa.tensor import NkiTensor
+from nki_isa.ir.instruction import Engine
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.enums import dma_engine
+from nki_isa.machine.operators import OPERATORS
+from nki_isa.tensor.kinds import is_whole, require
+from nki_isa.tensor.tensor import NkiTensor
 
 #: The levels, oldest first, with the SDK release that brought each.
 LEVELS: dict[str, str] = {
@@ -697,10 +697,10 @@ def _signature(parameters: str) -> inspect.Signature:
 def _default(text: str) -> Any:
     kind, is_member, name = text.partition(":")
     if is_member:
-        import nki_isa.enums
+        import nki_isa.machine.enums
 
         reader = _CLASSES.get(kind)
-        return reader(name) if reader else getattr(nki_isa.enums, kind)[name]
+        return reader(name) if reader else getattr(nki_isa.machine.enums, kind)[name]
     if text in _WORDS:
         return _WORDS[text]
     return float(text) if "." in text else int(text)

@@ -33,10 +33,10 @@ from nki.level_table import (
     Notice,
 )
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
-from nki_isa.dtypes import DType
-from nki_isa.enums import dge_mode
-from nki_isa.instruction import REGISTRY
-from nki_isa.tensor import NkiTensor
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.dtypes import DType
+from nki_isa.machine.enums import dge_mode
+from nki_isa.tensor.tensor import NkiTensor
 
 # --- the level in force
 
@@ -149,7 +149,7 @@ class _MissingMember(NkiError, AttributeError):
 
 def _refusing(key: tuple[str, str], member: Any) -> Any:
     """A method or property that kernel code cannot use."""
-    from nki.compiler import stacks  # that package reads this module
+    from nki.compiler.specializer import stacks  # that package reads this module
 
     def get(owner: Any) -> Any:
         told = refusal(*key) if stacks.is_kernel_frame(sys._getframe(1)) else None

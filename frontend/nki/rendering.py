@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
-from nki_sim.report import words
+from nki_sim import words
 
 Piece = tuple[str, str]
 """Text and the name of its style: error, warning, note, strong, gutter, primary, secondary or nothing."""

@@ -20,28 +20,28 @@ import numpy as np
 
 from nki import arrays, levels, uncaught
 from nki.cache import Cache, Key, NotKept, Prepared, call_key
-from nki.compiler import frontends
-from nki.compiler.specialize import Output, bind, specialize_call
+from nki.compiler.language import frontends
+from nki.compiler.specializer.specialize import Output, bind, specialize_call
 from nki.kernel import Kernel
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiMemoryError, Severity, Span, error
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
-from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor
-from nki_sim.core_times import CoreTimes, simulate_all, simulate_ranks
-from nki_sim.device import Rank, check_ranks, execute_all
-from nki_sim.execute import ExecutionResult, Skipped, interrupted_at
-from nki_sim.fit import fit
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.cores.core_times import CoreTimes, simulate_all, simulate_ranks
+from nki_sim.cores.device import Rank, check_ranks, execute_all
+from nki_sim.execution.execute import ExecutionResult, Skipped, interrupted_at
 from nki_sim.host import available_bytes, no_collection
-from nki_sim.mechanisms import without
-from nki_sim.place import Placement, overfull
+from nki_sim.placement.fit import fit
+from nki_sim.placement.place import Placement, overfull
+from nki_sim.placement.refusals import host_overflow
 from nki_sim.precision import execute_widened, high_precision
-from nki_sim.refusals import host_overflow
 from nki_sim.replay import Replay
+from nki_sim.report.mechanisms import without
 from nki_sim.sanitize import DATA_CODES, check_classes, execute_checked, execute_ranks_checked
 from nki_sim.sanitize.static import Looked, check_static
-from nki_sim.schedule import scheduled
-from nki_sim.timing import Timeline
+from nki_sim.schedule.compiler import scheduled
+from nki_sim.timing.scoreboard import Timeline
 
 _LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
 _UNASKED = 1 << 28  # bytes of a launch that every host has
@@ -69,9 +69,9 @@ class Options:
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
         trips: without data, the turns of each device loop that only data bound; None takes one.
-        without: mechanisms of :data:`nki_sim.mechanisms.MECHANISMS` that take no time, when it is timed.
+        without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
-            :mod:`nki_sim.schedule`. Results are the same bits.
+            :mod:`nki_sim.schedule.compiler`. Results are the same bits.
     """
 
     target: Target | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nki.language.creation import converted
-from nki_isa.dtypes import DTYPES
+from nki_isa.machine.dtypes import DTYPES
 
 
 def identity(n: int, dtype: Any = DTYPES["uint8"]) -> np.ndarray:

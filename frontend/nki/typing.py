@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any
 
 from nki_isa.diagnostics import error
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 
 class _Tensor(type):

@@ -14,9 +14,9 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 
 from nki import rendering
-from nki.compiler import names
-from nki_isa.codes import Category
+from nki.compiler.language import names
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span
+from nki_isa.diagnostics.codes import Category
 
 # Frames of these packages are not the user's.
 _OWN_PACKAGES = {"nki", "nki_isa", "nki_sim"}

@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 
 from nki_cli.explain_pages import pages
-from nki_isa.codes import CODES, Category, Code
+from nki_isa.diagnostics.codes import CODES, Category, Code
 from nki_tools.snippets import FRAME
 
-_MARK = "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and nki_isa/codes.py. -->"
+_MARK = (
+    "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and "
+    "nki_isa/diagnostics/codes.py. -->"
+)
 
 #: Whose business each category is.
 MEANING = {

@@ -12,9 +12,9 @@ They are written in ``pages/<category>.md``, one section per code:
     ```
     Source: where the rule is stated.
 
-Title and rule are those of :mod:`nki_isa.codes`. A snippet is Python, or ``shell``: lines that call
-``nki-sim``. ``nki-sim check FILE`` reports the code; words ``key=value`` after wrong or right change that:
-``command=run`` names another command, others are its options (``target=trn1``). Only the codes of
+Title and rule are those of :mod:`nki_isa.diagnostics.codes`. A snippet is Python, or ``shell``: lines that
+call ``nki-sim``. ``nki-sim check FILE`` reports the code; words ``key=value`` after wrong or right change
+that: ``command=run`` names another command, others are its options (``target=trn1``). Only the codes of
 :data:`NOT_TO_PROVOKE` have no snippets.
 """
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from nki_isa.codes import CODES, Category, Code
+from nki_isa.diagnostics.codes import CODES, Category, Code
 from nki_isa.rules import RULES, Rule, Standing
 from nki_tools.snippets import is_framed, whole
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nki.compiler import scope, tree
+from nki.compiler.checker import scope
+from nki.compiler.syntax import tree
 from nki_cli.commands.isa import as_dict, signature_of, summary_of
 from nki_isa.diagnostics import Span
-from nki_isa.dtypes import DType
-from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.machine.dtypes import DType
+from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
-from nki_isa.operators import Operator
 
 _Named = tree.Name | tree.Attribute | tree.keyword
 

@@ -18,11 +18,11 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import from_fs_path
 from pygls.workspace import PositionCodec
 
-from nki.compiler.check import check_text
+from nki.compiler.checker.check import check_text
 from nki_cli.explain_pages import pages
 from nki_cli.hover import hover
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import Diagnostic, Severity, Span
+from nki_isa.diagnostics.codes import CODES
 from nki_isa.machine.target import Target
 
 _SEVERITIES = {

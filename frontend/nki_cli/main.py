@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import nki
 from nki import levels, rendering
-from nki.compiler import frontends
+from nki.compiler.language import frontends
 from nki_cli.commands.check import check
 from nki_cli.commands.explain import explain
 from nki_cli.commands.gate import gate

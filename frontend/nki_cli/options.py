@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from nki.compiler import frontends
+from nki.compiler.language import frontends
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TARGETS, as_target, default_target
-from nki_sim.mechanisms import mechanisms
+from nki_sim.report.mechanisms import mechanisms
 from nki_sim.sanitize import CHECKS, check_classes
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 
 from nki.rendering import layout
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import Diagnostic, Severity
-from nki_sim.report import words
+from nki_isa.diagnostics.codes import CODES
+from nki_sim import words
 
 _STYLES = {
     "error": "bold red",

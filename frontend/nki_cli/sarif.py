@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import nki
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import Severity, Span
-from nki_sim.report import words
+from nki_isa.diagnostics.codes import CODES
+from nki_sim import words
 from nki_tools.gate import Judgement, Reason
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -12,7 +12,7 @@ from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.machine.target import Target
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def readable(screen: Screen, file: str) -> None:

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nki_isa.instruction import Engine, Instruction
-from nki_isa.operands import tensors_of
-from nki_isa.program import Loop, Node, Program, While
+from nki_isa.constraints.operands import tensors_of
+from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.program import Loop, Node, Program, While
 
 
 @dataclass(frozen=True, slots=True)

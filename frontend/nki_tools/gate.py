@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nki import runtime
-from nki_isa.codes import Category
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
+from nki_isa.diagnostics.codes import Category
 from nki_isa.machine.targets import as_target, default_target
 from nki_isa.rules import Rule, rule_of, version_of
 from nki_tools.covered import uncovered
 
 if TYPE_CHECKING:
     from nki.kernel import Kernel
+    from nki_isa.ir.program import Program
     from nki_isa.machine.target import Target
-    from nki_isa.program import Program
 
 
 class Verdict(enum.Enum):

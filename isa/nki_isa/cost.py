@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nki_isa.dtypes import DType
-from nki_isa.instruction import Engine
+from nki_isa.ir.instruction import Engine
+from nki_isa.machine.dtypes import DType
 from nki_isa.machine.target import Feature, Target
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 
 @dataclass(frozen=True, slots=True)

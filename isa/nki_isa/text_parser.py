@@ -1,4 +1,4 @@
-"""Reads the text that :mod:`nki_isa.text` writes; every complaint is NKI-L028 with line and column.
+"""Reads the text that :mod:`nki_isa.ir.text` writes; every complaint is NKI-L028 with line and column.
 
 A line is one statement, nesting is two spaces deeper, blank lines and lines
 that start with ``#`` are skipped. Instructions are built from the registry by
@@ -22,13 +22,13 @@ from typing import Any, NoReturn
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, NkiError, Span, error
-from nki_isa.dtypes import DTYPES, DType, as_dtype
-from nki_isa.dynamic import DynamicOffset
-from nki_isa.instruction import REGISTRY, Instruction
-from nki_isa.operators import Operator, as_operator
-from nki_isa.program import Loop, Node, Program, While
-from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
-from nki_isa.tensor import NkiTensor
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
+from nki_isa.machine.operators import Operator, as_operator
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -162,7 +162,7 @@ def parse_program(text: str, file: str = "<ir>") -> Program:
     """The Program that `text` prints.
 
     Args:
-        text: what :func:`nki_isa.text.format_program` gives.
+        text: what :func:`nki_isa.ir.text.format_program` gives.
         file: the name that diagnostics give to `text`.
 
     Raises:

@@ -18,7 +18,7 @@ import numpy as np
 from nki.kernel import signature_of
 from nki.runtime import Launch
 from nki_sim.report import pictures
-from nki_sim.report.words import size, time
+from nki_sim.words import size, time
 from nkilib.registry import Example, Row, difference, rows
 
 _NOTE = "<!-- Written by `make library-pages` from the kernel's registry_row.py. -->"

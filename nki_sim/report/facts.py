@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor
-from nki_sim.place import Placement, Utilisation
-from nki_sim.profile import Profile
-from nki_sim.report import words
+from nki_isa.ir.program import Program
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim import words
+from nki_sim.placement.place import Placement, Utilisation
+from nki_sim.report.profile import Profile
 from nki_sim.report.usage import Saving
 
 

@@ -17,18 +17,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nki_isa.instruction import Instruction
-from nki_isa.program import Program
-from nki_sim.place import Holder, Placement, Utilisation
-from nki_sim.profile import Profile
-from nki_sim.report import facts, words
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program
+from nki_sim import words
+from nki_sim.placement.place import Holder, Placement, Utilisation
+from nki_sim.placement.utilisation import by_line
+from nki_sim.report import facts
 from nki_sim.report.columns import column, texts
 from nki_sim.report.files import replacing
+from nki_sim.report.profile import Profile
 from nki_sim.report.rows import rows_of
 from nki_sim.report.trace import described, reason
 from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
-from nki_sim.timing import Timeline
-from nki_sim.utilisation import by_line
+from nki_sim.timing.scoreboard import Timeline
 
 _LINES = 12  # of source listed
 _DETAILED = 50_000  # instructions up to which each is shown with its operands

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
-from nki_sim.plans import LANES
-from nki_sim.report.words import size, time
-from nki_sim.timing import Timeline
-from nki_sim.utilisation import Holder, Utilisation
+from nki_sim.placement.utilisation import Holder, Utilisation
+from nki_sim.timing.plans import LANES
+from nki_sim.timing.scoreboard import Timeline
+from nki_sim.words import size, time
 
 _WIDTH, _LEFT, _MARGIN = 900, 110, 24
 _ROW, _MAP_HEIGHT = 22, 260

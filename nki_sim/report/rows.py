@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nki_sim.plans import ENGINES, LANES
-from nki_sim.timing import Timeline
+from nki_sim.timing.plans import ENGINES, LANES
+from nki_sim.timing.scoreboard import Timeline
 
 
 @dataclass(frozen=True, slots=True)

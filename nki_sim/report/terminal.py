@@ -10,13 +10,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nki_isa.program import Program
-from nki_sim.mechanisms import MECHANISMS, Ablated
-from nki_sim.place import Placement, Utilisation
-from nki_sim.profile import Profile
-from nki_sim.report import facts, words
+from nki_isa.ir.program import Program
+from nki_sim import words
+from nki_sim.placement.place import Placement, Utilisation
+from nki_sim.placement.utilisation import bars, by_line
+from nki_sim.report import facts
+from nki_sim.report.mechanisms import MECHANISMS, Ablated
+from nki_sim.report.profile import Profile
 from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
-from nki_sim.utilisation import bars, by_line
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed

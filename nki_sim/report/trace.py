@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.instruction import Instruction
-from nki_isa.program import Program
-from nki_sim.place import Holder, Placement
-from nki_sim.plans import LANES
-from nki_sim.report import words
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program
+from nki_sim import words
+from nki_sim.placement.place import Holder, Placement
+from nki_sim.placement.utilisation import by_quadrant
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import Rows, rows_of
-from nki_sim.timing import Timeline, Wait
-from nki_sim.utilisation import by_quadrant
+from nki_sim.timing.plans import LANES
+from nki_sim.timing.scoreboard import Timeline, Wait
 
 REASONS = {
     Wait.data: "a result it reads",

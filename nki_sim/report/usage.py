@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.program import Program
-from nki_isa.tensor import Storage
-from nki_sim.place import Holder, Placement, Utilisation
-from nki_sim.report import words
-from nki_sim.utilisation import by_line, usage_of
+from nki_isa.ir.program import Program
+from nki_isa.tensor.tensor import Storage
+from nki_sim import words
+from nki_sim.placement.place import Holder, Placement, Utilisation
+from nki_sim.placement.utilisation import by_line, usage_of
 
 _SEPARATORS = re.compile(r"[/.]+")
 _CANDIDATES = 8  # lines looked at as what to shrink

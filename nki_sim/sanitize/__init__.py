@@ -1,6 +1,6 @@
 """The checks a run makes of its kernel: what passes on a simulator and fails on hardware.
 
-:func:`execute_checked` runs placed Programs as :func:`nki_sim.device.execute_all`
+:func:`execute_checked` runs placed Programs as :func:`nki_sim.cores.device.execute_all`
 does and tells what it found. Errors are defects of the kernel; warnings are
 what hardware may do otherwise than meant; notes are worth knowing.
 
@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import partial
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
-from nki_isa.program import Program
-from nki_sim.device import Rank, execute_all, execute_ranks
-from nki_sim.execute import ExecutionResult
+from nki_isa.ir.program import Program
+from nki_sim.cores.device import Rank, execute_all, execute_ranks
+from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.memory import Array, Placement
 from nki_sim.host import no_collection
-from nki_sim.memory import Array, Placement
 from nki_sim.observe import Listener, hooks
 from nki_sim.sanitize.check import Again, Check, Scene
 from nki_sim.sanitize.check import checks as all_checks
@@ -90,7 +90,7 @@ def execute_checked(
     """Run `programs`, one for each core, and check them.
 
     Args:
-        programs, placements, inputs, listeners: as for :func:`nki_sim.device.execute_all`.
+        programs, placements, inputs, listeners: as for :func:`nki_sim.cores.device.execute_all`.
         checks: classes of :data:`CHECKS`.
         strict: True makes every finding an error, but for notes on what may well be meant.
         sentinels: True fills new tensors with NaN, or 4 for integers, as the vendor's simulator does;
@@ -128,7 +128,7 @@ def execute_ranks_checked(
     """Run `ranks` and check each by itself; as :func:`execute_checked`.
 
     Args:
-        listeners: as for :func:`nki_sim.device.execute_ranks`.
+        listeners: as for :func:`nki_sim.cores.device.execute_ranks`.
     """
     scenes = [Scene(rank.programs, rank.placements, rank.inputs, checks) for rank in ranks]
     made = [

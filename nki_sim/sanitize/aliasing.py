@@ -3,7 +3,7 @@
 A destination lies over a source that is still to be read, or holds an element of its tensor twice (sliding
 windows; a stride of 0, which published kernels give results they drop, is left alone).
 
-Each instruction states the order in which it reads and writes (:class:`nki_isa.instruction.Order`). Where
+Each instruction states the order in which it reads and writes (:class:`nki_isa.ir.instruction.Order`). Where
 it streams, writing over elements already read is safe, and in place is (which nc_stream_shuffle documents).
 The DMA engines move descriptors in any order, so there only the very same view is safe.
 """
@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.instruction import Engine, Instruction, Order, Role
 from nki_isa.ir.form import Form
-from nki_isa.tensor import NkiTensor, box, signature
-from nki_sim.memory import Placement
+from nki_isa.ir.instruction import Engine, Instruction, Order, Role
+from nki_isa.tensor.tensor import NkiTensor, box, signature
+from nki_sim.execution.memory import Placement
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check
 from nki_sim.sanitize.findings import Findings, allocated, operand_of, site

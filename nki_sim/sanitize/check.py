@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from nki_isa.instruction import Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Program
-from nki_sim.execute import ExecutionResult
+from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.memory import Array, Placement
 from nki_sim.host import lazy
-from nki_sim.memory import Array, Placement
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.reads import Reads, Watch

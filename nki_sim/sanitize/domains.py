@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nki_isa.diagnostics import Severity, Span
-from nki_isa.instruction import Instruction
-from nki_isa.operators import Operator
-from nki_sim.memory import Array
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.operators import Operator
+from nki_sim.execution.memory import Array
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check, Scene
 from nki_sim.sanitize.findings import line_of

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.instruction import Instruction
-from nki_isa.tensor import NkiTensor, Storage, VirtualRegister
-from nki_sim.execute import ExecutionResult
-from nki_sim.memory import Array
+from nki_isa.ir.instruction import Instruction
+from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
+from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.memory import Array
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.reads import Part, Watch, site_key
 from nki_sim.sanitize.registers import Unset

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from nki_isa.diagnostics import Label, NkiError, Severity
-from nki_isa.dtypes import DTYPES, DType, to_float32
-from nki_isa.instruction import Engine, Instruction
-from nki_isa.program import Program
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
-from nki_sim.execute import ExecutionResult
-from nki_sim.memory import Array
+from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.program import Program
+from nki_isa.machine.dtypes import DTYPES, DType, to_float32
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.memory import Array
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.check import Again, Check
 from nki_sim.sanitize.findings import Findings, allocated, described, line_of, operand_of

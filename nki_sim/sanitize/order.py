@@ -20,9 +20,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from nki_isa.diagnostics import Severity
-from nki_isa.instruction import Engine, Instruction
-from nki_isa.tensor import NkiTensor
-from nki_sim.memory import Placement
+from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.execution.memory import Placement
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of

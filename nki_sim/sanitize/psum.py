@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Severity
-from nki_isa.dtypes import DType
-from nki_isa.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.machine.dtypes import DType
 from nki_isa.machine.target import Feature, Target
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, box
-from nki_sim.memory import Placement
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, box
+from nki_sim.execution.memory import Placement
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nki_isa.instruction import Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_sim.cores.races import RaceDetector
 from nki_sim.observe import Core
-from nki_sim.races import RaceDetector
 from nki_sim.sanitize.check import Check, Scene
 
 
 class Races(Check):
-    """A :class:`~nki_sim.races.RaceDetector` for launches of several cores."""
+    """A :class:`~nki_sim.cores.races.RaceDetector` for launches of several cores."""
 
     name = "races"
     finds = (

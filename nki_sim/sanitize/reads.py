@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.dependencies import may_skip
-from nki_isa.instruction import Engine, Instruction
+from nki_isa.ir.dependencies import may_skip
+from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.target import Feature, Target
-from nki_isa.tensor import NkiTensor
-from nki_sim.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Array, Memory, Placement
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Array, Memory, Placement
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
 from nki_sim.sanitize.shadow import _ONES, Bools, Shadow, Written, regions
 from nki_sim.sanitize.survey import Survey

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nki_isa.dependencies import may_skip
 from nki_isa.diagnostics import Severity
-from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import Instruction
-from nki_isa.tensor import MemoryRegion
+from nki_isa.ir.dependencies import may_skip
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import reduce_cmd
+from nki_isa.tensor.tensor import MemoryRegion
 from nki_sim.sanitize.check import Check, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of
 from nki_sim.sanitize.shadow import Shadow, regions

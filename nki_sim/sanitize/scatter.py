@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nki_isa.diagnostics import Severity
-from nki_isa.instruction import Instruction
-from nki_isa.tensor import NkiTensor
-from nki_sim.memory import Memory
+from nki_isa.ir.instruction import Instruction
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.execution.memory import Memory
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, site

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.instruction import Instruction
-from nki_isa.strides import is_row_major
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.ir.instruction import Instruction
+from nki_isa.tensor.strides import is_row_major
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 Mask = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
-from nki_isa.instruction import Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.target import Target
-from nki_isa.program import Loop, Node, Program
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
-from nki_sim.device import check_meetings, finish
-from nki_sim.memory import Placement
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_sim.cores.device import check_meetings, finish
+from nki_sim.execution.memory import Placement
 from nki_sim.observe import hooks
 from nki_sim.sanitize.check import Scene, checks
 from nki_sim.sanitize.findings import Findings

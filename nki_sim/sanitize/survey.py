@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-from nki_isa.instruction import Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Node, Program
 from nki_isa.ops.sync import core_barrier
-from nki_isa.program import Node, Program
-from nki_isa.tensor import NkiTensor, Storage
+from nki_isa.tensor.tensor import NkiTensor, Storage
 from nki_sim.host import no_collection
 
 Touch = tuple[Sequence[NkiTensor], Sequence[NkiTensor]]

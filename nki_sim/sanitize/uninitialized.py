@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from nki_isa.diagnostics import Severity
-from nki_isa.instruction import Instruction
-from nki_sim.execute import ExecutionResult
+from nki_isa.ir.instruction import Instruction
+from nki_sim.execution.execute import ExecutionResult
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Again, Check, Scene
 from nki_sim.sanitize.influence import Influence

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nki_isa.codes import CODES
-from nki_isa.instruction import REGISTRY
+from nki_isa.diagnostics.codes import CODES
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS
 
@@ -301,7 +301,7 @@ def test_an_assertion_on_real_results_is_an_error(nki_sim):
 
 
 def test_ir_parses_back(nki_sim):
-    from nki_isa.text import format_program
+    from nki_isa.ir.text import format_program
     from nki_isa.text_parser import parse_program
 
     launches = nki_sim("ir", "add.py", "--format", "json").json["launches"]

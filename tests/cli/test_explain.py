@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from nki import runtime
-from nki.compiler import names
-from nki.compiler.check import check_text
+from nki.compiler.checker.check import check_text
+from nki.compiler.language import names
 from nki_cli import explain_docs
 from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
 from nki_cli.main import app
-from nki_isa.codes import CODES
+from nki_isa.diagnostics.codes import CODES
 
 ROOT = Path(__file__).parents[2]
 

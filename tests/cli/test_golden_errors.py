@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, Snippet, pages
 from nki_cli.main import app
-from nki_isa.codes import CODES
+from nki_isa.diagnostics.codes import CODES
 
 FILE = "kernel.py"
 PLAIN = Snippet(Kind.right, "python", "nisa.memset(dst=tile, value=0.0)\n", {}).source()

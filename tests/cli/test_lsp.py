@@ -7,7 +7,7 @@ from lsp_editor import Editor
 from lsprotocol import types
 from pygls.workspace import Workspace
 
-from nki.compiler.check import check_text
+from nki.compiler.checker.check import check_text
 from nki_cli import language_server
 from nki_cli.render import github_line
 from nki_isa.diagnostics import Diagnostic, Severity, Span

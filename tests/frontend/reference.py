@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from nki.compiler import tree
+from nki.compiler.syntax import tree
 
 EXACT_FSTRINGS = sys.version_info >= (3, 12)
 """Before 3.12 Python gives the parts of an f-string the place of the whole string, or a wrong one."""

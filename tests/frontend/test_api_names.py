@@ -12,7 +12,7 @@ import nki.isa
 import nki.language
 import nki.typing
 from nki import levels
-from nki_isa.operators import Operator
+from nki_isa.machine.operators import Operator
 
 MODULES = {"language": nki.language, "isa": nki.isa, "collectives": nki.collectives}
 

@@ -15,15 +15,15 @@ import nki.collectives as collectives
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
-from nki.compiler.recorder import Recorder, recording
+from nki.compiler.specializer.recorder import Recorder, recording
 from nki_isa.diagnostics import NkiError
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.targets import TRN3
-from nki_isa.operators import OPERATORS, Operator
 from nki_isa.samples import sample
-from nki_isa.tensor import NkiTensor, VirtualRegister
-from nki_sim.device import execute_all
-from nki_sim.fit import fit
+from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_sim.cores.device import execute_all
+from nki_sim.placement.fit import fit
 from nki_sim.replay import can_replay, is_static
 
 

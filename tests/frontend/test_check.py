@@ -14,7 +14,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 import nki
-from nki.compiler.check import check, check_file, require
+from nki.compiler.checker.check import check, check_file, require
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's

@@ -11,7 +11,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.dtypes import as_dtype, cast, to_float32
+from nki_isa.machine.dtypes import as_dtype, cast, to_float32
 
 pytestmark = pytest.mark.filterwarnings("ignore::nki.uncaught.NkiWarning")
 

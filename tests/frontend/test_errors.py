@@ -14,8 +14,9 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler import names, specialize
-from nki.compiler.check import Checked
+from nki.compiler import specialize
+from nki.compiler.checker.check import Checked
+from nki.compiler.language import names
 from nki_isa.diagnostics import Diagnostic, NkiError, NkiInternalError
 
 A = np.ones((4, 8), np.float32)
@@ -148,7 +149,7 @@ EXPECTED = {
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets meta-code reach specialization that the checks would refuse."""
-    module = sys.modules["nki.compiler.specialize"]  # the function of that name hides it
+    module = sys.modules["nki.compiler.specializer.specialize"]  # the function of that name hides it
     monkeypatch.setattr(module, "require", lambda *arguments: Checked([], False))
 
 
@@ -331,18 +332,20 @@ def test_a_name_of_another_module_is_offered_where_that_one_is_public() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_failures_inside_nki_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nki_isa.tensor import NkiTensor
+    from nki_isa.tensor.tensor import NkiTensor
 
     def broken(self: Any, shape: Any) -> Any:
         raise ZeroDivisionError("oops")
 
-    broken = type(broken)(broken.__code__, {**broken.__globals__, "__name__": "nki_isa.tensor"}, "reshape")
+    broken = type(broken)(
+        broken.__code__, {**broken.__globals__, "__name__": "nki_isa.tensor.tensor"}, "reshape"
+    )
     monkeypatch.setattr(NkiTensor, "reshape", broken)
     with pytest.raises(NkiInternalError) as found:
         specialize(fails, A, "view")
     (diagnostic,) = found.value.diagnostics
     assert diagnostic.code == "NKI-I004"
-    assert diagnostic.message == "nki_isa.tensor.broken failed with ZeroDivisionError: oops"
+    assert diagnostic.message == "nki_isa.tensor.tensor.broken failed with ZeroDivisionError: oops"
     assert diagnostic.help is not None and "please report it" in diagnostic.help
     assert [frame.function for frame in diagnostic.stack] == ["fails", "middle", "inner"]
     assert isinstance(found.value.__cause__, ZeroDivisionError)
@@ -457,7 +460,7 @@ def test_the_signature_is_told() -> None:
 
 
 def test_a_tensor_of_another_call_is_refused() -> None:
-    from nki.compiler.specialize import specialize_call
+    from nki.compiler.specializer.specialize import specialize_call
     from nki_isa.machine.targets import as_target
 
     target = as_target("trn2")
@@ -588,7 +591,7 @@ def test_bad_return_values(kernel: Any, message: str, line: int) -> None:
 
 
 def test_places_without_columns_are_those_of_the_statement(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nki.compiler import stacks
+    from nki.compiler.specializer import stacks
 
     monkeypatch.setattr(stacks, "place_of", lambda code, offset: None)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from reference import Differences, host_tree
 
-from nki.compiler.parse import parse
+from nki.compiler.syntax.parse import parse
 
 SECONDS = 5.0
 """Of processor time, which the parser needs for some 300,000 tokens; the texts here have far fewer."""

@@ -9,7 +9,7 @@ import pytest
 
 import nki
 import nki.language as nl
-from nki.compiler.check import check_text
+from nki.compiler.checker.check import check_text
 from nki_isa.diagnostics import NkiError
 
 A = np.zeros((4, 4), np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nki.compiler import frontends
+from nki.compiler.language import frontends
 from nki_cli.explain_pages import Kind, pages
 from nki_isa.diagnostics import NkiError
 

@@ -12,7 +12,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
 from nki_isa.diagnostics import NkiError
-from nki_isa.idioms import IDIOMS
+from nki_isa.tensor.idioms import IDIOMS
 
 KERNEL = """
 import nki

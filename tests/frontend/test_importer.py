@@ -22,10 +22,10 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
-from nki.compiler.hosts import is_host
-from nki.compiler.importer import ImportedModule, Importer
-from nki.compiler.source import comes_from
-from nki.compiler.specialize import specialize_call
+from nki.compiler.source.hosts import is_host
+from nki.compiler.source.source import comes_from
+from nki.compiler.specializer.importer import ImportedModule, Importer
+from nki.compiler.specializer.specialize import specialize_call
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.machine.targets import as_target
 
@@ -443,7 +443,7 @@ class Slots:
 
 
 def test_objects_with_slots_are_copied_like_others() -> None:
-    import nki.compiler.specialize as module
+    import nki.compiler.specializer.specialize as module
 
     assert module is not None
     original = Slots(1)

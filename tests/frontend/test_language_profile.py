@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from nki.compiler import tree
-from nki.compiler.check import check_file
-from nki.compiler.constructs import CONSTRUCTS, Construct
-from nki.compiler.frontends import REMEDY
-from nki.compiler.language_page import page
-from nki.compiler.parse import parse
-from nki.compiler.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
+from nki.compiler.checker.check import check_file
+from nki.compiler.language.constructs import CONSTRUCTS, Construct
+from nki.compiler.language.frontends import REMEDY
+from nki.compiler.language.language_page import page
+from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
+from nki.compiler.syntax import tree
+from nki.compiler.syntax.parse import parse
 from nki.rendering import plain
 from nki_isa.diagnostics import Severity
 
@@ -164,7 +164,7 @@ def test_builtins_outside_the_table_are_refused(tmp_path: Path) -> None:
 
 def test_language_page_is_up_to_date() -> None:
     kept = Path(__file__).parents[2] / "docs" / "language.md"
-    assert kept.read_text() == page(), "run: python -m nki.compiler.language_page > docs/language.md"
+    assert kept.read_text() == page(), "run: python -m nki.compiler.language.language_page > docs/language.md"
 
 
 # --- the whole text a person sees

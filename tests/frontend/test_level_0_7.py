@@ -19,13 +19,13 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import levels
 from nki.compiler import specialize
-from nki.compiler.frontends import FrontEnd
-from nki.compiler.specialize import specialize_call
+from nki.compiler.language.frontends import FrontEnd
+from nki.compiler.specializer.specialize import specialize_call
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
+from nki_isa.ir.program import Loop
+from nki_isa.ir.text import format_program
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Loop
-from nki_isa.text import format_program
 from nki_isa.text_parser import parse_program
 
 before = levels.use("0.7")  # names below are taken from the modules while the tests are read

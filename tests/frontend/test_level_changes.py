@@ -10,8 +10,8 @@ import nki.isa as nisa
 import nki.language as nl
 import nki.tensor as ntensor
 from nki import levels
-from nki.compiler.check import check, check_text
-from nki.compiler.specialize import specialize_call
+from nki.compiler.checker.check import check, check_text
+from nki.compiler.specializer.specialize import specialize_call
 from nki.levels import LEVELS, NAMES, NEWEST, NOTICES, TENSOR, TILE_SIZE, WHILE
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import as_target

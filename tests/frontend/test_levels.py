@@ -15,10 +15,10 @@ import nki.collectives
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels, migration
-from nki.compiler.check import check_text
+from nki.compiler.checker.check import check_text
 from nki.levels import FORMS, LEVELS, NAMES, NEWEST
 from nki_isa.diagnostics import NkiError
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 ROOT = Path(__file__).parents[2]
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nki.compiler.build import METHODS
-from nki.compiler.generate import Mismatch, generate
-from nki.compiler.llk import (
+from nki.compiler.syntax.build import METHODS
+from nki.compiler.syntax.generate import Mismatch, generate
+from nki.compiler.syntax.llk import (
     Call,
     Choice,
     Grammar,
@@ -20,7 +20,7 @@ from nki.compiler.llk import (
     Sequence,
     read_rules,
 )
-from nki.compiler.parser import language
+from nki.compiler.syntax.parser import language
 
 TERMINALS = "\nA: /a/\nB: /b/\nC: /c/\n%declare _EOF\n"
 

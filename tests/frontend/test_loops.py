@@ -12,7 +12,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
-from nki_isa.program import Loop, Program, While
+from nki_isa.ir.program import Loop, Program, While
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
@@ -389,7 +389,7 @@ def registers_are_objects(x):
 
 
 def test_registers_are_values_like_others() -> None:
-    from nki.compiler.specialize import specialize_call
+    from nki.compiler.specializer.specialize import specialize_call
     from nki_isa.machine.targets import as_target
 
     made = specialize_call(nki.jit(registers_are_objects), (A,), {}, target=as_target("trn2"))
@@ -467,8 +467,8 @@ def test_bad_while_loops(kernel: Any, message: str) -> None:
 
 
 def test_loops_survive_their_text() -> None:
-    from nki_isa.program import programs_equal
-    from nki_isa.text import format_program
+    from nki_isa.ir.program import programs_equal
+    from nki_isa.ir.text import format_program
     from nki_isa.text_parser import parse_program
 
     x = np.array([[2, 0]], np.int32)

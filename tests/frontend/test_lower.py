@@ -13,9 +13,9 @@ from typing import Any
 import metacode
 import pytest
 
-from nki.compiler.lower import helpers, lower
-from nki.compiler.source import comes_from, definition_of
-from nki.compiler.stacks import is_kernel_code
+from nki.compiler.source.source import comes_from, definition_of
+from nki.compiler.specializer.lower import helpers, lower
+from nki.compiler.specializer.stacks import is_kernel_code
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
@@ -123,7 +123,7 @@ def test_a_while_over_comparisons_calls_nothing() -> None:
 
 
 def test_every_node_of_the_language_has_a_host_node() -> None:
-    from nki.compiler import tree
+    from nki.compiler.syntax import tree
 
     for node in vars(tree).values():
         if (

@@ -13,9 +13,9 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki.compiler import specialize
-from nki_isa.text import format_program
-from nki_sim.core_times import simulate
-from nki_sim.profile import Profile
+from nki_isa.ir.text import format_program
+from nki_sim.cores.core_times import simulate
+from nki_sim.report.profile import Profile
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 

@@ -12,12 +12,12 @@ import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
-from nki_isa.instruction import Instruction
-from nki_isa.program import Program, programs_equal
-from nki_isa.text import format_program
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program, programs_equal
+from nki_isa.ir.text import format_program
 from nki_isa.text_parser import parse_program
-from nki_sim.core_times import simulate
-from nki_sim.timing import Wait
+from nki_sim.cores.core_times import simulate
+from nki_sim.timing.scoreboard import Wait
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 

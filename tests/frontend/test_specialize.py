@@ -20,7 +20,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import levels
 from nki.compiler import specialize
-from nki.compiler.specialize import Specialized, specialize_call
+from nki.compiler.specializer.specialize import Specialized, specialize_call
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.targets import as_target
 
@@ -464,7 +464,7 @@ def test_outputs_need_not_be_written() -> None:
 
 
 def test_the_same_call_gives_the_same_program() -> None:
-    from nki_isa.text import format_program
+    from nki_isa.ir.text import format_program
 
     assert format_program(specialize(calls_a_kernel, A)) == format_program(specialize(calls_a_kernel, A + 1))
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import read, sample
 
-from nki.compiler import tree
-from nki.compiler.explain import EXAMPLES
-from nki.compiler.parse import parse
-from nki.compiler.parser import language
+from nki.compiler.syntax import tree
+from nki.compiler.syntax.explain import EXAMPLES
+from nki.compiler.syntax.parse import parse
+from nki.compiler.syntax.parser import language
 
 
 def found(text: str) -> list[tuple[str, int, int]]:

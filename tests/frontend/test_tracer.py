@@ -13,9 +13,9 @@ from both_front_ends import front_end
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler import frontends
-from nki.compiler.check import check, check_file
-from nki.compiler.frontends import FrontEnd
+from nki.compiler.checker.check import check, check_file
+from nki.compiler.language import frontends
+from nki.compiler.language.frontends import FrontEnd
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError, Severity
 

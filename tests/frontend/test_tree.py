@@ -9,8 +9,8 @@ import sys
 import pytest
 from reference import Differences, host_tree, read, sample, stdlib_files
 
-from nki.compiler import tree
-from nki.compiler.parse import parse
+from nki.compiler.syntax import tree
+from nki.compiler.syntax.parse import parse
 
 GOLDEN = {
     "x = a.b[1:2, ...](c, *d, e=f, **g)": (

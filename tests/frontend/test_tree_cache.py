@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from nki.compiler import parse as parsing
-from nki.compiler import tree, tree_cache, tree_data
+from nki.compiler.syntax import parse as parsing
+from nki.compiler.syntax import tree, tree_cache, tree_data
 
 TEXT = "def f(x):\n    return [x, 1.5, 'a', f'{x!r:>4}', None, True, ...]\n"
 

@@ -12,11 +12,11 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
-from nki.compiler import variables
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer import variables
+from nki.compiler.specializer.specialize import specialize_call
 from nki.language import NKIObject
+from nki_isa.ir.text import format_program
 from nki_isa.machine.targets import TRN2
-from nki_isa.text import format_program
 from nki_isa.text_parser import parse_program
 
 SHAPE = (128, 4)

@@ -9,7 +9,7 @@ import pytest
 import wild_kernels
 
 from nki import levels
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki.runtime import session
 
 X = np.random.default_rng(0).standard_normal((128, 64)).astype(np.float32)

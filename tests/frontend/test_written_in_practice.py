@@ -11,7 +11,7 @@ import nki.experimental
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels, runtime
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
 from nki.uncaught import NkiWarning
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import as_target

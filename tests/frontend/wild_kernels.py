@@ -1,7 +1,7 @@
 """Sixty kernels of Python as people write it, each with the constructs that only the tracer takes.
 
 Every kernel takes `x`, 128 by 64 of float32, and gives back what the function beside it does. The constructs
-are the titles of :mod:`nki.compiler.constructs` and the names of built-ins.
+are the titles of :mod:`nki.compiler.language.constructs` and the names of built-ins.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ import pytest
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa import cost
-from nki_isa.dtypes import as_dtype
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce
 from nki_isa.ops.vector import memset
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import (
     Collector,
     Diagnostic,
@@ -15,6 +14,7 @@ from nki_isa.diagnostics import (
     Span,
     error,
 )
+from nki_isa.diagnostics.codes import CODES
 
 HERE, THERE = Span("k.py", 3, 5, 3, 9), Span("k.py", 4, 2)
 RULE = CODES["NKI-V103"].rule

@@ -8,8 +8,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_isa.machine.operators import erf64
 from nki_isa.machine.targets import TRN3, as_target
-from nki_isa.operators import erf64
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 

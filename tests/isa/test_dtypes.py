@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nki_isa.dtypes import DTYPES, DType, as_dtype, cast, to_float32
+from nki_isa.machine.dtypes import DTYPES, DType, as_dtype, cast, to_float32
 
 INF, NAN = np.inf, np.nan
 EIGHT_BIT = ["float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"]

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.dtypes import DTYPES
-from nki_isa.instruction import REGISTRY, Instruction
 from nki_isa.ir.form import Forms
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TARGETS
 from nki_isa.samples import sample
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 _DTYPES = [DTYPES[name] for name in ("float32", "bfloat16", "float8_e4m3", "int32", "uint8")]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.operators import OPERATORS, Operator, as_operator
+from nki_isa.machine.operators import OPERATORS, Operator, as_operator
 
 ALU = [
     "invert",

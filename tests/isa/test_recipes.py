@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import nki_isa
-from nki_isa.instruction import Engine, Instruction, Order, instruction
+from nki_isa.ir.instruction import Engine, Instruction, Order, instruction
 
 FLOOR = Path(nki_isa.__file__).parent
 
@@ -75,11 +75,11 @@ from __future__ import annotations
 from typing import Any
 
 from nki_isa import cost
-from nki_isa.constraints import rules, same_shape, tile
-from nki_isa.instruction import MakeTile, Order, instruction, read, write
-from nki_isa.operands import elements_per_partition
+from nki_isa.constraints.rows import rules, same_shape, tile
+from nki_isa.ir.instruction import MakeTile, Order, instruction, read, write
+from nki_isa.constraints.operands import elements_per_partition
 from nki_isa.ops.base import VECTOR_ENGINE, ComputeInstruction
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 
 @instruction
@@ -113,7 +113,7 @@ def test_an_instruction_is_one_class(tmp_path):
 from nki.compiler import specialize
 from nki_cli.reference import page
 from nki_isa.diagnostics import NkiError
-from nki_isa.text import format_program
+from nki_isa.ir.text import format_program
 from nki_isa.text_parser import parse_program
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nki_cli.commands.isa import PARTS, as_dict, costs_of
 from nki_cli.reference import page
-from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.targets import TARGETS
 from nki_isa.samples import sample
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
-from nki_isa.dtypes import DTYPES
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.ir.program import Loop, Program, programs_equal
 from nki_isa.ir.rewrite import in_order, on_storages
+from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TARGETS
-from nki_isa.program import Loop, Program, programs_equal
-from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 
 def program() -> Program:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
 from nki_isa.diagnostics import NkiError, NkiValidationError
-from nki_isa.dtypes import DTYPES
-from nki_isa.opaque import tolerating
-from nki_isa.strides import restride
-from nki_isa.tensor import (
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.opaque import tolerating
+from nki_isa.tensor.strides import restride
+from nki_isa.tensor.tensor import (
     DynamicOffset,
     DynamicSlice,
     MemoryRegion,

@@ -9,7 +9,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
 from nkilib.core.utils import logging as kernel_logging

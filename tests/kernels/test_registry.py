@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nki import levels
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki.kernel import signature_of
 from nki_isa.diagnostics import Severity
 from nkilib.registry import rows

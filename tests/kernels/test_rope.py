@@ -8,7 +8,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki_isa.diagnostics import NkiError
 from nkilib.core.embeddings.reference import rope_reference
 from nkilib.core.embeddings.rope import RoPE, RoPE_sbuf

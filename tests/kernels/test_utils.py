@@ -10,9 +10,9 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki_isa.diagnostics import NkiError
-from nki_isa.dtypes import as_dtype
+from nki_isa.machine.dtypes import as_dtype
 from nkilib.core.utils.common_types import ActFnType, NormType
 from nkilib.core.utils.kernel_assert import assert_shape, kernel_assert
 from nkilib.core.utils.kernel_helpers import (

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from nki_isa.dtypes import DTYPES
+from nki_isa.ir.program import Loop, Program, While
+from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import as_target
-from nki_isa.program import Loop, Program, While
-from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_sim.device import execute
-from nki_sim.memory import Memory
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_sim.cores.device import execute
+from nki_sim.execution.memory import Memory
 
 SBUF, PSUM, HBM, SHARED = (MemoryRegion(n) for n in ("sbuf", "psum", "private_hbm", "shared_hbm"))
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from programs import PSUM, SHARED, Builder
 from random_programs import Maker
 
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
 from nki_isa.machine.targets import TRN2
-from nki_sim.advice import advice, bound, row_efficiency
-from nki_sim.core_times import simulate
-from nki_sim.critical import HANDOFF, by_kind, by_line, critical_path
-from nki_sim.profile import Profile
+from nki_sim.cores.core_times import simulate
+from nki_sim.report.advice import advice, bound, row_efficiency
+from nki_sim.report.critical import HANDOFF, by_kind, by_line, critical_path
+from nki_sim.report.profile import Profile
 
 
 @settings(max_examples=40, deadline=None)

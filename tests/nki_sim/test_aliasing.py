@@ -3,7 +3,7 @@
 import pytest
 from programs import Builder, view
 
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
 from nki_sim.sanitize.aliasing import Aliasing
 from nki_sim.sanitize.check import Scene
 

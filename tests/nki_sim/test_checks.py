@@ -9,8 +9,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.runtime import session
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import Severity
+from nki_isa.diagnostics.codes import CODES
 from nki_sim.sanitize import CHECKS, DATA_CODES, DEFAULT, Check, all_checks
 from nki_sim.sanitize import check as room
 

@@ -8,7 +8,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.machine.targets import TARGETS
-from nki_sim.timing import Scoreboard, Wait
+from nki_sim.timing.scoreboard import Scoreboard, Wait
 
 
 @nki.jit

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from programs import SBUF, Builder
 
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
 
 dma_copy, register_move, tensor_copy = (
     REGISTRY[name] for name in ("dma_copy", "register_move", "tensor_copy")

@@ -8,14 +8,14 @@ import pytest
 from programs import PSUM, Builder, at, columns, rows, view
 
 from nki_isa.diagnostics import Frame, NkiError, NkiInternalError, Span, error
-from nki_isa.enums import oob_mode
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import oob_mode
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
-from nki_isa.tensor import DynamicOffset, NkiTensor
-from nki_sim.execute import Machine
-from nki_sim.memory import NANS
+from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
+from nki_sim.execution.execute import Machine
+from nki_sim.execution.memory import NANS
 from nki_sim.observe import Listener
 
 tensor_copy, tensor_tensor = REGISTRY["tensor_copy"], REGISTRY["tensor_tensor"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from programs import Builder
 
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
 from nki_isa.machine.target import Evidence
 from nki_isa.machine.targets import TRN2
-from nki_sim.core_times import simulate
-from nki_sim.trust import COMPARED, Trust, trust
+from nki_sim.cores.core_times import simulate
+from nki_sim.report.trust import COMPARED, Trust, trust
 
 ROOT = Path(__file__).parents[2]
 FIDELITY = ROOT / "benchmarks" / "fidelity"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import PSUM, SBUF, Builder, view
 
-from nki_isa.instruction import Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ops.dma import dma_copy
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.vector import memset, tensor_copy, tensor_tensor

@@ -11,12 +11,12 @@ from programs import PSUM, Builder
 from random_programs import Maker
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2
-from nki_isa.program import Program
-from nki_sim.core_times import simulate, simulate_all
-from nki_sim.mechanisms import MECHANISMS, ablation, mechanisms, without
+from nki_sim.cores.core_times import simulate, simulate_all
+from nki_sim.report.mechanisms import MECHANISMS, ablation, mechanisms, without
 
 
 class Nowhere:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from programs import HBM, PSUM, SBUF, Builder, at, columns, rows, view
 
 from nki_isa.diagnostics import NkiError, NkiInternalError
-from nki_isa.tensor import NkiTensor
-from nki_sim.memory import NANS, host_bytes
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.execution.memory import NANS, host_bytes
 
 
 def test_bytes_of_the_host_are_those_of_hbm_and_of_the_results():

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 import nki_isa.ops  # noqa: F401
 from nki_isa.diagnostics import Frame, NkiMemoryError, Span
-from nki_isa.dtypes import as_dtype
-from nki_isa.enums import oob_mode
-from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.machine.dtypes import as_dtype
+from nki_isa.machine.enums import oob_mode
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.program import Loop, Node, Program, While
-from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_sim.liveness import liveness
-from nki_sim.packing import Fixed, Requests, Space, rotate, tighten
-from nki_sim.place import Placement, overfull, place
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_sim.placement.liveness import liveness
+from nki_sim.placement.packing import Fixed, Requests, Space, rotate, tighten
+from nki_sim.placement.place import Placement, overfull, place
 from nki_sim.report.usage import memory_report
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm

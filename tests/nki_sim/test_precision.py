@@ -6,11 +6,11 @@ import pytest
 from programs import PSUM, SBUF, Builder, view
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.dtypes import DTYPES
+from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.dma import dma_copy
 from nki_isa.ops.vector import tensor_copy, tensor_scalar
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.precision import execute_widened, high_precision
 
 X = np.random.default_rng(0).standard_normal((128, 8)).astype(np.float32)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, Span
-from nki_isa.dtypes import as_dtype
-from nki_isa.enums import dge_mode
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.machine.dtypes import as_dtype
+from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage
-from nki_sim.profile import Profile, union
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_sim.report.profile import Profile, union
 from nki_sim.report.trace import REASONS
-from nki_sim.timing import Scoreboard, Timeline, Wait
+from nki_sim.timing.scoreboard import Scoreboard, Timeline, Wait
 
 
 def tile(shape, dtype="bfloat16", region="sbuf", kind="local"):

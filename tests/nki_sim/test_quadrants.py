@@ -16,16 +16,16 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError, Severity
-from nki_isa.dtypes import DTYPES
-from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import REGISTRY, Starts
+from nki_isa.ir.instruction import REGISTRY, Starts
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.enums import reduce_cmd
 from nki_isa.machine.targets import TRN2
-from nki_sim import quadrants
-from nki_sim.fit import fit
-from nki_sim.liveness import liveness
-from nki_sim.place import place
+from nki_sim.placement import quadrants
+from nki_sim.placement.fit import fit
+from nki_sim.placement.liveness import liveness
+from nki_sim.placement.place import place
+from nki_sim.placement.utilisation import by_quadrant, quadrants_of
 from nki_sim.report.usage import memory_report
-from nki_sim.utilisation import by_quadrant, quadrants_of
 
 KIB = 1024
 WIDE = 32 * KIB  # float32 elements per partition of 128 KiB: two are 256 of 208 KiB

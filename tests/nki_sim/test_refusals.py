@@ -12,7 +12,7 @@ from nki import runtime
 from nki.rendering import plain
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2
-from nki_sim.refusals import host_overflow
+from nki_sim.placement.refusals import host_overflow
 
 
 @nki.jit

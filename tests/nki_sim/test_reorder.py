@@ -8,14 +8,14 @@ import numpy as np
 from random_programs import PSUM, SBUF, Maker, conflicts
 
 import nki_isa.ops  # noqa: F401
-from nki_isa.dtypes import as_dtype
-from nki_isa.instruction import REGISTRY
-from nki_isa.program import Program
-from nki_isa.tensor import MemoryRegion, Storage, VirtualRegister
-from nki_sim.liveness import liveness
-from nki_sim.packing import Space
-from nki_sim.reorder import Reordering, moved
-from nki_sim.utilisation import ALL_QUADRANTS, Holder, quadrants_of, usage_of
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.ir.program import Program
+from nki_isa.machine.dtypes import as_dtype
+from nki_isa.tensor.tensor import MemoryRegion, Storage, VirtualRegister
+from nki_sim.placement.liveness import liveness
+from nki_sim.placement.packing import Space
+from nki_sim.placement.reorder import Reordering, moved
+from nki_sim.placement.utilisation import ALL_QUADRANTS, Holder, quadrants_of, usage_of
 
 BANK = 2048
 PROGRAMS = 200

@@ -11,8 +11,8 @@ from nki import runtime
 from nki.compiler import specialize
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.pe import nc_matmul
-from nki_sim.device import execute
-from nki_sim.place import place
+from nki_sim.cores.device import execute
+from nki_sim.placement.place import place
 from nki_sim.replay import Replay, can_replay, is_static, stale_storages
 
 

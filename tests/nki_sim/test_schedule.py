@@ -15,13 +15,13 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN1, TRN2
-from nki_isa.program import Program
-from nki_isa.tensor import NkiTensor
-from nki_sim.core_times import simulate
-from nki_sim.device import execute
-from nki_sim.schedule import scheduled
+from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.cores.core_times import simulate
+from nki_sim.cores.device import execute
+from nki_sim.schedule.compiler import scheduled
 
 
 class At:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa import cost as costs
 from nki_isa.cost import Cost
-from nki_isa.dtypes import as_dtype
-from nki_isa.instruction import REGISTRY, Engine, Field, Instruction, Role
+from nki_isa.ir.instruction import REGISTRY, Engine, Field, Instruction, Role
+from nki_isa.ir.program import Loop, Program, While
+from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.targets import TRN1, TRN2
-from nki_isa.program import Loop, Program, While
-from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_sim.access import Layout
-from nki_sim.clocks import DmaEngines, TensorClock
-from nki_sim.core_times import simulate
-from nki_sim.plans import LANES
-from nki_sim.timing import Scoreboard, Wait
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_sim.cores.core_times import simulate
+from nki_sim.timing.access import Layout
+from nki_sim.timing.clocks import DmaEngines, TensorClock
+from nki_sim.timing.plans import LANES
+from nki_sim.timing.scoreboard import Scoreboard, Wait
 
 
 class Op(Instruction):

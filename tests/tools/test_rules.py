@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nki import levels, runtime
-from nki.compiler import frontends
+from nki.compiler.language import frontends
 from nki_cli.main import app
-from nki_isa.codes import CODES, Category
 from nki_isa.diagnostics import Severity
+from nki_isa.diagnostics.codes import CODES, Category
 from nki_isa.machine.targets import TARGETS
 from nki_isa.rules import RULES, Evidence, Rule, Standing, rule_of
 from nki_tools import twins

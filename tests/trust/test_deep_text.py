@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import nki
-from nki.compiler.check import check_text
-from nki.compiler.parse import parse
+from nki.compiler.checker.check import check_text
+from nki.compiler.syntax.parse import parse
 from nki_isa.diagnostics import NkiError
 
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n\n@nki.jit\ndef k(x):\n"

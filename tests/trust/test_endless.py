@@ -225,7 +225,7 @@ def test_ctrl_c_says_which_line_ran(loop, tmp_path):
 
 def test_after_an_interruption_the_next_call_is_right(monkeypatch):
     """What was being recorded or run leaves nothing behind."""
-    from nki_sim import execute
+    from nki_sim.execution import execute
 
     before = device_loop(DATA, "enough")
     calls = 0

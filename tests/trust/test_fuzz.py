@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from watching import watched
 
-from nki.compiler import parse as parsing
-from nki.compiler import tree, tree_cache, tree_data
-from nki.compiler.check import check_text
-from nki.compiler.parse import parse
+from nki.compiler.checker.check import check_text
+from nki.compiler.syntax import parse as parsing
+from nki.compiler.syntax import tree, tree_cache, tree_data
+from nki.compiler.syntax.parse import parse
 
 ROOT = Path(__file__).parents[2]
 TEXTS = sorted((ROOT / "examples").glob("*.py"))

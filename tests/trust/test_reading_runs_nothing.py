@@ -8,8 +8,8 @@ import sys
 import pytest
 from watching import watched
 
-from nki.compiler import scope
-from nki.compiler.check import check_file, check_text
+from nki.compiler.checker import scope
+from nki.compiler.checker.check import check_file, check_text
 
 NAMES = sorted(name for name in sys.stdlib_module_names if name.isidentifier())
 MODULES = [
@@ -22,7 +22,7 @@ MODULES = [
         "ml_dtypes.nothing",
         "xml.etree.ElementTree",
     ),
-    *("nki.torch_op", "nki.jax_callback", "nki.nothing", "nki.compiler.parser", "nki_sim.report.html"),
+    *("nki.torch_op", "nki.jax_callback", "nki.nothing", "nki.compiler.syntax.parser", "nki_sim.report.html"),
     *("pip.__main__", "idlelib.idle", "nki_cli.main", "nowhere.at.all"),
 ]
 WATCHED = "import watching, sys; watching.into(sys.argv.pop(1)); from nki_cli.main import app; app()"

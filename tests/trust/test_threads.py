@@ -179,12 +179,12 @@ def test_a_child_forked_beside_running_kernels_runs_them_too(kernels, forks, tmp
             kernels[9](np.ones((4, 4 + turn % 40), np.float32))
             runtime._cache.forget(kernels[9].function)
             if number == 0:
-                from nki.compiler.check import check_text
+                from nki.compiler.checker.check import check_text
 
                 check_text(f"{text}# {turn}\n", str(tmp_path / "typed.py"))
 
     def child():
-        from nki.compiler.check import check_text
+        from nki.compiler.checker.check import check_text
 
         right = all(np.array_equal(kernels[i](DATA), expected(i)) for i in (1, 2, 9, 30))
         return right and check_text(f"{text}# child\n", str(tmp_path / "typed.py")) == []

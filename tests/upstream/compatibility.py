@@ -24,10 +24,10 @@ from tempfile import NamedTemporaryFile
 from xml.etree import ElementTree
 
 from nki import levels
-from nki.compiler.check import check_file, kernels_of_file
+from nki.compiler.checker.check import check_file, kernels_of_file
 from nki_cli import explain_docs
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import NkiError, Severity
+from nki_isa.diagnostics.codes import CODES
 
 _BETA2 = re.compile(r"^\s*(?:import nki\b|from nki\b)", re.MULTILINE)
 _BETA1 = re.compile(r"^\s*(?:import neuronxcc\.nki\b|from neuronxcc(?:\.nki\S*)? import )", re.MULTILINE)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import nki.language as nl
-from nki.compiler.check import check_file
+from nki.compiler.checker.check import check_file
 from nki_isa.diagnostics import NkiError
 from tests.upstream.documented import documented
 

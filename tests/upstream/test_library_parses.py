@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nki import levels
-from nki.compiler.check import check_file
+from nki.compiler.checker.check import check_file
 from nki_isa.diagnostics import Severity
 from tests.upstream.library.__main__ import level_of
 

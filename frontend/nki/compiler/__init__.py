@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from nki.compiler.check import check
+from nki.compiler.checker.check import check
 from nki.compiler.config import AddressRotation, CompileConfig, SpecializationConfig
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
 from nki.kernel import jit
+from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target, default_target
-from nki_isa.program import Program
 
 
 def specialize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from nki_isa.diagnostics import error
-from nki_isa.kinds import shown
+from nki_isa.tensor.kinds import shown
 
 
 class AddressRotation(enum.Enum):

@@ -14,17 +14,17 @@ from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki import levels
-from nki.compiler import names
-from nki.compiler.recorder import current, is_recording
-from nki.compiler.scalars import new_scalar
+from nki.compiler.language import names
+from nki.compiler.specializer.recorder import current, is_recording
+from nki.compiler.specializer.scalars import new_scalar
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
-from nki_isa.dtypes import DType, as_dtype
-from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
-from nki_isa.instruction import REGISTRY, Instruction
-from nki_isa.instruction import Engine as engine
-from nki_isa.kinds import checked, is_whole, public_function
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import Engine as engine
+from nki_isa.machine.dtypes import DType, as_dtype
+from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.machine.targets import default_target
-from nki_isa.tensor import NkiScalar, NkiTensor, VirtualRegister
+from nki_isa.tensor.kinds import checked, is_whole, public_function
+from nki_isa.tensor.tensor import NkiScalar, NkiTensor, VirtualRegister
 
 tensor_engine = engine.tensor
 vector_engine = engine.vector

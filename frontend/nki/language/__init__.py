@@ -4,7 +4,7 @@ from types import FunctionType
 from typing import Any
 
 from nki import levels
-from nki.compiler import names
+from nki.compiler.language import names
 from nki.language import docstrings
 from nki.language.composed import (
     ceil,
@@ -77,9 +77,9 @@ from nki.language.regions import (
     shared_hbm,
     tile_size,
 )
-from nki_isa.dtypes import DTYPES, DType
-from nki_isa.kinds import checked, public_function
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.machine.dtypes import DTYPES, DType
+from nki_isa.tensor.kinds import checked, public_function
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)

@@ -13,10 +13,10 @@ from nki.language.emitting import activation, emit, periodic, tensor_scalar, ten
 from nki.language.movement import repeated, retyped
 from nki.language.reductions import reduce_tile, reduced_size
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES
-from nki_isa.kinds import Dtype
-from nki_isa.operators import OPERATORS
-from nki_isa.tensor import NkiTensor
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.operators import OPERATORS
+from nki_isa.tensor.kinds import Dtype
+from nki_isa.tensor.tensor import NkiTensor
 
 _FLOAT32 = DTYPES["float32"]
 _INTEGERS_ONLY = 2.0**23  # from here on every float32 is an integer

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki import levels
-from nki.compiler.recorder import current
+from nki.compiler.specializer.recorder import current
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES, DType, as_dtype
-from nki_isa.dtypes import cast as cast_values
-from nki_isa.instruction import REGISTRY
-from nki_isa.kinds import Dtype, Shape, is_whole
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
+from nki_isa.machine.dtypes import cast as cast_values
 from nki_isa.rules import language
-from nki_isa.storage import INPUT
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.kinds import Dtype, Shape, is_whole
+from nki_isa.tensor.storage import INPUT
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
     from nki.language.grids import NkiGrid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from nki_isa.operators import Operator
+from nki_isa.machine.operators import Operator
 
 #: What an operator computes, element by element.
 MEANINGS = {

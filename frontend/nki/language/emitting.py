@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki.compiler.recorder import current
+from nki.compiler.specializer.recorder import current
 from nki.language.creation import new_tensor
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.instruction import REGISTRY
-from nki_isa.operators import OPERATORS
-from nki_isa.tensor import NkiTensor
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.operators import OPERATORS
+from nki_isa.tensor.tensor import NkiTensor
 
 #: The release notes' list of what the functions of nki.language cannot do; carried on up to NKI 0.6.0.
 KNOWN_ISSUES = "NKI release notes, known issues of 0.4.0, carried forward"

@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any
 
 from nki import levels
-from nki.compiler.recorder import current
+from nki.compiler.specializer.recorder import current
 from nki.language import docstrings
 from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.kinds import Dtype, checked
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.rules import elementwise
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.kinds import Dtype, checked
+from nki_isa.tensor.tensor import NkiTensor
 
 called = partial(checked, prefix="nl.")
 

@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 from nki.language.creation import new_tensor
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.dtypes import DType
-from nki_isa.kinds import Dtype, Kind, define, shown
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.machine.dtypes import DType
+from nki_isa.tensor.kinds import Dtype, Kind, define, shown
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 #: A tuple of exact ints, which the functions here check themselves (NKI-V150).
 Sizes: TypeAlias = Any

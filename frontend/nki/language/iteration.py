@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from nki import levels
-from nki.compiler.recorder import current
-from nki.compiler.scalars import new_scalar
+from nki.compiler.specializer.recorder import current
+from nki.compiler.specializer.scalars import new_scalar
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES
-from nki_isa.instruction import REGISTRY
-from nki_isa.kinds import is_whole, is_word, shown
-from nki_isa.program import While
-from nki_isa.tensor import NkiScalar, NkiTensor, VirtualRegister, ds
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.ir.program import While
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.kinds import is_whole, is_word, shown
+from nki_isa.tensor.tensor import NkiScalar, NkiTensor, VirtualRegister, ds
 
 _MIGRATED = "NKI Migration Guides, 0.5 to 0.6, rules for migrated loops"
 

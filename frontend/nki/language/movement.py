@@ -8,9 +8,9 @@ from typing import Any
 from nki.language.creation import named_dtype, ndarray, new_tensor
 from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import as_dtype
-from nki_isa.kinds import Dtype, Shape
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.machine.dtypes import as_dtype
+from nki_isa.tensor.kinds import Dtype, Shape
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 _LANES = 32  # partitions of a quadrant, the reach of nc_stream_shuffle
 

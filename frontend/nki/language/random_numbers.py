@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from nki.compiler.recorder import current
+from nki.compiler.specializer.recorder import current
 from nki.language.creation import ndarray, new_tensor
 from nki.language.emitting import KNOWN_ISSUES, emit, tensor_scalar, tile_like
 from nki.language.movement import retyped, unless_converted
 from nki_isa.diagnostics import error
-from nki_isa.kinds import Dtype, Shape
+from nki_isa.machine.operators import OPERATORS
 from nki_isa.machine.target import Feature
-from nki_isa.operators import OPERATORS
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.kinds import Dtype, Shape
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 _UNUSED_BITS = 8  # a float32 in [0, 1) takes the upper 24 of 32
 

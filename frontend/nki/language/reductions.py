@@ -10,10 +10,10 @@ from nki.language.creation import new_tensor
 from nki.language.emitting import emit, tensor_scalar, tile_like
 from nki.language.regions import tile_size
 from nki_isa.diagnostics import error
-from nki_isa.dtypes import DTYPES
-from nki_isa.kinds import Dtype
-from nki_isa.operators import OPERATORS
-from nki_isa.tensor import NkiTensor
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.operators import OPERATORS
+from nki_isa.tensor.kinds import Dtype
+from nki_isa.tensor.tensor import NkiTensor
 
 _FLOAT32 = DTYPES["float32"]
 _TRIPLES = 6  # what bn_stats writes: (count, mean, variance * count) of even and of odd elements

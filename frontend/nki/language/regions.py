@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nki.compiler.recorder import current, is_recording
+from nki.compiler.specializer.recorder import current, is_recording
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
-from nki_isa.tensor import MemoryRegion
+from nki_isa.tensor.tensor import MemoryRegion
 
 sbuf = MemoryRegion.sbuf
 psum = MemoryRegion.psum

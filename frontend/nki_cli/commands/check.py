@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nki.compiler.check import check_file, kernels_of_file
-from nki.compiler.scope import Definition
+from nki.compiler.checker.check import check_file, kernels_of_file
+from nki.compiler.checker.scope import Definition
 from nki.rendering import summary
 from nki.runtime import Options
 from nki_cli.options import (
@@ -26,7 +26,7 @@ from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, files_of, run_script
 from nki_cli.session import readable
 from nki_isa.diagnostics import Diagnostic, Label, Severity, Span
-from nki_sim.report.words import counted
+from nki_sim.words import counted
 
 
 @dataclass(frozen=True)

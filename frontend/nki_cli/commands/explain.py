@@ -15,8 +15,8 @@ from rich.text import Text
 from nki_cli.explain_pages import Kind, Page, Snippet, heading, pages, twin
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
-from nki_isa.codes import CODES, Code
 from nki_isa.diagnostics import Diagnostic
+from nki_isa.diagnostics.codes import CODES, Code
 from nki_isa.machine.targets import TARGETS
 from nki_isa.rules import RULES, Rule
 from nki_tools.snippets import FRAME

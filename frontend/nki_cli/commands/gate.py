@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nki.compiler.check import check_file, kernels_of_file
+from nki.compiler.checker.check import check_file, kernels_of_file
 from nki.runtime import Options
 from nki_cli import render, sarif
 from nki_cli.options import (
@@ -25,7 +25,7 @@ from nki_cli.script import Outcome, Prints, files_of, run_script
 from nki_cli.session import readable
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.machine.target import Target
-from nki_sim.report.words import counted
+from nki_sim.words import counted
 from nki_tools.gate import Judgement, Verdict, judge, read_compiler
 
 

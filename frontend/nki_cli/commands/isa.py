@@ -19,7 +19,7 @@ from nki_cli.commands.targets import unit
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
+from nki_isa.ir.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS
 from nki_isa.ops.collective import Collective

@@ -17,12 +17,12 @@ from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.session import elapsed, launch_facts
 from nki_isa.diagnostics import Diagnostic, NkiError
-from nki_isa.dtypes import DTYPES
-from nki_sim.profile import Profile
+from nki_isa.machine.dtypes import DTYPES
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
+from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import launch_line, profile_tables
-from nki_sim.report.words import time
+from nki_sim.words import time
 from nkilib.registry import Difference, Example, Outcome, Row, difference, rows
 
 

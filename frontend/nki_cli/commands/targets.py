@@ -11,7 +11,7 @@ from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOpt
 from nki_cli.screen import Format, Screen
 from nki_isa.machine.target import FIGURES, Feature, Target
 from nki_isa.machine.targets import TARGETS
-from nki_sim.report.words import size
+from nki_sim.words import size
 
 # The first suffix that fits gives the unit.
 _UNITS = (

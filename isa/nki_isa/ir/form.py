@@ -17,12 +17,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.dtypes import DType
-from nki_isa.instruction import REGISTRY, Instruction, Role
-from nki_isa.kinds import KINDS
-from nki_isa.operators import Operator
-from nki_isa.storage import MemoryRegion, Storage, VirtualRegister
-from nki_isa.tensor import NkiTensor, signature
+from nki_isa.ir.instruction import REGISTRY, Instruction, Role
+from nki_isa.machine.dtypes import DType
+from nki_isa.machine.operators import Operator
+from nki_isa.tensor.kinds import KINDS
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor, signature
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.instruction import Instruction
-from nki_isa.program import Loop, Node, Program, While
-from nki_isa.tensor import NkiTensor, Storage
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.tensor.tensor import NkiTensor, Storage
 
 Change = Callable[[NkiTensor], NkiTensor]
 """The view in the place of another, or that one itself; an index in a view is asked about apart."""

@@ -87,7 +87,7 @@ class Target:
         throttled: True if the tensor engine's clock follows its utilisation.
         features: what it can do that others cannot.
         dma_shared: False for a machine whose transfers each have DMA engines of their own, which there is
-            not (:mod:`nki_sim.mechanisms`).
+            not (:mod:`nki_sim.report.mechanisms`).
         sources: where each figure comes from, by the figure's name.
 
     The other fields are its figures.

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import indirection
+from nki_isa.constraints.observed import seen
+from nki_isa.constraints.rows import (
     STUB,
     column,
     dtypes,
@@ -24,11 +26,9 @@ from nki_isa.constraints import (
     value_in,
 )
 from nki_isa.cost import Cost
-from nki_isa.enums import reduce_cmd as Reduce
-from nki_isa.indirection import indirection
-from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
-from nki_isa.observed import seen
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.machine.enums import reduce_cmd as Reduce
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
     Accumulating,
@@ -41,7 +41,7 @@ from nki_isa.ops.base import (
 )
 from nki_isa.ops.vector import unary_operand
 from nki_isa.rules import elementwise
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.dtypes import DType, to_float32
-from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import Constraint, Engine, Field, Instruction, Role
-from nki_isa.observed import COMPUTE
-from nki_isa.operators import Operator
-from nki_isa.tensor import NkiTensor
+from nki_isa.constraints.observed import COMPUTE
+from nki_isa.ir.instruction import Constraint, Engine, Field, Instruction, Role
+from nki_isa.machine.dtypes import DType, to_float32
+from nki_isa.machine.enums import reduce_cmd
+from nki_isa.machine.operators import Operator
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

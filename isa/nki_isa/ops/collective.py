@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
-from nki_isa.constraints import SBUF, attribute_rule, operator_in, rules, shape_of
+from nki_isa.constraints.descriptors import PRIORITY
+from nki_isa.constraints.operands import region_name
+from nki_isa.constraints.rows import SBUF, attribute_rule, operator_in, rules, shape_of
 from nki_isa.cost import Cost
-from nki_isa.descriptors import PRIORITY
-from nki_isa.dtypes import to_float32
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     Instruction,
@@ -34,12 +34,12 @@ from nki_isa.instruction import (
     reads,
     writes,
 )
-from nki_isa.kinds import Kind, define, is_whole
+from nki_isa.machine.dtypes import to_float32
+from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
-from nki_isa.operands import region_name
-from nki_isa.operators import Operator
 from nki_isa.rules import programs
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.kinds import Kind, define, is_whole
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 Array = NDArray[Any]
 #: The ranks of each group.

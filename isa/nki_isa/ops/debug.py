@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints import SBUF, memory, rules
+from nki_isa.constraints.rows import SBUF, memory, rules
 from nki_isa.cost import Cost
-from nki_isa.dtypes import DType, to_float32
-from nki_isa.instruction import Constraint, Engine, Instruction, MakeTile, Order, attribute, instruction, read
-from nki_isa.tensor import MemoryRegion
+from nki_isa.ir.instruction import (
+    Constraint,
+    Engine,
+    Instruction,
+    MakeTile,
+    Order,
+    attribute,
+    instruction,
+    read,
+)
+from nki_isa.machine.dtypes import DType, to_float32
+from nki_isa.tensor.tensor import MemoryRegion
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

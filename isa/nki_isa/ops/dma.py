@@ -16,8 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost, enums
-from nki_isa.constraints import (
+from nki_isa import cost
+from nki_isa.constraints.descriptors import (
+    GATHER_MODE,
+    GATHERS,
+    HARDWARE_DGE,
+    HBM,
+    INDEX_COLUMN,
+    PRIORITY,
+    DmaInstruction,
+    by_row,
+    is_gathered,
+)
+from nki_isa.constraints.guard import tensors_only
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.observed import seen
+from nki_isa.constraints.operands import free_pattern
+from nki_isa.constraints.rows import (
     SBUF,
     attribute_rule,
     excludes,
@@ -29,22 +44,7 @@ from nki_isa.constraints import (
     value_in,
 )
 from nki_isa.cost import Cost
-from nki_isa.descriptors import (
-    GATHER_MODE,
-    GATHERS,
-    HARDWARE_DGE,
-    HBM,
-    INDEX_COLUMN,
-    PRIORITY,
-    DmaInstruction,
-    by_row,
-    is_gathered,
-)
-from nki_isa.dtypes import to_float32
-from nki_isa.enums import dge_mode
-from nki_isa.guard import tensors_only
-from nki_isa.indirection import no_indirection
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     MakeTile,
@@ -56,11 +56,12 @@ from nki_isa.instruction import (
     reads,
     write,
 )
-from nki_isa.observed import seen
-from nki_isa.operands import free_pattern
-from nki_isa.operators import Operator
+from nki_isa.machine import enums
+from nki_isa.machine.dtypes import to_float32
+from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.operators import Operator
 from nki_isa.rules import dma
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

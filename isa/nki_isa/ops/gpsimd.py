@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.observed import seen
+from nki_isa.constraints.rows import (
     SBUF,
     STUB,
     attribute_rule,
@@ -22,14 +24,12 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import cast
-from nki_isa.indirection import no_indirection
-from nki_isa.instruction import MakeTile, Order, attribute, instruction, read, register_read, write
-from nki_isa.observed import seen
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.ir.instruction import MakeTile, Order, attribute, instruction, read, register_read, write
+from nki_isa.machine.dtypes import cast
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32
 from nki_isa.rules import elementwise
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

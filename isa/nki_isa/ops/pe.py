@@ -12,9 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import accumulation, cost
-from nki_isa.accumulation import Accumulate, Box
-from nki_isa.constraints import (
+from nki_isa import cost
+from nki_isa.constraints import accumulation
+from nki_isa.constraints.accumulation import Accumulate, Box
+from nki_isa.constraints.guard import tensors_only
+from nki_isa.constraints.indirection import indirection, is_indirect
+from nki_isa.constraints.observed import PSUM_ALIGNMENT, TENSOR, seen
+from nki_isa.constraints.rows import (
     PSUM,
     SBUF,
     access,
@@ -31,12 +35,19 @@ from nki_isa.constraints import (
     shape_of,
     start_of,
 )
+from nki_isa.constraints.systolic import (
+    ARRAY,
+    ONE_BANK,
+    fp8_pairs,
+    in_pairs,
+    paired,
+    tiling,
+    transposed,
+    untiled_indirection,
+    widths,
+)
 from nki_isa.cost import Cost
-from nki_isa.dtypes import DTYPES, to_float32
-from nki_isa.enums import matmul_perf_mode
-from nki_isa.guard import tensors_only
-from nki_isa.indirection import indirection, is_indirect
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     Instruction,
@@ -48,22 +59,12 @@ from nki_isa.instruction import (
     read,
     read_write,
 )
-from nki_isa.kinds import kind_of
+from nki_isa.machine.dtypes import DTYPES, to_float32
+from nki_isa.machine.enums import matmul_perf_mode
 from nki_isa.machine.target import Feature, Target
-from nki_isa.observed import PSUM_ALIGNMENT, TENSOR, seen
 from nki_isa.rules import tensor_engine
-from nki_isa.systolic import (
-    ARRAY,
-    ONE_BANK,
-    fp8_pairs,
-    in_pairs,
-    paired,
-    tiling,
-    transposed,
-    untiled_indirection,
-    widths,
-)
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.kinds import kind_of
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 Array = NDArray[Any]
 Fp32 = NDArray[np.float32]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nki_isa import cost
-from nki_isa.constraints import attribute_rule, rules
+from nki_isa.constraints.rows import attribute_rule, rules
 from nki_isa.cost import Cost
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Engine,
     Instruction,
     MakeTile,
@@ -20,9 +20,8 @@ from nki_isa.instruction import (
     register_write,
     writes,
 )
-from nki_isa.kinds import Kind, define, is_whole, list_of
+from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
-from nki_isa.operators import Operator
 from nki_isa.ops.collective import (
     OPERATOR,
     PAGE,
@@ -35,7 +34,8 @@ from nki_isa.ops.collective import (
     reduced,
     told,
 )
-from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
+from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 
 def _flat(value: Any) -> list[Any]:

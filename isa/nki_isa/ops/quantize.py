@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.rows import (
     SBUF,
     STUB,
     consecutive_partitions,
@@ -27,11 +28,10 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import cast
-from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, MakeTile, Order, attribute, instruction, read, write
+from nki_isa.ir.instruction import Constraint, MakeTile, Order, attribute, instruction, read, write
+from nki_isa.machine.dtypes import cast
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows, updating
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.rows import (
     SBUF,
     STUB,
     column,
@@ -34,8 +35,7 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
+from nki_isa.ir.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -47,7 +47,7 @@ from nki_isa.ops.base import (
     scalar_operand,
 )
 from nki_isa.ops.select import FLOAT_TYPES
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.observed import bitvec_result
+from nki_isa.constraints.rows import (
     STUB,
     attribute_rule,
     bitvec_dtypes,
@@ -30,10 +32,8 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
-from nki_isa.observed import bitvec_result
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -47,7 +47,7 @@ from nki_isa.ops.base import (
     rows,
     scalar_operand,
 )
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

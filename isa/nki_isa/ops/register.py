@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
-from nki_isa.constraints import SBUF, memory, rules
+from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
+from nki_isa.constraints.rows import SBUF, memory, rules
 from nki_isa.cost import Cost
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     Instruction,
@@ -27,8 +28,7 @@ from nki_isa.instruction import (
     register_write,
     write,
 )
-from nki_isa.observed import RUN_TIME_OFFSET_TRN1
-from nki_isa.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

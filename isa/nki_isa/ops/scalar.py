@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import indirection
+from nki_isa.constraints.observed import COMPUTE, seen
+from nki_isa.constraints.rows import (
     STUB,
     column,
     elements,
@@ -27,12 +29,10 @@ from nki_isa.constraints import (
     value_in,
 )
 from nki_isa.cost import Cost
-from nki_isa.enums import reduce_cmd as Reduce
-from nki_isa.indirection import indirection
-from nki_isa.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.machine.enums import reduce_cmd as Reduce
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.target import Feature, Target
-from nki_isa.observed import COMPUTE, seen
-from nki_isa.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     SCALAR_ENGINE,
     Accumulating,
@@ -43,7 +43,7 @@ from nki_isa.ops.base import (
     scalar_operand,
 )
 from nki_isa.rules import elementwise
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 _ADD = OPERATORS["add"]
 

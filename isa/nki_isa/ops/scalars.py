@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
-from nki_isa.constraints import SBUF, dtypes, memory, rules
+from nki_isa.constraints.rows import SBUF, dtypes, memory, rules
 from nki_isa.cost import Cost
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Engine,
     Instruction,
     MakeTile,
@@ -27,7 +27,7 @@ from nki_isa.instruction import (
     write,
 )
 from nki_isa.ops.register import HBM, one_element
-from nki_isa.tensor import VirtualRegister
+from nki_isa.tensor.tensor import VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

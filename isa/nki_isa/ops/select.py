@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.rows import (
     STUB,
     attribute_rule,
     column,
@@ -25,10 +26,7 @@ from nki_isa.constraints import (
     value_in,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import cast
-from nki_isa.enums import reduce_cmd as Reduce
-from nki_isa.indirection import indirection, no_indirection
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     MakeTile,
     Order,
@@ -40,7 +38,9 @@ from nki_isa.instruction import (
     scalar,
     write,
 )
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.machine.dtypes import cast
+from nki_isa.machine.enums import reduce_cmd as Reduce
+from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
     Accumulating,
@@ -51,7 +51,7 @@ from nki_isa.ops.base import (
     rows,
     scalar_operand,
 )
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nki_isa import cost, enums
-from nki_isa.constraints import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
+from nki_isa import cost
+from nki_isa.constraints.rows import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     Instruction,
@@ -25,9 +25,10 @@ from nki_isa.instruction import (
     read_write,
     write,
 )
+from nki_isa.machine import enums
 from nki_isa.machine.target import Feature, Target
 from nki_isa.rules import programs
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 _BARRIER = "nki/api/nki/isa (core_barrier)"
 _SENDRECV = "nki/api/nki/isa (sendrecv)"

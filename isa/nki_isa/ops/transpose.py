@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.observed import PSUM_ALIGNMENT
+from nki_isa.constraints.rows import (
     PSUM,
     STUB,
     elements_per_partition,
@@ -17,15 +19,13 @@ from nki_isa.constraints import (
     shape_of,
     tile,
 )
+from nki_isa.constraints.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.cost import Cost
-from nki_isa.indirection import no_indirection
-from nki_isa.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write
+from nki_isa.ir.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.machine.target import Feature, Target
-from nki_isa.observed import PSUM_ALIGNMENT
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
 from nki_isa.rules import tensor_engine
-from nki_isa.systolic import fp8_pairs, in_pairs, paired
-from nki_isa.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 TENSOR_ENGINE = Engine.tensor
 _LIMITS = {TENSOR_ENGINE: 128, VECTOR_ENGINE: 32}

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints import (
+from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
+from nki_isa.constraints.observed import bitvec_result, seen
+from nki_isa.constraints.rows import (
     STUB,
     attribute_rule,
     bitvec_dtypes,
@@ -32,9 +34,7 @@ from nki_isa.constraints import (
     tile,
 )
 from nki_isa.cost import Cost
-from nki_isa.dtypes import DTYPES, cast, integer_range
-from nki_isa.indirection import indirection, is_indirect, no_indirection
-from nki_isa.instruction import (
+from nki_isa.ir.instruction import (
     Engine,
     MakeTile,
     Matrices,
@@ -46,9 +46,9 @@ from nki_isa.instruction import (
     scalar,
     write,
 )
+from nki_isa.machine.dtypes import DTYPES, cast, integer_range
+from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Feature, Target
-from nki_isa.observed import bitvec_result, seen
-from nki_isa.operators import Operator
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     SCALAR_ENGINE,
@@ -64,7 +64,7 @@ from nki_isa.ops.base import (
     scalar_operand,
 )
 from nki_isa.rules import elementwise
-from nki_isa.tensor import NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 _UNKNOWN = Engine.unknown  # members of an Enum are found slowly
 

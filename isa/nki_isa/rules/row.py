@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from nki_isa.codes import CODES
 from nki_isa.diagnostics import Severity
+from nki_isa.diagnostics.codes import CODES
 
 
 class Standing(enum.Enum):

@@ -6,7 +6,7 @@ import pytest
 
 import nki.language as nl
 from nki.language.docstrings import MEANINGS
-from nki_isa.operators import OPERATORS, Operator
+from nki_isa.machine.operators import OPERATORS, Operator
 
 FUNCTIONS = sorted(name for name in nl.__all__ if inspect.isfunction(getattr(nl, name)))
 CALLED = sorted(name for name in OPERATORS if callable(getattr(nl, name)))

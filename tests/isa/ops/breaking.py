@@ -4,10 +4,10 @@ import dataclasses
 
 from tiles import HBM, PSUM, SBUF, tensor, view
 
-from nki_isa.enums import reduce_cmd
-from nki_isa.instruction import REGISTRY, Engine, Role
+from nki_isa.ir.instruction import REGISTRY, Engine, Role
+from nki_isa.machine.enums import reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.tensor import DynamicOffset, NkiTensor
+from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
 
 A, C = (64, 16), (64, 1)
 

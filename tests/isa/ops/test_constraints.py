@@ -6,10 +6,10 @@ import pytest
 from breaking import CASES, LEGAL, A, C, generic_changes, indirect, indirection_changes, t
 from tiles import PSUM, tensor, view
 
+from nki_isa.constraints.operands import ENGINE, GENERATION, OPERAND_KINDS
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY, Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.operands import ENGINE, GENERATION, OPERAND_KINDS
 from nki_isa.ops.base import ComputeInstruction
 
 TARGETS = {2: TRN1, 3: TRN2, 4: TRN3}

@@ -4,13 +4,13 @@ import pytest
 from breaking import indirect
 from tiles import HBM, PSUM, SBUF, tensor, view
 
-from nki_isa.enums import dge_mode, dma_engine, matmul_perf_mode, oob_mode
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.constraints.operands import ENGINE, GENERATION
+from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, oob_mode
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3
-from nki_isa.operands import ENGINE, GENERATION
 from nki_isa.ops.base import ComputeInstruction
 from nki_isa.samples import sample
-from nki_isa.tensor import DynamicOffset, NkiTensor, VirtualRegister
+from nki_isa.tensor.tensor import DynamicOffset, NkiTensor, VirtualRegister
 
 OPCODES = sorted(name for name, cls in REGISTRY.items() if not issubclass(cls, ComputeInstruction))
 SQUARE = (128, 128)

@@ -3,12 +3,12 @@
 import pytest
 from tiles import PSUM, dst_of, tensor, view
 
-from nki_isa.instruction import REGISTRY, Engine
+from nki_isa.constraints.observed import PSUM_ALIGNMENT, RESHAPED_ROW, RUN_TIME_OFFSET, bitvec_result
+from nki_isa.ir.instruction import REGISTRY, Engine
 from nki_isa.machine.targets import TRN2
-from nki_isa.observed import PSUM_ALIGNMENT, RESHAPED_ROW, RUN_TIME_OFFSET, bitvec_result
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.rules import dma
-from nki_isa.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 
 def broken(constraint, opcode, **given):

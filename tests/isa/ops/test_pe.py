@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiles import HBM, PSUM, SBUF, State, dst_of, fp32, plain, run, tensor, tiles, values, view
 
-from nki_isa.accumulation import resolve
+from nki_isa.constraints.accumulation import resolve
 from nki_isa.diagnostics import NkiError, NkiValidationError
-from nki_isa.dtypes import DTYPES
-from nki_isa.enums import matmul_perf_mode
-from nki_isa.instruction import Engine
+from nki_isa.ir.instruction import Engine
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.enums import matmul_perf_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.pe import nc_matmul, nc_matmul_mx, scale_rows
-from nki_isa.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 NARROW = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
 ROW = matmul_perf_mode.double_row
@@ -388,7 +388,7 @@ def refused(instruction, target, code):
 
 
 def indirect(t, index_dtype="uint32"):
-    from nki_isa.tensor import DynamicOffset
+    from nki_isa.tensor.tensor import DynamicOffset
 
     index = tensor(t.shape[0], 16, dtype=index_dtype)
     return NkiTensor(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiles import FLOATS, INTEGERS, NUMERIC, PSUM, SBUF, dst_of, fp32, plain, run, same, shapes, tensor, tiles
 
-from nki_isa.dtypes import DTYPES, cast
+from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.ops.reduce import bn_aggr, bn_stats, tensor_partition_reduce, tensor_reduce, tensor_tensor_scan
 

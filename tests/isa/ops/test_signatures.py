@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from nki_isa.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ops.select import FP32_MIN
 
 SIGNATURES = """

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from tiles import NUMERIC, PSUM, SBUF, State, dst_of, plain, run, same, tensor, tiles
 
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.instruction import Engine
+from nki_isa.ir.instruction import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.transpose import nc_transpose
-from nki_isa.tensor import box
+from nki_isa.tensor.tensor import box
 
 
 @given(st.data(), st.integers(1, 32), st.integers(1, 32), st.sampled_from(NUMERIC))

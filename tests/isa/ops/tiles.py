@@ -3,10 +3,10 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from nki_isa.dtypes import DTYPES, cast
-from nki_isa.instruction import Engine, Role
+from nki_isa.ir.instruction import Engine, Role
+from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.targets import TRN2
-from nki_isa.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 FLOATS = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"]

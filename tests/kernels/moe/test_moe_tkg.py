@@ -10,7 +10,7 @@ import nki.language as nl
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.targets import TRN3
-from nki_sim.profile import Profile
+from nki_sim.report.profile import Profile
 from nkilib.core.moe import moe_tkg
 from nkilib.core.moe.moe_tkg.reference import moe_tkg_reference
 from nkilib.core.utils.common_types import ExpertAffinityScaleMode

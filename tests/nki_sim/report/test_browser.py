@@ -16,12 +16,12 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError
-from nki_isa.dtypes import DTYPES
-from nki_isa.tensor import MemoryRegion, Storage
-from nki_sim.place import Holder, Placement, Utilisation
+from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_sim.placement.place import Holder, Placement, Utilisation
+from nki_sim.placement.utilisation import usage_of
 from nki_sim.report.html import write_html
 from nki_sim.report.trace import Traced
-from nki_sim.utilisation import usage_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -9,8 +9,8 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.machine.targets import TRN2
-from nki_sim.profile import Profile
-from nki_sim.report import words
+from nki_sim import words
+from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import launch_line, memory_tables, profile_tables
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's

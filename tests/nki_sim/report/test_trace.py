@@ -11,10 +11,10 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_sim.plans import ENGINES, LANES
-from nki_sim.profile import Profile
+from nki_sim.report.profile import Profile
 from nki_sim.report.trace import Traced, events, write_trace
-from nki_sim.timing import Wait
+from nki_sim.timing.plans import ENGINES, LANES
+from nki_sim.timing.scoreboard import Wait
 
 
 @nki.jit

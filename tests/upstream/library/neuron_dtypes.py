@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki_isa import dtypes
+from nki_isa.machine import dtypes
 from tests.upstream.library.packed_dtypes import PACKED, pack, unpack
 
 bfloat16 = ml_dtypes.bfloat16

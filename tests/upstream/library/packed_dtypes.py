@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.dtypes import DTYPES, DType
+from nki_isa.machine.dtypes import DTYPES, DType
 
 _BYTES = {d: [(f"byte{k}", "u1") for k in range(d.itemsize)] for d in DTYPES.values() if d.lanes > 1}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import nki
 from nki import runtime
-from nki_isa.dtypes import DType
+from nki_isa.machine.dtypes import DType
 from tests.upstream.library.packed_dtypes import PACKED, pack, unpack
 
 

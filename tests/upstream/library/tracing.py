@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import nki
-from nki.compiler.specialize import specialize_call
+from nki.compiler.specializer.specialize import specialize_call
 from nki_isa.machine.targets import as_target
 from tests.upstream.library.simulator import copy_argument
 

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki_isa.dtypes import DTYPES
+from nki_isa.machine.dtypes import DTYPES
 from nkilib.core.qkv.qkv import qkv
 from nkilib.core.qkv.reference import qkv_reference
 from nkilib.core.utils.common_types import NormType, QKVOutputLayout, QuantizationType

@@ -2,8 +2,8 @@
 
 import json
 
-from nki.compiler.check import check
-from nki.compiler.specialize import specialize_call
+from nki.compiler.checker.check import check
+from nki.compiler.specializer.specialize import specialize_call
 from nki.kernel import jit
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import as_target

@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nki_isa.dtypes import DTYPES, to_float32
+from nki_isa.machine.dtypes import DTYPES, to_float32
 from nkilib.core.mlp.reference import activate
 from nkilib.core.utils.common_types import ActFnType, ExpertAffinityScaleMode
 

@@ -1,0 +1,1 @@
+"""All errors of a kernel before the first instruction."""

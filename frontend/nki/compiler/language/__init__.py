@@ -1,0 +1,1 @@
+"""What a kernel may use: constructs, names, profiles, front ends."""

@@ -1,0 +1,1 @@
+"""Where text comes from: functions, modules and the objects a kernel reaches."""

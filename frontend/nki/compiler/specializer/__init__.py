@@ -1,0 +1,1 @@
+"""A tree, or a traced function, to a Program."""

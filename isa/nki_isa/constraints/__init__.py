@@ -1,0 +1,1 @@
+"""Constraints that instructions share: operands, access patterns, the systolic array, DMA, indirection."""

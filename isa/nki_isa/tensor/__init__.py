@@ -1,0 +1,1 @@
+"""Tensors: where bytes live, and the strided, typed views of them."""

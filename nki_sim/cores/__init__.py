@@ -1,0 +1,1 @@
+"""Several cores of one launch, where they meet and where they race."""

@@ -1,0 +1,524 @@
+"""Runs one kernel on the physical cores of a logical core, or on those of many ranks.
+
+Every core is a coroutine: it runs until it has to wait for another one, in
+:class:`~nki_isa.ops.sync.core_barrier`, :class:`~nki_isa.ops.sync.sendrecv` or a
+:class:`~nki_isa.ops.collective.Collective`, and goes on when all that it waits for
+have arrived. Cores run in order of their number between two meetings, so a run is
+deterministic; a meeting that cannot happen is an error that names what every core
+was doing.
+
+The cores of a rank share HBM: the k-th shared tensor one core allocates is the k-th
+of all others. Ranks share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Loop, Node, Program, walk
+from nki_isa.machine.target import Target
+from nki_isa.ops.collective import Collective
+from nki_isa.ops.sync import core_barrier, sendrecv
+from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_sim import host
+from nki_sim.execution.execute import ExecutionResult, Machine, Skipped, written_inputs
+from nki_sim.execution.memory import ZEROS, Placement
+from nki_sim.observe import Listener, hooks
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class _Core:
+    """A core in a run.
+
+    Attributes:
+        number: its number in its rank.
+        machine: its machine; None without data.
+        running: its coroutine.
+        rank: its rank.
+        world: how many ranks there are.
+        cores: how many cores each has.
+        waiting: what it waits in, if anything.
+    """
+
+    number: int
+    machine: Any
+    running: Iterator[Instruction]
+    rank: int = 0
+    world: int = 1
+    cores: int = 1
+    waiting: Instruction | None = None
+    ended: bool = False
+
+    def advance(self) -> None:
+        """Run to the next meeting or to the end."""
+        self.waiting = next(self.running, None)
+        self.ended = self.waiting is None
+
+    @property
+    def name(self) -> str:
+        """As users call it."""
+        if self.world == 1:
+            return f"core {self.number}"
+        return f"rank {self.rank}" + (f" core {self.number}" if self.cores > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """What a rank runs: see :func:`execute_all`.
+
+    Attributes:
+        listeners: what follows this rank; for them it is all there is.
+    """
+
+    programs: Sequence[Program]
+    placements: Sequence[Placement]
+    inputs: Sequence[Array]
+    listeners: Sequence[Listener] = field(default=())
+
+
+def execute(
+    program: Program,
+    placement: Placement,
+    inputs: Sequence[Array],
+    *,
+    listeners: Sequence[Listener] = (),
+    fill: int = ZEROS,
+) -> ExecutionResult:
+    """Run `program` alone on one core; see :func:`execute_all`."""
+    return execute_all([program], [placement], inputs, listeners=listeners, fill=fill)
+
+
+def execute_all(
+    programs: Sequence[Program],
+    placements: Sequence[Placement],
+    inputs: Sequence[Array],
+    *,
+    listeners: Sequence[Listener] = (),
+    fill: int = ZEROS,
+    target: Target | None = None,
+) -> ExecutionResult:
+    """Run `programs`, one for each core, on `inputs`.
+
+    Args:
+        programs: the kernel specialized for core 0, 1, ...
+        placements: (partition, byte) of each on-chip storage by its index, for each core.
+        inputs: one array for each of the Programs' inputs, of its shape and width; they are not changed,
+            and must not change meanwhile: those that no Program writes are read where they are.
+        listeners: what follows the run, in this order.
+        fill: the byte of memory nothing has written, :data:`nki_sim.execution.memory.ZEROS` or ``NANS``.
+        target: the machine, where it is not the one the Programs name.
+
+    Returns:
+        Outputs and updated inputs as core 0 sees them.
+
+    Raises:
+        NkiError: what an instruction refuses while it runs, with the user's stack; NKI-H020 for a
+            meeting that cannot happen; NKI-H022 for cores whose shared tensors differ; what listeners find.
+    """
+    return execute_ranks([Rank(programs, placements, inputs, listeners)], fill=fill, target=target)[0]
+
+
+def execute_ranks(
+    ranks: Sequence[Rank],
+    *,
+    listeners: Sequence[Listener] = (),
+    fill: int = ZEROS,
+    target: Target | None = None,
+) -> list[ExecutionResult]:
+    """Run all `ranks`, which meet in collectives; as :func:`execute_all`, for each of them.
+
+    Args:
+        listeners: what follows the run; for them cores count through all ranks.
+
+    Raises:
+        NkiError: as :func:`execute_all`; NKI-U012 for a collective whose groups are not ranks of the launch.
+    """
+    check_ranks([rank.programs for rank in ranks])
+    cores: list[_Core] = []
+    with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
+        for number, rank in enumerate(ranks):
+            cores += _load(number, rank, len(ranks), fill, target)
+        for start in hooks(listeners, "start"):
+            start([core.machine for core in cores])
+        for number, core in enumerate(cores):
+            core.machine.listen((core.number, ranks[core.rank].listeners), (number, listeners))
+        meetings = [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, hooks(listeners, "meet"))]
+        meetings += [
+            partial(_meet_of_rank, number, told)
+            for number, rank in enumerate(ranks)
+            if (told := hooks(rank.listeners, "meet"))
+        ]
+        _run(cores, meetings)
+    finish([*listeners, *(one for rank in ranks for one in rank.listeners)])
+    results = []
+    for number in range(len(ranks)):
+        machines = [core.machine for core in cores if core.rank == number]
+        results.append(replace(machines[0].result(), skipped=_skipped(machines)))
+    return results
+
+
+def meet_all(ranks: Sequence[Sequence[Iterator[Instruction]]], *meet: Callable[..., None]) -> None:
+    """Let coroutines, one for each core of each rank, run without data; `meet` is told of their meetings.
+
+    Raises:
+        NkiError: NKI-H020 for a meeting that cannot happen.
+    """
+    cores = [
+        _Core(k, None, running, number, len(ranks), len(rank))
+        for number, rank in enumerate(ranks)
+        for k, running in enumerate(rank)
+    ]
+    _run(cores, [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, meet)])
+
+
+def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[_Core]:
+    """The cores of a rank with its inputs in their memories."""
+    machines = [
+        Machine(program, placement, fill=fill, target=target)
+        for program, placement in zip(rank.programs, rank.placements, strict=True)
+    ]
+    machines[0].borrow(rank.inputs, written_inputs(*rank.programs))
+    share_hbm(machines)
+    for machine in machines:
+        machine.state.rank = number
+    for start in hooks(rank.listeners, "start"):
+        start(machines)
+    return [_Core(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
+
+
+def _meet_of_all(
+    numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[_Core]
+) -> None:
+    for meet in told:
+        meet([(numbers[id(core)], core.waiting) for core in group])
+
+
+def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[_Core]) -> None:
+    own = [(core.number, core.waiting) for core in group if core.rank == rank]
+    if own:
+        for meet in told:
+            meet(own)
+
+
+def check_ranks(ranks: Sequence[Sequence[Program]]) -> None:
+    """Refuse what is known without data of ranks that run together.
+
+    Args:
+        ranks: the Programs of the cores of each rank.
+
+    Raises:
+        NkiError: NKI-U012, a group of a collective is not made of ranks of the launch; NKI-H020, ranks with
+            Programs of their own wait for each other without end, as :func:`check_meetings`.
+    """
+    found: dict[Span | None, Diagnostic] = {}
+    seen: dict[int, list[Any]] = {}
+    for number, programs in enumerate(ranks):
+        for program in programs:
+            if id(program) not in seen:
+                seen[id(program)] = [i for i in program.walk() if hasattr(i, "groups")]
+            for instruction in seen[id(program)]:
+                strange = sorted({r for group in instruction.groups for r in group if r >= len(ranks)})
+                if not strange and instruction.group_of(number):
+                    continue
+                place = _place(instruction)
+                found.setdefault(place, _not_a_rank(instruction, strange, number, len(ranks)))
+    if found:
+        raise NkiError(found.values())
+    differ = any(programs[0] is not ranks[0][0] for programs in ranks)
+    if differ and all(_is_counted(program.body) for programs in ranks for program in programs):
+        meet_all([[_meetings(program.body) for program in programs] for programs in ranks])
+
+
+def _not_a_rank(instruction: Any, strange: list[int], number: int, count: int) -> Diagnostic:
+    launched = "one rank" if count == 1 else f"{count} ranks"
+    needed = 1 + max(rank for group in instruction.groups for rank in group)
+    return Diagnostic(
+        "NKI-U012",
+        f"{instruction.opcode}: its groups are {', '.join(map(str, instruction.groups))}, and the launch has "
+        + (f"{launched}, 0 to {count - 1}" if strange and count > 1 else launched)
+        + ("" if strange else f"; rank {number} is in none of them"),
+        span=_place(instruction),
+        help=f"launch it on {needed} ranks: nki.simulate(kernel, ranks={needed})(inputs_of_each_rank)"
+        if strange
+        else "put every rank of the launch in a group",
+        stack=instruction.stack,
+    )
+
+
+def finish(listeners: Sequence[Listener]) -> None:
+    """Tell all `listeners` that the run is over.
+
+    Raises:
+        NkiError: everything that any of them refuses.
+    """
+    refused: list[Diagnostic] = []
+    for over in hooks(listeners, "finish"):
+        try:
+            over()
+        except NkiError as found:
+            refused += found.diagnostics
+    if refused:
+        raise NkiError(refused)
+
+
+def _skipped(machines: Sequence[Machine]) -> tuple[Skipped, ...]:
+    """What all cores skipped, of each line that did."""
+    found: dict[Hashable, Skipped] = {}
+    for machine in machines:
+        for line, counted in machine.skipped.items():
+            summed = found.setdefault(line, Skipped(counted.instruction))
+            summed.skipped += counted.skipped
+            summed.total += counted.total
+    return tuple(counted for counted in found.values() if counted.skipped)
+
+
+def check_meetings(programs: Sequence[Program]) -> None:
+    """Refuse what is known without data of cores that run together.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different shared tensors; NKI-H020, they wait for each other without
+            end, as far as their loops have turns that are known.
+    """
+    for number, other in enumerate(programs[1:], 1):
+        _check_shared(programs[0], other, number)
+    if all(_is_counted(program.body) for program in programs):
+        count = len(programs)
+        _run([_Core(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
+
+
+def _is_counted(body: list[Node]) -> bool:
+    """True if no loop with meetings has a number of turns that is known at run time only."""
+    for node in body:
+        if isinstance(node, Instruction) or not any(i.synchronises for i in walk(node.body)):
+            continue
+        counted = isinstance(node, Loop) and isinstance(node.start, int) and isinstance(node.stop, int)
+        if not counted or not _is_counted(node.body):
+            return False
+    return True
+
+
+def _meetings(body: list[Node]) -> Iterator[Instruction]:
+    """The instructions that wait for other cores, in the order of a run."""
+    for node in body:
+        if isinstance(node, Instruction):
+            if node.synchronises:
+                yield node
+        elif isinstance(node, Loop) and any(i.synchronises for i in walk(node.body)):
+            assert isinstance(node.start, int) and isinstance(node.stop, int)
+            for _ in range(node.start, node.stop, node.step):
+                yield from _meetings(node.body)
+
+
+def _shared(program: Program) -> list[Storage]:
+    """The storages of `program` that its cores have in common, in order of allocation."""
+    return [s for s in program.storages if s.region is MemoryRegion.shared_hbm]
+
+
+def share_hbm(machines: Sequence[Machine]) -> None:
+    """Make the shared HBM of all `machines` the bytes of the first.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different shared tensors.
+    """
+    program = machines[0].program
+    for number, machine in enumerate(machines[1:], 1):
+        for a, b in _check_shared(program, machine.program, number):
+            machine.memory.share(b, machines[0].memory.hbm[a.index])
+
+
+def _check_shared(one: Program, another: Program, number: int) -> list[tuple[Storage, Storage]]:
+    """The tensors that core 0 and core `number` share, in pairs.
+
+    Raises:
+        NkiError: NKI-H022, they allocate different ones.
+    """
+    first, other = _shared(one), _shared(another)
+    pairs = []
+    for k in range(max(len(first), len(other))):
+        a, b = (storages[k] if k < len(storages) else None for storages in (first, other))
+        if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise _differing(k, a, b, number)
+        pairs.append((a, b))
+    return pairs
+
+
+def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> NkiError:
+    def said(storage: Storage | None) -> str:
+        return "nothing" if storage is None else f"{storage.dtype}{list(storage.shape)}"
+
+    places = [s.stack[-1].span for s in (a, b) if s is not None and s.stack]
+    return NkiError(
+        [
+            Diagnostic(
+                "NKI-H022",
+                f"shared tensor {k} is {said(a)} on core 0 and {said(b)} on core {number}",
+                span=places[0] if places else None,
+                help="allocate the same nl.shared_hbm tensors on every core, whatever nl.program_id is",
+                labels=tuple(Label(place, "the other core's allocation") for place in places[1:]),
+            )
+        ]
+    )
+
+
+def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]] = ()) -> None:
+    for core in cores:
+        core.advance()
+    while not all(core.ended for core in cores):
+        ready = _ready(cores)
+        if not ready:
+            raise _deadlock(cores)
+        for meet in meetings:
+            meet(ready)
+        if all(core.machine is not None for core in ready):
+            _carry_out(ready)
+        for core in ready:
+            core.advance()
+
+
+def _ready(cores: list[_Core]) -> list[_Core]:
+    """The cores of the first meeting for which all have arrived; empty if there is none."""
+    for core in cores:
+        asked = _partners(core)
+        if not asked:
+            continue
+        group = [c for c in cores if (c.rank, c.number) in asked]
+        if len(group) == len(asked) and all(_partners(c) == asked and _agree(core, c) for c in group):
+            return group
+    return []
+
+
+def _partners(core: _Core) -> frozenset[tuple[int, int]]:
+    """The cores a waiting core has to meet, itself included, as rank and number."""
+    waiting = core.waiting
+    ranks: Sequence[int] = (core.rank,)
+    numbers: Sequence[int] = ()
+    if isinstance(waiting, core_barrier):
+        numbers = (*waiting.cores, core.number)
+    elif isinstance(waiting, sendrecv):
+        numbers = (waiting.send_to_rank, waiting.recv_from_rank, core.number)
+    elif isinstance(waiting, Collective):
+        ranks = [rank for rank in waiting.group_of(core.rank) if rank < core.world] or ranks
+        numbers = range(core.cores)
+    return frozenset((rank, number) for rank in ranks for number in numbers)
+
+
+def _agree(a: _Core, b: _Core) -> bool:
+    """True if two waiting cores mean the same meeting."""
+    first, second = a.waiting, b.waiting
+    if first is second:
+        return True
+    if isinstance(first, Collective) and isinstance(second, Collective):
+        return first.what == second.what
+    if isinstance(first, sendrecv) and isinstance(second, sendrecv):
+        return first.pipe_id == second.pipe_id and _fits(first, second)
+    return type(first) is type(second)
+
+
+def _fits(a: sendrecv, b: sendrecv) -> bool:
+    return (a.src.shape, a.src.dtype) == (b.src.shape, b.src.dtype)
+
+
+def _carry_out(group: list[_Core]) -> None:
+    """Move the data of a meeting; a barrier has none."""
+    if isinstance(group[0].waiting, Collective):
+        _exchange(group, group[0].waiting)
+        return
+    sent = {
+        core.number: np.array(core.machine.memory.bind(core.waiting.src))
+        for core in group
+        if isinstance(core.waiting, sendrecv)
+    }
+    for core in group:
+        if isinstance(core.waiting, sendrecv):
+            core.machine.memory.bind(core.waiting.dst)[...] = sent[core.waiting.recv_from_rank]
+
+
+def _exchange(group: list[_Core], collective: Collective) -> None:
+    """Core k of each rank exchanges with core k of the others; everything is read before it is written."""
+    for core in group:
+        core.machine.tell(_waiting(core))
+    ranks = collective.group_of(group[0].rank)
+    by_place = {(core.rank, core.number): core for core in group}
+    received: list[tuple[_Core, list[Array | None]]] = []
+    for number in sorted({core.number for core in group}):
+        line = [by_place[rank, number] for rank in ranks]
+        sent = [[np.array(c.machine.memory.bind(t)) for t in _waiting(c).reads] for c in line]
+        received += zip(line, collective.exchange(ranks, sent), strict=True)
+    for core, arrays in received:
+        for tensor, values in zip(_waiting(core).writes, arrays, strict=True):
+            if values is not None:
+                core.machine.put(tensor, values)
+
+
+def _waiting(core: _Core) -> Instruction:
+    assert core.waiting is not None
+    return core.waiting
+
+
+def _deadlock(cores: list[_Core]) -> NkiError:
+    """Each core waits for one that will not come: say what every one of them was doing."""
+    stuck = [core for core in cores if core.waiting is not None]
+    places = [_place(core.waiting) for core in stuck]
+    who, doing = "cores", "; ".join(f"{core.name} {_said(core)}" for core in cores)
+    told = list(zip(stuck[1:], places[1:], strict=True))
+    if cores[0].world > 1:
+        who, doing = "ranks", _by_doing(cores)
+        told = list({place: (core, place) for core, place in told if place != places[0]}.values())
+    labels = [Label(place, f"{core.name} waits here") for core, place in told if place is not None]
+    waiting = stuck[0].waiting
+    return NkiError(
+        [
+            Diagnostic(
+                "NKI-H020",
+                f"the {who} wait for each other without end: {doing}",
+                span=places[0],
+                help="let every core reach the same barriers and sendrecvs, in the same order, "
+                "with the same pipe_id, shape and dtype, whatever nl.program_id is"
+                if who == "cores"
+                else "let every rank of a group, and every core of it, reach the same collectives in the "
+                "same order, with the same groups, shapes and data types",
+                labels=tuple(labels),
+                stack=waiting.stack if waiting is not None else (),
+            )
+        ]
+    )
+
+
+def _by_doing(cores: list[_Core]) -> str:
+    """What ranks do, those that do the same together."""
+    found: dict[str, list[str]] = {}
+    for core in cores:
+        found.setdefault(_said(core), []).append(core.name)
+    parts = []
+    for said, names in found.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        parts.append(f"{shown} {said}" if len(names) == 1 else f"{shown} each {said}")
+    return "; ".join(parts)
+
+
+def _said(core: _Core) -> str:
+    waiting = core.waiting
+    if isinstance(waiting, core_barrier):
+        return f"is in core_barrier(cores={waiting.cores})"
+    if isinstance(waiting, sendrecv):
+        return (
+            f"is in sendrecv(send_to_rank={waiting.send_to_rank}, recv_from_rank={waiting.recv_from_rank}, "
+            f"pipe_id={waiting.pipe_id}) of {waiting.src.dtype}{list(waiting.src.shape)}"
+        )
+    if isinstance(waiting, Collective):
+        return f"is in {waiting.said()}"
+    return "has ended"
+
+
+def _place(instruction: Instruction | None) -> Span | None:
+    return instruction.stack[-1].span if instruction is not None and instruction.stack else None

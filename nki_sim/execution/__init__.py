@@ -1,0 +1,1 @@
+"""Runs a placed Program on bytes."""

@@ -1,0 +1,388 @@
+"""Orders of a Program's instructions that hold less on chip at once than the kernel's own.
+
+The vendor's compiler orders instructions as it likes within their dependencies. Of that, these orders are
+tried where the kernel's own order does not fit:
+
+1. An instruction that needs a tensor for which there is no room waits, and those behind it go ahead, until
+   enough of what others hold has been used for the last time.
+2. The same, from an order that works on one result after the other: each instruction moves back to the first
+   write to HBM that depends on it, so that nothing is loaded far ahead of its use.
+3. As 2, but results that the kernel stores one right after the other are worked on together, as they may
+   share what is large; what takes more than it reads, a load for instance, moves back to its first use; and
+   of what can run, what frees more than it takes goes first.
+
+Everything keeps its order that data, registers, engine state, ``no_reorder``, ``depends_on`` and schedules
+say. Nothing crosses a barrier or a sendrecv, a device loop moves as a whole, and tensors with addresses that
+share bytes count as one tensor. Tensors count as a whole, in all partitions or, where it is given at which
+they start, in the quadrants they lie in; no instruction is added, left out or changed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from nki_isa.ir.dependencies import Touch, data_dependencies, touched
+from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Node, Program, walk
+from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_sim.placement.liveness import NEVER, Liveness
+from nki_sim.placement.packing import Space
+from nki_sim.placement.utilisation import ALL_QUADRANTS, QUADRANTS, quadrants_of
+
+#: Bytes of each memory: of the spaces given in their order, with each quadrant of SBUF by itself if need be.
+Bytes = tuple[int, ...]
+
+
+class Reordering:
+    """A Program whose instructions may run in other orders."""
+
+    def __init__(self, program: Program, live: Liveness, spaces: Mapping[MemoryRegion, Space]):
+        """Find what must stay behind what.
+
+        Args:
+            program: the kernel.
+            live: its live ranges.
+            spaces: the memories to fit into.
+        """
+        self._program = program
+        self._touched = [list(touched(node)) for node in program.body]
+        self._needed = _dependencies(program, self._touched)
+        self._results = [k for k, node in enumerate(program.body) if _is_result(node)]
+        self._demand = partial(_Demand, program, live, spaces, self._touched)
+        self._whole = self._demand({})
+
+    def orders(self, starts: Mapping[int, int]) -> Iterator[list[Node]]:
+        """The bodies to try in turn; each holds at most what the memories have.
+
+        Args:
+            starts: the first partition of SBUF tensors that are not at 0, by index
+                (:mod:`nki_sim.placement.quadrants`); empty to take the bytes of all partitions for each.
+        """
+        body = self._program.body
+        demand = self._demand(starts) if starts else self._whole
+        before: list[int] = list(range(len(body)))
+        for base, is_freeing in self._bases():
+            order = _fitting(base, self._needed, demand, is_freeing)
+            if order is not None and order != before:
+                yield [body[k] for k in order]
+                before = order
+
+    def _bases(self) -> Iterator[tuple[list[int], bool]]:
+        """The orders to go by in turn, and whether what frees memory goes before them."""
+        yield list(range(len(self._needed))), False
+        yield _by_result(self._needed, {k: k for k in self._results}), False
+        together = _by_result(self._needed, self._stored_together())
+        yield self._loaded_late(together), True
+
+    def _stored_together(self) -> dict[int, int]:
+        """For each result the last of its group.
+
+        A result joins the one before it if less is taken on chip between the two than what it stores has.
+        """
+        groups: list[list[int]] = []
+        demand = self._whole
+        known = set(demand.held)
+        begin = 0
+        for k in self._results:
+            taken = 0
+            for j in range(begin, k + 1):
+                new = [index for index in demand.tensors[j] if index not in known]
+                known.update(new)
+                taken += sum(demand.inside[j]) + sum(sum(demand.size[index]) for index in new)
+            begin = k + 1
+            if groups and taken < max((s.row_bytes for s in self._on_chip(k, is_write=False)), default=0):
+                groups[-1].append(k)
+            else:
+                groups.append([k])
+        return {k: group[-1] for group in groups for k in group}
+
+    def _loaded_late(self, base: Sequence[int]) -> list[int]:
+        """`base` with each instruction that takes more than it reads right before the first that needs it."""
+        body = self._program.body
+        wanted = [len(base)] * len(base)
+        place = [0] * len(base)
+        for position in range(len(base) - 1, -1, -1):
+            k = base[position]
+            place[k] = position
+            if isinstance(body[k], Instruction) and wanted[k] < len(base):
+                sizes = (sum(s.row_bytes for s in self._on_chip(k, is_write=w)) for w in (False, True))
+                if next(sizes) < next(sizes):
+                    place[k] = wanted[k]
+            for before in self._needed[k]:
+                wanted[before] = min(wanted[before], place[k])
+        return sorted(base, key=place.__getitem__)
+
+    def _on_chip(self, k: int, is_write: bool) -> dict[Storage, None]:
+        """The SBUF and PSUM storages that node `k` reads or writes."""
+        found = (thing for thing, writes in self._touched[k] if writes is is_write)
+        return dict.fromkeys(thing for thing in found if isinstance(thing, Storage) and thing.on_chip)
+
+
+def moved(before: Sequence[Node], after: Sequence[Node]) -> int:
+    """How many nodes of `before` must at least move to give `after`."""
+    place = {node: k for k, node in enumerate(before)}
+    kept: list[int] = []  # by length, the least end of a sequence of nodes that keep their order
+    for node in after:
+        at = bisect_left(kept, place[node])
+        kept[at : at + 1] = [place[node]]
+    return len(before) - len(kept)
+
+
+# --- what must stay behind what
+
+
+def _dependencies(program: Program, touched: Sequence[Sequence[Touch]]) -> list[list[int]]:
+    """For each node of the body, those it must stay behind, in program order."""
+    body = program.body
+    shared = _sharing_bytes(program)
+    needed = data_dependencies(touched, lambda storage: shared.get(storage, storage))
+    place = {node: k for k, node in enumerate(body)}
+    fence: int | None = None
+    for k, node in enumerate(body):
+        for instruction in walk([node]):
+            needed[k].update(place[before] for before in instruction.after if before in place)
+        needed[k].discard(k)
+        if _meets(node):
+            needed[k].update(range(0 if fence is None else fence, k))
+            fence = k
+        elif fence is not None:
+            needed[k].add(fence)
+    return [sorted(before) for before in needed]
+
+
+def _meets(node: Node) -> bool:
+    return any(instruction.synchronises for instruction in walk([node]))
+
+
+def _sharing_bytes(program: Program) -> dict[Storage, Hashable]:
+    """For storages with addresses, a key that those of overlapping bytes have in common."""
+    keys: dict[Storage, Hashable] = {}
+    for region in (MemoryRegion.sbuf, MemoryRegion.psum):
+        end, key = 0, 0
+        for offset, stop, storage in _addressed(program, region):
+            key = key if offset < end else key + 1
+            end = max(end, stop)
+            keys[storage] = (region, key)
+    return keys
+
+
+def _addressed(
+    program: Program, region: MemoryRegion, part: int = ALL_QUADRANTS
+) -> list[tuple[int, int, Storage]]:
+    """(first byte, end, storage) of the storages with an address that have bytes in `part`, by address."""
+    found = [
+        (s.address[1], s.address[1] + s.row_bytes, s)
+        for s in program.storages
+        if s.region is region and s.address is not None and quadrants_of(s.address[0], s.partitions) & part
+    ]
+    return sorted(found, key=lambda row: row[:2])
+
+
+# --- which orders to go by
+
+
+def _is_result(node: Node) -> bool:
+    """True if others may see what `node` does: it writes to HBM or meets other cores."""
+    return any(i.synchronises or any(t.buffer.is_hbm for t in i.writes) for i in walk([node]))
+
+
+def _by_result(needed: Sequence[Sequence[int]], ends: Mapping[int, int]) -> list[int]:
+    """The nodes by the first result that needs them, in their order among each other; others last.
+
+    Args:
+        needed: for each node those it must stay behind.
+        ends: for each result the position it counts as.
+    """
+    wanted = [ends.get(k, len(needed)) for k in range(len(needed))]
+    for k in range(len(needed) - 1, -1, -1):
+        for before in needed[k]:
+            wanted[before] = min(wanted[before], wanted[k])
+    return sorted(range(len(needed)), key=wanted.__getitem__)
+
+
+# --- what is held
+
+
+class _Demand:
+    """What the nodes of a Program need of the memories.
+
+    Attributes:
+        limit: bytes of each memory that tensors without an address can have.
+        start: bytes of each memory held before the first instruction, by constants.
+        tensors: for each node the storages it touches that other nodes touch too.
+        inside: for each node the most bytes of each memory that storages only it touches hold at once.
+        size: bytes of a storage in each memory.
+        uses: how many nodes touch a storage.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        live: Liveness,
+        spaces: Mapping[MemoryRegion, Space],
+        touched: Sequence[Sequence[Touch]],
+        starts: Mapping[int, int],
+    ):
+        memories = [(region, part) for region in spaces for part in _parts(region, bool(starts))]
+        self.limit: Bytes = tuple(
+            spaces[region].capacity - _union(_addressed(program, region, part)) for region, part in memories
+        )
+        self.size: dict[int, Bytes] = {}
+        for storage in program.storages:
+            if storage.region.on_chip and storage.address is None and live.first[storage.index] != NEVER:
+                space = spaces[storage.region]
+                unit = space.bank or space.align
+                taken = -(-storage.row_bytes // unit) * unit
+                lanes = quadrants_of(starts.get(storage.index, 0), storage.partitions)
+                self.size[storage.index] = tuple(
+                    taken * (region is storage.region and part & lanes != 0) for region, part in memories
+                )
+        touching = [
+            dict.fromkeys(thing.index for thing, _ in things if isinstance(thing, Storage))
+            for things in touched
+        ]
+        constants = [s.index for s in program.storages if s.data is not None and s.index in self.size]
+        self.uses = dict.fromkeys(self.size, 0)
+        for indices in touching:
+            for index in indices:
+                if index in self.uses:
+                    self.uses[index] += 1
+        self.start = _sum([self.size[index] for index in constants], len(memories))
+        self.held = frozenset(constants)
+        self.tensors: list[list[int]] = []
+        self.inside: list[Bytes] = []
+        for node, indices in zip(program.body, touching, strict=True):
+            own = [i for i in indices if self.uses.get(i) == 1 and i not in self.held]
+            self.tensors.append([i for i in indices if i in self.size and i not in own])
+            sizes = [self.size[i] for i in own]
+            if isinstance(node, Instruction) or not own:
+                self.inside.append(_sum(sizes, len(memories)))
+            else:
+                self.inside.append(_most(live, own, sizes))
+
+
+def _parts(region: MemoryRegion, is_apart: bool) -> Sequence[int]:
+    """What counts as a memory: each quadrant of SBUF if tensors lie side by side, else the whole."""
+    return [1 << k for k in range(QUADRANTS)] if is_apart and region is MemoryRegion.sbuf else [ALL_QUADRANTS]
+
+
+def _union(pieces: Sequence[tuple[int, int, Storage]]) -> int:
+    total = end = 0
+    for start, stop, _ in pieces:
+        total += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _sum(sizes: Sequence[Bytes], memories: int) -> Bytes:
+    return tuple(sum(size[m] for size in sizes) for m in range(memories))
+
+
+def _most(live: Liveness, indices: Sequence[int], sizes: Sequence[Bytes]) -> Bytes:
+    """The most bytes of each memory that the storages `indices`, live as they are, hold at once."""
+    first, last = live.first[indices], live.last[indices]
+    begin = int(first.min())
+    change = np.zeros((int(last.max()) - begin + 2, len(sizes[0])), np.int64)
+    np.add.at(change, first - begin, np.array(sizes))
+    np.add.at(change, last - begin + 1, -np.array(sizes))
+    return tuple(change.cumsum(axis=0).max(axis=0).tolist())
+
+
+# --- what comes next
+
+
+class _Queues:
+    """Nodes that may run, by what they need beyond what is held; the first that fits is found quickly."""
+
+    def __init__(self, rank: Sequence[int]):
+        self._rank = rank
+        self._ranks: dict[Bytes, list[int]] = {}
+
+    def add(self, k: int, need: Bytes) -> None:
+        heapq.heappush(self._ranks.setdefault(need, []), self._rank[k])
+
+    def first(self, room: Bytes, done: set[int]) -> int | None:
+        """The least rank that is not `done` among nodes that need at most `room`."""
+        found = None
+        for need, ranks in self._ranks.items():
+            if all(map(int.__le__, need, room)):
+                while ranks and ranks[0] in done:
+                    heapq.heappop(ranks)
+                if ranks and (found is None or ranks[0] < found):
+                    found = ranks[0]
+        return found
+
+
+def _fitting(
+    base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Demand, is_freeing: bool
+) -> list[int] | None:
+    """The order that takes, each time, the first node of `base` that may run and fits; None at a dead end.
+
+    With `is_freeing`, those come first that free more than they take.
+    """
+    rank = [0] * len(base)
+    for position, k in enumerate(base):
+        rank[k] = position
+    followers: list[list[int]] = [[] for _ in base]
+    waits = [len(before) for before in needed]
+    for k, before in enumerate(needed):
+        for j in before:
+            followers[j].append(k)
+    size, limit = demand.size, demand.limit
+    memories = range(len(limit))
+    used, held, uses = list(demand.start), set(demand.held), dict(demand.uses)
+    # The nodes still to come that touch a storage, added up: the last one where only one is left.
+    users = dict.fromkeys(uses, 0)
+    for k, indices in enumerate(demand.tensors):
+        for index in indices:
+            users[index] += k
+    ready, freeing = _Queues(rank), _Queues(rank)
+    done: set[int] = set()  # ranks
+
+    def enter(k: int) -> None:
+        taken = _sum([size[index] for index in demand.tensors[k] if index not in held], len(limit))
+        need = tuple(map(int.__add__, taken, demand.inside[k]))
+        ready.add(k, need)
+        if is_freeing:
+            freed = _sum([size[index] for index in demand.tensors[k] if uses[index] == 1], len(limit))
+            if taken != freed and all(map(int.__le__, taken, freed)):
+                freeing.add(k, need)
+
+    for k, count in enumerate(waits):
+        if not count:
+            enter(k)
+    order: list[int] = []
+    while len(order) < len(base):
+        room = tuple(limit[m] - used[m] for m in memories)
+        chosen = freeing.first(room, done)
+        if chosen is None:
+            chosen = ready.first(room, done)
+        if chosen is None:
+            return None
+        done.add(chosen)
+        k = base[chosen]
+        order.append(k)
+        for index in demand.tensors[k]:
+            if index not in held:
+                held.add(index)
+                for m in memories:
+                    used[m] += size[index][m]
+            uses[index] -= 1
+            users[index] -= k
+            if not uses[index]:
+                for m in memories:
+                    used[m] -= size[index][m]
+        for follower in followers[k]:
+            waits[follower] -= 1
+            if not waits[follower]:
+                enter(follower)
+        if is_freeing:
+            for index in demand.tensors[k]:
+                if uses[index] == 1 and not waits[users[index]] and rank[users[index]] not in done:
+                    enter(users[index])
+    return order

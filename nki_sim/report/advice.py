@@ -1,0 +1,202 @@
+"""What bounds a kernel and what to try at its dearest lines: each sentence has a figure of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nki_isa.cost import Cost, engine_time, row_time, used_engines
+from nki_isa.machine.target import Target
+from nki_isa.ops.collective import Collective
+from nki_sim import words
+from nki_sim.report.critical import by_kind, by_line, critical_path, place_of
+from nki_sim.timing.plans import ENGINES, FIRST_QUEUE
+from nki_sim.timing.scoreboard import Timeline, Wait
+
+LINES = 10
+_BUSY = 0.75  # of the time, from which on an engine bounds a kernel by its work and not by latency
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A line that holds the kernel up.
+
+    Attributes:
+        place: ``file:line``.
+        time: ns it has of the critical path.
+        share: percent of the duration.
+        says: what to try, with the figure that says so.
+    """
+
+    place: str
+    time: float
+    share: float
+    says: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "place": self.place,
+            "critical_ns": self.time,
+            "critical_percent": self.share,
+            "try": self.says,
+        }
+
+
+def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
+    """What bounds the kernel, in one sentence.
+
+    Args:
+        timeline: the run.
+        busy: ns each engine was held.
+    """
+    duration = timeline.duration
+    if not duration:
+        return "Nothing takes time."
+    engine, held = max(busy.items(), key=lambda item: item[1])
+    if held > _BUSY * duration:
+        return (
+            f"The {engine} engine bounds it: it is held for {words.percent(held / duration)} of the time, so "
+            "only less or faster work there helps."
+        )
+    kinds = by_kind(critical_path(timeline))
+    (first, time), *others = kinds.items()
+    rest = f", {others[0][0]} {words.percent(others[0][1] / duration)}" if others else ""
+    what = {
+        "DMA": "DMA bounds it: transfers that something waits for are",
+        "semaphores": "Hand-offs bound it: semaphores are",
+        "other cores": "Another core bounds it: waiting for it is",
+    }.get(first, f"The {first} engine's latency bounds it: instructions there that others wait for are")
+    return (
+        f"{what} {words.percent(time / duration)} of the critical path{rest}; "
+        f"the busiest engine, {engine}, is held {words.percent(held / duration)} of the time."
+    )
+
+
+def advice(timeline: Timeline, most: int = LINES) -> list[Advice]:
+    """The lines with most of the critical path, and what to try at each."""
+    path = critical_path(timeline)
+    events: dict[str, list[int]] = {}
+    for step in path:
+        events.setdefault(place_of(timeline.instructions[step.event]), []).append(step.event)
+    duration = timeline.duration
+    return [
+        Advice(
+            row.place, row.time, 100.0 * row.time / duration, _says(timeline, sorted(set(events[row.place])))
+        )
+        for row in by_line(timeline, path)[:most]
+    ]
+
+
+def _says(timeline: Timeline, events: list[int]) -> str:
+    """What to try about events of one line that are on the path."""
+    waits = timeline.waited[events]
+    wait = Wait(int(timeline.wait[events[int(np.argmax(waits))]]))
+    costs = [timeline.costs[k] for k in events]
+    if isinstance(timeline.instructions[events[0]], Collective):
+        taken = float((timeline.end[events] - timeline.start[events]).sum())
+        return (
+            f"ranks exchange data for {words.time(taken)}: start it as soon as what it sends is there, and "
+            "let engines work on other data beside it"
+        )
+    if timeline.lane[events[0]] >= FIRST_QUEUE:
+        return _of_transfers(timeline, events, costs)
+    spent = float((timeline.busy[events] - timeline.start[events]).sum())
+    if wait is Wait.table and float(waits.max()) > 0:
+        return (
+            f"it waits {words.time(float(waits.sum()))} for activation tables: run what uses the same "
+            "function one after the other"
+        )
+    if wait is Wait.weights and float(waits.sum()) > spent:
+        return (
+            f"loading weights that no matmul hides takes {words.time(float(waits.sum()))}: put the operand "
+            "with more columns on the moving side, or use the stationary tile for more matmuls"
+        )
+    if wait is Wait.memory and float(waits.sum()) > spent:
+        return (
+            f"it waits {words.time(float(waits.sum()))} until bytes of other tensors are free: give tiles of "
+            "the loop more room, or use them sooner"
+        )
+    return _of_engine(timeline, events, costs, spent)
+
+
+def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost]) -> str:
+    target = timeline.target
+    moved = [cost.transfer for cost in costs if cost.transfer is not None]
+    row = sum(t.total_bytes for t in moved) / max(1, sum(t.elements for t in moved))
+    data = sum(engine_time(target, t) for t in moved)
+    whole = float((timeline.end[events] - timeline.start[events]).sum())
+    rate = row_efficiency(target, row)
+    if rate < 0.75 and data > 0.3 * whole:
+        return (
+            f"its descriptor rows of {words.size(row)} move at {words.percent(rate)} of the DMA rate: make "
+            "the contiguous run longer, 2 KiB or more"
+        )
+    engines = min(used_engines(target, t) for t in moved)
+    if engines < target.dma_engines and data > 0.3 * whole:
+        return (
+            f"it uses {engines} of {target.dma_engines} DMA engines: spread it over more partitions, "
+            f"{target.dma_partitions_per_engine} go to an engine"
+        )
+    if data < 0.5 * whole:
+        return (
+            f"{words.time(whole - data)} of {words.time(whole)} is starting, queueing and completing: start "
+            "it before its data are needed, or move more bytes in one transfer"
+        )
+    return (
+        f"it moves {words.size(sum(t.total_bytes for t in moved))} at the rate of the engines: move less, or "
+        "load the next tile while this one is used"
+    )
+
+
+def _of_engine(timeline: Timeline, events: list[int], costs: list[Cost], spent: float) -> str:
+    target = timeline.target
+    engine = ENGINES[int(timeline.lane[events[0]])]
+    if costs[0].columns:
+        if any(cost.parts > 1 for cost in costs):
+            return (
+                f"float32 takes {target.fp32_passes} passes, {words.time(spent)} here: 16-bit operands take "
+                "one"
+            )
+        columns = sum(cost.columns for cost in costs) / len(costs)
+        if columns < target.moving_max / 2:
+            return (
+                f"its moving tiles have {columns:.0f} columns of {target.moving_max}: longer ones pay the "
+                f"{target.tensor_latency:.0f} ns until a result is there less often"
+            )
+        rows = sum(cost.rows for cost in costs) / len(costs)
+        if rows < target.partitions:
+            return (
+                f"it uses {rows:.0f} of {target.partitions} rows of the array: contract over more partitions"
+            )
+        return (
+            f"it streams {columns:.0f} columns over all rows: only fewer matmuls take less than "
+            f"{words.time(spent)}"
+        )
+    fixed = sum(_fixed(target, cost) for cost in costs)
+    if fixed > 0.5 * spent:
+        return (
+            f"{words.percent(min(1.0, fixed / spent))} of its {words.time(spent)} is fixed time of "
+            f"{words.counted(len(events), 'instruction')}: let one instruction take more elements"
+        )
+    rates = {getattr(target, cost.rate) for cost in costs if cost.rate}
+    rate = f" at {min(rates):g} an engine cycle" if rates else ""
+    return (
+        f"it streams elements{rate}, {words.time(spent)} on the {engine} engine: use a faster mode or type, "
+        "or share the work with an engine that idles"
+    )
+
+
+def _fixed(target: Target, cost: Cost) -> float:
+    """ns of an instruction that do not depend on how many elements it takes."""
+    value = float(getattr(target, cost.source))
+    return value / target.gpsimd_ghz if cost.source.endswith("_cycles") else value
+
+
+def row_efficiency(target: Target, row_bytes: float) -> float:
+    """The share of a DMA engine's rate that rows of this size reach."""
+    time = row_time(target, row_bytes)
+    return row_bytes / target.dma_bytes_per_ns / time if time else 1.0

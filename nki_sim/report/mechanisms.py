@@ -1,0 +1,219 @@
+"""The mechanisms of the machine that cost time, by name: each can be switched off, to see what it costs.
+
+A mechanism is a few figures of :class:`~nki_isa.machine.target.Target`, and what they are where it does not
+exist. :func:`without` gives a generation that lacks some; :func:`ablation` times Programs without each in
+turn, in the order they have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nki_isa.diagnostics import error
+from nki_isa.ir.program import Program
+from nki_isa.machine.target import Target
+from nki_isa.machine.targets import as_target
+from nki_sim.cores.core_times import simulate_ranks
+from nki_sim.timing.scoreboard import Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """Something that costs time.
+
+    Attributes:
+        says: what it is, in a few words.
+        off: the figures that make it up, as they are without it.
+    """
+
+    says: str
+    off: Mapping[str, Any]
+
+
+def _none(*figures: str) -> dict[str, Any]:
+    return dict.fromkeys(figures, 0.0)
+
+
+MECHANISMS: dict[str, Mechanism] = {
+    "throttle": Mechanism(
+        "the tensor engine at its slow clock after windows of little use",
+        {"throttled": False, **_none("tensor_latency_throttled")},
+    ),
+    "weight-load": Mechanism(
+        "LoadStationary where no matmul hides it",
+        {"fast_weight_factor": math.inf},
+    ),
+    "short-moving": Mechanism(
+        "the least time between two matmuls, of a moving tile of few columns",
+        {"moving_min": 0},
+    ),
+    "table-load": Mechanism(
+        "loads of activation function tables",
+        _none("scalar_table_load"),
+    ),
+    "access": Mechanism(
+        "what each instruction takes beyond streaming: the bubbles of access and pipeline",
+        _none(
+            "tensor_interval",
+            "tensor_latency",
+            "tensor_latency_throttled",
+            "vector_interval",
+            "vector_latency",
+            "scalar_interval",
+            "scalar_latency",
+            "gpsimd_start_cycles",
+            "minimum_interval_cycles",
+        ),
+    ),
+    "pointers": Mechanism(
+        "operands read as one value per partition: biases, scalar tiles",
+        _none(
+            "vector_pointer_interval",
+            "vector_pointer_latency",
+            "scalar_bias_interval_psum",
+            "scalar_bias_interval_sbuf",
+            "scalar_bias_latency_psum",
+            "scalar_bias_latency_sbuf",
+        ),
+    ),
+    "accumulators": Mechanism(
+        "reading and adding up the accumulators of an engine",
+        _none("vector_accumulate_cycles", "scalar_accumulate_cycles"),
+    ),
+    "semaphores": Mechanism(
+        "handing a result from one instruction to another",
+        _none("semaphore_ns", "semaphore_tensor_ns", "same_engine_ns"),
+    ),
+    "descriptors": Mechanism(
+        "the fixed time of each descriptor row of a DMA",
+        _none("dma_row_ns", "dma_row_floor_ns"),
+    ),
+    "small-rows": Mechanism(
+        "the lower rate of short DMA rows, and of short writes to HBM",
+        {"dma_small_row_bytes": 0, "dma_small_write_factor": 1.0},
+    ),
+    "dma-transpose": Mechanism(
+        "the lower rate of DMA transposes",
+        {"dma_transpose_load": 1.0, "dma_transpose_local": 1.0},
+    ),
+    "triggers": Mechanism(
+        "the least time between two DMA triggers of a queue, and the engine that makes descriptors",
+        _none("dma_static_interval", "dma_hwdge_issue", "dma_swdge_build", "dma_swdge_interval"),
+    ),
+    "dma-start": Mechanism(
+        "from a DMA trigger to the first byte, and the DMA engines that start later",
+        _none(
+            "dma_static_start",
+            "dma_hwdge_start_load",
+            "dma_hwdge_start_store",
+            "dma_swdge_start_load",
+            "dma_swdge_start_store",
+            "dma_stagger_load",
+            "dma_stagger_store",
+            "dma_swdge_stagger_load",
+        ),
+    ),
+    "dma-completion": Mechanism(
+        "from the last byte of a DMA to the engine that waits for it",
+        _none("dma_completion", "dma_to_sync", "dma_to_compute", "dma_to_tensor"),
+    ),
+    "queue-sharing": Mechanism(
+        "DMA engines shared by the transfers in flight",
+        {"dma_shared": False},
+    ),
+    "hbm-sharing": Mechanism(
+        "the bandwidth of HBM shared by the cores of a launch",
+        {"hbm_cores": 1},
+    ),
+}
+"""Every mechanism by name."""
+
+
+def mechanisms(text: str) -> frozenset[str]:
+    """The mechanisms that a list such as ``"throttle,semaphores"`` names.
+
+    Raises:
+        NkiError: NKI-L032 for a name that is no mechanism.
+    """
+    names = [name for part in text.split(",") if (name := part.strip())]
+    for name in names:
+        if name not in MECHANISMS:
+            raise error(
+                "NKI-L032",
+                f"there is no mechanism {name!r}",
+                help=f"the mechanisms are {', '.join(MECHANISMS)}",
+            )
+    return frozenset(names)
+
+
+def without(target: Target, names: Iterable[str]) -> Target:
+    """`target` without these mechanisms; itself where there are none."""
+    figures: dict[str, Any] = {}
+    for name in names:
+        figures.update(MECHANISMS[name].off)
+    return replace(target, **figures) if figures else target
+
+
+@dataclass(frozen=True, slots=True)
+class Ablated:
+    """What a mechanism costs a launch.
+
+    Attributes:
+        name: of the mechanism.
+        time: ns of the launch without it, start-up and wind-down included.
+        saved: ns less than with it; below 0 where a launch gets slower, as it can if what comes first is
+            served first: transfers that start earlier hold back one that mattered more, or matmuls that are
+            done earlier leave a window too empty for the full clock.
+    """
+
+    name: str
+    time: float
+    saved: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in ns."""
+        return {
+            "mechanism": self.name,
+            "says": MECHANISMS[self.name].says,
+            "time_ns": self.time,
+            "saved_ns": self.saved,
+        }
+
+
+def ablation(
+    programs: Sequence[Program],
+    placements: Sequence[Placed],
+    *,
+    ranks: int = 1,
+    trips: int | None = None,
+    off: Iterable[str] = (),
+) -> list[Ablated]:
+    """What each mechanism costs the cores of a launch, the dearest first; each is switched off by itself.
+
+    Args:
+        programs: the kernel specialized for each core.
+        placements: where each core's on-chip tensors live.
+        ranks: how many ranks these cores are of, rank after rank.
+        trips: turns of each loop that only data bound; None takes one.
+        off: mechanisms that are switched off throughout.
+    """
+    target = without(as_target(programs[0].target), off)
+
+    cores = len(programs) // ranks
+    parts = [slice(k * cores, (k + 1) * cores) for k in range(ranks)]
+    launched = [(programs[part], placements[part]) for part in parts]
+
+    def time(machine: Target) -> float:
+        found = simulate_ranks(launched, trips=trips, target=machine)
+        return max(timeline.total for timeline in found)
+
+    whole = time(target)
+    rows = []
+    for name in MECHANISMS:
+        if name not in off:
+            spent = time(without(target, [name]))
+            rows.append(Ablated(name, spent, whole - spent))
+    return sorted(rows, key=lambda row: -row.saved)

@@ -1,0 +1,1 @@
+"""Orders of a Program other than its own."""
