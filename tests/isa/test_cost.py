@@ -202,3 +202,8 @@ def test_reducing_as_it_goes_takes_an_element_a_cycle():
         dst=data, data=data, op0="multiply", operand0=2.0, reduce_op="add", reduce_res=result
     )
     assert reducing.cost(TRN2).rate == "vector_rate"
+
+
+def test_a_copy_is_priced_by_the_names_of_its_arguments():
+    moved = cost.copy(target=TRN2, dst=tile((128, 8)), src=tile((128, 8), region="shared_hbm"))
+    assert moved == cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))

@@ -12,6 +12,7 @@ from random_programs import Maker
 
 from nki_isa.ir.instruction import REGISTRY, Engine
 from nki_isa.machine.targets import TRN2
+from nki_sim import words
 from nki_sim.cores.core_times import simulate
 from nki_sim.report.advice import advice, bound, row_efficiency
 from nki_sim.report.critical import HANDOFF, by_kind, by_line, critical_path
@@ -128,3 +129,26 @@ def test_the_roofline_has_both_ceilings() -> None:
     assert line["memory_ceiling_tflops"] == pytest.approx(flops / moved * TRN2.hbm_bytes_per_ns / 1e3)
     assert line["compute_ceiling_tflops"] == TRN2.peak_tflops_bf16
     assert line["reached_tflops"] == pytest.approx(flops / profile.total / 1e3)
+
+
+def test_shares_are_of_the_whole_time() -> None:
+    """Two copies of two engines in turns: each share is its time over the duration, in percent."""
+    timeline = simulate(copies([Engine.vector, Engine.scalar] * 5, dependent=True).program)
+    busy = {name: engine.busy for name, engine in Profile.of(timeline).engines.items()}
+    text = bound(timeline, busy)
+    kinds = list(by_kind(critical_path(timeline)).values())
+    for part in (*kinds[:2], max(busy.values())):
+        assert words.percent(part / timeline.duration) in text
+    assert 0 < kinds[1] < timeline.duration
+
+
+def test_what_ranks_exchange_is_told_with_its_time() -> None:
+    built = Builder("trn2")
+    sent = built.tensor(128, 512, region=SHARED)
+    received = built.tensor(128, 512, region=SHARED)
+    built.emit(
+        REGISTRY["all_reduce"](srcs=[sent], dsts=[received], replica_group=((0, 1),), op="add", name="sum")
+    )
+    timeline = simulate(built.program)
+    taken = float((timeline.end - timeline.start)[timeline.lane >= 0].max())
+    assert f"exchange data for {words.time(taken)}" in advice(timeline)[0].says
