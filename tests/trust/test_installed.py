@@ -58,7 +58,7 @@ def installed(request, built, tmp_path_factory):
 def test_the_wheel_has_all_it_needs(built):
     names = zipfile.ZipFile(built["wheel"]).namelist()
     for needed in (
-        "nki/compiler/grammar.lark",
+        "nki/compiler/syntax/grammar.lark",
         "nki/py.typed",
         "nki_sim/report/page/page.html",
         "nki_sim/report/page/page.js",
