@@ -235,12 +235,6 @@ class Target:
         """Clock of an engine, by the name of ``nki.isa.engine``."""
         return float(getattr(self, f"{engine}_ghz"))
 
-    def __copy__(self) -> Target:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Target:
-        return self
-
 
 def generation(
     name: str,

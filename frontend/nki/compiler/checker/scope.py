@@ -176,6 +176,11 @@ class SourceFile:
         return self._parsed.diagnostics
 
     @lazy
+    def imports(self) -> list[tuple[tree.Import | tree.ImportFrom, str, str]]:
+        """Its import statements, as :func:`imports_in` gives them."""
+        return list(imports_in(self.module))
+
+    @lazy
     def definitions(self) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
         """Every function and class, by name and first line."""
         kinds = (tree.FunctionDef, tree.ClassDef)
@@ -194,6 +199,18 @@ def _classes(body: Iterable[Node], prefix: str) -> Iterator[tuple[str, tree.Clas
             yield from _classes(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, (tree.If, tree.Try, tree.With)):
             yield from _classes(tree.children(node), prefix)
+
+
+def imports_in(part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
+    """The import statements in a tree: the statement, the top package it names, the name it binds."""
+    for node in tree.walk(part):
+        if isinstance(node, tree.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                yield node, top, alias.asname or top
+        elif isinstance(node, tree.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield node, node.module.partition(".")[0], alias.asname or alias.name
 
 
 _files: dict[str, SourceFile] = {}

@@ -382,7 +382,7 @@ class Walker:
         """Report the namespace of Beta 1 where the file imports what `node` names, else at `node`."""
         if self.is_local(node.id) or not isinstance(self.scope.get(node.id), Legacy):
             return
-        imports = _imports(self.definition.file.module)
+        imports = self.definition.file.imports
         self.beta1(next((i for i, top, bound in imports if bound == node.id and top == scope.LEGACY), node))
 
     def beta1(self, place: Any) -> None:
@@ -391,7 +391,7 @@ class Walker:
         now = re.sub(r"\bfrom neuronxcc import", "import", re.sub(r"\bneuronxcc\.nki\b", "nki", written))
         is_import = isinstance(place, (tree.Import, tree.ImportFrom))
         notes: tuple[str, ...] = ("source: migration guide 0.3 to 0.4",)
-        if any(module == "nki" for _, module, _ in _imports(self.definition.file.module)):
+        if any(module == "nki" for _, module, _ in self.definition.file.imports):
             notes = ("this file imports both neuronxcc.nki and nki; their objects do not mix", *notes)
         self.report(
             "NKI-L015",
@@ -404,7 +404,7 @@ class Walker:
 
     def imports(self, node: tree.Import | tree.ImportFrom) -> None:
         """What an import statement takes from nki, or from where nki was in Beta 1."""
-        if any(top == scope.LEGACY for _, top, _ in _imports(node)):
+        if any(top == scope.LEGACY for _, top, _ in scope.imports_in(node)):
             self.beta1(node)
         if not isinstance(node, tree.ImportFrom):
             return
@@ -591,15 +591,3 @@ def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
     if found is None and (keyword == "mask" or module == "nki.isa"):
         found = names.REMOVED_KEYWORDS.get(("", keyword))
     return found
-
-
-def _imports(tree_or_part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
-    """The import statements in a tree: the statement, the top package it names, the name it binds."""
-    for node in tree.walk(tree_or_part):
-        if isinstance(node, tree.Import):
-            for alias in node.names:
-                top = alias.name.partition(".")[0]
-                yield node, top, alias.asname or top
-        elif isinstance(node, tree.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                yield node, node.module.partition(".")[0], alias.asname or alias.name

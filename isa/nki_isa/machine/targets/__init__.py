@@ -32,7 +32,7 @@ def _by_name(name: str) -> Target:
     return TARGETS[name]
 
 
-copyreg.pickle(Target, lambda target: (_by_name, (target.name,)))  # a pickle holds the name alone
+copyreg.pickle(Target, lambda target: (_by_name, (target.name,)))  # pickles and copies hold the name alone
 
 
 def _names(target: Target) -> tuple[str, ...]:
