@@ -10,10 +10,11 @@ from typing import Any
 from unittest import mock
 
 import nki
-from nki import runtime
 from nki.compiler.language import frontends
 from nki.compiler.language.frontends import FrontEnd
 from nki.compiler.specializer.specialize import Specialized
+from nki.launch import prepare
+from nki.launch.cache import Cache
 from nki_isa.ir.program import programs_equal
 from nki_isa.ir.text import format_program
 
@@ -61,7 +62,7 @@ def comparing() -> Iterator[list[str]]:
     start = len(compared)
     names: list[str] = []
     with (
-        mock.patch.multiple(runtime, specialize_call=specialize_twice, _cache=runtime.Cache()),
+        mock.patch.multiple(prepare, specialize_call=specialize_twice, cache=Cache()),
         mock.patch.object(nki.compiler, "specialize_call", specialize_twice),
     ):
         yield names
@@ -70,4 +71,4 @@ def comparing() -> Iterator[list[str]]:
 
 def install() -> None:
     """Compile every kernel of this process by both."""
-    runtime.specialize_call = nki.compiler.specialize_call = _module.specialize_call = specialize_twice  # type: ignore[attr-defined]
+    prepare.specialize_call = nki.compiler.specialize_call = _module.specialize_call = specialize_twice  # type: ignore[attr-defined]

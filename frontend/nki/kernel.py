@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import itertools
 import sys
-import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, overload
 
 from nki import levels
 from nki.compiler.config import CompileConfig, SpecializationConfig
-from nki.compiler.source import source
+from nki.compiler.source.kernel_source import KernelSource, remembered, signature_of
 from nki.compiler.specializer import recorder, stacks
-from nki.compiler.specializer.schedule import Schedule, read_schedule
+from nki.compiler.specializer.schedule import read_schedule
+from nki.launch.numbered import number_of
 from nki_isa.diagnostics import Span, error
 
 
-def signature_of(function: Any) -> inspect.Signature:
-    """The signature of `function`; annotations are not evaluated."""
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(function)
-
-
-#: Kernels by number: a graph of torch holds the number of a kernel it calls, not the kernel.
-KERNELS: weakref.WeakValueDictionary[int, Kernel] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
-
-
-class Kernel:
+class Kernel(KernelSource):
     """A function compiled for the NeuronCore when it is called with arrays.
 
     Calling it runs it on the simulated core and returns arrays; ``kernel[n]``
@@ -41,33 +25,13 @@ class Kernel:
     inlined.
 
     Attributes:
-        function: the function as the user wrote it.
-        grid: number of SPMD programs.
-        schedule: dependencies between its named instructions.
-        prints: True if ``print`` of a tensor in it shows values, each time the machine comes by.
-        number: its key in :data:`KERNELS`.
-        config: how it is to be compiled, and specialized.
-        bracketed: True if the number of programs was given in brackets.
+        number: that which a graph of torch holds in its place.
     """
 
-    def __init__(
-        self,
-        function: FunctionType,
-        grid: int | None = None,
-        schedule: Schedule = (),
-        *,
-        prints: bool = False,
-        config: tuple[CompileConfig | None, SpecializationConfig | None] = (None, None),
-    ):
-        self.function = function
-        self.grid = 1 if grid is None else grid
-        self.bracketed = grid is not None
-        self.config = config
-        self.schedule = schedule
-        self.prints = prints
+    def __init__(self, function: FunctionType, grid: int | None = None, **parts: Any):
+        super().__init__(function, grid, **parts)
         functools.update_wrapper(self, function)
-        self.number = next(_numbers)
-        KERNELS[self.number] = self
+        self.number = number_of(self)
 
     def __getitem__(self, grid: Any) -> Kernel:
         """The same kernel launched with `grid` programs: an int, or a tuple of one."""
@@ -78,13 +42,7 @@ class Kernel:
                 f"the launch grid of {self.function.__name__} is {grid!r}, not a positive number of cores",
                 help=f"write {self.function.__name__}[1](...) or {self.function.__name__}[2](...)",
             )
-        return self._with(grid=count)
-
-    def _with(self, **parts: Any) -> Kernel:
-        """The same kernel with other parts."""
-        grid = self.grid if self.bracketed else None
-        kept = {"grid": grid, "schedule": self.schedule, "prints": self.prints, "config": self.config}
-        return Kernel(self.function, **{**kept, **parts})
+        return self.having(grid=count)
 
     @property
     def func(self) -> FunctionType:
@@ -106,15 +64,15 @@ class Kernel:
         """
         caller = sys._getframe(1)
         place = Span(caller.f_code.co_filename, caller.f_lineno)
-        return self._with(schedule=read_schedule(edges, place))
+        return self.having(schedule=read_schedule(edges, place))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         torch = sys.modules.get("torch")
         if torch is not None and torch.compiler.is_compiling():  # torch.compile reads this method
-            from nki.torch_op import call_in_graph
+            from nki.launch.torch_graph import call_in_graph  # loads torch
 
             return call_in_graph(self.number, args, kwargs)
-        from nki import runtime  # the machine is loaded when a kernel first runs
+        from nki.launch.call import launch  # the machine is loaded when a kernel first runs
 
         if recorder.is_recording():
             inline = recorder.current().inline
@@ -127,7 +85,7 @@ class Kernel:
                 f"{self.function.__name__} is a kernel object inside a kernel",
                 help="call it by the name it has in its module, so that it is compiled with its caller",
             )
-        return runtime.launch(self, args, kwargs)
+        return launch(self, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<nki kernel {self.function.__qualname__}{signature_of(self.function)}>"
@@ -171,14 +129,7 @@ def jit(function: Any = None, **options: Any) -> Any:
         return functools.partial(jit, **options, **{name: v for name, v in given.items() if v is not None})
     if isinstance(function, Kernel):
         return function
-    if not isinstance(function, FunctionType):
-        raise error(
-            "NKI-L023",
-            f"nki.jit was given a {type(function).__name__}, not a function",
-            help="decorate a function written with def",
-        )
-    source.remember(function)
-    return Kernel(function, config=config)
+    return Kernel(remembered(function), config=config)
 
 
 def _config(options: dict[str, Any]) -> tuple[CompileConfig | None, SpecializationConfig | None]:
@@ -223,7 +174,7 @@ def simulate(kernel: Any, *, ranks: int | None = None) -> Kernel | Ranks:
         NkiError: NKI-L023 for what is neither a kernel nor a function; NKI-L024 for a bad number of ranks.
     """
     made: Kernel = jit(kernel)
-    made = made._with(prints=True)
+    made = made.having(prints=True)
     return made if ranks is None else Ranks(made, ranks)
 
 
@@ -269,7 +220,7 @@ class Ranks:
                 than ranks; NKI-U012 for collectives among other ranks; NKI-H020 for ranks that wait for
                 each other without end.
         """
-        from nki import runtime
+        from nki.launch.call import launch_ranks
 
         if callable(inputs):
             inputs = [inputs(rank) for rank in range(self.count)]
@@ -286,7 +237,7 @@ class Ranks:
             ((), one) if isinstance(one, dict) else (one if isinstance(one, tuple) else (one,), {})
             for one in inputs
         ]
-        return runtime.launch_ranks(self.kernel, calls)
+        return launch_ranks(self.kernel, calls)
 
     def __repr__(self) -> str:
         return f"<{self.kernel!r} on {self.count} ranks>"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nki.kernel import signature_of
+from nki.compiler.source.kernel_source import signature_of
 from nki.runtime import Launch
 from nki_sim.report import pictures
 from nki_sim.words import size, time

@@ -18,7 +18,8 @@ import numpy as np
 
 import nki
 import nkilib
-from nki.kernel import Kernel, signature_of
+from nki.compiler.source.kernel_source import signature_of
+from nki.kernel import Kernel
 from nki.runtime import Launch, session
 from nki_isa.machine.targets import as_target
 

@@ -277,9 +277,9 @@ def test_user_traceback_starts_in_the_users_file(tmp_path, monkeypatch):
 
 def test_what_fails_inside_is_our_mistake(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text("from nki import runtime\nruntime.launch(None, (), {})\n")
+    Path("mine.py").write_text("from nki.launch import call\ncall.launch(None, (), {})\n")
     with pytest.raises(AttributeError) as caught:
         exec(compile(Path("mine.py").read_text(), "mine.py", "exec"), {})
     assert uncaught.came_through_us(caught.value, "mine.py")
-    assert "runtime.py" in uncaught.user_traceback(caught.value, "mine.py")
+    assert "call.py" in uncaught.user_traceback(caught.value, "mine.py")
     assert uncaught.user_place(caught.value, "mine.py").line == 2

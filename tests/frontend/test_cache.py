@@ -13,7 +13,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels, runtime
-from nki.cache import NotKept, call_key
+from nki.launch.cache import NotKept, call_key
 from nki_isa.diagnostics import NkiError
 
 SOURCE = """

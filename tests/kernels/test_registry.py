@@ -7,7 +7,7 @@ import pytest
 
 from nki import levels
 from nki.compiler.checker.check import check
-from nki.kernel import signature_of
+from nki.compiler.source.kernel_source import signature_of
 from nki_isa.diagnostics import Severity
 from nkilib.registry import rows
 

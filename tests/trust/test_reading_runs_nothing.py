@@ -22,7 +22,13 @@ MODULES = [
         "ml_dtypes.nothing",
         "xml.etree.ElementTree",
     ),
-    *("nki.torch_op", "nki.jax_callback", "nki.nothing", "nki.compiler.syntax.parser", "nki_sim.report.html"),
+    *(
+        "nki.launch.torch_operator",
+        "nki.launch.jax_callback",
+        "nki.nothing",
+        "nki.compiler.syntax.parser",
+        "nki_sim.report.html",
+    ),
     *("pip.__main__", "idlelib.idle", "nki_cli.main", "nowhere.at.all"),
 ]
 WATCHED = "import watching, sys; watching.into(sys.argv.pop(1)); from nki_cli.main import app; app()"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from nki import runtime
+from nki.launch import prepare
 from nki_isa.diagnostics import NkiError
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
@@ -177,7 +178,7 @@ def test_a_child_forked_beside_running_kernels_runs_them_too(kernels, forks, tmp
             turn += 1
             kernels[turn % 5](DATA)
             kernels[9](np.ones((4, 4 + turn % 40), np.float32))
-            runtime._cache.forget(kernels[9].function)
+            prepare.cache.forget(kernels[9].function)
             if number == 0:
                 from nki.compiler.checker.check import check_text
 

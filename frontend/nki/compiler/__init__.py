@@ -4,8 +4,8 @@ from typing import Any
 
 from nki.compiler.checker.check import check
 from nki.compiler.config import AddressRotation, CompileConfig, SpecializationConfig
+from nki.compiler.source.kernel_source import kernel_source
 from nki.compiler.specializer.specialize import specialize_call
-from nki.kernel import jit
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target, default_target
@@ -26,7 +26,7 @@ def specialize(
         NkiError: one exception with every diagnostic found.
     """
     chosen = default_target() if target is None else as_target(target) if isinstance(target, str) else target
-    return specialize_call(jit(kernel), args, kwargs, target=chosen, profile=profile).program
+    return specialize_call(kernel_source(kernel), args, kwargs, target=chosen, profile=profile).program
 
 
 __all__ = ["AddressRotation", "CompileConfig", "SpecializationConfig", "check", "specialize"]

@@ -11,7 +11,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from nki.kernel import signature_of
+from nki.compiler.source.kernel_source import signature_of
 from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import ERRORS, Format, Screen

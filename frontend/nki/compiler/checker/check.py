@@ -16,7 +16,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
-from nki import arrays, levels
+from nki import levels
 from nki.compiler.checker import flow, scope
 from nki.compiler.checker.scope import (
     Definition,
@@ -30,12 +30,13 @@ from nki.compiler.checker.scope import (
     Value,
 )
 from nki.compiler.checker.walk import Walker
-from nki.compiler.language import frontends
+from nki.compiler.language import array_arguments, frontends
 from nki.compiler.language.constructs import not_accepted
 from nki.compiler.language.frontends import FrontEnd
 from nki.compiler.language.profile import PROFILES, Verdict
 from nki.compiler.source.hosts import is_host
 from nki.compiler.source.kept import Kept
+from nki.compiler.source.kernel_source import KernelSource, kernel_source
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import deep_recursion
 from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Severity, Span, error
@@ -59,7 +60,7 @@ def check(function: Any, profile: str = "library") -> list[Diagnostic]:
     Raises:
         NkiError: NKI-L023 for what is no function.
     """
-    return _check_function(_function_of(function), profile).diagnostics
+    return _check_function(kernel_source(function).function, profile).diagnostics
 
 
 def check_file(path: str, profile: str = "library") -> list[Diagnostic]:
@@ -183,7 +184,7 @@ def require(function: Any, profile: str = "library", values: Iterable[Any] = ())
     Raises:
         NkiError: carrying every diagnostic, if one of them is any other error.
     """
-    function = _function_of(function)
+    function = kernel_source(function).function
     key = (function.__code__, profile, levels.current(), frontends.current())
     kept = _passed.get(key)
     values = list(values)
@@ -205,7 +206,7 @@ def _handed(values: Iterable[Any], depth: int = 3) -> Iterator[Definition | Sour
     if depth == 0:
         return
     for value in values:
-        if value is None or isinstance(value, (bool, int, float, str)) or arrays.is_data(value):
+        if value is None or isinstance(value, (bool, int, float, str)) or array_arguments.is_data(value):
             continue
         if isinstance(value, (list, tuple, set, frozenset)):
             yield from _handed(value, depth - 1)
@@ -229,12 +230,10 @@ def _held(function: FunctionType) -> Iterator[Any]:
 
 def _code(values: Iterable[Any], depth: int = 4) -> Iterator[Any]:
     """The functions and classes among `values`, in containers, and in the fields of the user's objects."""
-    from nki.kernel import Kernel
-
     if depth == 0:
         return
     for value in values:
-        if value is None or isinstance(value, (bool, int, float, str)) or arrays.is_data(value):
+        if value is None or isinstance(value, (bool, int, float, str)) or array_arguments.is_data(value):
             continue
         if isinstance(value, MethodType):
             yield value.__func__
@@ -247,17 +246,11 @@ def _code(values: Iterable[Any], depth: int = 4) -> Iterator[Any]:
             yield from _code(value.values(), depth - 1)
         elif isinstance(value, functools.partial):
             yield from _code([value.func, *value.args, *value.keywords.values()], depth - 1)
-        elif isinstance(value, Kernel):
+        elif isinstance(value, KernelSource):
             yield value.function
         elif not is_host(type(value).__module__):
             yield type(value)
             yield from _code(getattr(value, "__dict__", {}).values(), depth - 1)
-
-
-def _function_of(value: Any) -> FunctionType:
-    from nki.kernel import jit
-
-    return jit(value).function
 
 
 def _check_function(

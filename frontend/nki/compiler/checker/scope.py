@@ -23,6 +23,7 @@ from nki.compiler.language import names
 from nki.compiler.source import hosts, source
 from nki.compiler.source.hosts import is_host
 from nki.compiler.source.kept import Kept
+from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import parse
 from nki.compiler.syntax.tree import Node
@@ -317,9 +318,7 @@ def _live(value: Any) -> Value:
     """An object of the running program."""
     if isinstance(value, Unresolved):
         return value
-    from nki.kernel import Kernel
-
-    if isinstance(value, Kernel):
+    if isinstance(value, KernelSource):
         value = value.function
     if isinstance(value, MethodType):
         value = value.__func__

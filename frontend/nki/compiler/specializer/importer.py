@@ -29,9 +29,11 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from nki import arrays, levels
+from nki import levels
+from nki.compiler.language import array_arguments
 from nki.compiler.language.profile import HOST_BUILTINS
 from nki.compiler.source.hosts import is_host
+from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.source.source import changed, comes_from, definition_of
 from nki.compiler.specializer import stacks
 from nki.compiler.specializer.lower import helpers, lower
@@ -143,7 +145,7 @@ def attributes(value: Any) -> dict[str, Any]:
 
 
 def _holds_array(value: Any, seen: set[int]) -> bool:
-    if isinstance(value, NkiTensor) or arrays.is_data(value):
+    if isinstance(value, NkiTensor) or array_arguments.is_data(value):
         return True
     if isinstance(value, (str, type, ModuleType, FunctionType, enum.Enum)) or id(value) in seen:
         return False
@@ -161,14 +163,12 @@ class Importer(Values):
     """Copies values in, each once; one importer serves one specialization.
 
     Args:
-        kernel_type: the class of decorated kernels, whose function is brought in their stead.
         left: the steps that what is brought in may take (:mod:`nki.compiler.specializer.steps`); default no
             limit.
     """
 
-    def __init__(self, kernel_type: type | None = None, left: Iterator[bool] | None = None):
+    def __init__(self, left: Iterator[bool] | None = None):
         super().__init__()
-        self._kernel_type = kernel_type
         self._helpers = helpers(itertools.repeat(True) if left is None else left)
         self._done: dict[int, Any] = {}
         self._kept: list[Any] = []  # keeps the originals alive, so that their ids stay theirs
@@ -188,7 +188,7 @@ class Importer(Values):
         for kind, bring in self._RULES:
             if isinstance(value, kind):
                 return bring(self, value)
-        if self._kernel_type is not None and isinstance(value, self._kernel_type):
+        if isinstance(value, KernelSource):
             return self.bring(self.inlined(value))
         if isinstance(value, functools.partial):
             keywords = {name: self.bring(item) for name, item in value.keywords.items()}

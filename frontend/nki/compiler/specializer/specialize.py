@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from nki import arrays, levels
+from nki import levels
 from nki.compiler.checker import calls
 from nki.compiler.checker.check import require
-from nki.compiler.language import names
+from nki.compiler.language import array_arguments, names
 from nki.compiler.source.hosts import is_host
+from nki.compiler.source.kernel_source import KernelSource, signature_of
 from nki.compiler.source.source import around, text_of
 from nki.compiler.specializer.importer import Importer, Values
 from nki.compiler.specializer.purity import Read
@@ -40,7 +41,6 @@ from nki.compiler.specializer.steps import WithoutEnd
 from nki.compiler.specializer.tracer import tracing
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import deep_recursion
-from nki.kernel import Kernel, signature_of
 from nki.typing import check_shape, mutable_of, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
 from nki_isa.ir.program import Program
@@ -59,7 +59,7 @@ _SHOWN_FRAMES = 6  # at either end of a call chain without end
 
 # Arguments that come in as they are, or as the importer brings code in.
 _PLAIN = (type(None), bool, int, float, str, enum.Enum, range, slice, type, np.dtype, DType, Operator)
-_CODE = (FunctionType, BuiltinFunctionType, MethodType, functools.partial, Kernel)
+_CODE = (FunctionType, BuiltinFunctionType, MethodType, functools.partial, KernelSource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Output:
 
 @no_collection()
 def specialize_call(
-    kernel: Kernel,
+    kernel: KernelSource,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
@@ -121,7 +121,7 @@ def specialize_call(
     call = call or bind(kernel, args, kwargs)
     for name, shape in shapes_of(kernel.function).items():
         check_shape(kernel.function.__name__, name, shape, call.arguments.get(name))
-    importer = Values() if checked.traced else Importer(Kernel, recorder.steps)
+    importer = Values() if checked.traced else Importer(recorder.steps)
     importer.config, importer.warn = kernel.config, recorder.warn
     arguments = _Arguments(recorder, importer)
     try:
@@ -187,7 +187,7 @@ def _signature(function: FunctionType) -> tuple[inspect.Signature, tuple[str, ..
     return signature, tuple(signature.parameters) if plain else None
 
 
-def bind(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+def bind(kernel: KernelSource, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
     """The arguments of a call by parameter, defaults filled in.
 
     Raises:
@@ -233,15 +233,15 @@ class _Arguments:
         """
         if isinstance(value, np.generic):
             return value.item()
-        if arrays.is_dtype(value):
-            return arrays.dtype_of(value, name)
+        if array_arguments.is_dtype(value):
+            return array_arguments.dtype_of(value, name)
         if isinstance(value, _PLAIN) or is_host_object(value):
             return value
-        if arrays.is_array(value):
+        if array_arguments.is_array(value):
             return self._array(name, value)
         if id(value) in self._brought:
             return self._brought[id(value)][1]
-        if self.importer.keeps(value) and not arrays.is_unsupported(value):
+        if self.importer.keeps(value) and not array_arguments.is_unsupported(value):
             return value
         if isinstance(value, list):
             items = self._keep(value, [])
@@ -259,7 +259,8 @@ class _Arguments:
             return table
         if isinstance(value, _CODE):
             return self.importer.bring(value)
-        if is_host(type(value).__module__) or arrays.is_unsupported(value) or not hasattr(value, "__dict__"):
+        unsupported = array_arguments.is_unsupported(value) or not hasattr(value, "__dict__")
+        if unsupported or is_host(type(value).__module__):
             raise _unsupported(name, value)
         copy = self._keep(value, self.importer.blank(value))
         self.importer.fill(copy, value, lambda field, item: self.bring(f"{name}_{field}", item))
@@ -275,14 +276,14 @@ class _Arguments:
         used = {view.storage for i in program.walk() for view in (*i.reads, *i.writes)} if wide else ()
         for k in wide:
             if program.inputs[k].storage not in used:
-                raise arrays.lacking(program.inputs[k].name, self.inputs[k])
+                raise array_arguments.lacking(program.inputs[k].name, self.inputs[k])
 
     def _keep(self, value: Any, copy: Any) -> Any:
         self._brought[id(value)] = value, copy
         return copy
 
     def _array(self, name: str, value: Any) -> NkiTensor:
-        shape, dtype = arrays.describe(value, name)
+        shape, dtype = array_arguments.describe(value, name)
         if 0 in shape:
             help = "pass at least one element"
             self.empty = error("NKI-L024", f"argument {name!r} is empty: shape {shape}", help=help)
@@ -295,7 +296,7 @@ class _Arguments:
 def is_host_object(value: Any) -> bool:
     """True for values of nki's own that are no tensors, such as regions and ``nl.ds``."""
     return type(value).__module__.partition(".")[0] in _OWN_PACKAGES and not isinstance(
-        value, (NkiTensor, Kernel)
+        value, (NkiTensor, KernelSource)
     )
 
 
@@ -456,7 +457,7 @@ def _failed_assertion(failed: AssertionError) -> NkiError:
 # --- results
 
 
-def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
+def _result(recorder: Recorder, kernel: KernelSource, value: Any) -> Any:
     """`value` with outputs registered and replaced by their index."""
     if isinstance(value, NkiTensor):
         if not value.buffer.is_hbm:
@@ -489,7 +490,7 @@ def _result(recorder: Recorder, kernel: Kernel, value: Any) -> Any:
     )
 
 
-def _judge_arguments(recorder: Recorder, kernel: Kernel, arguments: dict[str, Any]) -> None:
+def _judge_arguments(recorder: Recorder, kernel: KernelSource, arguments: dict[str, Any]) -> None:
     """Say which arguments the compiler was seen to refuse, at the kernel's ``def``."""
     span = _heading(kernel)
     for name, value in arguments.items():
@@ -506,7 +507,7 @@ def _judge_arguments(recorder: Recorder, kernel: Kernel, arguments: dict[str, An
             )
 
 
-def _judge_stores(recorder: Recorder, kernel: Kernel) -> None:
+def _judge_stores(recorder: Recorder, kernel: KernelSource) -> None:
     """Say which arguments that are declared mutable nothing is stored to."""
     names = mutable_of(kernel.function)
     if not names:
@@ -539,7 +540,7 @@ def _judge_collectives(recorder: Recorder) -> None:
                 )
 
 
-def _judge_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
+def _judge_result(recorder: Recorder, kernel: KernelSource, value: NkiTensor) -> None:
     """Refuse a result in private HBM, as the compiler does from NKI 0.3 on."""
     recorder.tell(
         memory.PRIVATE_OUTPUT,
@@ -549,7 +550,7 @@ def _judge_result(recorder: Recorder, kernel: Kernel, value: NkiTensor) -> None:
     )
 
 
-def _return_span(kernel: Kernel) -> Span:
+def _return_span(kernel: KernelSource) -> Span:
     """The kernel's ``return``, or its ``def`` if it has several."""
     code = kernel.function.__code__
     node = around(code, kernel.function.__module__)
@@ -558,7 +559,7 @@ def _return_span(kernel: Kernel) -> Span:
     return returns[0].span(code.co_filename) if len(returns) == 1 else _heading(kernel)
 
 
-def _heading(kernel: Kernel) -> Span:
+def _heading(kernel: KernelSource) -> Span:
     """The place of the kernel's ``def``; of one without source, its first line."""
     code = kernel.function.__code__
     node = around(code, kernel.function.__module__)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nki.cache import Prepared
+from nki.launch.cache import Prepared
 
 
 def launch(prepared: Prepared, inputs: list[Any], run: Callable[[list[Any]], list[Any]]) -> list[Any]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from nki import arrays
-from nki.cache import Prepared
-from nki.kernel import KERNELS
+from nki.compiler.language.array_arguments import is_torch
+from nki.launch import arrays
+from nki.launch.cache import Prepared
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def launch(prepared: Prepared, inputs: list[Any], run: Callable[[list[Any]], lis
     """
     number = id(prepared)
     _forms[number] = _Form(run, prepared)  # holds `prepared`, so that its id stays its own
-    tensors = [value if arrays.is_torch(value) else torch.from_numpy(value) for value in inputs]
+    tensors = [value if is_torch(value) else torch.from_numpy(value) for value in inputs]
     if not prepared.written:
         return list(_launch(tensors, number))
     outputs = _empty(prepared, tensors[0].device)
@@ -91,13 +91,4 @@ def launch(prepared: Prepared, inputs: list[Any], run: Callable[[list[Any]], lis
     return outputs
 
 
-def _call(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    from nki import runtime
-
-    return runtime.launch(KERNELS[number], args, kwargs)
-
-
-#: What a compiled function calls in the place of a kernel: the compiler does not look inside.
-call_in_graph = torch.compiler.allow_in_graph(_call)
-
-__all__ = ["call_in_graph", "launch"]
+__all__ = ["launch"]

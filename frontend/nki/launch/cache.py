@@ -9,17 +9,17 @@ from __future__ import annotations
 import enum
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
 
-from nki import arrays
+from nki.compiler.language import array_arguments
+from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.specializer.purity import Read, Snapshot
 from nki.compiler.specializer.specialize import Specialized
-from nki.kernel import Kernel
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
@@ -64,13 +64,13 @@ def _add(value: Any, parts: list[Any], inputs: list[Any], seen: dict[int, int]) 
         parts += (kind, value.item())
     elif isinstance(value, _PLAIN):
         parts += (kind, str(value) if kind is float else value)  # 0.0 and -0.0 are equal, nan is not
-    elif isinstance(value, (FunctionType, BuiltinFunctionType)) or arrays.is_dtype(value):
+    elif isinstance(value, (FunctionType, BuiltinFunctionType)) or array_arguments.is_dtype(value):
         parts.append(value)
-    elif isinstance(value, Kernel):
+    elif isinstance(value, KernelSource):
         parts.append(value.function)
-    elif arrays.is_array(value):
+    elif array_arguments.is_array(value):
         shape = tuple([int(n) for n in value.shape])
-        parts += (kind, shape, str(value.dtype), *arrays.place(value))
+        parts += (kind, shape, str(value.dtype), *array_arguments.place(value))
         inputs.append(value)
     elif kind in (list, tuple, dict):
         _container(value, kind, parts, inputs, seen)
@@ -127,6 +127,11 @@ class Prepared:
     def programs(self) -> list[Program]:
         """The Program of each core."""
         return [one.program for one in self.specialized]
+
+    @property
+    def addresses(self) -> list[Mapping[int, tuple[int, int]]]:
+        """Where the on-chip storages of each core are, by index: partition and byte."""
+        return [placement.addresses for placement in self.placements]
 
 
 class Cache:

@@ -1,0 +1,61 @@
+"""The settings of a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from nki_isa.machine.target import Target
+from nki_sim.pipeline import Order
+from nki_sim.sanitize import check_classes
+
+Fill = Literal["zeros", "sentinels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How kernels run.
+
+    Attributes:
+        target: the generation, or None for the environment's (default trn2).
+        profile: the language profile, ``"library"`` or ``"strict"``.
+        data: False skips execution: outputs are zeros, times and memory are right.
+        timing: True records a timeline of each launch.
+        decide: without data, run all the same where a finding depends on it.
+        check: what to check while a kernel runs: classes of :data:`nki_sim.sanitize.CHECKS`, as a set
+            or as text such as ``"all"``, ``"none"`` or ``"overlap,nan"``; None takes the environment's
+            ``NKI_SIM_CHECK``, or all.
+        warnings_as_errors: True makes every warning an error, and every note of a run-time check but those
+            on what may well be meant (NKI-N002, H023).
+        fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
+            integers, 4, as the vendor's simulator has it.
+        trips: without data, the turns of each device loop that only data bound; None takes one.
+        without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
+        schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
+            :mod:`nki_sim.schedule.compiler`. Results are the same bits.
+    """
+
+    target: Target | None = None
+    profile: str = "library"
+    data: bool = True
+    timing: bool = False
+    decide: bool = False
+    check: frozenset[str] | str | None = None
+    warnings_as_errors: bool = False
+    fill: Fill = "zeros"
+    trips: int | None = None
+    without: frozenset[str] = frozenset()
+    schedule: Order = "program"
+
+    def checks(self) -> frozenset[str]:
+        """The classes of checks in force.
+
+        Raises:
+            NkiError: NKI-L032 for a name that is no class.
+        """
+        chosen = os.environ.get("NKI_SIM_CHECK", "all") if self.check is None else self.check
+        return check_classes(chosen) if isinstance(chosen, str) else chosen
+
+
+__all__ = ["Fill", "Options"]
