@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nki_isa.ir.instruction import Engine
+from nki_isa.links import Exchange, slowest
 from nki_isa.machine.dtypes import DType
+from nki_isa.machine.machines import Machine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
@@ -191,19 +193,18 @@ def matmul(
     )
 
 
-@functools.cache
-def collective(target: Target, steps: int, octets: float, total: int) -> Cost:
-    """A collective: its start, then `steps` steps of `octets` each over the links of a rank.
-
-    Up to a size ranks send to all others at once, and the hops of a ring are one: the vendor's guide on
-    collectives inside a server names the algorithms and their sizes.
+def collective(target: Target, machine: Machine, exchange: Exchange) -> Cost:
+    """A collective: its start, its hops, and the busiest of the links, or of the ranks.
 
     Args:
-        total: bytes that a rank contributes, which decide the algorithm.
+        machine: what it runs on.
+        exchange: how it goes there.
     """
-    hops = min(steps, 2) if total < target.link_mesh_bytes else steps
-    time = target.collective_start_ns + hops * target.link_hop_ns + steps * octets / target.link_bytes_per_ns
-    return Cost(time, time, "collective_start_ns", "link_bytes_per_ns")
+    links, ranks = slowest(machine, exchange), exchange.local / target.rank_bytes_per_ns
+    waits = exchange.hops * target.link_hop_ns + exchange.far * target.network_hop_ns
+    time = target.collective_start_ns + waits + max(links, ranks)
+    rate = "link_bytes_per_ns" if links > ranks else "rank_bytes_per_ns"
+    return Cost(time, time, "collective_start_ns", rate)
 
 
 @functools.cache

@@ -492,7 +492,11 @@ def test_targets_lists_every_figure_with_its_source(nki_sim):
     found = nki_sim("targets", "--format", "json").json
     assert list(found) == list(TARGETS)
     for name, target in TARGETS.items():
-        assert list(found[name]) == [*FIGURES, "features"]
+        assert list(found[name]) == [*FIGURES, "features", "machines"]
+        figures = [
+            figure for machine in found[name]["machines"].values() for figure in machine["links"].values()
+        ]
+        assert figures and all(figure["evidence"] and figure["source"] for figure in figures)
         assert all(found[name][figure]["source"] for figure in FIGURES)
         assert found[name]["sbuf_partition_bytes"]["value"] == target.sbuf_partition_bytes
     assert found["trn2"]["tensor_ghz"]["unit"] == "GHz"

@@ -11,7 +11,10 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype, cast, to_float32
+from nki_isa.machine.targets import TRN2
+from nki_isa.samples import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::nki.uncaught.NkiWarning")
 
@@ -458,6 +461,20 @@ def test_arguments_and_results_are_no_operands(which):
 
     with pytest.raises(NkiError, match=f"NKI-C023.*{which}"):
         refused(change)
+
+
+@pytest.mark.parametrize("ranks, channels, taken", [(4, 4, True), (8, 2, True), (8, 3, False), (64, 4, True)])
+def test_channels_by_the_chips_of_a_group(ranks, channels, taken):
+    """Four channels where a group has ranks on all chips of its server, else two."""
+    tensor = [sample("all_reduce").srcs[0]]
+    made = REGISTRY["collective_permute_implicit"](
+        [tensor] * channels, [tensor] * channels, ncc.ReplicaGroup([range(ranks)]), tuple(range(channels))
+    )
+    if taken:
+        made.check(TRN2)
+    else:
+        with pytest.raises(NkiError, match=r"NKI-V111.*3 channels.*2 of the 16 chips of a trn2.48xlarge"):
+            made.check(TRN2)
 
 
 @pytest.mark.parametrize("overwritten", ["sent", "received", "nothing"])

@@ -35,7 +35,7 @@ _FIGURES = {
     Engine.sync: (),
 }
 
-_LINKS = ("link_hop_ns", "link_mesh_bytes")
+_LINKS = ("link_hop_ns", "link_mesh_bytes", "link_rdh_bytes")
 
 #: The two parts of a cost, each known by itself: time that grows with the elements, and time that does not.
 PARTS = ("throughput", "fixed")

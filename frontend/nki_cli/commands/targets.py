@@ -9,7 +9,8 @@ from rich.table import Table
 
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
-from nki_isa.machine.target import FIGURES, Feature, Target
+from nki_isa.machine.machines import MACHINES, Machine
+from nki_isa.machine.target import FIGURES, Feature, Figure, Target
 from nki_isa.machine.targets import TARGETS
 from nki_sim.words import size
 
@@ -52,7 +53,13 @@ def targets(
     screen = Screen.open(Format(format.value), no_color)
     shown = [read_target(target, screen)] if target else list(TARGETS.values())
     if screen.format is Format.json:
-        screen.json({t.name: {f: _as_dict(t, f) for f in FIGURES} | {"features": _named(t)} for t in shown})
+        screen.json(
+            {
+                t.name: {f: _as_dict(t, f) for f in FIGURES}
+                | {"features": _named(t), "machines": {m.name: _of(m) for m in machines_of(t)}}
+                for t in shown
+            }
+        )
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("figure", no_wrap=True)
@@ -63,7 +70,7 @@ def targets(
     for figure in FIGURES:
         cells = [f"{_shown(t, figure)} {t.source(figure).evidence.value[0]}" for t in shown]
         table.add_row(figure, "" if unit(figure) == "bytes" else unit(figure), *cells, sources(figure, shown))
-    screen.show("p published, m measured, a assumed", "", table, "", _features(shown))
+    screen.show("p published, m measured, a assumed", "", table, "", _features(shown), "", _machines(shown))
 
 
 def _features(shown: list[Target]) -> Table:
@@ -76,6 +83,62 @@ def _features(shown: list[Target]) -> Table:
     for feature in Feature:
         table.add_row(feature.name, *("yes" if feature in t.features else "" for t in shown), feature.value)
     return table
+
+
+def machines_of(target: Target) -> list[Machine]:
+    """The machines of a generation, by how many ranks they have."""
+    return [machine for machine in MACHINES if machine.target == target.name]
+
+
+def shape(machine: Machine) -> str:
+    """How the chips of a machine are connected."""
+    if machine.chips == 1:
+        return "one chip"
+    if machine.switched:
+        servers = machine.grid[0]
+        chips = f"{machine.grid[1]} chips behind a switch"
+        return f"{servers} servers of {chips}" if servers > 1 else chips
+    sizes = " x ".join(map(str, machine.grid))
+    kind = ("chain", "ring")[machine.closed] if len(machine.grid) == 1 else f"{len(machine.grid)}-D torus"
+    return f"{sizes} chips in a {kind}"
+
+
+def rates(machine: Machine) -> dict[str, Figure]:
+    """What the links of a machine carry, by which they are."""
+    names = ["to chips of the server", "to other servers"] if machine.switched else ["a link"]
+    if len(machine.grid) == 3:
+        names = ["a link between servers", "a link in a server"]
+    found = dict(zip(names, machine.rates, strict=False))
+    return found | ({"the network, for a chip": machine.network} if machine.network else {})
+
+
+def _machines(shown: list[Target]) -> Table:
+    """The machines that ranks run on: their shape, and what links carry; the JSON form has the sources."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("machine", no_wrap=True)
+    table.add_column("ranks", justify="right", no_wrap=True)
+    table.add_column("chips", no_wrap=True)
+    table.add_column("GB/s of one direction", overflow="fold")
+    for target in shown:
+        for machine in machines_of(target):
+            figures = "; ".join(
+                f"{name} {f.value:g} {f.source.evidence.value[0]}" for name, f in rates(machine).items()
+            )
+            table.add_row(machine.name, str(machine.ranks), shape(machine), figures)
+    return table
+
+
+def _of(machine: Machine) -> dict[str, object]:
+    figures = {
+        name: {
+            "value": f.value,
+            "unit": "GB/s",
+            "evidence": f.source.evidence.value,
+            "source": f.source.reference,
+        }
+        for name, f in rates(machine).items()
+    }
+    return {"ranks": machine.ranks, "chips": machine.chips, "shape": shape(machine), "links": figures}
 
 
 def sources(figure: str, shown: Iterable[Target]) -> str:

@@ -213,8 +213,11 @@ class Target:
 
     collective_start_ns: float  # of a collective, before data cross the first link
     link_hop_ns: float  # from one rank to the next
-    link_bytes_per_ns: float  # of one rank, in one direction
-    link_mesh_bytes: int  # up to this size ranks send to all others at once, not around a ring
+    network_hop_ns: float  # from one machine to another
+    link_bytes_per_ns: float  # of one direction of a link between two chips, of its largest server
+    rank_bytes_per_ns: float  # that one rank moves for a collective, wherever to
+    link_mesh_bytes: int  # up to this size ranks send to all others at once
+    link_rdh_bytes: int  # up to this size they exchange in pairs; from here on parts go round rings
 
     peak_tflops_bf16: float
     hbm_bytes_per_ns: float

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost
+from nki_isa import cost, links
 from nki_isa.constraints.descriptors import PRIORITY
 from nki_isa.constraints.operands import region_name
 from nki_isa.constraints.rows import SBUF, attribute_rule, operator_in, rules, shape_of
@@ -34,7 +34,9 @@ from nki_isa.ir.instruction import (
     reads,
     writes,
 )
+from nki_isa.links import Exchange
 from nki_isa.machine.dtypes import to_float32
+from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.rules import programs
@@ -159,14 +161,20 @@ class Collective(Instruction):
                 )
 
     def cost(self, target: Target) -> Cost:
-        """A start, then the steps of its algorithm over the links."""
-        count = len(self.groups[0])
-        octets = sum(t.size * t.dtype.itemsize for t in self.__dict__[self.sources[0]])
-        steps, moved = self.steps(count, octets)
-        return cost.collective(target, steps, moved, octets)
+        """A start, the hops of its algorithm, and the busiest link or rank."""
+        machine = self.machine(target)
+        return cost.collective(target, machine, self.route(target, machine))
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """How often data cross links one after the other, with `count` ranks, and bytes of each time."""
+    def machine(self, target: Target) -> Machine:
+        """What it runs on: the smallest machine that has the ranks it names."""
+        return machine_of(target.name, 1 + max(rank for group in self.groups for rank in group))
+
+    def octets(self) -> int:
+        """Bytes that a rank sends of what it reads."""
+        return sum(t.size * t.dtype.itemsize for t in self.__dict__[self.sources[0]])
+
+    def route(self, target: Target, machine: Machine) -> Exchange:
+        """How it goes over the links of `machine`."""
         raise NotImplementedError(self.opcode)
 
 
@@ -380,9 +388,9 @@ class all_reduce(Collective):
         """Everyone receives the reduction."""
         return _each(lambda k, arrays: [reduced(self.op, arrays, self.srcs[k])] * len(arrays), sent)
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
+    def route(self, target: Target, machine: Machine) -> Exchange:
         """A reduce-scatter and an all-gather."""
-        return 2 * (count - 1), octets / count
+        return links.exchange(target, machine, self.groups, self.octets() / len(self.groups[0]), both=True)
 
 
 @instruction
@@ -413,9 +421,9 @@ class all_gather(Collective):
         """Everyone receives all of it."""
         return _each(lambda k, arrays: [np.concatenate(arrays, self.collective_dim)] * len(arrays), sent)
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """Each rank's part goes round."""
-        return count - 1, octets
+    def route(self, target: Target, machine: Machine) -> Exchange:
+        """Each rank's part goes to all."""
+        return links.exchange(target, machine, self.groups, self.octets())
 
 
 @instruction
@@ -452,9 +460,9 @@ class reduce_scatter(Collective):
             sent,
         )
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """The sum of each part goes round."""
-        return count - 1, octets / count
+    def route(self, target: Target, machine: Machine) -> Exchange:
+        """The sum of each part goes to its rank."""
+        return links.exchange(target, machine, self.groups, self.octets() / len(self.groups[0]))
 
 
 @instruction
@@ -499,6 +507,6 @@ class all_to_all(Collective):
 
         return _each(parts, sent)
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
+    def route(self, target: Target, machine: Machine) -> Exchange:
         """A part for each other rank."""
-        return count - 1, octets / count
+        return links.all_to_all(machine, self.groups, self.octets() / len(self.groups[0]))

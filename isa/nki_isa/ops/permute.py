@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki_isa import cost
+from nki_isa import cost, links
 from nki_isa.constraints.rows import attribute_rule, rules
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
@@ -20,6 +20,8 @@ from nki_isa.ir.instruction import (
     register_write,
     writes,
 )
+from nki_isa.links import Exchange
+from nki_isa.machine.machines import Machine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import (
@@ -119,9 +121,9 @@ class collective_permute(Collective):
         sender = {target: source for source, target in self.source_target_pairs}
         return [list(sent[ranks.index(sender[r])]) if r in sender else [None] for r in ranks]
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
+    def route(self, target: Target, machine: Machine) -> Exchange:
         """All pairs at once."""
-        return 1, octets
+        return links.permute(machine, tuple(self.source_target_pairs), self.octets())
 
 
 @told
@@ -131,13 +133,18 @@ def _channels(i: Any, target: Target) -> str | None:
         return f"channel_ids is {channels}, it must be consecutive from 0 on"
     if len(channels) != len(i.__dict__[i.received]):
         return f"channel_ids names {len(channels)} channels, {i.received} has {len(i.__dict__[i.received])}"
-    if len(channels) > 4:
-        return f"channel_ids names {len(channels)} channels, there are at most 4"
+    machine = i.machine(target)
+    chips = min(len({machine.chip(rank) for rank in group}) for group in i.groups)
+    most = 4 if chips >= machine.server_chips > 0 or chips >= machine.chips else 2
+    if len(channels) > most:
+        where = f"{chips} of the {machine.server_chips or machine.chips} chips of a {machine.name}"
+        return f"channel_ids names {len(channels)} channels, a group on {where} has {most} at most"
     return None
 
 
 _CHANNELS = attribute_rule(
-    "There is a tensor for each channel; channels count from 0 to 3 at most.",
+    "There is a tensor for each channel; channels count from 0, to 3 where a group has ranks on all chips "
+    "of a server, else to 1.",
     _channels,
     "pass channel_ids=[0, 1] with two tensors each",
     source=PAGE,
@@ -150,9 +157,10 @@ class _Ring(Collective):
     received = "dsts_by_channel"
     coalesced = True
 
-    def steps(self, count: int, octets: int) -> tuple[int, float]:
-        """To the next rank, channels beside each other."""
-        return min(1, count - 1), octets / len(self.__dict__["channel_ids"])
+    def route(self, target: Target, machine: Machine) -> Exchange:
+        """To the next rank of the group."""
+        pairs = tuple(pair for group in self.groups for pair in zip(group, (*group[1:], group[0])))
+        return links.permute(machine, pairs, self.octets())
 
 
 @instruction

@@ -6,9 +6,11 @@ from nki_isa.machine.targets.sources import (
     COLLECTIVES_MEASURED,
     DMA_GUIDES,
     DOCSTRINGS,
+    INTERNODE,
     INTRANODE,
     MATMUL_TUTORIAL,
     MINIMUM_INTERVAL,
+    NCCOM,
     PERFORMANCE_GUIDE,
     SHARED,
     TRACES,
@@ -129,10 +131,15 @@ TARGET = generation(
     program_end=assumed(2000.0, TRACES),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks
-    collective_start_ns=assumed(10000.0, "nccom-test samples of 6 to 58 us, hardware not named"),
+    collective_start_ns=assumed(10000.0, NCCOM + ": 6 to 58 us"),
     link_hop_ns=published(1500.0, INTRANODE + ": 1 to 2 us"),
-    link_bytes_per_ns=measured(26.0, COLLECTIVES_MEASURED),
+    network_hop_ns=published(15000.0, INTERNODE),
+    link_bytes_per_ns=measured(
+        26.8, COLLECTIVES_MEASURED + ": 25.7 to 27.5 of a trn1.32xlarge, whose links then carry as much"
+    ),
+    rank_bytes_per_ns=assumed(56.7, NCCOM + ": 2 ranks, 1 GiB at 52.8 GiB/s"),
     link_mesh_bytes=published(1 << 20, INTRANODE),
+    link_rdh_bytes=published(56 << 20, INTRANODE),
     # peaks of one core
     peak_tflops_bf16=published(91.75, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=measured(410.0, "profiler MBU base"),

@@ -5,11 +5,15 @@ from nki_isa.machine.targets.sources import (
     ARCHITECTURE,
     DMA_GUIDES,
     DOCSTRINGS,
+    INTERNODE,
     INTRANODE,
+    LINK_SHARE,
     MATMUL_TUTORIAL,
+    NCCOM,
     PERFORMANCE_GUIDE,
     SHARED,
     TRACES,
+    TRN2_PAGE,
 )
 
 TARGET = generation(
@@ -139,12 +143,15 @@ TARGET = generation(
     program_end=measured(2000.0, TRACES),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks
-    collective_start_ns=assumed(10000.0, "nccom-test samples of 6 to 58 us, hardware not named"),
+    collective_start_ns=assumed(10000.0, NCCOM + ": 6 to 58 us"),
     link_hop_ns=published(1500.0, INTRANODE + ": 1 to 2 us"),
+    network_hop_ns=published(15000.0, INTERNODE),
     link_bytes_per_ns=assumed(
-        128.0, "chip rate inside a server, 1024, halved for a direction, over 4 logical cores"
+        71.5, f"{TRN2_PAGE}: 1024 for a chip, 128 for a direction of a link, {LINK_SHARE}"
     ),
+    rank_bytes_per_ns=assumed(435.0, "the DMA roof of a core: of two, one reads and one writes"),
     link_mesh_bytes=published(1 << 20, INTRANODE),
+    link_rdh_bytes=published(56 << 20, INTRANODE),
     # peaks of one core
     peak_tflops_bf16=published(78.64, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=measured(716.0, "profiler MBU base"),
