@@ -1,4 +1,4 @@
-"""Prints the page ``docs/migration.md`` from the table of API levels (:mod:`nki.level_table`).
+"""Prints the page ``docs/migration.md`` from the table of API levels (:mod:`nki.levels`).
 
 Write it anew with ``python -m nki.migration > docs/migration.md``.
 """
@@ -14,7 +14,7 @@ from nki.levels import FORMS, INFERRED, LEVELS, MEANINGS, NAMES, NOTICES, Form, 
 _HEAD = """\
 # API levels and migration
 
-<!-- Printed by `python -m nki.migration` from nki/level_table.py. -->
+<!-- Printed by `python -m nki.migration` from the tables in nki/levels. -->
 
 A kernel is written for a level of the NKI API. The newest, {newest}, is the default; choose another with
 

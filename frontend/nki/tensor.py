@@ -8,24 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from nki.language.creation import converted
+from nki.levels import dtype_named
 from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.constants import cast_constant
 
 
 def identity(n: int, dtype: Any = DTYPES["uint8"]) -> np.ndarray:
     """The `n` by `n` identity."""
-    return converted(np.eye(n, dtype=np.float32), dtype)
+    return cast_constant(np.eye(n, dtype=np.float32), dtype_named(dtype))
 
 
 def zeros(shape: Sequence[int], dtype: Any = DTYPES["float32"]) -> np.ndarray:
     """Zeros of `shape`."""
-    return converted(np.zeros(tuple(shape), np.float32), dtype)
+    return cast_constant(np.zeros(tuple(shape), np.float32), dtype_named(dtype))
 
 
 def arange(start: int, stop: int | None = None, step: int = 1, dtype: Any = DTYPES["int32"]) -> np.ndarray:
     """`start`, `start + step`, ... before `stop`; from 0 to `start` without `stop`."""
     bounds = (0, start) if stop is None else (start, stop)
-    return converted(np.arange(*bounds, step), dtype)
+    return cast_constant(np.arange(*bounds, step), dtype_named(dtype))
 
 
 __all__ = ["arange", "identity", "zeros"]

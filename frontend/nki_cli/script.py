@@ -18,7 +18,7 @@ from types import CodeType, ModuleType
 
 from nki import runtime, uncaught
 from nki.compiler.checker.check import check_file
-from nki.compiler.syntax.parse import deep_recursion
+from nki.compiler.syntax.parsed import deep_recursion
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, Span, error
 from nki_isa.machine.target import Target
 

@@ -19,7 +19,6 @@ from nki.language.composed import (
     where,
 )
 from nki.language.creation import (
-    empty_like,
     full,
     ndarray,
     ones,
@@ -36,6 +35,7 @@ from nki.language.grids import (
     alloc_blocks,
     alloc_tiles,
     blocks,
+    empty_like,
     tiles,
 )
 from nki.language.iteration import (

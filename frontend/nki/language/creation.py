@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nki import levels
 from nki.compiler.specializer.recorder import current
+from nki.levels import dtype_named
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY
-from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
+from nki_isa.machine.dtypes import DTYPES, DType
 from nki_isa.machine.dtypes import cast as cast_values
 from nki_isa.rules import language
+from nki_isa.tensor.constants import read_constant
 from nki_isa.tensor.kinds import Dtype, Shape, is_whole
 from nki_isa.tensor.storage import INPUT
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
-
-if TYPE_CHECKING:
-    from nki.language.grids import NkiGrid
 
 
 def ndarray(
@@ -70,17 +68,9 @@ def named_dtype(dtype: Any) -> DType:
     if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
         name = np.dtype(dtype).name
         current().tell(
-            language.NUMPY_DTYPE, f"the data type is numpy's {name}", help=f"write nl.{_dtype(dtype)}"
+            language.NUMPY_DTYPE, f"the data type is numpy's {name}", help=f"write nl.{dtype_named(dtype)}"
         )
-    return _dtype(dtype)
-
-
-def _dtype(dtype: Any) -> DType:
-    try:
-        return levels.known_dtype(as_dtype(dtype))
-    except TypeError as problem:
-        help = "use a dtype of nki.language, such as nl.bfloat16"
-        raise error("NKI-V121", str(problem), help=help) from None
+    return dtype_named(dtype)
 
 
 def _region(buffer: Any) -> MemoryRegion:
@@ -190,21 +180,11 @@ def zeros_like(
     x: NkiTensor, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
 ) -> NkiTensor:
     """Zeros of the shape of `x`, and of its dtype and buffer unless others are given."""
-    return zeros(x.shape, *_like(x, dtype, buffer), name)
+    return zeros(x.shape, *like(x, dtype, buffer), name)
 
 
-def empty_like(
-    x: NkiTensor | NkiGrid, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
-) -> Any:
-    """An unset tensor of the shape of `x`, of its dtype and buffer unless others are given; or a grid."""
-    if not isinstance(x, NkiTensor):
-        from nki.language import grids  # that module allocates with this one
-
-        return grids.like(x, dtype, buffer, name)
-    return ndarray(x.shape, *_like(x, dtype, buffer), name)
-
-
-def _like(x: NkiTensor, dtype: Any, buffer: Any) -> tuple[Any, Any]:
+def like(x: NkiTensor, dtype: Any, buffer: Any) -> tuple[Any, Any]:
+    """The dtype and the buffer of what is to be as `x` but for what is given of them."""
     return (x.dtype if dtype is None else dtype), (x.buffer if buffer is None else buffer)
 
 
@@ -214,27 +194,13 @@ def shared_constant(constant: Any) -> NkiTensor:
     Raises:
         NkiError: NKI-V121 for a dtype the NeuronCore lacks, NKI-L026 for a missing file.
     """
-    return _constant(_read(constant))
-
-
-def _read(constant: Any) -> Any:
-    if not isinstance(constant, (str, os.PathLike)):
-        return constant
-    if not os.path.exists(constant):
-        help = "give the path of a .npy file that exists"
-        raise error("NKI-L026", f"no file {os.fspath(constant)!r}", help=help)
-    return np.load(constant, allow_pickle=False)
-
-
-def converted(constant: Any, dtype: Any) -> Any:
-    """A constant (see :func:`shared_constant`) in another data type, as dtype= of API level 0.2 asks."""
-    return cast_values(np.asarray(_read(constant)), _dtype(dtype))
+    return _constant(read_constant(constant))
 
 
 def _constant(constant: Any, dtype: DType | None = None, part: str = "") -> NkiTensor:
     """`constant`, whose bytes are those of `dtype` where it is given."""
     values = np.ascontiguousarray(constant)
-    kind = dtype or _dtype(values.dtype)
+    kind = dtype or dtype_named(values.dtype)
     shape = values.shape or (1,)
     return current().allocate(
         shape, kind, MemoryRegion.shared_hbm, kind="constant", data=values.tobytes(), part=part
@@ -253,7 +219,7 @@ def shared_identity_matrix(n: int, dtype: Dtype = DTYPES["uint8"], dst: NkiTenso
         raise error(
             "NKI-V120", f"nl.shared_identity_matrix got n={n!s:.40}, it is 1 to 128", help="tile the matrix"
         )
-    kind = _dtype(dtype)
+    kind = dtype_named(dtype)
     tensor = dst if dst is not None else ndarray((n, n), kind)
     identity = cast_values(np.eye(n, dtype=np.float32), kind)
     current().emit(REGISTRY["dma_copy"](tensor, _constant(identity, kind, "constant")))

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from nki.language.creation import new_tensor
+from nki.language.creation import like, ndarray, new_tensor
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType
 from nki_isa.tensor.kinds import Dtype, Kind, define, shown
@@ -458,7 +458,16 @@ def alloc_blocks(
     return made
 
 
-def like(grid: NkiGrid, dtype: Any, buffer: Any, name: str | None) -> NkiGrid:
+def empty_like(
+    x: NkiTensor | NkiGrid, dtype: Dtype | None = None, buffer: Any = None, name: str | None = ""
+) -> Any:
+    """An unset tensor of the shape of `x`, of its dtype and buffer unless others are given; or a grid."""
+    if isinstance(x, NkiTensor):
+        return ndarray(x.shape, *like(x, dtype, buffer), name)
+    return _like(x, dtype, buffer, name)
+
+
+def _like(grid: NkiGrid, dtype: Any, buffer: Any, name: str | None) -> NkiGrid:
     """New, unset storage of the geometry of what `grid` shows."""
     blocks = grid.block_shape if isinstance(grid, NkiBlockGrid) else None
     region = grid.buffer if buffer is None else buffer
@@ -473,4 +482,13 @@ define(
     Kind("a grid of tiles", lambda value: isinstance(value, NkiGrid), help="make one with nl.tiles"),
 )
 
-__all__ = ["NkiBlockGrid", "NkiGrid", "NkiTileGrid", "alloc_blocks", "alloc_tiles", "blocks", "like", "tiles"]
+__all__ = [
+    "NkiBlockGrid",
+    "NkiGrid",
+    "NkiTileGrid",
+    "alloc_blocks",
+    "alloc_tiles",
+    "blocks",
+    "empty_like",
+    "tiles",
+]

@@ -38,7 +38,7 @@ from nki.compiler.source.hosts import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource, kernel_source
 from nki.compiler.syntax import tree
-from nki.compiler.syntax.parse import deep_recursion
+from nki.compiler.syntax.parsed import deep_recursion
 from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Severity, Span, error
 
 _UNKNOWN_SYNTAX, _SOURCELESS = "syntax that the parser does not know", "a function without source text"

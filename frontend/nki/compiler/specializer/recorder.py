@@ -19,8 +19,9 @@ from typing import Any
 
 from nki import levels
 from nki.compiler.specializer import steps
+from nki.compiler.specializer.scalars import computed
 from nki.compiler.specializer.schedule import Edge, Schedule, apply_schedule
-from nki.compiler.specializer.stacks import calls_of, stack_at, stack_of
+from nki.compiler.specializer.stacks import calls_of, is_kernel_frame, stack_at, stack_of
 from nki.compiler.specializer.variables import variable_of
 from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error
 from nki_isa.ir.form import Forms
@@ -62,12 +63,11 @@ def recording(recorder: Recorder) -> Iterator[None]:
     """`recorder` is current inside the block."""
     token = _current.set(recorder)
     try:
-        from nki.compiler.specializer.scalars import computed  # that module reads this one
-
         with (
             tolerating(recorder.tolerate),
             assigning(recorder.assign),
             computing(partial(computed, recorder)),
+            levels.refusing_members(is_kernel_frame),
         ):
             yield
     finally:

@@ -5,16 +5,25 @@ Source: SDK page ``nki.isa.NkiScalar`` and its deep dive on scalars.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
-from nki.compiler.specializer.recorder import Recorder
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import REGISTRY
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DType, integer_range
 from nki_isa.tensor.kinds import is_whole, shown
-from nki_isa.tensor.tensor import NkiScalar
+from nki_isa.tensor.tensor import NkiScalar, VirtualRegister
 
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+
+
+class Recorder(Protocol):
+    """What scalars need of the recorder of a kernel."""
+
+    def new_register(self, *, frozen: bool = False) -> VirtualRegister:
+        """A register that nothing else uses."""
+
+    def emit(self, instruction: Instruction) -> Any:
+        """Make `instruction` a part of the Program."""
 
 
 def new_scalar(recorder: Recorder, dtype: DType) -> NkiScalar:

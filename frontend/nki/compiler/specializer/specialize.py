@@ -40,7 +40,7 @@ from nki.compiler.specializer.stacks import (
 from nki.compiler.specializer.steps import WithoutEnd
 from nki.compiler.specializer.tracer import tracing
 from nki.compiler.syntax import tree
-from nki.compiler.syntax.parse import deep_recursion
+from nki.compiler.syntax.parsed import deep_recursion
 from nki.typing import check_shape, mutable_of, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
 from nki_isa.ir.program import Program

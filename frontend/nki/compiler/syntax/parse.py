@@ -8,32 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from nki.compiler.syntax import tree, tree_cache
-from nki_isa.diagnostics import Diagnostic
-from nki_sim.host import Shared, importing
+from nki.compiler.syntax import tree_cache
+from nki.compiler.syntax.parsed import ParseResult
+from nki_sim.host import importing
 
-RECURSION = 8000  # calls; Python 3.10 has no more room for them on a stack of 8 MiB
 _REMEMBERED = 256
-
-
-@dataclass(frozen=True, slots=True)
-class ParseResult:
-    """What became of a text.
-
-    Attributes:
-        tree: the statements without mistakes; None only if the text is nested too deeply for the parser.
-        diagnostics: every mistake found, in the order of the text.
-        tokens: how many tokens the text has.
-    """
-
-    tree: tree.Module | None
-    diagnostics: tuple[Diagnostic, ...]
-    tokens: int
 
 
 _results: OrderedDict[tuple[str, str], ParseResult] = OrderedDict()
@@ -77,13 +58,3 @@ def _parsed(text: str, file: str) -> ParseResult:
         from nki.compiler.syntax.parser import Parse  # only here: a run on unchanged files needs no grammar
 
     return Parse(text, file).result()
-
-
-def _room() -> Callable[[], None]:
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, RECURSION))
-    return lambda: sys.setrecursionlimit(before)
-
-
-deep_recursion = Shared(_room)
-"""Room for going through a tree: some twenty calls for each pair of brackets, a few for each step."""

@@ -13,7 +13,7 @@ from nki.compiler.syntax.explain import Explainer
 from nki.compiler.syntax.generate import Mismatch, Parser, Run, generate
 from nki.compiler.syntax.lexer import LAYOUT, Lexer
 from nki.compiler.syntax.llk import Grammar, build_lexer
-from nki.compiler.syntax.parse import ParseResult, deep_recursion
+from nki.compiler.syntax.parsed import ParseResult, deep_recursion
 from nki_isa.diagnostics import Diagnostic, Span
 
 _START = "file_input"
