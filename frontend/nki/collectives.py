@@ -16,7 +16,7 @@ from typing import Any
 from nki import levels
 from nki.compiler.specializer.recorder import current
 from nki.isa import entry
-from nki.language.objects import NKIObject
+from nki.objects import NKIObject
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ops.collective import Collective

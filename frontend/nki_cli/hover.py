@@ -9,7 +9,7 @@ from typing import Any
 
 from nki.compiler.checker import scope
 from nki.compiler.syntax import tree
-from nki_cli.commands.isa import as_dict, signature_of, summary_of
+from nki_cli.instruction_facts import as_dict, signature_of, summary_of
 from nki_isa.diagnostics import Span
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DType

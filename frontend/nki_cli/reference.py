@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nki_cli.commands.isa import PARTS, as_dict
-from nki_cli.commands.targets import sources, unit
+from nki_cli.figures import sources, unit
+from nki_cli.instruction_facts import PARTS, as_dict
 from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS, default_target

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nki_cli.commands.isa import PARTS, as_dict, costs_of
+from nki_cli.instruction_facts import PARTS, as_dict, costs_of
 from nki_cli.reference import page
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.targets import TARGETS

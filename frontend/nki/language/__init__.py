@@ -62,7 +62,6 @@ from nki.language.movement import (
     store,
     transpose,
 )
-from nki.language.objects import NKIObject
 from nki.language.random_numbers import dropout, rand, random_seed
 from nki.language.reductions import all, max, mean, min, prod, sum, var
 from nki.language.regions import (
@@ -77,6 +76,7 @@ from nki.language.regions import (
     shared_hbm,
     tile_size,
 )
+from nki.objects import NKIObject
 from nki_isa.machine.dtypes import DTYPES, DType
 from nki_isa.tensor.kinds import checked, public_function
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import enum
-import inspect
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich import box
@@ -15,30 +13,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from nki_cli.commands.targets import unit
+from nki_cli.instruction_facts import PARTS, as_dict, costs_of, summary_of
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.ir.instruction import REGISTRY, REQUIRED, Engine, Field, Instruction
+from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS
-from nki_isa.ops.collective import Collective
-from nki_isa.samples import sample
-
-# The figures of `Target` that an engine's instructions are timed with, beside those a cost names.
-_FIGURES = {
-    Engine.tensor: ("tensor_ghz", "tensor_interval", "tensor_latency", "weight_latency"),
-    Engine.vector: ("vector_ghz", "vector_interval", "vector_latency"),
-    Engine.scalar: ("scalar_ghz", "scalar_interval", "scalar_latency"),
-    Engine.gpsimd: ("gpsimd_ghz", "gpsimd_start_cycles", "minimum_interval_cycles"),
-    Engine.dma: ("dma_row_ns", "dma_bytes_per_ns", "dma_completion"),
-    Engine.sync: (),
-}
-
-_LINKS = ("link_hop_ns", "link_mesh_bytes", "link_rdh_bytes")
-
-#: The two parts of a cost, each known by itself: time that grows with the elements, and time that does not.
-PARTS = ("throughput", "fixed")
 
 
 def isa(
@@ -71,113 +52,6 @@ def _find(name: str, screen: Screen) -> type[Instruction]:
         remedy = f"did you mean {', '.join(near)}?" if near else "`nki-sim isa` lists all"
         screen.fail([Diagnostic("NKI-L032", f"nki.isa has no instruction {opcode!r}", help=remedy)])
     return REGISTRY[opcode]
-
-
-def summary_of(cls: type[Instruction]) -> str:
-    """The first sentence of its docstring."""
-    return (inspect.getdoc(cls) or "").split("\n")[0]
-
-
-def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
-    """An instruction as plain values."""
-    return {
-        "name": cls.opcode,
-        "signature": signature_of(cls),
-        "description": inspect.getdoc(cls) or "",
-        "engines": [e.name for e in cls.engines],
-        "since": f"NeuronCore-v{cls.since}",
-        "source": cls.source,
-        "parameters": [
-            {
-                "name": f.name,
-                "role": f.role.value,
-                "kind": _kind(f),
-                "default": None if f.default is REQUIRED else _spelled(f.default),
-                "required": f.default is REQUIRED,
-            }
-            for f in cls.fields.values()
-            if f.public
-        ],
-        "constraints": [
-            {"code": c.code, "rule": c.rule, "help": c.help, "source": c.source} for c in cls.constraints
-        ],
-        "costs": costs_of(cls),
-        "assumed": cls.assumed or None,
-        "figures": _figures(cls, target),
-    }
-
-
-def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
-    """The time of a typical call on every generation that has it, and how its two parts are known.
-
-    Each has ``target``, ``engine``, ``busy_ns``, ``latency_ns`` and for every part ``{figure, evidence,
-    source}``, None where nothing is streamed.
-    """
-    if cls.is_free:
-        return []
-    call = sample(cls.opcode)
-    found = []
-    for target in TARGETS.values():
-        if target.nc_version < cls.since:
-            continue
-        cost = call.cost(target)
-        found.append(
-            {
-                "target": target.name,
-                "engine": call.on.name,
-                "busy_ns": round(cost.busy, 1),
-                "latency_ns": round(cost.latency, 1),
-                "throughput": _known(cls, target, cost.rate),
-                "fixed": _known(cls, target, cost.source),
-            }
-        )
-    return found
-
-
-def _known(cls: type[Instruction], target: Target, figure: str) -> dict[str, str] | None:
-    """Where one part of a cost comes from."""
-    if not figure:
-        return None
-    source = target.source(figure)
-    if cls.assumed:
-        assumption = f"not published; assumed: {cls.assumed}"
-        return {"figure": figure, "evidence": Evidence.assumed.value, "source": assumption}
-    return {"figure": figure, "evidence": source.evidence.value, "source": source.reference}
-
-
-def signature_of(cls: type[Instruction]) -> str:
-    """``nki.isa.name(...)``, or where it is in the API, with defaults."""
-    given = [
-        f.name if f.default is REQUIRED else f"{f.name}={_spelled(f.default)}"
-        for f in cls.fields.values()
-        if f.public
-    ]
-    return f"{cls.namespace}.{cls.opcode}({', '.join(given)})"
-
-
-def _figures(cls: type[Instruction], target: Target) -> list[dict[str, Any]]:
-    """What its time on its default engine is made of, on `target`."""
-    found = []
-    named = [
-        cost[part]["figure"]
-        for cost in costs_of(cls)
-        if cost["target"] == target.name
-        for part in PARTS
-        if cost[part] is not None
-    ]
-    own = () if cls.is_free else _LINKS if issubclass(cls, Collective) else _FIGURES.get(cls.engines[0], ())
-    for figure in dict.fromkeys([*named, *own]):
-        source = target.source(figure)
-        found.append(
-            {
-                "figure": figure,
-                "value": getattr(target, figure),
-                "unit": unit(figure),
-                "evidence": source.evidence.value,
-                "source": source.reference,
-            }
-        )
-    return found
 
 
 def _show_one(screen: Screen, cls: type[Instruction], target: Target) -> None:
@@ -267,19 +141,3 @@ def _table(*columns: str) -> Table:
     for i, column in enumerate(columns):
         table.add_column(column, no_wrap=i == 0, overflow="fold")
     return table
-
-
-def _kind(field: Field) -> str:
-    if field.kind is None:
-        return (
-            "tensor or number"
-            if field.role.value == "scalar"
-            else "register"
-            if "register" in field.role.value
-            else "tensor"
-        )
-    return str(getattr(field.kind, "__name__", field.kind))
-
-
-def _spelled(value: Any) -> str:
-    return f"{type(value).__name__}.{value.name}" if isinstance(value, enum.Enum) else repr(value)

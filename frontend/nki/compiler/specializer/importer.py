@@ -39,7 +39,7 @@ from nki.compiler.specializer import stacks
 from nki.compiler.specializer.lower import helpers, lower
 from nki.compiler.specializer.printing import printed
 from nki.compiler.specializer.purity import Read
-from nki.language.objects import NKIObject, own_fields
+from nki.objects import NKIObject, own_fields
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 

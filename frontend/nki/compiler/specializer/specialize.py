@@ -54,7 +54,7 @@ from nki_sim.execution.execute import interrupted_at
 from nki_sim.host import no_collection
 
 _OWN_PACKAGES = ("nki", "nki_isa")
-_SPEAKING = ("nki.language.objects",)  # raises what Python would for a class of the user's
+_SPEAKING = ("nki.objects",)  # raises what Python would for a class of the user's
 _SHOWN_FRAMES = 6  # at either end of a call chain without end
 
 # Arguments that come in as they are, or as the importer brings code in.
