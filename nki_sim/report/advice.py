@@ -143,8 +143,9 @@ def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost]) -> s
         )
     if data < 0.5 * whole:
         return (
-            f"{words.time(whole - data)} of {words.time(whole)} is starting, queueing and completing: start "
-            "it before its data are needed, or move more bytes in one transfer"
+            f"{words.time((whole - data) / len(moved))} of the {words.time(whole / len(moved))} that a "
+            "transfer takes is starting, queueing and completing: start it before its data are needed, or "
+            "move more bytes in one transfer"
         )
     return (
         f"it moves {words.size(sum(t.total_bytes for t in moved))} at the rate of the engines: move less, or "
@@ -173,8 +174,8 @@ def _of_engine(timeline: Timeline, events: list[int], costs: list[Cost], spent: 
                 f"it uses {rows:.0f} of {target.partitions} rows of the array: contract over more partitions"
             )
         return (
-            f"it streams {columns:.0f} columns over all rows: only fewer matmuls take less than "
-            f"{words.time(spent)}"
+            f"it streams {columns:.0f} columns over all rows, {words.time(spent)} on the path: only fewer "
+            "matmuls take less"
         )
     fixed = sum(_fixed(target, cost) for cost in costs)
     if fixed > 0.5 * spent:

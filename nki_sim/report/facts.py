@@ -38,8 +38,9 @@ def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]
     found = [
         ("total time", words.time(profile.total), f"{words.time(profile.duration)} of work, {around}"),
         _utilisation(profile),
+        ("MBU", share(profile.mbu), "of HBM bandwidth"),
         ("HBM read", words.size(profile.hbm_read_bytes), ""),
-        ("HBM written", words.size(profile.hbm_write_bytes), f"{share(profile.mbu)} of HBM bandwidth"),
+        ("HBM written", words.size(profile.hbm_write_bytes), ""),
         _moved(profile),
         ("DMA", transfers, rows if dma.transfers else ""),
         ("SBUF peak", words.size(sbuf.peak), f"of {words.size(sbuf.capacity)} per partition"),
@@ -91,7 +92,11 @@ def savings(used: Utilisation, found: Sequence[Saving]) -> list[tuple[str, str, 
 def _utilisation(profile: Profile) -> tuple[str, str, str]:
     if not profile.flops:
         return "MFU", "-", "no matmuls"
-    return "MFU", share(profile.mfu), f"HBM roofline {share(profile.achievable_mfu)}"
+    return (
+        "MFU",
+        share(profile.mfu),
+        f"of the bf16 peak; its HBM traffic allows {share(profile.achievable_mfu)}",
+    )
 
 
 def _moved(profile: Profile) -> tuple[str, str, str]:
@@ -100,15 +105,24 @@ def _moved(profile: Profile) -> tuple[str, str, str]:
     return "HBM minimum", words.size(least), f"arguments read and results written once{times}"
 
 
-def roofline(profile: Profile) -> str:
+def verdict(profile: Profile) -> list[str]:
+    """What bounds a launch, where it is on the roofline and how far to trust its time, a sentence each."""
+    says = (profile.bound, _roofline(profile), f"This time is {profile.trust.says} (docs/fidelity.md).")
+    return [line for line in says if line]
+
+
+def _roofline(profile: Profile) -> str:
     """Where a launch is on the roofline, with both ceilings; empty without matmuls."""
     if not profile.flops:
         return ""
     line = profile.roofline
+    reached = line["reached_tflops"]
+    ceilings = {"the tensor engine": line["compute_ceiling_tflops"], "HBM": line["memory_ceiling_tflops"]}
+    lower, higher = sorted(ceilings, key=lambda name: ceilings[name])
     return (
-        f"{line['reached_tflops']:.2f} TFLOPS at {line['arithmetic_intensity']:.1f} FLOP per HBM byte; the "
-        f"ceilings there are {line['compute_ceiling_tflops']:.1f} of the tensor engine and "
-        f"{line['memory_ceiling_tflops']:.1f} of HBM"
+        f"Roofline: {reached:.2f} TFLOPS at {line['arithmetic_intensity']:.1f} FLOP per HBM byte, "
+        f"{words.percent(reached / ceilings[lower])} of the {ceilings[lower]:.1f} that {lower} allows there; "
+        f"{higher} allows {ceilings[higher]:.1f}."
     )
 
 
@@ -134,12 +148,11 @@ def advice(profile: Profile) -> list[tuple[str, str, str, str]]:
 
 
 def engines(profile: Profile) -> list[tuple[str, str, str, str, str]]:
-    """(engine, instructions, share of the time it is active, active time, what it waited for), DMA last."""
+    """(engine, instructions, share of the time it is active, active time, idle by cause), DMA last."""
     found = []
     for name, engine in profile.engines.items():
-        waited = ((reason, ns) for reason, ns in engine.idle.items() if reason != "done")
-        idle = sorted(waited, key=lambda item: (-item[1], item[0]))
-        waits = ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle)
+        idle = sorted(engine.idle.items(), key=lambda item: (item[0] == "done", -item[1], item[0]))
+        waits = ", ".join(f"{reason} {words.time(ns)}" for reason, ns in idle) if engine.instructions else ""
         active = share(engine.active_percent)
         found.append((name, str(engine.instructions), active, words.time(engine.active), waits))
     dma = profile.dma

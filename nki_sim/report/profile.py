@@ -17,8 +17,9 @@ from nki_isa.cost import engine_time, used_engines
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
+from nki_sim import words
 from nki_sim.report.advice import Advice, advice, bound
-from nki_sim.report.critical import by_kind, by_line, critical_path
+from nki_sim.report.critical import CriticalLine, by_kind, by_line, critical_path
 from nki_sim.report.trust import Trust, trust
 from nki_sim.timing.plans import ENGINES, LANES
 from nki_sim.timing.scoreboard import Timeline, Wait
@@ -309,6 +310,34 @@ class Profile:
         rows = [LineSummary(place, int(n), busy, waited) for place, (n, busy, waited) in sums.items()]
         return sorted(rows, key=lambda row: (-row.busy, row.place))
 
+    def critical_lines(self) -> list[CriticalLine]:
+        """What each line of the kernel has of the critical path, the longest first."""
+        return by_line(self.timeline, critical_path(self.timeline))
+
+    def remarks(self) -> list[str]:
+        """What explains figures of lines that look odd, a sentence each."""
+        found = []
+        lines, whole = self.lines(), words.time(self.duration)
+        held = max(lines, key=lambda line: line.busy, default=None)
+        if held is not None and held.busy > self.duration:
+            found.append(
+                f"busy is a sum over what runs beside each other: {words.path(held.place)} has "
+                f"{words.time(held.busy)} in {whole} of work"
+            )
+        idle = max(lines, key=lambda line: line.waited, default=None)
+        if idle is not None and idle.waited > self.duration:
+            found.append(
+                f"waited is a sum over engines that stand idle beside each other: {words.path(idle.place)} "
+                f"has {words.time(idle.waited)} in {whole} of work"
+            )
+        if self.dma.engine_time > self.duration:
+            together, engines = self.dma.engine_time, self.target.dma_engines
+            found.append(
+                f"the {engines} DMA engines are busy for {words.time(together / engines)} each, "
+                f"{words.time(together)} together; data move for {words.time(self.dma.active)}"
+            )
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values for JSON; times in ns, shares in percent."""
         path = critical_path(self.timeline)
@@ -342,6 +371,7 @@ class Profile:
             },
             "advice": [one.as_dict() for one in self.advice()],
             "lines": [line.as_dict() for line in self.lines()],
+            "remarks": self.remarks(),
             "notes": list(self.timeline.notes),
         }
 

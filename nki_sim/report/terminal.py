@@ -44,7 +44,7 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
     totals.add_column(overflow="fold")
     for row in facts.totals(profile, placement):
         totals.add_row(*row)
-    engines = _table("engine", "instructions", "active", "active time", "waited for", numbers=(1, 2, 3))
+    engines = _table("engine", "instructions", "active", "active time", "idle: waits for", numbers=(1, 2, 3))
     for engine in facts.engines(profile):
         engines.add_row(*engine, style="dim" if engine[1] == "0" else None)
     found: list[RenderableType] = [totals, "", engines]
@@ -53,10 +53,10 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
         table = _table("busiest lines", "run", "busy", "waited", numbers=(1, 2, 3))
         for line in busiest:
             table.add_row(*line)
-        found += ["", table]
+        found += ["", table, *(Text(remark, "dim") for remark in profile.remarks())]
     by_size = facts.dma_rows(profile)
     if by_size:
-        table = _table("DMA rows", "transfers", "rows", "bytes", "of the rate", numbers=(1, 2, 3, 4))
+        table = _table("DMA rows", "transfers", "rows", "bytes", "of the full rate", numbers=(1, 2, 3, 4))
         for size in by_size:
             table.add_row(*size)
         found += ["", table]
@@ -66,8 +66,7 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
         for one in dearest:
             table.add_row(*one)
         found += ["", table]
-    says = (profile.bound, facts.roofline(profile), f"This time is {profile.trust.says} (docs/fidelity.md).")
-    found += ["", *(Text(line) for line in says if line)]
+    found += ["", *map(Text, facts.verdict(profile))]
     return found + [Text(f"note: {note}", "yellow") for note in profile.timeline.notes]
 
 

@@ -3,7 +3,8 @@
 One process per core of a kernel launch; launches stand one after the other. One row per
 engine; a DMA queue, which has several transfers in flight, has as many rows as it
 needs. Each slice says what ran, at which source line, and what it waited for; an
-arrow leads from what held it up. A counter shows the SBUF bytes in use over time.
+arrow leads from what held it up. The critical path has a row of its own, and a counter shows the SBUF
+bytes in use over time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nki_isa.ir.program import Program
 from nki_sim import words
 from nki_sim.placement.place import Holder, Placement
 from nki_sim.placement.utilisation import by_quadrant
+from nki_sim.report.critical import critical_path, place_of
 from nki_sim.report.files import replacing
 from nki_sim.report.rows import Rows, rows_of
 from nki_sim.timing.plans import LANES
@@ -94,6 +96,7 @@ def _core(process: int, which: str, traced: Traced, offset: float) -> Iterator[E
         yield _metadata("thread_name", process, row, name=label)
         yield _metadata("thread_sort_index", process, row, sort_index=row)
     yield from _slices(process, timeline, rows, offset)
+    yield from _critical(process, len(rows.labels) + 1, timeline, offset)
     yield from _arrows(process, timeline, rows, offset)
     yield from _counter(process, traced.placement, timeline, offset)
 
@@ -123,6 +126,24 @@ def _slices(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iter
             "ts": begin,
             "dur": round(_microseconds(offset + rows.end[event]) - begin, 6),
             "args": {"event": event, **facts, **_timed(timeline, event)},
+        }
+
+
+def _critical(process: int, row: int, timeline: Timeline, offset: float) -> Iterator[Event]:
+    """The critical path in a row of its own, above the engines."""
+    yield _metadata("thread_name", process, row, name="critical path")
+    yield _metadata("thread_sort_index", process, row, sort_index=0)
+    for step in critical_path(timeline):
+        begin = _microseconds(offset + step.start)
+        yield {
+            "ph": "X",
+            "name": step.kind,
+            "cat": "critical path",
+            "pid": process,
+            "tid": row,
+            "ts": begin,
+            "dur": round(_microseconds(offset + step.end) - begin, 6),
+            "args": {"event": step.event, "source": place_of(timeline.instructions[step.event])},
         }
 
 

@@ -390,8 +390,10 @@ def test_profile_writes_a_trace(nki_sim, tmp_path):
     shown = nki_sim("profile", "matmul.py", "--trace", path)
     assert shown.status == 0
     assert f"{path} written" in shown.err
-    names = [e["name"] for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
+    slices = [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
+    names = [e["name"] for e in slices if e["cat"] != "critical path"]
     assert sorted(names) == ["dma_copy", "dma_copy", "dma_copy", "nc_matmul", "tensor_copy"]
+    assert any(e["cat"] == "critical path" and e["name"] == "DMA" for e in slices)
 
 
 def test_a_trace_that_cannot_be_written_is_wrong_use(nki_sim, tmp_path):

@@ -152,3 +152,19 @@ def test_what_ranks_exchange_is_told_with_its_time() -> None:
     timeline = simulate(built.program)
     taken = float((timeline.end - timeline.start)[timeline.lane >= 0].max())
     assert f"exchange data for {words.time(taken)}" in advice(timeline)[0].says
+
+
+def test_figures_that_look_odd_are_explained_where_they_stand() -> None:
+    """Loads beside each other are busy for longer than the run, and so are the DMA engines together."""
+    built = Builder("trn2")
+    source = built.tensor(128, 4096, region=SHARED, kind="input")
+    for part in range(8):
+        tile = built.tensor(128, 512)
+        built.emit(REGISTRY["dma_copy"](dst=tile, src=source[:, part * 512 : (part + 1) * 512]))
+    profile = Profile.of(simulate(built.program))
+    (together,) = profile.remarks()
+    assert f"{words.time(profile.dma.engine_time)} together" in together
+    assert profile.dma.engine_time > profile.duration
+
+    still = Profile.of(simulate(copies([Engine.vector] * 3, dependent=True).program))
+    assert still.remarks() == []

@@ -28,15 +28,25 @@ async function show(index) {
     add(box, "b", value, value.length > 18 ? "long" : "");
     add(box, "span", remark);
   }
+  for (const sentence of launch.verdict) add(main, "p", sentence, "verdict");
   for (const note of launch.notes) add(main, "p", "Note: " + note, "note");
   if (launch.timeline) {
     add(main, "h2", "Timeline");
     timeline(add(main, "section"), await columns(launch.timeline));
     const sides = add(main, "div", undefined, "columns"), left = add(sides, "div"), right = add(sides, "div");
     add(left, "h3", "Engines");
-    table(left, ["engine", "instructions", "active", "active time", "waited for"], launch.engines, [1, 2, 3]);
+    table(left, ["engine", "instructions", "active", "active time", "idle: waits for"], launch.engines, [1, 2, 3]);
     add(right, "h3", "Busiest lines");
     table(right, ["line", "run", "busy", "waited"], launch.lines, [1, 2, 3]);
+    for (const remark of launch.remarks) add(right, "p", remark, "hint");
+    if (launch.advice.length) {
+      add(main, "h3", "Critical path: the chain of instructions that ends last, by line");
+      table(main, ["line", "time", "share", "what to try"], launch.advice, [1, 2]);
+    }
+    if (launch.dma_rows.length) {
+      add(main, "h3", "DMA by the size of descriptor rows");
+      table(main, ["rows", "transfers", "rows", "bytes", "of the full rate"], launch.dma_rows, [1, 2, 3, 4]);
+    }
   }
   for (const one of launch.memories) memory(add(main, "section"), await columns(one));
   if (!launch.memories.length) add(main, "p", "This kernel allocates nothing in SBUF or PSUM.", "dim");

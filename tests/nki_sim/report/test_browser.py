@@ -20,7 +20,9 @@ from nki_isa.machine.dtypes import DTYPES
 from nki_isa.tensor.tensor import MemoryRegion, Storage
 from nki_sim.placement.place import Holder, Placement, Utilisation
 from nki_sim.placement.utilisation import usage_of
+from nki_sim.report import facts
 from nki_sim.report.html import write_html
+from nki_sim.report.profile import Profile
 from nki_sim.report.trace import Traced
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -145,6 +147,20 @@ def test_it_draws_a_timeline_and_two_memories_without_complaint(page):
     assert all(page.colours(canvas) > 8 for canvas in page.canvases)
     assert "products(a bfloat16[128, 512])" in page.driver.find_element("css selector", "h1").text
     assert page.complaints() == []
+
+
+def test_it_says_what_bounds_the_kernel_and_what_to_try(page, launches):
+    profile = Profile.of(launches[0][0].timeline)
+    text = page.driver.find_element("css selector", "main").text
+    assert profile.bound in text and profile.trust.says in text and "Roofline: " in text
+    rows = [
+        [cell.text for cell in row.find_elements("css selector", "td")]
+        for row in page.driver.find_elements("css selector", "tr")
+    ]
+    assert len(profile.advice()) >= 3
+    for found in (*facts.advice(profile), *facts.dma_rows(profile), *facts.engines(profile)):
+        assert list(found) in rows
+    assert page.js("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_hovering_a_tensor_shows_its_line_and_size(page, launches):

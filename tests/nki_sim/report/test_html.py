@@ -7,13 +7,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_sim.report import facts
 from nki_sim.report.columns import unpacked
 from nki_sim.report.html import page, write_html
+from nki_sim.report.profile import Profile
+from nki_sim.report.terminal import profile_tables
 
 
 @nki.jit
@@ -137,3 +141,36 @@ def test_a_failing_write_leaves_the_old_page(launches, tmp_path, monkeypatch):
         write_html(path, launches)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_what_the_terminal_says_of_time_the_page_and_the_json_say_too(launches):
+    """Bound, roofline, trust, idle by cause, critical path, advice, DMA rows, MFU and MBU, and remarks."""
+    console = Console(width=400, color_system=None)
+    for core, (launch,) in zip(shown(launches), launches, strict=True):
+        profile = Profile.of(launch.timeline)
+        with console.capture() as captured:
+            console.print(*profile_tables(profile, launch.placement), sep="\n")
+        terminal = captured.get()
+        found = profile.as_dict()
+        assert core["verdict"] == facts.verdict(profile)
+        assert core["remarks"] == found["remarks"] == profile.remarks()
+        for sentence in (*core["verdict"], *core["remarks"]):
+            assert sentence in terminal
+        for part, rows in (
+            ("totals", facts.totals(profile, launch.placement)),
+            ("engines", facts.engines(profile)),
+            ("advice", facts.advice(profile)),
+            ("dma_rows", facts.dma_rows(profile)),
+        ):
+            assert core[part] == [list(row) for row in rows] and rows
+            assert all(cell in terminal for row in rows for cell in row)
+        assert {row[0] for row in core["totals"]} >= {"MFU", "MBU", "HBM minimum"}
+        assert found["bound"] in core["verdict"] and found["trust"]["says"] in core["verdict"][-1]
+        assert [one["try"] for one in found["advice"]] == [row[3] for row in core["advice"]]
+        lines = found["critical_path"]["lines"]
+        assert lines == [line.as_dict() for line in profile.critical_lines()]
+        assert sum(line["time_ns"] for line in lines) == pytest.approx(profile.duration)
+        assert len(found["dma_rows"]) == len(core["dma_rows"])
+        for engine in found["engines"].values():
+            idle = sum(engine["idle_ns"].values())
+            assert engine["busy_ns"] + idle == pytest.approx(profile.duration)

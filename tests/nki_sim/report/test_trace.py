@@ -11,6 +11,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_sim.report.critical import place_of
 from nki_sim.report.profile import Profile
 from nki_sim.report.trace import Traced, events, write_trace
 from nki_sim.timing.plans import ENGINES, LANES
@@ -49,7 +50,23 @@ def trace(launches):
 
 
 def slices(trace):
-    return [e for e in trace if e["ph"] == "X"]
+    """What ran; the critical path has slices too."""
+    return [e for e in trace if e["ph"] == "X" and e["cat"] != "critical path"]
+
+
+def test_the_critical_path_has_a_row_that_covers_each_launch(launches, trace):
+    rows = {(e["pid"], e["tid"]) for e in trace if e.get("args", {}).get("name") == "critical path"}
+    assert [process for process, _ in sorted(rows)] == [1, 2]
+    reached = 0.0
+    for process, cores in enumerate(launches, 1):
+        timeline = cores[0].timeline
+        mine = [e for e in trace if e.get("cat") == "critical path" and e["pid"] == process]
+        assert {(process, e["tid"]) for e in mine} <= rows
+        for event in mine:
+            assert event["ts"] == pytest.approx(reached, abs=1e-5)
+            reached = event["ts"] + event["dur"]
+            assert event["args"]["source"] == place_of(timeline.instructions[event["args"]["event"]])
+        assert sum(e["dur"] for e in mine) * 1e3 == pytest.approx(timeline.duration, abs=0.1)
 
 
 def test_every_instruction_of_every_launch_is_a_slice(launches, trace):
@@ -95,7 +112,9 @@ def test_events_have_the_keys_of_the_format(trace):
 
 def test_rows_are_named_after_engines_and_queues(trace):
     threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace if e["name"] == "thread_name"}
-    assert {(e["pid"], e["tid"]) for e in slices(trace)} == set(threads)
+    assert {(e["pid"], e["tid"]) for e in slices(trace)} == {
+        row for row, name in threads.items() if name != "critical path"
+    }
     for event in slices(trace):
         name = threads[event["pid"], event["tid"]]
         assert name.startswith(event["cat"])
