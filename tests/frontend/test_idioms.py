@@ -10,8 +10,9 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import runtime
 from nki.compiler import specialize
-from nki_isa.diagnostics import NkiError
+from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.tensor.idioms import IDIOMS
 
 KERNEL = """
@@ -138,9 +139,59 @@ def sizes(x):
     return nl.load(x).size()
 
 
+def array(x):
+    return np.array(nl.load(x))
+
+
+def number(x):
+    return np.float32(nl.load(x))
+
+
+def reshaped(x):
+    return np.reshape(nl.load(x), (64, 256))
+
+
+def sine(x):
+    return math.sin(nl.load(x))
+
+
+def rounded(x):
+    return round(nl.load(x))
+
+
+def divided(x):
+    return divmod(nl.load(x), 2)
+
+
+def formatted(x):
+    return f"{nl.load(x):.2f}"
+
+
+def larger(x):
+    return max(nl.load(x), nl.load(x))
+
+
+def summed(x):
+    return sum(nl.load(x))
+
+
+def zeroed(x):
+    return nl.load(x).zero_()
+
+
 @pytest.mark.parametrize(
     "line, words",
     [
+        (array, ["nl.copy(t, dtype="]),
+        (number, ["nisa.tensor_copy"]),
+        (reshaped, ["t.reshape("]),
+        (sine, ["nl.sin(t)"]),
+        (rounded, ["nl.floor(nl.add(t, 0.5))"]),
+        (divided, ["nisa.reciprocal"]),
+        (formatted, ["nl.device_print"]),
+        (larger, ["nl.maximum"]),
+        (summed, ["nl.sum(t, axis=1)"]),
+        (zeroed, ["nisa.memset(dst=t, value=0.0)"]),
         (exp, ["nl.exp(t)"]),
         (total, ["nl.sum(t, axis=1)", "nisa.tensor_reduce"]),
         (added, ["nl.add(t, other)"]),
@@ -170,6 +221,64 @@ def test_an_array_never_equals_a_tensor():
         return x
 
     specialize(kernel, X)
+
+
+def test_a_comparison_with_a_number_is_warned_of():
+    @nki.jit
+    def kernel(x):
+        t = nl.load(x)
+        assert t != 0 and t != 1.0 and t not in (2, 3) and t is not None
+        return x
+
+    with runtime.session() as ran:
+        kernel(X)
+    found = [d for d in ran.launches[0].diagnostics if d.code == "NKI-V031"]
+    assert [re.findall("comparison with (.*), which is False", d.message)[0] for d in found] == [
+        "0",
+        "1.0",
+        "2",
+    ]
+    assert all(d.severity is Severity.warning and "op=nl.equal" in d.help for d in found)
+
+
+def test_a_tensor_in_text_is_its_name_and_shape():
+    @nki.jit
+    def kernel(x):
+        tile = nl.load(x)
+        assert f"{tile}" == str(tile) and "[128, 128]" in f"{tile}"
+        return x
+
+    specialize(kernel, X)
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [
+        ("nl.float64", "nl.float32"),
+        ("nl.half", "nl.float16"),
+        ("nl.bf16", "nl.bfloat16"),
+        ("nl.empty((4, 8))", "nl.ndarray(shape"),
+        ("nl.pi", "math.pi"),
+        ("nl.inf", "float('inf')"),
+        ("nl.dram", "nl.shared_hbm"),
+        ("nl.reshape(t, (64, 256))", "t.reshape("),
+        ("nisa.dma_start(t, x)", "nisa.dma_copy"),
+        ("nisa.transpose(t, t)", "nisa.nc_transpose"),
+        ("nisa.engine.pool", "nisa.engine.gpsimd"),
+        ("nisa.engine.PE", "nisa.engine.tensor"),
+        ("nl.copy(t, dtype=np.float64)", "nl.float32"),
+        ("nl.copy(t, dtype='fp16')", "nl.float16"),
+        ("nl.copy(t, t)", "return their result"),
+        ("nl.ndarray(128, 512, nl.float32)", "in parentheses"),
+        ("t.dtype.name", "str(t.dtype)"),
+    ],
+)
+def test_names_of_elsewhere(tmp_path, written, meant):
+    head = "import numpy as np\nimport nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n\n"
+    text = f"{head}@nki.jit\ndef kernel(x):\n    t = nl.load(x)\n    other = {written}\n    return x\n"
+    with pytest.raises(NkiError) as found:
+        specialize(module_of(tmp_path, text).kernel, X)
+    assert meant in found.value.diagnostics[0].help
 
 
 def test_functions_of_torch():
@@ -202,6 +311,12 @@ def exchanged(x):
     return x
 
 
+def added_by_activation(x):
+    t = nl.load(x)
+    nisa.activation(dst=t, op=nl.add, data=t)
+    return x
+
+
 def bank(x):
     nl.ndarray((4, 8), dtype=nl.float32, buffer=nl.psum, address=(0, 8 * 2048))
     return x
@@ -218,6 +333,7 @@ def third(x):
         (one_row, "nl.broadcast_to(data2, shape)"),
         (exchanged, "exchange stationary and moving"),
         (third, "product is 16384"),
+        (added_by_activation, "nisa.tensor_tensor(dst=..., data1=..., data2=..., op=nl.add)"),
     ],
 )
 def test_a_slip_in_an_instruction(line, word):

@@ -130,6 +130,17 @@ def walrus(x):
     return store(scaled(load(x), doubled[0]))
 
 
+@wild(times(6), "assignment expression")
+@nki.jit
+def walrus_in_tests(x):
+    tile = load(x)
+    if (factor := 2) > 1 and (more := factor + 1) == 3:
+        tile = scaled(tile, factor)
+    while (left := more - 3) > 0:
+        more = left
+    return store(scaled(tile, more + left))
+
+
 @wild(times(2), "generator expression")
 @nki.jit
 def joined_text(x):

@@ -89,12 +89,13 @@ def _require_2d(function: str, x: NkiTensor) -> None:
 def transpose(x: NkiTensor, dtype: Dtype | None = None) -> NkiTensor:
     """A 2-D tile with partitions and free dimension exchanged, in PSUM (``nc_transpose``).
 
-    Integers of 8 bits, which the tensor engine does not take, go through bfloat16 and back.
+    Data types of 8 bits go through bfloat16, which holds each of their values, and back: the tensor engine
+    takes no such integers, and writes fp8 in pairs of bytes.
     """
     _require_2d("transpose", x)
     kind = x.dtype if dtype is None else named_dtype(dtype)
     shape = (x.shape[1], x.shape[0])
-    if x.dtype.bits == 8 and x.dtype.kind != "float":  # bfloat16 holds every byte exactly
+    if x.dtype.bits == 8:
         turned = new_tensor(shape, "bfloat16", MemoryRegion.psum, part="transposed")
         emit("nc_transpose", turned, retyped(x, "bfloat16", "bfloat16"))
         result = ndarray(shape, kind, MemoryRegion.psum)

@@ -9,6 +9,7 @@ from typing import Any
 from nki.levels.rows import LEVELS, NEWEST, ORDER
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType, as_dtype
+from nki_isa.tensor.kinds import refused_dtype
 
 _level = NEWEST
 
@@ -99,8 +100,7 @@ def dtype_named(dtype: Any) -> DType:
     try:
         return known_dtype(as_dtype(dtype))
     except TypeError as problem:
-        help = "use a dtype of nki.language, such as nl.bfloat16"
-        raise error("NKI-V121", str(problem), help=help) from None
+        raise refused_dtype(dtype, problem) from None
 
 
 __all__ = [

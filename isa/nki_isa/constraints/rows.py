@@ -448,6 +448,18 @@ def engine_allowed(
     return Constraint("NKI-V106", rule, broken, help, source)
 
 
+def _computed_by(op: Operator) -> str:
+    """The instruction that computes `op`, as a help."""
+    if "activation" in op.kinds:
+        return f"write nisa.activation(dst=..., op=nl.{op.name}, data=...)"
+    if "unary" in op.kinds:
+        return f"write nisa.tensor_scalar(dst=..., data=..., op0=nl.{op.name}, operand0=0)"
+    return (
+        f"write nisa.tensor_tensor(dst=..., data1=..., data2=..., op=nl.{op.name}), or nisa.tensor_scalar "
+        "for a number or one value per partition"
+    )
+
+
 def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB) -> Constraint:
     """`name` is an operator of one of `kinds`, of two arguments unless `unary` (NKI-V107)."""
 
@@ -466,9 +478,7 @@ def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB
             return None
         shown = f"{op.name}, of kind {listed(sorted(op.kinds))}" if isinstance(op, Operator) else kind_of(op)
         message = f"{name} is {shown}; it must be of kind {listed(kinds)}"
-        if isinstance(op, Operator) and "activation" in op.kinds:
-            return Complaint(message, f"write nisa.activation(dst=..., op=nl.{op.name}, data=...)")
-        return message
+        return Complaint(message, _computed_by(op)) if isinstance(op, Operator) else message
 
     rule = f"{name} is an operator of kind {listed(kinds)} that the generation has."
     return Constraint("NKI-V107", rule, broken, f"choose an operator of kind {listed(kinds)}", source)

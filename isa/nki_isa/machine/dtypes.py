@@ -143,6 +143,20 @@ def as_dtype(value: Any) -> DType:
     return row
 
 
+MEANT_DTYPES = {
+    "float": "float32", "float64": "float32", "double": "float32", "fp32": "float32", "f32": "float32",
+    "half": "float16", "fp16": "float16", "f16": "float16", "bf16": "bfloat16", "tf32": "tfloat32",
+    "fp8": "float8_e4m3", "float8": "float8_e4m3", "float8_e4m3fnuz": "float8_e4m3",
+    "int": "int32", "long": "int32", "short": "int16", "char": "int8", "byte": "uint8", "uint": "uint32",
+}  # fmt: skip
+
+
+def meant_dtype(value: Any) -> str | None:
+    """The data type that is meant by what :func:`as_dtype` refuses: a name of elsewhere, or float64."""
+    name = value if isinstance(value, str) else getattr(value, "__name__", None) or str(value)
+    return MEANT_DTYPES.get(name.rsplit(".", 1)[-1])
+
+
 def integer_range(dtype: DType) -> tuple[int, int]:
     """The least and the largest value of an integer data type."""
     return (-int(dtype.max) - 1 if dtype.kind == "int" else 0), int(dtype.max)

@@ -20,6 +20,7 @@ from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.rows import (
     SBUF,
     STUB,
+    attribute_rule,
     column,
     dtypes,
     elements,
@@ -318,13 +319,20 @@ def _probability_dtype(instruction: Any, target: Any) -> str | None:
     return None
 
 
+def _probability_range(instruction: Any, target: Any) -> str | None:
+    prob = instruction.__dict__["prob"]
+    if isinstance(prob, (int, float)) and not 0 <= prob <= 1:
+        return f"prob is {prob}, a probability is from 0 to 1"
+    return None
+
+
 @instruction
 class dropout(_Random):
     """dst = data, or 0 with probability `prob` for each element; kept values are not rescaled.
 
     Shapes: `dst` and `data` have equal data types, partitions and elements per partition;
     `prob` is a number or [partitions, 1], a float type, float32 for integer data.
-    Errors: NKI-V101 to V105, V108 to V110, V112, V115.
+    Errors: NKI-V101 to V105, V108 to V112, V115.
     Source: SDK page nki.isa.dropout.
     """
 
@@ -341,6 +349,9 @@ class dropout(_Random):
         column("prob", "data", fp32=False),
         scalar_rule(
             "prob is a float type, float32 for integer data.", _probability_dtype, "pass prob as float32"
+        ),
+        attribute_rule(
+            "prob is from 0 to 1.", _probability_range, "pass the share of elements to drop, such as prob=0.1"
         ),
         no_indirection(),
     )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.machine.dtypes import DType, as_dtype
+from nki_isa.machine.dtypes import DType, as_dtype, meant_dtype
 from nki_isa.machine.operators import Operator, as_operator
 from nki_isa.tensor.storage import NkiScalar, VirtualRegister
 
@@ -99,11 +99,22 @@ def _refused_operator(value: Any) -> NkiError | None:
     return None
 
 
+def refused_dtype(value: Any, why: TypeError) -> NkiError:
+    """NKI-V121 for `value`, which is no data type, with the one that is meant."""
+    if isinstance(getattr(value, "shape", None), tuple):
+        remedy = "functions of nki.language return their result: write other = nl.exp(t)"
+    elif isinstance(value, (int, float)):
+        remedy = "write the sizes in parentheses: nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)"
+    else:
+        remedy = f"write nl.{meant_dtype(value) or 'bfloat16'}, or another dtype of nki.language"
+    return error("NKI-V121", str(why), help=remedy)
+
+
 def _refused_dtype(value: Any) -> NkiError | None:
     try:
         as_dtype(value)
     except TypeError as refused:
-        return error("NKI-V121", str(refused), help="use a dtype of nki.language, such as nl.bfloat16")
+        return refused_dtype(value, refused)
     return None
 
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, NkiError, RunTimeValueError
-from nki_isa.tensor.idioms import refused_function
+from nki_isa.tensor.idioms import idiom, refused_function
 
 _T = TypeVar("_T", bound=type)
 
@@ -25,6 +25,7 @@ _OPERATORS = {
     "truediv": ("/", "nisa.reciprocal, then " + _ELEMENTWISE.format("nl.multiply")),
     "floordiv": ("//", "nisa.reciprocal, then " + _ELEMENTWISE.format("nl.multiply")),
     "mod": ("%", "no instruction divides with remainder; multiply by nisa.reciprocal and subtract"),
+    "divmod": ("divmod()", "no instruction divides with remainder; multiply by nisa.reciprocal and subtract"),
     "pow": ("**", _ELEMENTWISE.format("nl.power")),
     "matmul": ("@", "nisa.nc_matmul(dst=..., stationary=..., moving=...)"),
     "and": ("&", _ELEMENTWISE.format("nl.bitwise_and")),
@@ -37,7 +38,10 @@ _CHOOSE = (
     "compute both and choose by element with nl.where or nisa.tensor_copy_predicated, or load one element "
     "into a register with nisa.register_load and loop on that"
 )
-_COMPARISON = f"to branch on it, {_CHOOSE}; to compare each element, {_ELEMENTWISE}"
+_COMPARISON = (
+    f"to branch on it, {_CHOOSE}; to compare each element, {_ELEMENTWISE}; for max() and min() of two tiles, "
+    "nl.maximum and nl.minimum"
+)
 _COMPARISONS_AND_UNARY = {
     "lt": ("<", _COMPARISON.format("nl.less")),
     "le": ("<=", _COMPARISON.format("nl.less_equal")),
@@ -48,17 +52,24 @@ _COMPARISONS_AND_UNARY = {
     "invert": ("~", _UNARY.format("nl.invert")),
     "abs": ("abs()", _UNARY.format("nl.abs")),
 }
+_EQUAL = _COMPARISON.format("nl.equal")
 _TRUTH = f"write `is not None` to ask whether it was given; to branch on its elements, {_CHOOSE}"
+_ELEMENTS = (
+    "loop over range(t.shape[0]) and index: t[i]; for sum(), max() and min() of its elements write "
+    "nl.sum(t, axis=1), nl.max(t, axis=1) and nl.min(t, axis=1)"
+)
 _CONTENTS = {
     "int": ("an integer", "load one element into a register with nisa.register_load"),
     "float": (
         "a number",
-        "write nl.exp(t), nl.sqrt(t) and so on for functions of math, and pass the tensor itself where an "
-        "instruction takes a scalar operand",
+        "for functions of math write those of nki.language: nl.exp(t), nl.log(t), nl.sqrt(t), nl.sin(t), "
+        "nl.cos(t), nl.tan(t), nl.tanh(t), nl.erf(t), nl.floor(t), nl.ceil(t), nl.trunc(t), nl.abs(t) or "
+        "nl.power(t, other); where an instruction takes a scalar operand, pass the tensor itself",
     ),
+    "round": ("the rounding", str(idiom("round"))),
     "index": ("an index", "use t.select(dim, index), nl.ds(start, size) or a register"),
-    "iter": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
-    "contains": ("the elements", "loop over range(t.shape[0]) and index: t[i]"),
+    "iter": ("the elements", _ELEMENTS),
+    "contains": ("the elements", _ELEMENTS),
     "len": ("the length", "use t.shape[0]"),
 }  # fmt: skip
 
@@ -133,12 +144,36 @@ def _torch_function(cls: type, function: Any, types: Any, args: Any = (), kwargs
     raise refused_function("torch", function.__name__, tensor)
 
 
+def _array(self: object, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+    """What numpy calls for ``np.array(t)`` and ``np.float32(t)``."""
+    raise refused_function("np", "array", self)
+
+
+def _format(self: object, form: str) -> str:
+    """A tensor in an f-string is its name and shape; its elements have no form."""
+    if form:
+        raise _refused("NKI-V031", f"the form {form!r} of", self, str(idiom("print")))
+    return str(self)
+
+
+def never_equal(tensor: object, other: object) -> None:
+    """Tells that `tensor` is compared with a number, which no tensor equals, whatever it holds.
+
+    Published kernels ask so for a parameter that may be a number, and are compiled; outside of kernels nobody
+    is told.
+    """
+    if tolerate := _tolerate.get():
+        tolerate(_refused("NKI-V031", f"a comparison with {other!r}, which is False, of", tensor, _EQUAL))
+
+
 def _truth(self: object) -> bool:
     return tolerated(_refused("NKI-V031", "the truth value of", self, _TRUTH))
 
 
 _PROTOCOLS: dict[str, Any] = {
+    "__array__": _array,
     "__bool__": _truth,
+    "__format__": _format,
     "__array_ufunc__": _ufunc,
     "__array_function__": _function,
     "__torch_function__": classmethod(_torch_function),

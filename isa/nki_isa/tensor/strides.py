@@ -180,8 +180,9 @@ def integer(value: Any, what: str = "a size, offset or index") -> int:
         return value
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
+    text = f"an array {value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else repr(value)
     raise error(
         "NKI-V012",
-        f"{value!r} is used as {what}",
+        f"{text} is used as {what}",
         help=_INDEX_REMEDIES.get(type(value).__name__, "use integers, slices, ... or nl.ds"),
     )

@@ -20,11 +20,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType, as_dtype
 from nki_isa.tensor.dynamic import DynamicOffset, already_indirect, dynamic_offset
 from nki_isa.tensor.kinds import Kind, checked, checked_methods, define
-from nki_isa.tensor.opaque import opaque, tolerated
+from nki_isa.tensor.opaque import never_equal, opaque, tolerated
 from nki_isa.tensor.storage import INPUT, MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
 from nki_isa.tensor.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
 from nki_isa.tensor.views import StridedView
@@ -454,7 +456,13 @@ class NkiTensor(StridedView):
 
     def __eq__(self, other: object) -> bool:
         """True for the same view of the same storage; contents do not take part."""
-        return self is other or (isinstance(other, NkiTensor) and signature(self) == signature(other))
+        if self is other:
+            return True
+        if isinstance(other, NkiTensor):
+            return signature(self) == signature(other)
+        if isinstance(other, (int, float, np.number)):
+            never_equal(self, other)
+        return False
 
     def __hash__(self) -> int:
         return hash(signature(self))

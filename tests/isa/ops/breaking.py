@@ -514,6 +514,8 @@ CASES = {
         Case("NKI-V109", "prob is bfloat16 and data is int8", {
             "data": t(dtype="int8"), "dst": t(dtype="int8"), "prob": t(C, "bfloat16"),
         }),
+        Case("NKI-V111", "prob is 1.01, a probability is from 0 to 1", {"prob": 1.01}),
+        Case("NKI-V111", "prob is -1, a probability", {"prob": -1}),
     ),
 }  # fmt: skip
 

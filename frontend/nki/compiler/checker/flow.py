@@ -130,17 +130,17 @@ class _Flow:
         if isinstance(node, (tree.FunctionDef, tree.AsyncFunctionDef, tree.ClassDef)):
             self.assign(node, state)
         elif isinstance(node, tree.If):
-            self.read(node.test, state.first)
+            self.evaluate(node.test, state)
             self.branches([node.body, node.orelse], state)
         elif isinstance(node, (tree.For, tree.AsyncFor)):
-            self.read(node.iter, state.first)
+            self.evaluate(node.iter, state)
             self.loop([node.target, *node.body], node.body, node.orelse, state, node.target)
         elif isinstance(node, tree.While):
-            self.read(node.test, state.first)
+            self.evaluate(node.test, state)
             self.loop([*node.body, node.test], node.body, node.orelse, state)
         elif isinstance(node, (tree.With, tree.AsyncWith)):
             for item in node.items:
-                self.read(item.context_expr, state.first)
+                self.evaluate(item.context_expr, state)
                 if item.optional_vars is not None:
                     self.assign(item.optional_vars, state)
             self.block(node.body, state)
@@ -152,22 +152,22 @@ class _Flow:
             self.block(node.orelse, state)
             self.block(node.finalbody, state)
         elif isinstance(node, tree.Match):
-            self.read(node.subject, state.first)
+            self.evaluate(node.subject, state)
             self.branches([case.body for case in node.cases], state, names=bound_names([*node.cases]))
         elif isinstance(node, tree.AugAssign):
             target = node.target
             if isinstance(target, tree.Name):
                 self.check(target, state.first)
             self.read(target, state.first)
-            self.read(node.value, state.first)
+            self.evaluate(node.value, state)
             self.assign(target, state)
         elif isinstance(node, tree.AnnAssign):
             if node.value is not None:
-                self.read(node.value, state.first)
+                self.evaluate(node.value, state)
                 self.read(node.target, state.first)
                 self.assign(node.target, state)
         elif isinstance(node, tree.Assign):
-            self.read(node.value, state.first)
+            self.evaluate(node.value, state)
             for target in node.targets:
                 self.read(target, state.first)
                 self.assign(target, state)
@@ -204,6 +204,11 @@ class _Flow:
     def assign(self, node: Node, state: _State) -> None:
         state.add(bound_names([node]))
 
+    def evaluate(self, node: tree.expr, state: _State) -> None:
+        """Check what an expression surely reads; what it may assign has a value from here on."""
+        self.read(node, state.first)
+        state.add(bound_names([node]))
+
     def read(self, node: Node, known: set[str]) -> None:
         """Check the names read in `node` that are surely read."""
         if isinstance(node, tree.Name):
@@ -213,7 +218,10 @@ class _Flow:
             self.read(node.values[0], known)
         elif isinstance(node, tree.IfExp):
             self.read(node.test, known)
-        elif not isinstance(node, (*_INNER, *_COMPREHENSIONS, tree.NamedExpr)):
+        elif isinstance(node, tree.NamedExpr):
+            self.read(node.value, known)
+            known |= bound_names([node.target])
+        elif not isinstance(node, (*_INNER, *_COMPREHENSIONS)):
             for child in tree.children(node):
                 self.read(child, known)
 

@@ -363,7 +363,7 @@ class Walker:
             return
         value = base.value
         module = value.__name__ if isinstance(value, ModuleType) else ""
-        near = names.nearest(name, dir(value))
+        near = names.member(value, name)
         owner = module or getattr(value, "__name__", type(value).__name__)
         prefix = written[: -len(name)] if written.endswith(name) else ""
         fix = _renamed(node, near, written)

@@ -14,6 +14,8 @@ from types import ModuleType
 
 from nki import levels
 from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.ir.instruction import Engine
+from nki_isa.machine.dtypes import MEANT_DTYPES
 from nki_isa.tensor.idioms import idiom
 
 REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migration guide"
@@ -135,6 +137,27 @@ def is_known_missing(module: str, name: str) -> bool:
     )
 
 
+# Names of other packages and of the hardware's engines, and what they are here.
+_ELSEWHERE: dict[tuple[str, str], str] = {
+    **{("nki.language", name): f"nl.{dtype}" for name, dtype in MEANT_DTYPES.items()},
+    ("nki.language", "pi"): "math.pi, with import math at the top of the file",
+    ("nki.language", "e"): "math.e, with import math at the top of the file",
+    ("nki.language", "inf"): "float('inf')",
+    ("nki.language", "nan"): "float('nan')",
+    ("nki.language", "dram"): "nl.shared_hbm for what the kernel returns, nl.private_hbm for what it keeps",
+    ("nki.language", "hbm_shared"): "nl.shared_hbm",
+    **dict.fromkeys(
+        [("nki.language", name) for name in ("empty", "array", "tensor", "Tensor", "alloc", "allocate")],
+        "nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)",
+    ),
+    ("nki.language", "parallel_range"): "range",
+    ("nki.isa", "dma_start"): "nisa.dma_copy(dst, src)",
+    ("nki.isa", "copy"): "nisa.tensor_copy(dst, src)",
+    ("nki.isa", "transpose"): "nisa.nc_transpose(dst, data)",
+    ("nki.isa", "matmul"): "nisa.nc_matmul(dst, stationary, moving)",
+}
+
+
 def missing(module: str, name: str, written: str = "") -> Diagnostic:
     """What there is to say of a `name` that `module`, one of nki's, lacks at the level in force.
 
@@ -161,7 +184,9 @@ def missing(module: str, name: str, written: str = "") -> Diagnostic:
     home = next((m for m in PUBLIC if m != module and name in PUBLIC[m]), None)
     near = nearest(name, dir(sys.modules[module]))
     hint = f"see the names of {module} in its reference"
-    if module == "nki.language" and idiom(name) and nearest(name, dir(sys.modules[module]), 0.9) is None:
+    if (module, name) in _ELSEWHERE:
+        hint = f"write {_ELSEWHERE[module, name]}"
+    elif module == "nki.language" and idiom(name) and nearest(name, dir(sys.modules[module]), 0.9) is None:
         hint = str(idiom(name))
     elif home is not None:
         hint = f"write {_ALIASES[home]}.{name}, with {_import_of(home)}"
@@ -210,6 +235,21 @@ _ALIASES = {"nki.language": "nl", "nki.isa": "nisa", "nki.collectives": "ncc"}
 
 def _import_of(module: str) -> str:
     return f"import {module} as {_ALIASES[module]}"
+
+
+#: The engines as the hardware's guides and profiles call them.
+_ENGINES = {
+    "pe": "tensor", "tensore": "tensor", "act": "scalar", "activation": "scalar", "scalare": "scalar",
+    "dve": "vector", "vectore": "vector", "pool": "gpsimd", "gpsimde": "gpsimd",
+    "sp": "sync", "synce": "sync",
+}  # fmt: skip
+
+
+def member(owner: object, name: str) -> str | None:
+    """The attribute of a module, class or enumeration that is meant by `name`, which it lacks."""
+    if owner is Engine and name.lower() in _ENGINES:
+        return _ENGINES[name.lower()]
+    return nearest(name, dir(owner))
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.75) -> str | None:

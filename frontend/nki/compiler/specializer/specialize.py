@@ -379,6 +379,8 @@ def _attribute_meant(failed: Exception) -> str | None:
         return None
     if isinstance(failed.obj, NkiTensor) and idiom(failed.name):
         return idiom(failed.name)
+    if isinstance(failed.obj, DType) and failed.name == "name":
+        return "write str(t.dtype)"
     known = [name for name in dir(failed.obj) if not name.startswith("_")]
     nearest = difflib.get_close_matches(failed.name, known, 1)
     if nearest:
