@@ -56,7 +56,7 @@ class Replay:
     """
 
     def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
-        self._machine = Machine(program, placement, fill=fill)
+        self._machine = Machine(program, placement, fill=fill, repeated=True)
         self._placement, self._fill = placement, fill
         self._multiplies = any(i.on is Engine.tensor for i in program.walk())
         self._checks: dict[frozenset[str], list[type[Check]]] = {}  # that look at warm runs, by those chosen

@@ -36,13 +36,13 @@ from nki_sim.execution.memory import (
     Placement,
     write,
 )
+from nki_sim.execution.together import Step, Steps, together
 from nki_sim.host import positive_setting
 from nki_sim.observe import Listener, hooks
 
 Array = NDArray[Any]
 #: The environment's limit of turns.
 MAX_TURNS = "NKI_SIM_MAX_TURNS"
-Step = Callable[[], None]
 _Input = tuple[Any, bool]  # (the value, False) or (the function that gives it, True)
 _Put = Callable[[Any], None]
 
@@ -149,12 +149,28 @@ class _WhilePlan:
     body: list[_Plan]
 
 
-#: A stretch of instructions without a loop, each with what runs it; a loop; or a meeting with other cores.
-_Plan: TypeAlias = "list[tuple[Step, Instruction]] | _LoopPlan | _WhilePlan | Instruction"
+@dataclass(slots=True)
+class _Stretch:
+    """Instructions without a loop or meeting between them.
+
+    Attributes:
+        steps: each with what runs it.
+        together: what does the same where nobody looks on.
+    """
+
+    steps: Steps
+    together: Steps
+
+
+_Plan: TypeAlias = "_Stretch | _LoopPlan | _WhilePlan | Instruction"
+"""A stretch, a loop, or a meeting with other cores."""
 
 
 class Machine:
     """One core with a Program loaded; :mod:`nki_sim.cores.device` runs one or several.
+
+    Args:
+        repeated: True where it runs often, so that it pays to look for what can be executed together.
 
     Attributes:
         program: what it runs.
@@ -170,12 +186,14 @@ class Machine:
         *,
         fill: int = ZEROS,
         target: Target | None = None,
+        repeated: bool = False,
     ):
         target = target or as_target(program.target)
         self.program = program
         self.memory = Memory(target, program, placement, fill=fill)
         self.state = EngineState(target)
         self.executed = 0
+        self._placement, self._repeated = placement, repeated
         self.skipped: dict[Hashable, Skipped] = {}  # by line
         self._loops = any(not isinstance(node, Instruction) for node in program.body)
         self._most = self._turns = 0  # that loops may take, and that are left of these
@@ -284,8 +302,9 @@ class Machine:
 
     def _run(self, plans: list[_Plan]) -> Iterator[Instruction]:
         for plan in plans:
-            if type(plan) is list:
-                self._run_steps(plan)
+            if type(plan) is _Stretch:
+                self._run_steps(plan.steps if self._before or self._after else plan.together)
+                self.executed += len(plan.steps)
             elif isinstance(plan, Instruction):
                 if not isinstance(plan, Collective):
                     self.tell(plan)
@@ -306,7 +325,7 @@ class Machine:
                     self._turn(plan.loop)
                     yield from self._run(plan.body)
 
-    def _run_steps(self, steps: list[tuple[Step, Instruction]]) -> None:
+    def _run_steps(self, steps: Steps) -> None:
         instruction = None
         try:
             if self._before or self._after:
@@ -327,7 +346,6 @@ class Machine:
         except (ArithmeticError, LookupError, TypeError, ValueError) as found:
             unexpected = error("NKI-I002", f"{instruction!r} failed with {type(found).__name__}: {found}")
             raise _placed(unexpected, instruction) from found
-        self.executed += len(steps)
 
     def _turn(self, loop: Loop | While) -> None:
         """Take one of the turns that the loops of a run have.
@@ -353,7 +371,7 @@ class Machine:
     def _plan(self, body: list[Node], *, repeats: bool = False) -> list[_Plan]:
         """What runs `body`; `repeats` says that it is that of a loop."""
         plans: list[_Plan] = []
-        steps: list[tuple[Step, Instruction]] | None = None
+        steps: Steps | None = None
         matrices: SharedMatrices | None = None
         for node in body:
             if isinstance(node, Instruction):
@@ -363,7 +381,7 @@ class Machine:
                     continue
                 if steps is None:
                     steps = []
-                    plans.append(steps)
+                    plans.append(_Stretch(steps, steps))
                     matrices = SharedMatrices(self.memory) if self._multiplies and not repeats else None
                     self._matrices += [matrices] if matrices else []
                 steps.append((self._step(node, matrices), node))
@@ -373,6 +391,11 @@ class Machine:
             steps = None
             inner = self._plan(node.body, repeats=True)
             plans.append(_LoopPlan(node, inner) if isinstance(node, Loop) else _WhilePlan(node, inner))
+        if self._repeated:
+            for plan in plans:
+                if type(plan) is _Stretch:
+                    step_of = partial(self._step, matrices=None)
+                    plan.together = together(plan.steps, self.memory, self._placement, step_of)
         return plans
 
     def _step(self, instruction: Instruction, matrices: SharedMatrices | None) -> Step:

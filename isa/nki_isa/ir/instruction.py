@@ -268,6 +268,8 @@ class Instruction:
         padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
         starts: whether its on-chip tensors could start at other partitions.
         settles: attributes that `specialize` may change.
+        by_element: True if an element of its result follows from those in the same place of the tiles of
+            its shape, its other operands and its attributes alone.
 
     Methods a subclass gives:
         compute: numpy arrays in (one per operand that is read, in field order; a
@@ -297,6 +299,7 @@ class Instruction:
     padded: ClassVar[frozenset[str]] = frozenset()
     starts: ClassVar[Starts] = Starts.fixed
     settles: ClassVar[tuple[str, ...]] = ()
+    by_element: ClassVar[bool] = False
     fields: ClassVar[dict[str, Field]] = {}
     parameters: ClassVar[tuple[str, ...]] = ()  # the public fields, in order
     opcode: ClassVar[str] = ""

@@ -68,6 +68,15 @@ class Operator:
         """
         return self.name if "activation" in self.kinds and self.name != "copy" else None
 
+    @property
+    def is_exact(self) -> bool:
+        """True if a result is not rounded, or once and as IEEE 754 says.
+
+        Its bits follow from its arguments alone. Those of other functions may differ with where in an array
+        numpy meets them.
+        """
+        return self.kind == "bitvec" or self.name in _EXACT
+
     def apply(self, *arguments: Any) -> Array:
         """`function` without numpy's warnings: infinities and NaN are results here, not accidents."""
         if self.function is None:
@@ -93,6 +102,22 @@ class Operator:
     def __repr__(self) -> str:
         return f"nl.{self.name}"
 
+
+#: Arithmetic operators with results that are exact or rounded once.
+_EXACT = {
+    "add",
+    "subtract",
+    "multiply",
+    "abs",
+    "square",
+    "reciprocal",
+    "maximum",
+    "minimum",
+    "abs_max",
+    "abs_min",
+}
+_EXACT |= {"equal", "not_equal", "greater", "greater_equal", "less", "less_equal", "bypass"}
+_EXACT |= {"logical_and", "logical_or", "logical_xor"}
 
 # --- bitvec and arithmetic
 

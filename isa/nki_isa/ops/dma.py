@@ -141,6 +141,7 @@ class dma_copy(DmaInstruction):
     starts = Starts.free
     source = _COPY
     order = Order.any
+    by_element = True
     wide = True
     constraints = rules(
         memory("dst", "src", SBUF, *HBM, source=_COPY),

@@ -85,6 +85,7 @@ class tensor_copy(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_copy)"
     order = Order.streamed
+    by_element = True
     modes = cost.ONE_INPUT
     dst: NkiTensor = write()
     src: NkiTensor = read()
@@ -155,6 +156,7 @@ class memset(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (memset)"
     order = Order.streamed
+    by_element = True
     modes = cost.NARROW
     dst: NkiTensor = write()
     value: float = attribute(float)
@@ -250,6 +252,7 @@ class tensor_tensor(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_tensor)"
     order = Order.streamed
+    by_element = True
     modes = cost.TWO_INPUTS
     dst: NkiTensor = write()
     data1: NkiTensor = read()
@@ -423,6 +426,7 @@ class tensor_scalar(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_scalar)"
     order = Order.streamed
+    by_element = True
     modes = cost.ONE_INPUT
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -535,6 +539,7 @@ class scalar_tensor_tensor(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (scalar_tensor_tensor)"
     order = Order.streamed
+    by_element = True
     modes = (cost.TWO_INPUTS_FP32,)
     dst: NkiTensor = write()
     data: NkiTensor = read()
@@ -591,6 +596,7 @@ class reciprocal(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (reciprocal)"
     order = Order.streamed
+    by_element = True
     modes = (cost.Mode("vector_reciprocal_rate"),)
     dst: NkiTensor = write()
     data: NkiTensor = read()
