@@ -3,17 +3,11 @@
 A test is named by the version and its subject; what the line says is in our own words.
 """
 
-import sys
-from pathlib import Path
-
 import ml_dtypes
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "ops"))
 from breaking import indirect
-from test_constraints_of_movers import gathered, shifted
-from tiles import HBM, PSUM, SBUF, State, dst_of, plain, run, same, tensor, view
+from tiles import HBM, PSUM, SBUF, State, dst_of, gathered, plain, run, same, shifted, tensor, view
 
 import nki
 import nki.isa as nisa

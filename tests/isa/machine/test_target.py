@@ -86,7 +86,7 @@ def _names_read(text: str) -> tuple[set[str], list[str]]:
 
 
 def test_every_figure_is_read_by_something():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     names, patterns = set(), []
     for path in [p for floor in ("isa", "nki_sim", "frontend") for p in (root / floor).rglob("*.py")]:
         if "targets" not in path.parts:

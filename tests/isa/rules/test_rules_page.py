@@ -5,7 +5,7 @@ from pathlib import Path
 from nki_cli import rules_docs
 from nki_isa.rules import RULES
 
-PAGE = Path(__file__).parents[2] / "docs" / "compiler-rules.md"
+PAGE = Path(__file__).parents[3] / "docs" / "compiler-rules.md"
 
 
 def test_the_page_shows_the_table():

@@ -18,7 +18,7 @@ from nki_isa.machine.targets import TRN2
 from nki_sim.cores.core_times import simulate
 from nki_sim.report.trust import COMPARED, Trust, trust
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FIDELITY = ROOT / "benchmarks" / "fidelity"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from breaking import indirect
-from tiles import HBM, PSUM, SBUF, tensor, view
+from tiles import HBM, PSUM, SBUF, gathered, shifted, tensor, view
 
 from nki_isa.constraints.operands import ENGINE, GENERATION
 from nki_isa.ir.instruction import REGISTRY, Engine
@@ -10,7 +10,7 @@ from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, oob_mo
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3
 from nki_isa.ops.base import ComputeInstruction
 from nki_isa.samples import sample
-from nki_isa.tensor.tensor import DynamicOffset, NkiTensor, VirtualRegister
+from nki_isa.tensor.tensor import VirtualRegister
 
 OPCODES = sorted(name for name, cls in REGISTRY.items() if not issubclass(cls, ComputeInstruction))
 SQUARE = (128, 128)
@@ -18,19 +18,6 @@ SQUARE = (128, 128)
 
 def t(shape=SQUARE, dtype="bfloat16", region=SBUF, address=None):
     return tensor(*shape, dtype=dtype, region=region, address=address)
-
-
-def gathered(of, count=128, dtype="uint32", columns=1):
-    """Rows of `of` that run-time indices select."""
-    index = tensor(count // columns, columns, dtype=dtype)
-    dynamic = DynamicOffset("vector", index, of.strides[0], 0, of.shape[0])
-    return NkiTensor((count, *of.shape[1:]), (0, *of.strides[1:]), of.offset, of.dtype, of.storage, dynamic)
-
-
-def shifted(of):
-    """`of` at a run-time offset."""
-    dynamic = DynamicOffset("scalar", VirtualRegister(0), of.strides[0], -1, of.shape[0])
-    return NkiTensor(of.shape, of.strides, of.offset, of.dtype, of.storage, dynamic)
 
 
 def scattered(shape=SQUARE, dtype="bfloat16"):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nki_isa.ir.instruction import Engine, Role
 from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.targets import TRN2
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 FLOATS = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
@@ -164,3 +164,16 @@ def same(got, expected):
 def dst_of(shape, dtype="float32", region=SBUF):
     """An empty destination."""
     return tensor(*shape, dtype=dtype, region=region)
+
+
+def gathered(of, count=128, dtype="uint32", columns=1):
+    """Rows of `of` that run-time indices select."""
+    index = tensor(count // columns, columns, dtype=dtype)
+    dynamic = DynamicOffset("vector", index, of.strides[0], 0, of.shape[0])
+    return NkiTensor((count, *of.shape[1:]), (0, *of.strides[1:]), of.offset, of.dtype, of.storage, dynamic)
+
+
+def shifted(of):
+    """`of` at a run-time offset."""
+    dynamic = DynamicOffset("scalar", VirtualRegister(0), of.strides[0], -1, of.shape[0])
+    return NkiTensor(of.shape, of.strides, of.offset, of.dtype, of.storage, dynamic)

@@ -9,7 +9,7 @@ import pytest
 from nki import runtime
 from nki_isa.diagnostics import NkiError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 import cases as corpus
 import page
 
