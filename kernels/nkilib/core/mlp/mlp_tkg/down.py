@@ -6,6 +6,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
+from ...utils.projection import AT_ONCE
 from ...utils.tiled_range import TiledRange
 from .contraction import BANK, PARTITIONS, contract_weights
 
@@ -60,10 +61,7 @@ class TokenRows(nl.NKIObject):
         """Columns `first` to `first + size` have been taken."""
         if self.stored is not None:
             columns = nl.ds(first, size)
-            mode = nisa.dge_mode.unknown
-            if nisa.get_nc_version() != nisa.nc_version.gen2:
-                mode = nisa.dge_mode.hwdge  # starts sooner: nothing overlaps with the last store
-            nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=mode)
+            nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=AT_ONCE)
 
 
 def project_down_by_token(inter, rows, weights, result):
@@ -87,6 +85,7 @@ def project_down_by_token(inter, rows, weights, result):
             nisa.dma_copy(
                 dst=block,
                 src=weights[nl.ds(k.start_offset, k.size), nl.ds(columns.start_offset, columns.size)],
+                dge_mode=AT_ONCE,
             )
             for tile in tiles:
                 nisa.nc_matmul(

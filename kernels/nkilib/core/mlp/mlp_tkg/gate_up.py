@@ -1,66 +1,60 @@
 """Gate and up projection of token generation, and what is between them and the down projection."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import ActFnType
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
+from ...utils.projection import AT_ONCE
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange, TiledRangeIterator
-from .contraction import PARTITIONS, ColumnTiling, clear_tail, contract_weights
+from .contraction import PARTITIONS, clear_tail, contract_weights
 from .hidden import rows_of_weights
 
 BLOCK = 1024  # columns of weights that are worked on at a time
 CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
+LEAST_CHUNKS = 4  # of them, since products wait for the first one and the last one
 
 
-def project_hidden(hidden, tokens, weights, column_tiling):
-    """Products of the tokens with several weights, or of this core's rows of them.
+def project_hidden(hidden, tokens, weights, tiling: Any):
+    """Products of the tokens with weights, or of this core's rows of them.
 
     Args:
-        hidden: :class:`.hidden.Hidden`, x [128, K, width]; with column tiling width is
-            :func:`.contraction.column_group`.
+        hidden: :class:`.hidden.Hidden`, x [128, K, width].
         tokens: T.
-        weights: list of views of HBM, each [128 * K, N].
-        column_tiling: True: tokens stationary; False: weights stationary.
+        weights: view of HBM, [128 * K, N].
+        tiling: :class:`.contraction.ColumnTiling` of x: tokens stationary; None: weights stationary.
 
     Returns:
-        fp32 [128, len(weights) * ceil(N / 128), T] in SBUF, the results one after the other; rows beyond N
-        are 0.
+        fp32 [128, ceil(N / 128), T] in SBUF; rows beyond N are 0.
     """
-    x, chunks, width = hidden.x, hidden.chunks, weights[0].shape[1]
+    x, chunks, width = hidden.x, hidden.chunks, weights.shape[1]
     blocks = div_ceil(width, PARTITIONS)
-    accumulator = nl.ndarray((PARTITIONS, len(weights) * blocks, tokens), dtype=nl.float32, buffer=nl.sbuf)
-    for q in range(len(weights)):
-        clear_tail(accumulator[:, nl.ds(q * blocks, blocks), :], width)
-    tiling = ColumnTiling(x, tokens) if column_tiling else None
+    accumulator = nl.ndarray((PARTITIONS, blocks, tokens), dtype=nl.float32, buffer=nl.sbuf)
+    clear_tail(accumulator, width)
     for columns in TiledRange(width, BLOCK):
-        most = max(1, CHUNK_BYTES // (columns.size * _bytes(weights[0].dtype)))
-        banks = []
-        if column_tiling:
-            for _ in weights:
-                banks.append(tiling.banks(columns.size))
-        for rows in row_groups(chunks, x.shape[1] // chunks, most):
-            for q in range(len(weights)):
-                tile = load_rows(weights[q], chunks, rows, columns)
-                if column_tiling:
-                    tiling.multiply(banks[q], tile, rows.first)
-                else:
-                    contract_weights(
-                        accumulator,
-                        x[:, nl.ds(rows.first, tile.shape[1]), :],
-                        tile,
-                        rows=tile.shape[1] * PARTITIONS,
-                        columns=columns.size,
-                        first=q * blocks + columns.start_offset // PARTITIONS,
-                        is_first=rows.first == 0,
-                    )
-        if column_tiling:
-            for q in range(len(weights)):
-                first = q * blocks + columns.start_offset // PARTITIONS
-                tiling.collect(accumulator, banks[q], first, x.shape[1])
+        most = min(CHUNK_BYTES // (columns.size * _bytes(weights.dtype)), x.shape[1] // LEAST_CHUNKS)
+        first = columns.start_offset // PARTITIONS
+        banks = [] if tiling is None else tiling.banks(columns.size)
+        for rows in row_groups(chunks, x.shape[1] // chunks, max(1, most)):
+            tile = load_rows(weights, chunks, rows, columns)
+            if tiling is not None:
+                tiling.multiply(banks, tile, rows.first)
+            else:
+                contract_weights(
+                    accumulator,
+                    x[:, nl.ds(rows.first, tile.shape[1]), :],
+                    tile,
+                    rows=tile.shape[1] * PARTITIONS,
+                    columns=columns.size,
+                    first=first,
+                    is_first=rows.first == 0,
+                )
+        if tiling is not None:
+            tiling.collect(accumulator, banks, first, x.shape[1])
     return accumulator
 
 
@@ -95,7 +89,8 @@ def load_rows(weights, chunks, rows, columns):
     )
     view = rows_of_weights(weights, chunks).slice(1, rows.chunk.start_offset, rows.chunk.end_offset)
     view = view.slice(2, rows.block.start_offset, rows.block.end_offset)
-    nisa.dma_copy(dst=tile, src=view.slice(3, columns.start_offset, columns.end_offset).get_view())
+    source = view.slice(3, columns.start_offset, columns.end_offset).get_view()
+    nisa.dma_copy(dst=tile, src=source, dge_mode=AT_ONCE)
     return tile.reshape((PARTITIONS, rows.chunk.size * rows.block.size, columns.size))
 
 
@@ -105,10 +100,20 @@ def _bytes(dtype):
 
 def sum_over_cores(accumulator, program, pipe_id=0):
     """Add the other core's `accumulator` to this core's, on both: each had half of the contraction."""
-    other = nl.ndarray(accumulator.shape, dtype=accumulator.dtype, buffer=nl.sbuf)
+    add_part(accumulator, exchange(accumulator, program, pipe_id))
+
+
+def exchange(part, program, pipe_id=0):
+    """The other core's `part`, in SBUF."""
+    other = nl.ndarray(part.shape, dtype=part.dtype, buffer=nl.sbuf)
     nisa.sendrecv(
-        src=accumulator, dst=other, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=pipe_id
+        src=part, dst=other, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=pipe_id
     )
+    return other
+
+
+def add_part(accumulator, other):
+    """accumulator += other."""
     nisa.tensor_tensor(dst=accumulator, data1=accumulator, data2=other, op=nl.add)
 
 

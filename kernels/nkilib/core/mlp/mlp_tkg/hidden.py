@@ -14,6 +14,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import NormType
+from ...utils.projection import AT_ONCE
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 from ..mlp_parameters import PARTITIONS
@@ -124,10 +125,10 @@ def _load_rows(a, part, chunks):
     """hidden + residual of a core's part of H, [T * chunks, W] in SBUF."""
     shape = (a.tokens * chunks, a.hidden_size // a.programs // chunks)
     rows = nl.ndarray(shape, dtype=a.dtype, buffer=nl.sbuf)
-    nisa.dma_copy(dst=rows, src=_rows(a, a.hidden, part, chunks))
+    nisa.dma_copy(dst=rows, src=_rows(a, a.hidden, part, chunks), dge_mode=AT_ONCE)
     if a.fused_add is not None:
         residual = nl.ndarray(shape, dtype=a.fused_add.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=residual, src=_rows(a, a.fused_add, part, chunks))
+        nisa.dma_copy(dst=residual, src=_rows(a, a.fused_add, part, chunks), dge_mode=AT_ONCE)
         nisa.tensor_tensor(dst=rows, data1=rows, data2=residual, op=nl.add)
     return rows
 

@@ -25,9 +25,9 @@ from ...utils.kernel_assert import kernel_assert
 from ...utils.kernel_helpers import div_ceil
 from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, MlpArguments
-from .contraction import BANK, column_group
+from .contraction import BANK, ColumnTiling, column_group
 from .down import TokenRows, project_down_by_token, project_down_by_weight
-from .gate_up import activate, finish_projection, load_by_column, project_hidden, sum_over_cores
+from .gate_up import activate, add_part, exchange, finish_projection, load_by_column, project_hidden
 from .hidden import load_hidden
 
 PSUM_BANKS = 8
@@ -73,18 +73,18 @@ def _gate_up(a, hidden):
     rows = a.hidden_size // a.programs
     mine = nl.ds(a.program * rows, rows)
     projections = [a.up] if a.skip_gate else [a.gate, a.up]
-    weights = []
-    for projection in projections:
-        weights.append(projection.weights[mine, :])
-    products = project_hidden(hidden, a.tokens, weights, a.gate_up_column_tiling)
-    if a.programs > 1:
-        sum_over_cores(products, a.program)
-
-    blocks = div_ceil(a.intermediate_size, PARTITIONS)
+    tiling = ColumnTiling(hidden.x, a.tokens) if a.gate_up_column_tiling else None
     values = []
+    others = []
+    for projection in projections:
+        part = project_hidden(hidden, a.tokens, projection.weights[mine, :], tiling)
+        values.append(part)
+        if a.programs > 1:  # of gate while the weights of up arrive
+            others.append(exchange(part, a.program))
     for q in range(len(projections)):
-        projection = projections[q]
-        part = products[:, nl.ds(q * blocks, blocks), :]
+        projection, part = projections[q], values[q]
+        if a.programs > 1:
+            add_part(part, others[q])
         scale = None
         if a.quantization_type == QuantizationType.ROW:
             scale = load_by_column(projection.scale[0:1, :])
@@ -92,7 +92,6 @@ def _gate_up(a, hidden):
             scale = _load(projection.scale)
         bias = load_by_column(projection.bias) if projection.bias is not None else None
         finish_projection(part, scale, bias, projection.clamp_upper, projection.clamp_lower)
-        values.append(part)
     gate = None if a.skip_gate else values[0]
     return activate(gate, values[len(values) - 1], a.activation_fn, a.dtype)
 
