@@ -8,7 +8,8 @@ partitions however few rows there are, and its weights have the layout in which 
 
 A unit is a section of the keys of some sequences, as many as fill a few tiles. Of each:
 
-    DMA      keys [d, n] or [128, tiles, d], values [128, tiles, d], in runs of kilobytes; the next units' too
+    DMA      keys [d, n] or [128, tiles, d], values [128, tiles, d], in runs of kilobytes; the keys of the
+             next unit before the values, so that its weights are there when its values are
     tensor   keys that come with d last, transposed; scores of a tile: stationary keys, moving queries
     gpsimd   -inf into the scores; scores - maximum
     vector   scores over it where the mask says so; maximum over tiles; maximum of 128 partitions, transposed
@@ -50,6 +51,7 @@ from .attention_tkg_io import (
     load_table,
     load_values,
     prepare_operands,
+    settle_keys,
     store_debug_rows,
     store_debug_scores,
     store_debug_weights,
@@ -151,17 +153,23 @@ def attention_tkg(
     units = _units(call)
     _row_constants(call)
     slots = _slots(call, units)
-    # Where keys are transposed, that is work for the tensor engine while weights are made.
-    at_once = len(slots) == 1 or not call.natural
-    for step in range(len(units) + 1):
-        if step > 0:
-            _weights(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
-            if at_once:
-                _values(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
-        if step < len(units):
-            _scores(call, units[step], slots[step % len(slots)])
-        if step > 0 and not at_once:
-            _values(call, units[step - 1], slots[(step - 1) % len(slots)], step - 1)
+    number, depth = len(units), len(slots)
+    # Values are met as late as slots allow: the weights of the next unit are then made while values arrive.
+    lag = 0 if depth == 1 else 2 if depth in (3, number) else 1
+    for step in range(number + max(1, lag)):
+        if step < number:  # keys come a unit before their values, which wait for weights
+            load_keys(call, units[step], slots[step % depth])
+            load_mask(call, units[step], slots[step % depth])
+        if 0 < step <= number:
+            load_values(call, units[step - 1], slots[(step - 1) % depth])
+            _weights(call, units[step - 1], slots[(step - 1) % depth], step - 1)
+            if lag == 0:
+                _values(call, units[step - 1], slots[0], step - 1)
+        if step < number:
+            _scores(call, units[step], slots[step % depth])
+        done = step - lag
+        if lag > 0 and 0 <= done < number:
+            _values(call, units[done], slots[done % depth], done)
     if share.cores_by_key > 1:
         _combine(call)
     elif share.cores_by_batch > 1 and cfg.out_in_sb:
@@ -234,9 +242,8 @@ class Call(nl.NKIObject):
     section: int = 0  # tiles of keys of a unit
     sections: int = 0
     largest: Any = None  # [rows, 1] fp32: the maximum of the last unit
-    state: Any = (
-        None  # [128, 3, rows] fp32: sums of values, of weights, maximum; where it is more than one unit's
-    )
+    both: Any = None  # [128, cores, 3, rows] fp32: sums of values, of weights, maximum; first this core's
+    state: Any = None  # [128, 3, rows], this core's, where they are more than one unit's
 
 
 @dataclass
@@ -383,8 +390,10 @@ def _units(call):
     call.sections = div_ceil(tiles, section)
     if share.cores_by_key > 1 or call.sections > 1:
         rows = share.batches * row if share.cores_by_key > 1 else group * row
-        call.state = call.sbm.alloc_stack((TILE, 3, rows), dtype=nl.float32, buffer=nl.sbuf)
-        if call.cfg.d_head < TILE and share.cores_by_key > 1:
+        cores = share.cores_by_key
+        call.both = call.sbm.alloc_stack((TILE, cores, 3, rows), dtype=nl.float32, buffer=nl.sbuf)
+        call.state = call.both[:, 0, :, :]
+        if call.cfg.d_head < TILE and cores > 1:
             nisa.memset(dst=call.state, value=0.0)
     return units
 
@@ -464,13 +473,11 @@ def _bank(first, count, number, shape, dtype=nl.float32):
 
 
 def _scores(call, unit, slot):
-    """Loads a unit; the scores of all its keys and rows, masked, and their maximum in each partition."""
+    """The scores of all keys and rows of a unit, masked, and their maximum in each partition."""
     row = call.row
     rows = unit.batches * row
     partitions = slot.scores.shape[0]
-    load_keys(call, unit, slot)
-    load_mask(call, unit, slot)
-    load_values(call, unit, slot)
+    settle_keys(call, unit, slot)
     capacity = slot.scores.shape[1] * slot.scores.shape[2]
     scores = slot.scores.reshape((partitions, capacity))
     _, section, width = slot.mask.shape
@@ -545,13 +552,6 @@ def _values(call, unit, slot, number):
     rows = unit.batches * row
     partitions, section, width = slot.weights.shape
     weights = slot.weights.reshape((partitions, section * width))
-    bank = _bank(VALUE_BANK, VALUE_BANKS, number, (TILE, TILE))
-    for batch in range(unit.batches):
-        for tile in range(unit.tiles):
-            nisa.nc_matmul(
-                dst=bank[0:d, nl.ds(batch * row, row)], stationary=slot.values[:, batch, tile, :],
-                moving=weights[:, nl.ds(tile * rows + batch * row, row)],
-            )  # fmt: skip
     # The sums of weights on all partitions at once: a product with ones, of as many tiles as a bank takes.
     chunk = min(unit.tiles, BANK // rows)
     sums = _bank(SUM_BANK, 1, 0, (TILE, chunk * rows))
@@ -565,6 +565,13 @@ def _values(call, unit, slot, number):
         dst=slot.total[:, 0:rows], op=nl.add, axis=2,
         data=sums.ap(pattern=[[chunk * rows, TILE], [1, rows], [rows, chunk]]),
     )  # fmt: skip
+    bank = _bank(VALUE_BANK, VALUE_BANKS, number, (TILE, TILE))
+    for batch in range(unit.batches):
+        for tile in range(unit.tiles):
+            nisa.nc_matmul(
+                dst=bank[0:d, nl.ds(batch * row, row)], stationary=slot.values[:, batch, tile, :],
+                moving=weights[:, nl.ds(tile * rows + batch * row, row)],
+            )  # fmt: skip
     product, total, maximum = bank[0:d, 0:rows], slot.total[:, 0:rows], slot.maximum[:, 0:rows]
     if call.state is not None:
         first = (unit.batch - call.share.first_batch) * row if call.share.cores_by_key > 1 else 0
@@ -635,27 +642,29 @@ def _finish(call, work, batch, batches, product, total, maximum):
 def _combine(call):
     """Both cores add what they found for their halves of the keys."""
     cfg, sbm, core = call.cfg, call.sbm, call.share.core
-    rows, d = call.state.shape[2], cfg.d_head
-    other = sbm.alloc_stack(call.state.shape, dtype=nl.float32, buffer=nl.sbuf)
-    nisa.sendrecv(src=call.state, dst=other, send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0)
+    both, d = call.both, cfg.d_head
+    rows = both.shape[3]
+    nisa.sendrecv(
+        src=both[:, 0, :, :], dst=both[:, 1, :, :], send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0
+    )
     work = Finish(
         total=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
         decay=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
         result=sbm.alloc_stack((d, rows), dtype=call.out.dtype, buffer=nl.sbuf),
         turned=sbm.alloc_stack((TILE, d, cfg.s_active), dtype=call.out.dtype, buffer=nl.sbuf),
     )
-    parts = [call.state, other]
     maximum = sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_tensor(dst=maximum, data1=parts[0][:, 2, :], data2=parts[1][:, 2, :], op=nl.maximum)
-    for part in parts:
-        decay = part[:, 2, :]
-        nisa.tensor_tensor(dst=decay, data1=decay, data2=maximum, op=nl.subtract)
-        nisa.activation(dst=decay, op=nl.exp, data=decay)
-        factors = part.ap(pattern=[[3 * rows, TILE], [0, 2], [1, rows]], offset=2 * rows)
-        nisa.tensor_tensor(dst=part[:, 0:2, :], data1=part[:, 0:2, :], data2=factors, op=nl.multiply)
-    both = parts[0][:, 0:2, :]
-    nisa.tensor_tensor(dst=both, data1=both, data2=parts[1][:, 0:2, :], op=nl.add)
-    _finish(call, work, 0, cfg.bs, parts[0][0:d, 0, :], parts[0][:, 1, :], maximum)
+    nisa.tensor_tensor(dst=maximum, data1=both[:, 0, 2, :], data2=both[:, 1, 2, :], op=nl.maximum)
+    decay = both[:, :, 2, :]
+    largest = maximum.ap(pattern=[[rows, TILE], [0, 2], [1, rows]])
+    nisa.tensor_tensor(dst=decay, data1=decay, data2=largest, op=nl.subtract)
+    nisa.activation(dst=decay, op=nl.exp, data=decay)
+    factors = both.ap(pattern=[[6 * rows, TILE], [3 * rows, 2], [0, 2], [1, rows]], offset=2 * rows)
+    sums = both[:, :, 0:2, :]
+    nisa.tensor_tensor(dst=sums, data1=sums, data2=factors, op=nl.multiply)
+    total = both[:, 0, 0:2, :]
+    nisa.tensor_tensor(dst=total, data1=total, data2=both[:, 1, 0:2, :], op=nl.add)
+    _finish(call, work, 0, cfg.bs, total[0:d, 0, :], total[:, 1, :], maximum)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import nki.language as nl
 
 from ..utils.allocator import sizeinbytes
 from ..utils.kernel_helpers import div_ceil
+from ..utils.projection import AT_ONCE, copy_in
 from ..utils.tiled_range import TiledRange
 
 TILE = 128
@@ -182,69 +183,68 @@ def _run(call, unit):
     return unit.tiles if call.share.run == 0 else call.share.run
 
 
-def _load_rows(call, unit, dst, src):
-    """dst[p, sequence, tile, :] = the row of `src` of that key."""
-    cfg, share = call.cfg, call.share
+def _load_blocks(call, unit, dst, src):
+    """dst[p, sequence, tile, :] = the row of a block cache of that key."""
+    cfg = call.cfg
     d, run = cfg.d_head, _run(call, unit)
+    pieces = src.reshape((src.shape[0] * cfg.block_len // run, run * d))
+    columns = call.blocks.reshape((TILE, call.blocks.shape[1] * cfg.bs))
+    for batch in range(unit.batches):
+        for fold in range(unit.tiles // run):
+            column = (unit.tile // run + fold) * cfg.bs + unit.batch + batch
+            rows = pieces.ap(
+                pattern=[[run * d, TILE], [1, run * d]], offset=0,
+                vector_offset=columns[:, nl.ds(column, 1)], indirect_dim=0,
+            )  # fmt: skip
+            nisa.dma_copy(dst=dst[:, batch, nl.ds(fold * run, run), :], src=rows)
+
+
+def _load_rows(call, unit, dst, src, lanes, first, count):
+    """dst[p, sequence, tile, :] = a flat cache's row of that key, of some tiles of `lanes` partitions."""
+    cfg, share = call.cfg, call.share
+    d, run, length = cfg.d_head, _run(call, unit), cfg.full_sprior
     partitions = dst.shape[0]
-    if cfg.block_len > 0:
-        pieces = src.reshape((src.shape[0] * cfg.block_len // run, run * d))
-        columns = call.blocks.reshape((TILE, call.blocks.shape[1] * cfg.bs))
-        for batch in range(unit.batches):
-            for fold in range(unit.tiles // run):
-                column = (unit.tile // run + fold) * cfg.bs + unit.batch + batch
-                rows = pieces.ap(
-                    pattern=[[run * d, TILE], [1, run * d]], offset=0,
-                    vector_offset=columns[:, nl.ds(column, 1)], indirect_dim=0,
-                )  # fmt: skip
-                nisa.dma_copy(dst=dst[:, batch, nl.ds(fold * run, run), :], src=rows)
-        return
-    length = cfg.full_sprior
+    step = d if run > 1 else partitions * d  # from tile to tile
     start = (unit.batch * length + share.first_key + unit.tile * partitions) * d
-    folds = unit.tiles // run
-    size = partitions * unit.batches * unit.tiles * d * sizeinbytes(src.dtype)
-    pieces = max(1, min(PIECES, size // PIECE_BYTES))
-    if unit.batches > 1:
-        for part in TiledRange(unit.batches, div_ceil(unit.batches, pieces)):
-            pattern = [[run * d, partitions], [length * d, part.size]]
-            if folds > 1:
-                pattern += [[partitions * run * d, folds]]
-            pattern += [[1, run * d]]
-            there = dst[:, nl.ds(part.start_offset, part.size), 0 : unit.tiles, :]
-            offset = start + part.start_offset * length * d
-            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=offset))
-    elif folds > 1:
-        for part in TiledRange(folds, div_ceil(folds, pieces)):
-            pattern = [[run * d, partitions], [partitions * run * d, part.size], [1, run * d]]
-            there = dst[:, 0, nl.ds(part.start_offset * run, part.size * run), :]
-            offset = start + part.start_offset * partitions * run * d
-            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=offset))
-    else:
-        for part in TiledRange(run, div_ceil(run, pieces)):
-            pattern = [[run * d, partitions], [1, part.size * d]]
-            there = dst[:, 0, nl.ds(part.start_offset, part.size), :]
-            nisa.dma_copy(dst=there, src=src.ap(pattern=pattern, offset=start + part.start_offset * d))
+    pieces = max(1, min(PIECES, lanes * unit.batches * count * d * sizeinbytes(src.dtype) // PIECE_BYTES))
+    for part in TiledRange(unit.batches, div_ceil(unit.batches, pieces)):
+        for tiles in TiledRange(count, div_ceil(count, max(1, pieces // div_ceil(unit.batches, part.size)))):
+            tile = first + tiles.start_offset
+            pattern = [[run * d, lanes], [length * d, part.size], [step, tiles.size], [1, d]]
+            offset = start + part.start_offset * length * d + tile * step
+            there = dst[nl.ds(0, lanes), nl.ds(part.start_offset, part.size), nl.ds(tile, tiles.size), :]
+            copy_in(there, src.ap(pattern=pattern, offset=offset))
 
 
 def load_keys(call, unit, slot):
-    """Keys of a unit as [d, sequences, keys], the active ones in their place."""
+    """Keys of a unit as [d, sequences, keys], or where they are transposed [128, sequences, tiles, d]."""
     cfg, share = call.cfg, call.share
-    d, active = cfg.d_head, cfg.s_active
+    d, length = cfg.d_head, cfg.full_sprior
+    partitions = slot.scores.shape[0]
+    count = unit.tiles * partitions
+    if cfg.block_len > 0:
+        _load_blocks(call, unit, slot.loaded, call.k_prior)
+        return
+    if call.natural:
+        _load_rows(call, unit, slot.loaded, call.k_prior, partitions, 0, unit.tiles)
+        return
+    for part in TiledRange(unit.batches, div_ceil(unit.batches, PIECES)):
+        batches = nl.ds(part.start_offset, part.size)
+        pattern = [[length, d], [d * length, part.size], [1, count]]
+        offset = (unit.batch + part.start_offset) * d * length + share.first_key + unit.tile * partitions
+        copy_in(slot.keys[:, batches, 0:count], call.k_prior.ap(pattern=pattern, offset=offset))
+
+
+def settle_keys(call, unit, slot):
+    """Keys of a unit as [d, sequences, keys], the active ones in their place."""
+    active, d = call.cfg.s_active, call.cfg.d_head
     partitions = slot.scores.shape[0]
     count = unit.tiles * partitions
     if call.natural:
-        _load_rows(call, unit, slot.loaded, call.k_prior)
         _turn_keys(call, unit, slot)
-    else:
-        length = cfg.full_sprior
-        pattern = [[length, d], [d * length, unit.batches], [1, count]]
-        offset = unit.batch * d * length + share.first_key + unit.tile * partitions
-        nisa.dma_copy(
-            dst=slot.keys[:, 0 : unit.batches, 0:count], src=call.k_prior.ap(pattern=pattern, offset=offset)
-        )
     if not _holds_active(call, unit):
         return
-    total = cfg.bs * active
+    total = call.cfg.bs * active
     for part in _places(call, unit, partitions):
         index, number, lane, tile, along_tiles = part
         new = call.k_active.ap(
@@ -298,12 +298,26 @@ def _turn_keys(call, unit, slot):
 def load_values(call, unit, slot):
     """Values of a unit as [128, sequences, tiles, d], the active ones in their place."""
     cfg = call.cfg
-    d, active = cfg.d_head, cfg.s_active
     partitions = slot.values.shape[0]
-    _load_rows(call, unit, slot.values, call.v_prior)
-    if not _holds_active(call, unit):
+    places = _places(call, unit, partitions) if _holds_active(call, unit) else []
+    if cfg.block_len == 0 and len(places) == 1:  # the old ones beside the new ones: neither waits
+        _, number, lane, tile, along_tiles = places[0]
+        _load_new_values(call, unit, slot, places)
+        if tile > 0:
+            _load_rows(call, unit, slot.values, call.v_prior, partitions, 0, tile)
+        if lane > 0:
+            _load_rows(call, unit, slot.values, call.v_prior, lane, tile, number if along_tiles else 1)
         return
-    for part in _places(call, unit, partitions):
+    if cfg.block_len > 0:
+        _load_blocks(call, unit, slot.values, call.v_prior)
+    else:
+        _load_rows(call, unit, slot.values, call.v_prior, partitions, 0, unit.tiles)
+    _load_new_values(call, unit, slot, places)
+
+
+def _load_new_values(call, unit, slot, places):
+    d, active = call.cfg.d_head, call.cfg.s_active
+    for part in places:
         index, number, lane, tile, along_tiles = part
         if along_tiles:
             there = slot.values[nl.ds(lane, 1), 0 : unit.batches, nl.ds(tile, number), :]
@@ -401,26 +415,28 @@ def store_results(call, work, batch, batches):
     d, active = cfg.d_head, cfg.s_active
     count = batches * cfg.q_head
     capacity = work.result.shape[1]
-    most = BANK_BYTES // (d * sizeinbytes(work.result.dtype))  # tokens of a bank
-    for first in range(0, active, most):
-        tokens = min(most, active - first)
-        bank = nl.ndarray(
-            (count, tokens, d), dtype=work.result.dtype, buffer=nl.psum, address=(0, STORE_BANK * BANK_BYTES)
-        )
-        for i in range(tokens):
-            rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=first + i)
-            nisa.nc_transpose(dst=bank[:, i, :], data=rows)
-        there = work.turned.ap(pattern=[[d * active, count], [1, tokens], [active, d]], offset=first)
-        nisa.tensor_copy(dst=there, src=bank, engine=nisa.vector_engine)
     start, stop = 0, d
     if call.share.cores_by_key > 1:  # both cores have all of it
         start, stop = (0, d // 2) if call.share.core == 0 else (d // 2, d)
-    if stop > start:
-        pattern = [[d * active, count], [active, stop - start], [1, active]]
-        offset = (batch * cfg.q_head * d + start) * active
-        nisa.dma_copy(
-            dst=call.out.ap(pattern=pattern, offset=offset), src=work.turned[0:count, start:stop, :]
-        )
+    number = stop - start
+    if number == 0:
+        return
+    most = BANK_BYTES // (number * sizeinbytes(work.result.dtype))  # tokens of a bank
+    for first in range(0, active, most):
+        tokens = min(most, active - first)
+        bank = nl.ndarray(
+            (count, tokens, number), dtype=work.result.dtype, buffer=nl.psum,
+            address=(0, STORE_BANK * BANK_BYTES),
+        )  # fmt: skip
+        for i in range(tokens):
+            rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=first + i)
+            nisa.nc_transpose(dst=bank[:, i, :], data=rows[start:stop, :])
+        there = work.turned.ap(pattern=[[d * active, count], [1, tokens], [active, number]], offset=first)
+        nisa.tensor_copy(dst=there, src=bank, engine=nisa.vector_engine)
+    pattern = [[d * active, count], [active, number], [1, active]]
+    offset = (batch * cfg.q_head * d + start) * active
+    there = call.out.ap(pattern=pattern, offset=offset)
+    nisa.dma_copy(dst=there, src=work.turned[0:count, 0:number, :], dge_mode=AT_ONCE)
 
 
 def _debug_tile(call, unit):

@@ -8,7 +8,7 @@ import nki.language as nl
 from ..utils.allocator import sizeinbytes
 from ..utils.common_types import NormType, QuantizationType
 from ..utils.kernel_helpers import div_ceil, get_max_positive_value_for_dtype
-from ..utils.projection import AT_ONCE, BANK, evacuate
+from ..utils.projection import AT_ONCE, BANK, copy_in, evacuate
 
 P_MAX = nl.tile_size.pmax
 MX_WIDTH = 4  # values of H in one element of an MX tensor
@@ -116,14 +116,6 @@ def _times_gamma(values, gamma, first, count, engine):
         part = values[:, nl.ds(first, count), :]
         factor = gamma.ap(pattern=[[tiles, P_MAX], [1, count], [0, width]], offset=first)
         nisa.tensor_tensor(dst=part, data1=part, data2=factor, op=nl.multiply, engine=engine)
-
-
-def copy_in(dst, src):
-    """Load from HBM; a DMA that converts makes its descriptors otherwise."""
-    if dst.dtype == src.dtype:
-        nisa.dma_copy(dst=dst, src=src, dge_mode=AT_ONCE)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
 
 
 def _load_vector(plan, vector, start, tiles, factor):

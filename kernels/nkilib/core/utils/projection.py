@@ -12,6 +12,14 @@ BANK = nl.tile_size.gemm_moving_fmax  # columns of fp32 in a bank of PSUM
 AT_ONCE = nisa.dge_mode.none
 
 
+def copy_in(dst, src):
+    """Load from HBM at once; a DMA that converts makes its descriptors otherwise."""
+    if dst.dtype == src.dtype:
+        nisa.dma_copy(dst=dst, src=src, dge_mode=AT_ONCE)
+    else:
+        nisa.dma_copy(dst=dst, src=src)
+
+
 def load_line(row, first, columns):
     """Columns of a row [1, H] in HBM, in one partition of SBUF."""
     line = nl.ndarray((1, columns), dtype=row.dtype, buffer=nl.sbuf)

@@ -106,9 +106,7 @@ def sum_over_cores(accumulator, program, pipe_id=0):
 def exchange(part, program, pipe_id=0):
     """The other core's `part`, in SBUF."""
     other = nl.ndarray(part.shape, dtype=part.dtype, buffer=nl.sbuf)
-    nisa.sendrecv(
-        src=part, dst=other, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=pipe_id
-    )
+    nisa.sendrecv(src=part, dst=other, send_to_rank=1 - program, recv_from_rank=1 - program, pipe_id=pipe_id)
     return other
 
 
