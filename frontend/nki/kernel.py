@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -87,8 +88,26 @@ class Kernel(KernelSource):
             )
         return launch(self, args, kwargs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name in its module where it has one; else by its function, for cloudpickle."""
+        function = self.function
+        module = sys.modules.get(function.__module__)
+        named = getattr(module, function.__qualname__, None)
+        if function.__module__ != "__main__" and isinstance(named, Kernel) and named.function is function:
+            return _of_module, (function.__module__, function.__qualname__, self.parts)
+        return _of_function, (function, self.parts)
+
     def __repr__(self) -> str:
         return f"<nki kernel {self.function.__qualname__}{signature_of(self.function)}>"
+
+
+def _of_module(module: str, name: str, parts: dict[str, Any]) -> Kernel:
+    kernel: Kernel = getattr(importlib.import_module(module), name)
+    return kernel.having(**parts)
+
+
+def _of_function(function: FunctionType, parts: dict[str, Any]) -> Kernel:
+    return Kernel(remembered(function), **parts)
 
 
 @overload

@@ -25,6 +25,7 @@ from nki_cli.commands.lsp import lsp
 from nki_cli.commands.profile import profile
 from nki_cli.commands.run import run
 from nki_cli.commands.sbuf import sbuf
+from nki_cli.commands.sweep import sweep
 from nki_cli.commands.targets import targets
 from nki_cli.screen import MISUSE
 from nki_isa.diagnostics import Diagnostic, NkiError
@@ -177,6 +178,6 @@ def common(
             _use(name, text)
 
 
-for command in (run, profile, check, gate, ir, sbuf, isa, explain, targets, lsp):
+for command in (run, profile, sweep, check, gate, ir, sbuf, isa, explain, targets, lsp):
     app.command(cls=_Command)(command)
 app.command(cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lib)

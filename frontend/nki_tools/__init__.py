@@ -3,8 +3,10 @@
 from nki_tools import gate
 
 print(gate(kernel, x, w))   # would the compiler take it?
+found = sweep(kernel, {"tile": [128, 256, 512]}, {"x": x, "w": w})   # which tile is best?
 """
 
 from nki_tools.gate import Judgement, Verdict, gate
+from nki_tools.sweep import sweep
 
-__all__ = ["Judgement", "Verdict", "gate"]
+__all__ = ["Judgement", "Verdict", "gate", "sweep"]

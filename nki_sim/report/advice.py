@@ -76,6 +76,17 @@ def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
     )
 
 
+def bounded_by(timeline: Timeline, busy: Mapping[str, float]) -> str:
+    """What :func:`bound` says, in a word or two for a table: ``tensor``, ``DMA``, ``latency of vector``."""
+    if not timeline.duration:
+        return "nothing"
+    engine, held = max(busy.items(), key=lambda item: item[1])
+    if held > _BUSY * timeline.duration:
+        return engine
+    first = next(iter(by_kind(critical_path(timeline))))
+    return first if first in ("DMA", "semaphores", "other cores") else f"latency of {first}"
+
+
 def advice(timeline: Timeline, most: int = LINES) -> list[Advice]:
     """The lines with most of the critical path, and what to try at each."""
     path = critical_path(timeline)

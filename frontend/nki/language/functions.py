@@ -27,7 +27,14 @@ from nki_isa.tensor.tensor import NkiTensor
 called = partial(checked, prefix="nl.")
 
 
-class UnaryFunction(Operator):
+class _Function(Operator):
+    """An operator that kernels may call."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_name, (self.name,)
+
+
+class UnaryFunction(_Function):
     """An operator of one argument: ``f(x, dtype=None)``; by default in the dtype of `x`."""
 
     @called
@@ -37,7 +44,7 @@ class UnaryFunction(Operator):
         return result
 
 
-class BinaryFunction(Operator):
+class BinaryFunction(_Function):
     """An operator of two arguments: ``f(x, y, dtype=None)``, at least one of them a tile (of power both).
 
     Two tiles make a ``tensor_tensor``, a tile and a number a ``tensor_scalar``. Free dimensions of size 1
@@ -166,6 +173,10 @@ def _function(row: Operator) -> Operator:
 
 
 FUNCTIONS: dict[str, Operator] = {name: _function(row) for name, row in OPERATORS.items()}
+
+
+def _by_name(name: str) -> Operator:
+    return FUNCTIONS[name]
 
 
 def divide(x: Any, y: Any, dtype: Any = None) -> NkiTensor:

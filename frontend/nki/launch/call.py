@@ -34,6 +34,9 @@ def launch(kernel: KernelSource, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         NkiError: everything wrong with the kernel or the call. The caller's arrays
             change only where the kernel writes an input, and only if it ran to its end.
     """
+    told = current().options.calls
+    if told is not None:
+        told(kernel, args, kwargs)
     with _telling(kernel):
         return _launch(kernel, args, kwargs)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nki_isa.machine.target import Target
 from nki_sim.pipeline import Order
@@ -34,6 +35,7 @@ class Options:
         without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule.compiler`. Results are the same bits.
+        calls: is told each kernel that is called on one rank, and its arguments, before they are looked at.
     """
 
     target: Target | None = None
@@ -47,6 +49,7 @@ class Options:
     trips: int | None = None
     without: frozenset[str] = frozenset()
     schedule: Order = "program"
+    calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None
 
     def checks(self) -> frozenset[str]:
         """The classes of checks in force.

@@ -93,6 +93,7 @@ _ROWS = (
     Code("NKI-L054", "global changed after a call", "Kernels must be pure: what a kernel read from its module must stay as it was."),
     Code("NKI-L055", "read-only argument written", "An argument that a kernel writes must be an array that can change in place."),
     Code("NKI-L056", "deprecated name", "A name that a later level will lack should give way to the one that replaces it."),
+    Code("NKI-L058", "worker lost", "A process that ranks or points of a sweep run on must live until they are done."),
     Code("NKI-L057", "traced kernel", "A kernel that needs more than the constrained language must be traced: Python runs it, each NKI call is recorded."),
     # --- language: the command
     Code("NKI-L030", "script stopped by placeholder outputs", "Where arithmetic is left out, kernels return zeros."),

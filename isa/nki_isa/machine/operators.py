@@ -99,8 +99,15 @@ class Operator:
     def __hash__(self) -> int:
         return hash(self.name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _by_name, (self.name,)
+
     def __repr__(self) -> str:
         return f"nl.{self.name}"
+
+
+def _by_name(name: str) -> Operator:
+    return OPERATORS[name]
 
 
 #: Arithmetic operators with results that are exact or rounded once.

@@ -47,9 +47,13 @@ class KernelSource:
 
     def having(self: _Self, **parts: Any) -> _Self:
         """The same kernel with other parts, such as ``grid=2``."""
+        return type(self)(self.function, **{**self.parts, **parts})
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What it is made of beside its function."""
         grid = self.grid if self.bracketed else None
-        kept = {"grid": grid, "schedule": self.schedule, "prints": self.prints, "config": self.config}
-        return type(self)(self.function, **{**kept, **parts})
+        return {"grid": grid, "schedule": self.schedule, "prints": self.prints, "config": self.config}
 
 
 def kernel_source(value: Any) -> KernelSource:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -57,6 +57,16 @@ def remember(function: FunctionType) -> None:
         text = _read(code.co_filename, function.__module__)
         if text:
             _texts[code.co_filename] = text
+
+
+def know(texts: Mapping[str, str]) -> None:
+    """Take these texts of files, by name, for what the files hold: those of another process."""
+    _texts.update(texts)
+
+
+def known(filename: str) -> str:
+    """The text of a file that was compiled; as it is now for another."""
+    return _texts.get(filename) or _read(filename, None)
 
 
 def text_of(filename: str, module: str | None = None, code: CodeType | None = None) -> str:
