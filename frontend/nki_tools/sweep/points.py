@@ -13,10 +13,10 @@ import numpy as np
 
 from nki import levels, runtime
 from nki.compiler.language import frontends
+from nki.compiler.language.array_arguments import describe, is_array
 from nki.compiler.source import source
 from nki.compiler.source.kernel_source import signature_of
 from nki.kernel import Kernel
-from nki.launch import arrays
 from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.machine.targets import as_target, default_target
 from nki_sim.report.advice import bounded_by
@@ -116,8 +116,8 @@ def call_at(kernel: Kernel, arguments: Arguments, point: Point) -> Call:
 
 def _without_data(value: Any, name: str) -> Any:
     """`value` with what stands for arrays in their places."""
-    if arrays.is_array(value) and not isinstance(value, np.generic):
-        _, dtype = arrays.describe(value, name)
+    if is_array(value) and not isinstance(value, np.generic):
+        _, dtype = describe(value, name)
         return Zeros(tuple(int(n) for n in value.shape), dtype.numpy)
     if type(value) in (list, tuple):
         return type(value)(_without_data(item, name) for item in value)
