@@ -28,6 +28,7 @@ from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
 from nki_isa.machine.operators import Operator, as_operator
 from nki_isa.tensor.dynamic import DynamicOffset
 from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
 
 _TOKEN = re.compile(
@@ -461,8 +462,7 @@ class _Parser:
             line.expect(":")
             shape.append(line.integer())
         line.expect("]")
-        reach = [stride * (count - 1) for stride, count in zip(strides, shape, strict=True)]
-        low, high = offset + sum(r for r in reach if r < 0), offset + sum(r for r in reach if r > 0)
+        low, high = (offset + far for far in reach(shape, strides))
         held = storage.partitions * storage.row_bytes // dtype.itemsize
         if dynamic is None and (low < 0 or high >= held):
             line.at = start

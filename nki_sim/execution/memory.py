@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, error
+from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 if TYPE_CHECKING:
@@ -198,8 +199,7 @@ class Memory:
             return 0
         value = self.offset_value(dynamic.index)
         shift = value * dynamic.stride
-        low = tensor.offset + shift
-        high = low + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
+        low, high = (tensor.offset + shift + far for far in reach(tensor.shape, tensor.strides))
         size = tensor.storage.partitions * tensor.storage.row_bytes // tensor.dtype.itemsize
         return shift if 0 <= value < dynamic.limit and low >= 0 and high < size else None
 
@@ -280,8 +280,8 @@ class Memory:
         if tensor.storage.region.is_hbm and dynamic.stride:
             # Only as many lines as fit, so that a limit too large cannot reach beyond the storage.
             size = tensor.storage.row_bytes // tensor.dtype.itemsize
-            reach = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-            limit = min(limit, (size - 1 - reach) // dynamic.stride + 1)
+            last = tensor.offset + reach(shape, strides)[1]
+            limit = min(limit, (size - 1 - last) // dynamic.stride + 1)
         shape[axis] = max(limit, 0)
         return NkiTensor(tuple(shape), tuple(strides), tensor.offset, tensor.dtype, tensor.storage), indices
 

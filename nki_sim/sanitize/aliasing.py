@@ -77,7 +77,7 @@ class _Program:
         """True if two elements of a view share a place, as in sliding windows; a stride of 0 means it."""
         first = 1 if dst.storage.on_chip else 0
         dims = sorted(
-            (stride, size)
+            (abs(stride), size)
             for stride, size in zip(dst.strides[first:], dst.shape[first:], strict=True)
             if size > 1 and stride
         )

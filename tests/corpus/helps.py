@@ -92,8 +92,8 @@ BY_CHECK = [
     # --- views
     ("view = tile.ap(pattern=[512, 128])\n", "view = tile.ap(pattern=[[512, 128], [1, 512]])\n"),
     (
-        "view = tile.ap(pattern=[[512, 128], [-1, 512]], offset=511)\nnisa.tensor_copy(tile, view)\n",
-        "for i in range(4):\n    nisa.tensor_copy(tile[:, i : i + 1], tile[:, 511 - i : 512 - i])\n",
+        "view = tile[:, ::-1]\nother = nl.copy(view)\n",
+        "view = tile.ap(pattern=[[512, 128], [-1, 512]], offset=511)\nother = nl.copy(view)\n",
     ),
     ("nisa.tensor_copy(tile, tile.permute((1, 0)))\n", "nisa.dma_copy(dst=tile, src=x)\n"),
     ("nisa.memset(tile[:, nl.ds(4, 0)], value=0.0)\n", "nisa.memset(tile[:, nl.ds(4, 1)], value=0.0)\n"),

@@ -175,6 +175,42 @@ def test_bytes_are_transposed(dtype):
 
 
 @nki.jit
+def backwards(x, weights):
+    """Columns and rows in reverse, by every way in and out of a tile."""
+    last = x.shape[1] - 1
+    columns = [[x.shape[1], x.shape[0]], [-1, x.shape[1]]]
+    results = []
+    for way in range(5):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile, turned = nl.load(x), nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+        if way == 0:
+            nisa.tensor_copy(turned, tile.ap(columns, offset=last))
+        elif way == 1:
+            nisa.tensor_copy(turned.ap(columns, offset=last), tile)
+        elif way == 2:
+            nisa.dma_copy(turned, x.ap(columns, offset=last))
+        elif way == 3:
+            product = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.psum)
+            nisa.nc_matmul(product, stationary=nl.load(weights), moving=tile.ap(columns, offset=last))
+            nisa.tensor_copy(turned, product)
+        else:
+            nisa.dma_copy(
+                turned, x.ap([[-x.shape[1], x.shape[0]], [1, x.shape[1]]], offset=x.size - x.shape[1])
+            )
+        nisa.dma_copy(dst=out, src=turned)
+        results.append(out)
+    return results
+
+
+def test_patterns_step_back():
+    x = np.arange(32 * 48, dtype=np.float32).reshape(32, 48)
+    *columns, rows = backwards(x, np.eye(32, dtype=np.float32))
+    for found in columns:
+        np.testing.assert_array_equal(found, x[:, ::-1])
+    np.testing.assert_array_equal(rows, x[::-1])
+
+
+@nki.jit
 def waves(x):
     results = []
     for function in (nl.sin, nl.cos, nl.tan):

@@ -64,8 +64,9 @@ def max_dims(*names: str, limit: int = 4, source: str = ARCHITECTURE) -> Constra
             return f"needs {len(pattern)} strided free dimensions, an access pattern has at most {limit}"
         if not tensor.storage.region.on_chip:
             return None
-        stride, size = max([0, *(s for s, _ in pattern)]), max([0, *tensor.shape[1:]])
-        if stride > _INT16:
+        stride = max((s for s, _ in pattern), key=abs, default=0)
+        size = max(tensor.shape[1:], default=0)
+        if abs(stride) > _INT16:
             return f"steps {stride} elements in a free dimension, an access pattern steps at most {_INT16}"
         if size > _UINT16:
             return f"has {size} elements in a free dimension, an access pattern has at most {_UINT16}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiValidationError, error
 from nki_isa.machine.target import Feature
+from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
 
 Box = tuple[tuple[int, int], ...]
@@ -125,10 +126,10 @@ def _extent(view: NkiTensor) -> _Extent:
     row = math.prod(view.storage.shape[1:]) * view.storage.dtype.itemsize
     first = view.offset * item
     apart = view.strides[0] * item
-    free = (1 + sum((n - 1) * s for n, s in zip(view.shape[1:], view.strides[1:], strict=True))) * item
-    last = first + (view.shape[0] - 1) * apart + free - 1
+    before, after = (far * item for far in reach(view.shape[1:], view.strides[1:]))
+    last = first + (view.shape[0] - 1) * apart + after + item - 1
     start = first % row
-    return first // row, last // row + 1, start, start + free
+    return first // row, last // row + 1, start + before, start + after + item
 
 
 def _meet(a: _Extent, b: _Extent) -> bool:

@@ -26,6 +26,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import Complaint, Constraint
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.target import Feature, Target
+from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
 
 Array = NDArray[Any]
@@ -175,8 +176,8 @@ def _one_bank(i: Any, target: Target) -> str | None:
         return None
     storage, item = dst.storage, dst.dtype.itemsize
     start = dst.offset * item % storage.row_bytes + (storage.address[1] if storage.address else 0)
-    steps = sum((n - 1) * s for n, s in zip(dst.shape[1:], dst.strides[1:], strict=True))
-    last = start + (steps + 1) * item - 1
+    before, after = reach(dst.shape[1:], dst.strides[1:])
+    start, last = start + before * item, start + (after + 1) * item - 1
     bank = target.psum_bank_bytes
     if start // bank != last // bank:
         return f"dst spans bytes {start} to {last} of its partitions, a bank has {bank} bytes"

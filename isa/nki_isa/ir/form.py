@@ -22,6 +22,7 @@ from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.kinds import KINDS
 from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor, signature
 
 if TYPE_CHECKING:
@@ -132,11 +133,11 @@ def _limits(sample: Instruction) -> dict[str, int]:
         if type(value) is NkiTensor:
             storage = value.storage
             row = storage.row_bytes // value.dtype.itemsize or 1
-            reach = sum(s * (n - 1) for s, n in zip(value.strides, value.shape, strict=True))
-            limit = row * (storage.partitions - value.offset // row) - 1 - reach
+            before, after = reach(value.shape, value.strides)
+            limit = row * (storage.partitions - value.offset // row) - 1 - after
             if storage.on_chip:
-                limit = min(limit, row * value.shape[0] - 1 - reach)
-            found[name] = limit
+                limit = min(limit, row * value.shape[0] - 1 - after)
+            found[name] = limit if before == 0 else -1  # one that steps back is checked by itself
     return found
 
 

@@ -24,6 +24,17 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def reach(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """How far before and after its first element a view reaches: at most 0, and at least 0, in elements."""
+    before = after = 0
+    for size, stride in zip(shape, strides, strict=True):
+        if stride < 0:
+            before += stride * (size - 1)
+        else:
+            after += stride * (size - 1)
+    return before, after
+
+
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """True if the dimensions, without those of size 1, are dense and in order."""
     expected = 1
@@ -80,7 +91,7 @@ def pattern_dims(pattern: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape and strides of an access pattern ``[[stride, count], ...]``.
 
     Raises:
-        NKI-V021: it is not such a list, a stride is negative or a count is below 1.
+        NKI-V021: it is not such a list, or a count is below 1.
     """
     try:
         strides = tuple([integer(stride) for stride, _ in pattern])
@@ -91,13 +102,6 @@ def pattern_dims(pattern: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
             f"the access pattern is {pattern!r}, which is not a list of [stride, count] pairs of integers",
             help="write ap(pattern=[[partition_stride, partitions], [stride, count], ...])",
         ) from None
-    if strides and min(strides) < 0:
-        raise error(
-            "NKI-V021",
-            f"the access pattern is {pattern!r}; strides are at least 0, one is {min(strides)}",
-            help="step forwards; to reverse the order, gather by indices with nisa.nc_n_gather, or copy the "
-            "columns one by one",
-        )
     if not shape or min(shape) < 1:
         raise error(
             "NKI-V021",

@@ -28,7 +28,7 @@ from nki_isa.tensor.dynamic import DynamicOffset, already_indirect, dynamic_offs
 from nki_isa.tensor.kinds import Kind, checked, checked_methods, define
 from nki_isa.tensor.opaque import never_equal, opaque, tolerated
 from nki_isa.tensor.storage import INPUT, MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
-from nki_isa.tensor.strides import contiguous_strides, integer, is_row_major, pattern_dims, restride
+from nki_isa.tensor.strides import contiguous_strides, integer, is_row_major, pattern_dims, reach, restride
 from nki_isa.tensor.views import StridedView
 
 __all__ = [
@@ -96,6 +96,12 @@ def ds(start: int | VirtualRegister | NkiTensor, size: int) -> DynamicSlice:
             the work that is empty.
     """
     return DynamicSlice(start, size)
+
+
+_BACKWARDS = (
+    "a slice steps forwards; for the reverse order write t.ap(pattern=[[512, 128], [-1, 512]], offset=511), "
+    "for a tile of [128, 512]"
+)
 
 
 @opaque
@@ -527,7 +533,7 @@ class NkiTensor(StridedView):
                 raise error(
                     "NKI-V013",
                     f"slice {_text(item)} of dimension {dim} of {self}, which has size {size}",
-                    help="a slice takes at least one element, with a step of at least 1",
+                    help=_BACKWARDS if step < 1 else "a slice takes at least one element: write t[:, 0:1]",
                 )
             return start, -((start - stop) // step), step, True
         if kind is DynamicSlice:  # from a place known at run time
@@ -589,20 +595,24 @@ class NkiTensor(StridedView):
             )
         storage = self.storage
         row = storage.row_bytes // self.dtype.itemsize
-        last = offset + sum([stride * (size - 1) for stride, size in zip(strides, shape, strict=True)])
+        before, after = reach(shape, strides)
+        first, last = offset + before, offset + after
         total = row * storage.partitions
-        if offset < 0 or last >= total:
+        if first < 0 or last >= total:
             raise error(
                 "NKI-V023",
-                f"the pattern {self.get_pattern()} from offset {offset} reaches element {last}; "
-                f"{storage.name} holds {total} elements of {self.dtype}",
+                f"the pattern {self.get_pattern()} from offset {offset} reaches element "
+                f"{first if first < 0 else last}; {storage.name} holds {total} elements of {self.dtype}",
             )
-        if storage.on_chip and (end := offset % row + last - offset - row * (shape[0] - 1)) >= row:
-            raise error(
-                "NKI-V023",
-                f"the pattern {self.get_pattern()} from offset {offset} reaches element {end} of a "
-                f"partition; one partition of {storage.name} holds {row} elements of {self.dtype}",
-            )
+        if storage.on_chip:
+            first, last = offset % row + before, offset % row + after - row * (shape[0] - 1)
+            if first < 0 or last >= row:
+                raise error(
+                    "NKI-V023",
+                    f"the pattern {self.get_pattern()} from offset {offset} reaches element "
+                    f"{first if first < 0 else last} of a partition; one partition of {storage.name} holds "
+                    f"{row} elements of {self.dtype}",
+                )
 
     def _refuse_runtime_partition(self, dim: int) -> None:
         if dim == 0 and self.storage.on_chip:
@@ -650,9 +660,8 @@ def box(tensor: NkiTensor) -> tuple[int, int, int, int]:
     row = storage.row_bytes // itemsize
     start, low = divmod(tensor.offset, row)
     first = 1 if storage.on_chip else 0
-    high = low + 1
-    for k in range(first, len(shape)):
-        high += strides[k] * (shape[k] - 1)
+    before, after = reach(shape[first:], strides[first:])
+    low, high = low + before, low + after + 1
     dynamic = tensor.dynamic
     if dynamic is not None:
         high = min(row, high + dynamic.stride * (dynamic.limit - 1))

@@ -564,7 +564,18 @@ def reaccessed(data, view, cells):
     return view.ap(view.get_pattern()), cells
 
 
-STEPS = [indexed, permuted, expanded, squeezed, split, reshaped, reaccessed]
+def turned(data, view, cells):
+    first = 1 if view.buffer.on_chip else 0
+    dim = data.draw(st.integers(first, view.ndim - 1)) if view.ndim > first else None
+    if dim is None:
+        return view, cells
+    pattern = [list(pair) for pair in view.get_pattern()]
+    last = view.offset + pattern[dim][0] * (pattern[dim][1] - 1)
+    pattern[dim][0] *= -1
+    return view.ap(pattern, last), np.flip(cells, dim)
+
+
+STEPS = [turned, indexed, permuted, expanded, squeezed, split, reshaped, reaccessed]
 
 
 @settings(max_examples=400)
@@ -680,7 +691,9 @@ def test_a_pattern_that_takes_a_part_of_each_partition_for_a_whole(offset, parti
         ("V021", 7, None),
         ("V021", [[16, 4], [1, 2.0]], None),
         ("V021", [[16, REG], [1, 2]], None),
-        ("V021", [[16, 4], [-1, 4]], 8),
+        ("V023", [[16, 4], [-1, 4]], 2),
+        ("V023", [[16, 3], [-1, 4]], 18),
+        ("V023", [[16, 4], [-2, 4], [1, 3]], 14),
         ("V021", [[16, 4], [1, 0]], None),
         ("V022", [[32, 2], [1, 16]], None),
         ("V022", [[0, 4], [1, 16]], None),
@@ -703,7 +716,16 @@ def test_bad_patterns_in_hbm():
     assert h.ap([[32, 2], [0, 4], [1, 32]]).shape == (2, 4, 32)
     refused("NKI-V023", lambda: h.ap([[1, 65]]).check_inside())
     refused("NKI-V023", lambda: h.ap([[1, 64]], 1).check_inside())
-    refused("NKI-V021", lambda: h.ap([[-1, 4]], 8))
+    refused("NKI-V023", lambda: h.ap([[-1, 4]], 2).check_inside())
+
+
+def test_patterns_that_step_back():
+    t = make((4, 16))
+    same(t.ap([[16, 4], [-1, 16]], 15), reference(t)[:, ::-1])
+    same(t.ap([[16, 3], [-2, 4], [1, 2]], 22), reference(t)[1:, :8].reshape(3, 4, 2)[:, ::-1])
+    h = make((4, 16), HBM)
+    same(h.ap([[-16, 4], [1, 16]], 48), reference(h)[::-1])
+    h.ap([[-1, 4]], 3).check_inside()
 
 
 def test_ap_at_run_time():
