@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nki import runtime
 from nki.compiler.checker.check import check_text
 from nki.compiler.language import names
+from nki.launch import prepare
 from nki_cli import explain_docs
 from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
 from nki_cli.main import app
@@ -190,6 +190,6 @@ def test_a_mistake_of_ours_is_reported_as_one(nki_sim, monkeypatch, tmp_path):
 
     file = tmp_path / FILE
     file.write_text(PLAIN)
-    monkeypatch.setattr(runtime, "specialize_call", fails)
+    monkeypatch.setattr(prepare, "specialize_call", fails)
     shown = nki_sim("run", str(file), "--format", "json")
     assert [found["code"] for found in shown.json["diagnostics"]] == ["NKI-I004"]
