@@ -61,7 +61,8 @@ class Cost:
             and latency then follow the clock's state.
         weights: ns one LoadStationary streams at full clock, hidden under the previous matmul.
         parts: MATMUL instructions it becomes, each with its LoadStationary (2 for fp32).
-        rows: rows of the tensor engine in use, for the clock's utilisation.
+        rows: rows of the tensor engine in use.
+        use: share of `columns` that the clock counts as use of the tensor engine.
         flops: useful floating-point operations of a matmul, 0 elsewhere.
         hardware_flops: those of every matmul, transposes included, as the profiler counts them.
         transfer: the DMA transfer, for DMA instructions.
@@ -76,6 +77,7 @@ class Cost:
     weights: float = 0.0
     parts: int = 1
     rows: int = 0
+    use: float = 0.0
     flops: int = 0
     hardware_flops: int = 0
     transfer: Transfer | None = None
@@ -168,6 +170,9 @@ def matmul(
 ) -> Cost:
     """A matmul or transpose on the tensor engine, its LoadStationary included.
 
+    The next matmul waits for the engine to turn around, however short the moving tile; what counts as use
+    for the clock is only what was streamed.
+
     Args:
         moving_columns: free size of the moving tile.
         passes: 1 for 16-bit and narrower data (MX and double row too), 2 for an fp32
@@ -188,6 +193,7 @@ def matmul(
         weights=stationary_columns * loads / target.fast_weight_factor / target.tensor_ghz,
         parts=parts,
         rows=rows,
+        use=rows / target.stationary_max * moving_columns * passes / columns,
         flops=flops,
         hardware_flops=flops or 2 * rows * stationary_columns * moving_columns,
     )

@@ -43,7 +43,7 @@ class TensorClock:
             self.index += 1
 
     def stream(self, start: float, columns: float, weight: float) -> float:
-        """When `columns` that start streaming at `start` are through; `weight` is rows in use / rows."""
+        """When `columns` from `start` on are through; `weight` is :attr:`~nki_isa.cost.Cost.use`."""
         self.advance(start)
         now = start
         while True:

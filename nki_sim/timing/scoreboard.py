@@ -393,7 +393,7 @@ class Scoreboard:
             start = loaded
             if free >= weights_ready:  # else it waited for what LoadStationary reads
                 self._ready_by, self._ready_why, self._ready_hand = -1, Wait.weights, 0.0
-        through = clock.stream(start, cost.columns, cost.rows / target.stationary_max)
+        through = clock.stream(start, cost.columns, cost.use)
         part = (through - start) / cost.parts
         if cost.parts > 1:
             exposed = cost.weights * clock.ghz / clock.rate - part

@@ -119,7 +119,7 @@ class Target:
 
     stationary_max: int
     moving_max: int
-    moving_min: int  # fewest cycles between two matmuls, unless the stationary tile is narrower still
+    moving_min: int  # columns in the least time between two matmuls; fewer if the stationary tile is narrower
     tensor_rate: (
         float  # columns of moving per cycle, of 16 bits and narrower; float32 streams them in `fp32_passes`
     )

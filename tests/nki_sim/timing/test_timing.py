@@ -257,6 +257,12 @@ def test_half_of_the_rows_count_half():
     assert not clock.full
 
 
+def test_matmuls_with_few_moving_columns_do_not_warm_the_clock():
+    # the engine turns around in 64 cycles of the base clock, and only what it streams counts as use
+    assert np.diff(matmuls(400, moving=4).start)[-1] == pytest.approx(128 / 1.2 + 2.5)
+    assert np.diff(matmuls(400, moving=128).start)[-1] == pytest.approx(128 / 2.4 + 2.5)
+
+
 def test_streaming_across_windows_changes_rate_midway():
     clock = TensorClock(TRN2)
     window = TRN2.throttle_window

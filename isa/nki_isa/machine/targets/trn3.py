@@ -7,6 +7,7 @@ from nki_isa.machine.targets.sources import (
     DOCSTRINGS,
     INTERNODE,
     INTRANODE,
+    LIBRARY,
     LINK_SHARE,
     MATMUL_TUTORIAL,
     NCCOM,
@@ -56,7 +57,9 @@ TARGET = generation(
     # tensor engine
     stationary_max=published(128, ARCHITECTURE),
     moving_max=published(512, ARCHITECTURE),
-    moving_min=assumed(64, DOCSTRINGS),
+    moving_min=assumed(
+        128, LIBRARY + ": mlp_tkg L277 and L295, 64 cycles of the base clock, half the tensor engine's"
+    ),
     tensor_rate=published(1.0, ARCHITECTURE + ": data-path width"),
     fp32_passes=published(4, DOCSTRINGS),
     fast_weight_factor=published(4.0, PERFORMANCE_GUIDE),
