@@ -13,6 +13,7 @@ of all others. Ranks share nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,8 +37,8 @@ from nki_sim.observe import Listener, hooks
 Array = NDArray[Any]
 
 
-@dataclass(slots=True)
-class _Core:
+@dataclass(slots=True, eq=False)
+class Core:
     """A core in a run.
 
     Attributes:
@@ -64,12 +65,44 @@ class _Core:
         self.waiting = next(self.running, None)
         self.ended = self.waiting is None
 
+    def tell(self, instruction: Instruction) -> None:
+        """Tell what follows the core that it is about to do its part of a collective."""
+        self.machine.tell(instruction)
+
+    def sent(self) -> Callable[[], list[Array]]:
+        """What it reads in the collective it waits in, when it is asked for: a copy."""
+        waiting, bind = self.meeting, self.machine.memory.bind
+        return lambda: [np.array(bind(tensor)) for tensor in waiting.reads]
+
+    def put(self, received: Sequence[Array | None]) -> None:
+        """Store what it receives in the collective it waits in; it keeps what None stands for."""
+        for tensor, values in zip(self.meeting.writes, received, strict=True):
+            if values is not None:
+                self.machine.put(tensor, values)
+
+    @property
+    def meeting(self) -> Instruction:
+        """What it waits in."""
+        assert self.waiting is not None
+        return self.waiting
+
     @property
     def name(self) -> str:
         """As users call it."""
         if self.world == 1:
             return f"core {self.number}"
         return f"rank {self.rank}" + (f" core {self.number}" if self.cores > 1 else "")
+
+
+#: Is told of a meeting: of the cores in it.
+Meet = Callable[[Sequence[Core]], None]
+#: Lets cores run to their next meetings.
+Go = Callable[[Sequence[Core]], None]
+
+
+def _advance(cores: Sequence[Core]) -> None:
+    for core in cores:
+        core.advance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,27 +177,58 @@ def execute_ranks(
         NkiError: as :func:`execute_all`; NKI-U012 for a collective whose groups are not ranks of the launch.
     """
     check_ranks([rank.programs for rank in ranks])
-    cores: list[_Core] = []
-    with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
-        for number, rank in enumerate(ranks):
-            cores += _load(number, rank, len(ranks), fill, target)
-        for start in hooks(listeners, "start"):
-            start([core.machine for core in cores])
-        for number, core in enumerate(cores):
-            core.machine.listen((core.number, ranks[core.rank].listeners), (number, listeners))
-        meetings = [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, hooks(listeners, "meet"))]
-        meetings += [
-            partial(_meet_of_rank, number, told)
-            for number, rank in enumerate(ranks)
-            if (told := hooks(rank.listeners, "meet"))
-        ]
-        _run(cores, meetings)
+    with at_work():
+        cores, meetings = load(ranks, listeners, fill=fill, target=target)
+        run(cores, meetings)
     finish([*listeners, *(one for rank in ranks for one in rank.listeners)])
-    results = []
-    for number in range(len(ranks)):
-        machines = [core.machine for core in cores if core.rank == number]
-        results.append(replace(machines[0].result(), skipped=_skipped(machines)))
-    return results
+    return results_of(cores)
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """How the process is set while machines run."""
+    with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
+        yield
+
+
+def load(
+    ranks: Sequence[Rank],
+    listeners: Sequence[Listener] = (),
+    *,
+    first: int = 0,
+    world: int | None = None,
+    fill: int = ZEROS,
+    target: Target | None = None,
+) -> tuple[list[Core], list[Meet]]:
+    """The cores of ranks, ready to run, and what is to be told of each meeting of theirs.
+
+    Args:
+        ranks, listeners, fill, target: as for :func:`execute_ranks`.
+        first: the number of the first of them, where others run elsewhere.
+        world: how many there are in all; None for these.
+    """
+    cores: list[Core] = []
+    for number, rank in enumerate(ranks, first):
+        cores += _load(number, rank, world or len(ranks), fill, target)
+    for start in hooks(listeners, "start"):
+        start([core.machine for core in cores])
+    for number, core in enumerate(cores):
+        core.machine.listen((core.number, ranks[core.rank - first].listeners), (number, listeners))
+    meetings: list[Meet] = [meet_of_all(cores, listeners)]
+    meetings += [
+        partial(_meet_of_rank, number, told)
+        for number, rank in enumerate(ranks, first)
+        if (told := hooks(rank.listeners, "meet"))
+    ]
+    return cores, meetings
+
+
+def results_of(cores: Sequence[Core]) -> list[ExecutionResult]:
+    """What each rank gave, in order."""
+    by_rank: dict[int, list[Any]] = {}
+    for core in cores:
+        by_rank.setdefault(core.rank, []).append(core.machine)
+    return [replace(machines[0].result(), skipped=_skipped(machines)) for machines in by_rank.values()]
 
 
 def meet_all(ranks: Sequence[Sequence[Iterator[Instruction]]], *meet: Callable[..., None]) -> None:
@@ -174,14 +238,15 @@ def meet_all(ranks: Sequence[Sequence[Iterator[Instruction]]], *meet: Callable[.
         NkiError: NKI-H020 for a meeting that cannot happen.
     """
     cores = [
-        _Core(k, None, running, number, len(ranks), len(rank))
+        Core(k, None, running, number, len(ranks), len(rank))
         for number, rank in enumerate(ranks)
         for k, running in enumerate(rank)
     ]
-    _run(cores, [partial(_meet_of_all, {id(c): k for k, c in enumerate(cores)}, meet)])
+    numbers = {id(core): k for k, core in enumerate(cores)}
+    run(cores, [partial(_meet_of_all, numbers, meet)])
 
 
-def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[_Core]:
+def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[Core]:
     """The cores of a rank with its inputs in their memories."""
     machines = [
         Machine(program, placement, fill=fill, target=target)
@@ -193,17 +258,21 @@ def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None)
         machine.state.rank = number
     for start in hooks(rank.listeners, "start"):
         start(machines)
-    return [_Core(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
+    return [Core(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
 
 
-def _meet_of_all(
-    numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[_Core]
-) -> None:
+def meet_of_all(cores: Sequence[Core], listeners: Sequence[Listener]) -> Meet:
+    """What tells listeners of meetings; for them cores count through all of these."""
+    numbers = {id(core): k for k, core in enumerate(cores)}
+    return partial(_meet_of_all, numbers, hooks(listeners, "meet"))
+
+
+def _meet_of_all(numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[Core]) -> None:
     for meet in told:
         meet([(numbers[id(core)], core.waiting) for core in group])
 
 
-def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[_Core]) -> None:
+def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[Core]) -> None:
     own = [(core.number, core.waiting) for core in group if core.rank == rank]
     if own:
         for meet in told:
@@ -293,7 +362,7 @@ def check_meetings(programs: Sequence[Program]) -> None:
         _check_shared(programs[0], other, number)
     if all(_is_counted(program.body) for program in programs):
         count = len(programs)
-        _run([_Core(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
+        run([Core(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
 
 
 def _is_counted(body: list[Node]) -> bool:
@@ -370,22 +439,38 @@ def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> Nki
     )
 
 
-def _run(cores: list[_Core], meetings: Sequence[Callable[..., None]] = ()) -> None:
-    for core in cores:
-        core.advance()
-    while not all(core.ended for core in cores):
-        ready = _ready(cores)
-        if not ready:
-            raise _deadlock(cores)
-        for meet in meetings:
-            meet(ready)
-        if all(core.machine is not None for core in ready):
-            _carry_out(ready)
-        for core in ready:
-            core.advance()
+def run(cores: list[Core], meetings: Sequence[Meet] = (), go: Go = _advance) -> None:
+    """Let all `cores` run to their ends.
+
+    Args:
+        meetings: are told of each meeting.
+        go: lets some of them run to their next meetings.
+
+    Raises:
+        NkiError: NKI-H020 for a meeting that cannot happen.
+    """
+    settle(cores, cores, meetings, go)
+    if not all(core.ended for core in cores):
+        raise _deadlock(cores)
 
 
-def _ready(cores: list[_Core]) -> list[_Core]:
+def settle(
+    cores: list[Core], going: Sequence[Core], meetings: Sequence[Meet] = (), go: Go = _advance
+) -> None:
+    """Let `going`, and those of `cores` they meet, run until no meeting is left for which all are there."""
+    while going:
+        go(going)
+        met: list[Core] = []
+        while group := _ready([core for core in cores if core not in met]):
+            for meet in meetings:
+                meet(group)
+            if all(core.machine is not None for core in group):
+                _carry_out(group)
+            met += group
+        going = met
+
+
+def _ready(cores: list[Core]) -> list[Core]:
     """The cores of the first meeting for which all have arrived; empty if there is none."""
     for core in cores:
         asked = _partners(core)
@@ -397,7 +482,7 @@ def _ready(cores: list[_Core]) -> list[_Core]:
     return []
 
 
-def _partners(core: _Core) -> frozenset[tuple[int, int]]:
+def _partners(core: Core) -> frozenset[tuple[int, int]]:
     """The cores a waiting core has to meet, itself included, as rank and number."""
     waiting = core.waiting
     ranks: Sequence[int] = (core.rank,)
@@ -412,7 +497,7 @@ def _partners(core: _Core) -> frozenset[tuple[int, int]]:
     return frozenset((rank, number) for rank in ranks for number in numbers)
 
 
-def _agree(a: _Core, b: _Core) -> bool:
+def _agree(a: Core, b: Core) -> bool:
     """True if two waiting cores mean the same meeting."""
     first, second = a.waiting, b.waiting
     if first is second:
@@ -428,7 +513,7 @@ def _fits(a: sendrecv, b: sendrecv) -> bool:
     return (a.src.shape, a.src.dtype) == (b.src.shape, b.src.dtype)
 
 
-def _carry_out(group: list[_Core]) -> None:
+def _carry_out(group: list[Core]) -> None:
     """Move the data of a meeting; a barrier has none."""
     if isinstance(group[0].waiting, Collective):
         _exchange(group, group[0].waiting)
@@ -443,29 +528,26 @@ def _carry_out(group: list[_Core]) -> None:
             core.machine.memory.bind(core.waiting.dst)[...] = sent[core.waiting.recv_from_rank]
 
 
-def _exchange(group: list[_Core], collective: Collective) -> None:
+def _exchange(group: list[Core], collective: Collective) -> None:
     """Core k of each rank exchanges with core k of the others; everything is read before it is written."""
     for core in group:
-        core.machine.tell(_waiting(core))
+        core.tell(core.meeting)
     ranks = collective.group_of(group[0].rank)
     by_place = {(core.rank, core.number): core for core in group}
-    received: list[tuple[_Core, list[Array | None]]] = []
+    received: list[tuple[Core, list[Array | None]]] = []
     for number in sorted({core.number for core in group}):
         line = [by_place[rank, number] for rank in ranks]
-        sent = [[np.array(c.machine.memory.bind(t)) for t in _waiting(c).reads] for c in line]
-        received += zip(line, collective.exchange(ranks, sent), strict=True)
+        received += zip(line, collective.exchange(ranks, _sent(line)), strict=True)
     for core, arrays in received:
-        for tensor, values in zip(_waiting(core).writes, arrays, strict=True):
-            if values is not None:
-                core.machine.put(tensor, values)
+        core.put(arrays)
 
 
-def _waiting(core: _Core) -> Instruction:
-    assert core.waiting is not None
-    return core.waiting
+def _sent(line: Sequence[Core]) -> list[list[Array]]:
+    """What each core of a line reads; all are asked before the first has to answer."""
+    return [answer() for answer in [core.sent() for core in line]]
 
 
-def _deadlock(cores: list[_Core]) -> NkiError:
+def _deadlock(cores: list[Core]) -> NkiError:
     """Each core waits for one that will not come: say what every one of them was doing."""
     stuck = [core for core in cores if core.waiting is not None]
     places = [_place(core.waiting) for core in stuck]
@@ -494,7 +576,7 @@ def _deadlock(cores: list[_Core]) -> NkiError:
     )
 
 
-def _by_doing(cores: list[_Core]) -> str:
+def _by_doing(cores: list[Core]) -> str:
     """What ranks do, those that do the same together."""
     found: dict[str, list[str]] = {}
     for core in cores:
@@ -506,7 +588,7 @@ def _by_doing(cores: list[_Core]) -> str:
     return "; ".join(parts)
 
 
-def _said(core: _Core) -> str:
+def _said(core: Core) -> str:
     waiting = core.waiting
     if isinstance(waiting, core_barrier):
         return f"is in core_barrier(cores={waiting.cores})"

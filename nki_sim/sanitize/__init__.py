@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -130,34 +130,66 @@ def execute_ranks_checked(
     Args:
         listeners: as for :func:`nki_sim.cores.device.execute_ranks`.
     """
-    scenes = [Scene(rank.programs, rank.placements, rank.inputs, checks) for rank in ranks]
-    made = [
-        [check(scene) for check in all_checks() if check.name in checks and check.sees(scene)]
-        for scene in scenes
-    ]
-    filling: list[list[Listener]] = [[Sentinels(scene.surveys)] if sentinels else [] for scene in scenes]
-
-    def run(
-        followers: Sequence[Sequence[Listener]], others: Sequence[Listener] = ()
-    ) -> list[ExecutionResult]:
-        followed = [
-            replace(rank, listeners=[*fill, *own])
-            for rank, fill, own in zip(ranks, filling, followers, strict=True)
-        ]
-        return execute_ranks(followed, listeners=others)
+    checked = CheckedRanks(ranks, checks, strict=strict, sentinels=sentinels)
+    try:
+        results = execute_ranks(checked.followed(), listeners=listeners)
+    except NkiError as refused:
+        raise checked.refused(refused) from None
 
     def again(number: int, followers: Sequence[Listener]) -> ExecutionResult:
-        return run([followers if k == number else () for k in range(len(ranks))])[number]
+        return execute_ranks(checked.followed({number: followers}))[number]
 
-    try:
-        results = run([scene.listeners(own) for scene, own in zip(scenes, made, strict=True)], listeners)
-    except NkiError as refused:
-        found = [d for scene in scenes for d in scene.findings.diagnostics(strict=strict)]
-        raise NkiError(dict.fromkeys([*refused.diagnostics, *found])) from None
-    remarks: list[Diagnostic] = []
-    for number, (scene, own, result) in enumerate(zip(scenes, made, results, strict=True)):
-        remarks += told(scene, own, result, partial(again, number), strict)
-    return results, tuple(dict.fromkeys(remarks))
+    return results, checked.judge(results, again)
+
+
+class CheckedRanks:
+    """The checks of ranks that run together, each by itself.
+
+    Args:
+        ranks, checks, strict, sentinels: as for :func:`execute_ranks_checked`.
+    """
+
+    def __init__(self, ranks: Sequence[Rank], checks: frozenset[str], *, strict: bool, sentinels: bool):
+        self._ranks, self._strict = ranks, strict
+        self._scenes = [Scene(rank.programs, rank.placements, rank.inputs, checks) for rank in ranks]
+        self._made = [
+            [check(scene) for check in all_checks() if check.name in checks and check.sees(scene)]
+            for scene in self._scenes
+        ]
+        self._filling = [[Sentinels(scene.surveys)] if sentinels else [] for scene in self._scenes]
+
+    def followed(self, followers: Mapping[int, Sequence[Listener]] | None = None) -> list[Rank]:
+        """The ranks with what follows each: its checks, or `followers` by rank for another run."""
+        if followers is None:
+            own = [scene.listeners(made) for scene, made in zip(self._scenes, self._made, strict=True)]
+            followers = dict(enumerate(own))
+        return [
+            replace(rank, listeners=[*fill, *followers.get(number, ())])
+            for number, (rank, fill) in enumerate(zip(self._ranks, self._filling, strict=True))
+        ]
+
+    def refused(self, refused: NkiError) -> NkiError:
+        """What ended the run, and what was found before."""
+        found = [d for scene in self._scenes for d in scene.findings.diagnostics(strict=self._strict)]
+        return NkiError(dict.fromkeys([*refused.diagnostics, *found]))
+
+    def judge(
+        self,
+        results: Sequence[ExecutionResult],
+        again: Callable[[int, Sequence[Listener]], ExecutionResult],
+    ) -> tuple[Diagnostic, ...]:
+        """What the checks have to say of a run that gave `results`.
+
+        Args:
+            again: runs all ranks again, one of them followed; gives what that one gave.
+
+        Raises:
+            NkiError: everything found of a rank, if there is an error among it.
+        """
+        remarks: list[Diagnostic] = []
+        for number, (scene, made, result) in enumerate(zip(self._scenes, self._made, results, strict=True)):
+            remarks += told(scene, made, result, partial(again, number), self._strict)
+        return tuple(dict.fromkeys(remarks))
 
 
 def told(
