@@ -497,9 +497,8 @@ class Machine:
             for tensor in tensors:
                 if _is_vector(tensor):
                     array, inside = memory.gather(tensor, skip=True)
-                    if inside is not None:
-                        inside = instruction.route(inside)
-                        where = inside if where is None else where & inside
+                    if inside is not None:  # an instruction gathers one source at most
+                        where = instruction.route(inside)
                 elif memory.scalar_shift(tensor) is None:
                     return
                 else:

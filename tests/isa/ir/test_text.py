@@ -443,3 +443,13 @@ def test_100_000_instructions_print_and_parse_quickly() -> None:
     assert programs_equal(program, again)
     assert printed - start < 3
     assert parsed - printed < 15
+
+
+def test_what_equals_a_default_is_left_out() -> None:
+    """Another object of the same value, too: kernels compute what they pass."""
+    program = example()
+    tile = NkiTensor.whole(program.storages[1])
+    scaled = [float(text) for text in ("1.0", "2.0")]
+    program.body = [REGISTRY["activation"](dst=tile, op="exp", data=tile, scale=scale) for scale in scaled]
+    lines = [line for line in format_program(program).splitlines() if "activation" in line]
+    assert ["scale=" in line for line in lines] == [False, True]

@@ -32,6 +32,12 @@ def every_second(partitions, columns, dtype):
     return tensor(partitions, 2 * columns, dtype=dtype, region=PSUM, contents=ones)[:, ::2]
 
 
+def test_fp8_may_be_any_even_number_of_bytes_apart():
+    tile = tensor(8, 16, dtype="float8_e4m3", contents=np.arange(128, dtype=np.uint8).reshape(8, 16))
+    wide = tensor(16, 32, dtype="float8_e4m3", region=PSUM, contents=np.full((16, 32), 0xFF, np.uint8))
+    assert np.array_equal(bits(run(nc_transpose(wide[:, ::4], tile))), bits(plain(tile).T))
+
+
 def bits(array):
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 

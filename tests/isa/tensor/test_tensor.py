@@ -10,8 +10,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.kinds import kind_of
 from nki_isa.tensor.opaque import tolerating
-from nki_isa.tensor.strides import restride
+from nki_isa.tensor.strides import is_row_major, reach, restride
 from nki_isa.tensor.tensor import (
     DynamicOffset,
     DynamicSlice,
@@ -449,6 +450,33 @@ def test_rearrange():
         refused("NKI-V028", lambda s=source, d=target, n=sizes: t.rearrange(s, d, n))
 
 
+def test_a_dimension_of_one_element_may_step_anyhow():
+    assert is_row_major((4, 1, 8), (8, 999, 1)) and is_row_major((1, 8), (3, 1))
+    assert not is_row_major((4, 2), (3, 1)) and not is_row_major((2, 8), (8, -1))
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(-9, 9)), min_size=1, max_size=4))
+def test_how_far_a_view_reaches(dims):
+    shape, strides = zip(*dims, strict=True)
+    places = [sum(i * s for i, s in zip(at, strides, strict=True)) for at in np.ndindex(*shape)]
+    assert reach(shape, strides) == (min(places), max(places))
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (1 << 128, f"int {1 << 128}"),
+        ((1 << 128) + 1, "int 2**128"),
+        (10**400, "int 2**1329"),
+        (-(10**400), "int -2**1329"),
+        (None, "None"),
+        (np.zeros((2, 3), np.int8), "a numpy array int8[2, 3]"),
+    ],
+)
+def test_values_in_messages_are_short(value, text):
+    assert kind_of(value) == text
+
+
 def test_contiguity():
     t = make((4, 6, 5))
     assert t[1:3].is_contiguous() and t[:, 2:3].is_contiguous() and t[:, 1].is_contiguous()
@@ -624,7 +652,9 @@ def test_view():
     assert make((4, 256), dtype=U8).reinterpret_cast(F32).shape == (4, 64)
     assert t[:, ::2].view(I32).strides == (64, 2)  # same width: the layout does not matter
     assert t[:, 5].view(BF16).get_pattern() == [[128, 4], [1, 2]]
+    assert t[:, ::64].view(BF16).get_pattern() == [[128, 4], [1, 2]]  # of one element, whatever its step
     refused("NKI-V019", lambda: t[:, ::2].view(BF16))
+    refused("NKI-V019", lambda: t[0:1, ::2].view(BF16))
     refused("NKI-V020", lambda: make((4, 6), dtype=U8).view(F32))
     refused("NKI-V020", lambda: make((4, 8), dtype=U8)[:, 2:6].view(F32))
     refused("NKI-V020", lambda: make((4, 3, 6), dtype=U8)[:, :, 0:4].view(F32))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nki
+import nki.collectives as collectives
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
@@ -237,6 +238,34 @@ def test_a_meeting_that_cannot_happen_names_both_cores(core0, core1, words):
     waiting = [f for f in (core0, core1) if f is not nothing]
     places = [found.span, *(label.span for label in found.labels)]
     assert [p.line for p in places] == [f.__code__.co_firstlineno + _depth(f) for f in waiting]
+
+
+def test_ranks_that_do_not_meet_are_named_by_what_they_do():
+    """Of three ranks that wait at one place, one label tells."""
+
+    @nki.jit
+    def kernel(x, first):
+        a = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="a")
+        b = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="b")
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=a, src=x)
+        group = collectives.ReplicaGroup([[0, 1, 2, 3]])
+        if first:
+            collectives.all_reduce([a], [b], group, nl.add)
+        else:
+            collectives.all_to_all([a], [b], group, 0)
+        nisa.dma_copy(dst=out, src=b)
+        return out
+
+    x = np.ones((4, 2), np.float32)
+    with runtime.session(check="none"), pytest.raises(NkiError) as caught:
+        nki.simulate(kernel, ranks=4)([(x, rank == 0) for rank in range(4)])
+    (found,) = caught.value.diagnostics
+    assert found.code == "NKI-H020" and found.message.startswith("the ranks wait for each other")
+    assert "rank 1, rank 2, rank 3 each is in all_to_all" in found.message
+    assert "let every rank of a group" in found.help
+    (label,) = found.labels
+    assert label.message == "rank 3 waits here" and label.span.line == found.span.line + 2
 
 
 def _depth(function):

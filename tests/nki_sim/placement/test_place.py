@@ -468,6 +468,15 @@ def test_rotation_takes_the_bytes_freed_longest_ago() -> None:
     assert found is not None and found.tolist() == [0, 32, 0, 0]
 
 
+def test_rotation_leaves_what_is_placed() -> None:
+    """Taken from before the first request on, from later on, and no longer: units of 4 bytes."""
+    requests = Requests(*map(np.array, ([8, 8], [2, 6], [4, 9], [0, 0], [-1, -1])))
+    fixed = Fixed(*map(np.array, ([4, 16, 24], [8, 4, 8], [0, 3, 0], [9, 9, 1])))
+    found = rotate(requests, fixed, Space(32, 4, 4))
+    # Of pairs of units, 20 and 24 are free from 2 on, 0, 12 and 16 have a neighbour that is taken.
+    assert found is not None and found.tolist() == [20, 20]
+
+
 def test_rotation_gives_way_to_tight_packing() -> None:
     """Two tensors that live throughout sit where the third needs one piece; only packing finds room."""
     firsts, lasts = np.array([0, 1, 2, 3, 8]), np.array([4, 9, 5, 9, 9])

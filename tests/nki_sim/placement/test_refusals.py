@@ -79,6 +79,21 @@ def test_an_overflow_names_what_is_needed_and_available_and_why(target):
         assert f"{other.name} {other.sbuf_usable_bytes >> 10} KiB" in text or other is target
 
 
+def test_hbm_overflow():
+    """All tensors, the largest, and what the device has."""
+
+    @nki.jit
+    def kernel(x):
+        for gib in (64, 40):
+            large = nl.ndarray((gib, 1 << 28), dtype=nl.float32, buffer=nl.private_hbm, name=f"of{gib}")
+            nisa.dma_copy(dst=large[0:1, 0:512], src=x[0:1])
+        return x
+
+    found = refused(kernel, TRN2)
+    assert found.code == "NKI-M003"
+    assert "take 104.0 GiB, of64 float32[64, 268435456] alone 64.0 GiB; trn2 has 96 GiB" in found.message
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_what_does_not_fit_into_the_machine_that_runs_it(own):
     """The line of the largest tensor in HBM that the kernel allocates; the largest of all in the notes."""

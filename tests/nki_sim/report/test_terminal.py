@@ -10,8 +10,9 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.machine.targets import TRN2
 from nki_sim import words
+from nki_sim.report.mechanisms import Ablated
 from nki_sim.report.profile import Profile
-from nki_sim.report.terminal import launch_line, memory_tables, profile_tables
+from nki_sim.report.terminal import ablation_table, launch_line, memory_tables, profile_tables
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
@@ -46,6 +47,12 @@ def text(*renderables):
     with console.capture() as captured:
         console.print(*renderables, sep="\n")
     return captured.get()
+
+
+def test_mechanisms_that_cost_nothing_are_dim():
+    rows = [Ablated("descriptors", 100.0, saved) for saved in (-1.0, 0.0, 1.0)]
+    assert [row.style for row in ablation_table(rows).rows] == [None, "dim", None]
+    assert "-1 ns" in text(ablation_table(rows))
 
 
 @pytest.mark.parametrize(
