@@ -194,3 +194,27 @@ def test_what_works_by_element_has_one_result_of_its_own_kind(opcode):
     kind = REGISTRY[opcode]
     assert not kind.stateful and not kind.synchronises
     assert [field.role.name for field in kind.fields.values()].count("write") == 1
+
+
+@pytest.mark.parametrize(
+    "dst, data, column, runs",
+    [(8, 8, 0, [4]), (8, 0, 0, [4]), (16, -8, 0, [4]), (8, 8, 1, [1, 1, 1, 1])],
+)
+def test_tiles_move_in_equal_steps_and_columns_stand_still(dst, data, column, runs):
+    b = Builder()
+    to, of, columns = (b.tensor(128, 128) for _ in range(3))
+    group = [
+        tensor_scalar(
+            view(to, (128, 8), (128, 1), dst * k),
+            view(of, (128, 8), (128, 1), 64 + data * k),
+            "add",
+            view(columns, (128, 1), (128, 1), column * k),
+        )
+        for k in range(4)
+    ]
+    assert [len(run) for run in together.at_equal_steps(group, b.memory())] == runs
+    other = [
+        *group[:2],
+        tensor_scalar(view(to, (128, 8), (128, 1), 120), group[2].data, "add", group[2].operand0),
+    ]
+    assert sum(len(run) for run in together.at_equal_steps(other, b.memory())) == 3
