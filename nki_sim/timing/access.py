@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
@@ -193,17 +193,7 @@ class Accesses:
         """Note an access; it replaces an earlier one of the same engine to the same box."""
         if self._grids is None:
             if self._box is box:
-                latest = self._latest
-                if not latest:
-                    self._latest = (access,)
-                    return
-                engine = access[2]
-                for k, old in enumerate(latest):
-                    if old[2] == engine:
-                        if old[0] <= access[0]:
-                            self._latest = (*latest[:k], access, *latest[k + 1 :])
-                        return
-                self._latest = (*latest, access)
+                self._latest = _with(self._latest, access) if self._latest else (access,)
                 return
             if self._box is None:
                 self._box, self._latest = box, (access,)
@@ -301,18 +291,27 @@ class Accesses:
                     if target is not None:
                         self.add(target, _earlier(access))
 
-    def meeting_moved(self, moved: Callable[[Box], Box | None]) -> Iterator[Access]:
-        """The accesses of which `moved` leaves something, as those to an earlier storage."""
+    def hand_over(self, to: list[Access], moved: Callable[[Box], Box | None] | None) -> None:
+        """Append all accesses, as those to an earlier storage; of `moved` those it leaves something of."""
         if self._grids is None:
-            if self._box is not None and self._latest and moved(self._box) is not None:
-                for access in self._latest:
-                    yield _earlier(access)
+            if self._latest and (moved is None or self._box is None or moved(self._box) is not None):
+                to += [access if access[3] else (*access[:3], True) for access in self._latest]
             return
         for grid in self._grids.values():
             for entries in grid.values():
                 for (box, _), access in entries.items():
-                    if moved(box) is not None:
-                        yield _earlier(access)
+                    if moved is None or moved(box) is not None:
+                        to.append(_earlier(access))
+
+
+def _with(latest: tuple[Access, ...], access: Access) -> tuple[Access, ...]:
+    """`latest` with an access, which replaces one of the same engine that was over before it."""
+    for k, old in enumerate(latest):
+        if old[2] == access[2]:
+            if old[0] > access[0]:
+                return latest
+            return (access,) if len(latest) == 1 else (*latest[:k], access, *latest[k + 1 :])
+    return (*latest, access)
 
 
 def _earlier(access: Access) -> Access:
@@ -331,19 +330,31 @@ def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iter
 
 
 class Bytes:
-    """The accesses to one storage."""
+    """The accesses to one storage.
 
-    __slots__ = ("base", "givers", "layout", "owner", "owners", "reads", "storage", "writes")
+    Attributes:
+        owners: of the memory it is placed in; None if it has no place on chip.
+        first, last: partitions it has there, the last exclusive.
+        start, end: bytes it has of each.
+        owner: True while all its bytes were last touched through this storage.
+        givers: those whose bytes it has taken without what was done to them.
+    """
+
+    __slots__ = (
+        *("end", "first", "givers", "last", "layout", "owner", "owners", "reads"),
+        *("start", "storage", "writes"),
+    )
 
     def __init__(self, storage: Storage, layout: Layout, base: tuple[int, int] | None, owners: Owners | None):
         self.storage = storage
-        self.owners = owners  # of the memory it is placed in
+        self.owners = owners
         self.layout = layout
-        self.base = base  # (partition, byte) on chip, if placed
+        self.first, self.start = base or (0, 0)
+        self.last, self.end = self.first + storage.partitions, self.start + max(1, storage.row_bytes)
         self.reads = Accesses()
         self.writes = Accesses()
-        self.owner = False  # all its bytes were last touched through this storage
-        self.givers: Sequence[Bytes] = ()  # whose bytes it has taken without what was done to them
+        self.owner = False
+        self.givers: Sequence[Bytes] = ()
 
     def settle(self) -> None:
         """Inherit what was done to the bytes it has taken."""
@@ -361,35 +372,26 @@ class Bytes:
         assert box is self.layout.whole
         reads, writes = [*self.reads.overwrite(box)], [*self.writes.overwrite(box)]
         for giver in self.givers:
-            moved = self._moved_from(giver)
-            reads += giver.reads.meeting_moved(moved)
-            writes += giver.writes.meeting_moved(moved)
+            is_within = self.start <= giver.start and giver.end <= self.end and self.hides(giver)
+            moved = None if is_within else self._moved_from(giver)
+            giver.reads.hand_over(reads, moved)
+            giver.writes.hand_over(writes, moved)
         self.givers = ()
-        return *reads, *writes
+        return reads + writes
 
     def _moved_from(self, giver: Bytes) -> Callable[[Box], Box | None]:
         """What gives the part of a box of `giver` that lies in these bytes, in the coordinates of these."""
-        assert self.base is not None and giver.base is not None
-        partition = giver.base[0] - self.base[0]
-        shift = giver.base[1] - self.base[1]
+        partition, shift = giver.first - self.first, giver.start - self.start
         layout, theirs = self.layout, giver.layout
         return lambda box: layout.moved(box, theirs, partition, shift)
 
     def shares_partitions(self, other: Bytes) -> bool:
         """True if the two have a partition in common."""
-        assert self.base is not None and other.base is not None
-        return (
-            self.base[0] < other.base[0] + other.storage.partitions
-            and other.base[0] < self.base[0] + self.storage.partitions
-        )
+        return self.first < other.last and other.first < self.last
 
     def hides(self, other: Bytes) -> bool:
         """True if it has all partitions `other` has."""
-        assert self.base is not None and other.base is not None
-        return (
-            self.base[0] <= other.base[0]
-            and other.base[0] + other.storage.partitions <= self.base[0] + self.storage.partitions
-        )
+        return self.first <= other.first and other.last <= self.last
 
 
 class Owners:
@@ -406,33 +408,29 @@ class Owners:
 
     def take(self, taker: Bytes) -> list[Bytes]:
         """Make `taker` the owner of its bytes; those it took bytes from, itself left out."""
-        assert taker.base is not None
-        start = taker.base[1]
-        end = start + max(1, taker.storage.row_bytes)
-        first, last = self._cut(start), self._cut(end)
-        if last == first + 1 and len(self.owners[first]) == 1:
-            owners = self.owners[first]
-            if taker.hides(owners[0]):
-                self.owners[first] = (taker,)
-                return [] if owners[0] is taker else [owners[0]]
+        first, last = self._cut(taker.start), self._cut(taker.end)
         givers: dict[Bytes, None] = {}  # in the order of their bytes
         kept: list[tuple[Bytes, ...]] = []
+        is_alone = True
         for owners in self.owners[first:last]:
-            stay: list[Bytes] = []
+            apart: list[Bytes] = []
+            partly: list[Bytes] = []
             for owner in owners:
                 if owner is taker:
                     continue
                 if not owner.shares_partitions(taker):
-                    stay.append(owner)
+                    apart.append(owner)
                     continue
                 givers[owner] = None
-            stay += [owner for owner in owners if owner in givers and not taker.hides(owner)]
-            kept.append((taker, *stay))
-        if any([len(owners) > 1 for owners in kept]):
-            self.owners[first:last] = kept
-        else:
-            self.starts[first:last] = [start]
+                if not taker.hides(owner):
+                    partly.append(owner)
+            kept.append((taker, *apart, *partly))
+            is_alone = is_alone and not (apart or partly)
+        if is_alone:
+            self.starts[first:last] = [taker.start]
             self.owners[first:last] = [(taker,)]
+        else:
+            self.owners[first:last] = kept
         return list(givers)
 
     def _cut(self, byte: int) -> int:
