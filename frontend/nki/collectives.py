@@ -15,13 +15,14 @@ from typing import Any
 
 from nki import levels
 from nki.compiler.specializer.recorder import current
-from nki.isa import entry
+from nki.isa import NkiInstruction, entry
 from nki.objects import NKIObject
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.machine.dtypes import DTYPES
 from nki_isa.ops.collective import Collective
 from nki_isa.tensor.kinds import is_whole
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.tensor import MemoryRegion, VirtualRegister
 
 
 @dataclass
@@ -50,44 +51,48 @@ class ReplicaGroup(NKIObject):
             )
 
 
-_VECTOR = (
-    "srcs",
-    "dsts",
-    "replica_group",
-    "metadata_tensor",
-    "recv_counts_known=False",
-    "has_rdispls=False",
-    "priority=None",
-    "name=None",
-)
-_TRIGGER = ("prepare_instr", "name=None")
+def _preparing(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+    """The function that emits a preparation of `cls`, with descriptors of its own to write to."""
+    emit = entry(cls)
 
-#: Operations whose sizes are known at run time only, with their parameters.
-_NOT_MODELLED = {
-    f"{name}_v{step}": parameters
-    for name in ("all_gather", "all_to_all")
-    for step, parameters in (("", _VECTOR), ("_prepare", _VECTOR), ("_trigger", _TRIGGER))
-}
+    def prepare(*args: Any, **kwargs: Any) -> NkiInstruction:
+        handle = emit(*args, **kwargs)
+        made: Any = handle.instruction
+        if not made.misfits:
+            shape = 4, len(made.replica_group[0])
+            made.descriptors = current().allocate(
+                shape, DTYPES["uint32"], MemoryRegion.private_hbm, part="descriptors"
+            )
+            made.form = None
+        return handle
+
+    return _named_after(cls, prepare)
 
 
-def _parameter(text: str) -> inspect.Parameter:
-    name, _, default = text.partition("=")
-    value = {"None": None, "False": False}[default] if default else inspect.Parameter.empty
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
+def _triggering(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+    """The function that emits a trigger of `cls`, of what a preparation returned."""
+    prepares = cls.opcode.replace("_trigger", "_prepare")
 
+    def trigger(*args: Any, **kwargs: Any) -> NkiInstruction:
+        cls.bind(args, kwargs)
+        given = dict(zip(cls.parameters, args)) | kwargs
+        prepare_instr: Any = given["prepare_instr"]
+        prepared: Any = prepare_instr.instruction if isinstance(prepare_instr, NkiInstruction) else None
+        if prepared is None or prepared.opcode != prepares:
+            got = prepared.opcode if prepared is not None else type(prepare_instr).__name__
+            raise error(
+                "NKI-V100",
+                f"{cls.opcode}: prepare_instr is what {prepares} returns, it got {got}",
+                help=f"write {cls.opcode}(nki.collectives.{prepares}(...))",
+            )
+        if prepared.misfits:  # it is reported, and nothing else can be asked of it
+            return prepare_instr
+        copied = ("srcs", "dsts", "replica_group", "metadata_tensor", "recv_counts_known", "has_rdispls")
+        values = {key: prepared.__dict__[key] for key in copied}
+        made = cls(**{**given, **values, "prepare_instr": prepared.descriptors})
+        return NkiInstruction(current().emit(made))
 
-def _refusing(name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise error(
-            "NKI-U011",
-            f"nki.collectives.{name}, whose sizes are known at run time only, is not modelled",
-            help=f"pad to equal sizes and write {name.partition('_v')[0]}",
-        )
-
-    refuse.__name__ = refuse.__qualname__ = name
-    refuse.__doc__ = "Refused (NKI-U011): sizes that are known at run time only are not modelled."
-    refuse.__signature__ = inspect.Signature([_parameter(p) for p in parameters])  # type: ignore[attr-defined]
-    return refuse
+    return _named_after(cls, trigger)
 
 
 def _asking(cls: type[Instruction]) -> Callable[..., VirtualRegister]:
@@ -98,20 +103,28 @@ def _asking(cls: type[Instruction]) -> Callable[..., VirtualRegister]:
         current().emit(cls(register, *args, **kwargs))
         return register
 
+    return _named_after(cls, ask)
+
+
+def _named_after(cls: type[Instruction], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` as the function of the API that `cls` is, at every level."""
     parameters = [p for p in cls.signature.parameters.values() if p.name != "dst"]
-    ask.__name__ = ask.__qualname__ = cls.opcode
-    ask.__doc__ = cls.__doc__
-    ask.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return levels.leveled(__name__, cls.opcode, ask)
+    function.__name__ = function.__qualname__ = cls.opcode
+    function.__doc__ = cls.__doc__
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return levels.leveled(__name__, cls.opcode, function)
+
+
+def _function_of(cls: type[Instruction]) -> Callable[..., Any]:
+    if cls.opcode.endswith("_prepare"):
+        return _preparing(cls)
+    if cls.opcode.endswith("_trigger"):
+        return _triggering(cls)
+    return entry(cls) if issubclass(cls, Collective) else _asking(cls)
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **{
-        name: entry(cls) if issubclass(cls, Collective) else _asking(cls)
-        for name, cls in REGISTRY.items()
-        if cls.namespace == __name__
-    },
-    **{name: levels.leveled(__name__, name, _refusing(name, p)) for name, p in _NOT_MODELLED.items()},
+    name: _function_of(cls) for name, cls in REGISTRY.items() if cls.namespace == __name__
 }
 globals().update(OPERATIONS)
 

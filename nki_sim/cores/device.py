@@ -75,8 +75,10 @@ class Core:
         return lambda: [np.array(bind(tensor)) for tensor in waiting.reads]
 
     def put(self, received: Sequence[Array | None]) -> None:
-        """Store what it receives in the collective it waits in; it keeps what None stands for."""
+        """Store what it receives in the collective it waits in; it keeps what is masked or None."""
         for tensor, values in zip(self.meeting.writes, received, strict=True):
+            if isinstance(values, np.ma.MaskedArray):
+                values = values.filled(self.machine.memory.bind(tensor))
             if values is not None:
                 self.machine.put(tensor, values)
 
@@ -84,6 +86,12 @@ class Core:
     def meeting(self) -> Instruction:
         """What it waits in."""
         assert self.waiting is not None
+        return self.waiting
+
+    @property
+    def collective(self) -> Collective:
+        """What it waits in, where that is a collective."""
+        assert isinstance(self.waiting, Collective)
         return self.waiting
 
     @property
@@ -515,8 +523,12 @@ def _fits(a: sendrecv, b: sendrecv) -> bool:
 
 def _carry_out(group: list[Core]) -> None:
     """Move the data of a meeting; a barrier has none."""
-    if isinstance(group[0].waiting, Collective):
-        _exchange(group, group[0].waiting)
+    collective = group[0].waiting
+    if isinstance(collective, Collective):
+        try:
+            _exchange(group, collective)
+        except NkiError as found:
+            raise found.at(_place(collective), collective.stack) from None
         return
     sent = {
         core.number: np.array(core.machine.memory.bind(core.waiting.src))
@@ -530,13 +542,15 @@ def _carry_out(group: list[Core]) -> None:
 
 def _exchange(group: list[Core], collective: Collective) -> None:
     """Core k of each rank exchanges with core k of the others; everything is read before it is written."""
-    for core in group:
-        core.tell(core.meeting)
     ranks = collective.group_of(group[0].rank)
     by_place = {(core.rank, core.number): core for core in group}
+    lines = [[by_place[rank, number] for rank in ranks] for number in sorted({c.number for c in group})]
     received: list[tuple[Core, list[Array | None]]] = []
-    for number in sorted({core.number for core in group}):
-        line = [by_place[rank, number] for rank in ranks]
+    for line in lines:
+        sent = _sent(line) if collective.partial else []
+        for place, core in enumerate(line):
+            core.tell(core.collective.used(place, ranks, sent))
+    for line in lines:
         received += zip(line, collective.exchange(ranks, _sent(line)), strict=True)
     for core, arrays in received:
         core.put(arrays)

@@ -11,7 +11,7 @@ from nki_isa.cost import Cost, Transfer, engine_time, finish_time
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import Collective
+from nki_isa.ops.collective import OnLinks
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim.timing.access import Box, Bytes
 
@@ -111,7 +111,7 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
     """The plan of a form; `slowdown` is the factor on its HBM transfers, :func:`hbm_slowdown`."""
     cost, sample = form.cost(target), form.sample
     lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
-    if isinstance(sample, Collective):
+    if isinstance(sample, OnLinks):
         lane = LANES.index("collective")
     if cost.transfer is not None:
         lane = LANE[f"{cost.transfer.mode} {cost.transfer.direction}"]

@@ -40,7 +40,12 @@ UNTRIED = {
     "set it to 1 or 2, the cores of a logical core": "test_level_0_7",
     "write (...), or set =": "test_level_0_7",
     # tried where kernels run on several ranks
-    "pad to equal sizes and write": "test_collectives",
+    "pad to equal counts and write all_to_all": "test_collectives_v",
+    "check rows 0 and 1 of metadata_tensor": "test_collectives_v",
+    "prepare again before each trigger": "test_collectives_v",
+    "prepare and trigger in the same turn of a loop": "test_collectives_v",
+    "write nki.collectives.": "test_collectives_v",
+    "write (nki.collectives.": "test_collectives_v",
     "write nki.simulate(kernel, ranks=2)": "test_collectives",
     "pass a list with the arguments of each rank, or a function": "test_collectives",
     "leave NKI_PRECISE_FP unset for launches over ranks": "test_collectives",

@@ -709,9 +709,4 @@ def test_traced_at_each_call():
     assert len(count) == 2
 
 
-def test_prepared_collectives_are_named_as_not_modelled():
-    refused("NKI-U011", lambda: nki.collectives.all_to_all_v_prepare([], [], None, None))
-    refused("NKI-U011", lambda: nki.collectives.all_gather_v_trigger(None))
-
-
 levels.use(before)

@@ -69,7 +69,9 @@ def test_an_instruction_has_a_cost_with_a_source_on_each_generation(opcode):
         assert all(part["evidence"] == "assumed" for part in known) or not cls.assumed
         scalars = ("scalar_load", "scalar_store", "scalar_compute")
         registers = ("register_move", "register_load", "register_store", "rank_id", *scalars)
-        streams = opcode not in (*registers, "core_barrier") and not opcode.endswith("processing_rank_id")
+        streams = opcode not in (*registers, "core_barrier") and not opcode.endswith(
+            ("processing_rank_id", "_prepare")
+        )
         assert (found["throughput"] is not None) == streams
 
 

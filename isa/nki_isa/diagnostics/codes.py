@@ -178,6 +178,10 @@ _ROWS = (
     Code("NKI-C024", "collective on a tensor without a name", "Tensors in HBM that collectives use should be allocated with name=."),
     Code("NKI-C025", "collective on one of two cores", "A kernel with collectives should be launched on all cores of a logical core."),
     Code("NKI-C026", "collective in a device loop", "A collective should stand outside of loops that run on the device."),
+    Code("NKI-C027", "group that all_to_all was refused for", "A group of an all_to_all should be one that was seen to run: on trn1 2, 4 or 8 ranks of four chips or all 32, elsewhere one without gaps."),
+    Code("NKI-C028", "slots of an all_to_all_v", "Without displacements the destination of an all_to_all_v should have the elements of its source times the ranks."),
+    Code("NKI-C029", "all_to_all_v in a server", "Up to NKI 0.6, and without switches, each rank of an all_to_all_v must be of another server."),
+    Code("NKI-C030", "sizes known at run time on one of two cores", "A collective of sizes known at run time must be launched on all cores of a logical core."),
     # --- unsupported
     Code("NKI-U001", "too many cores", "A launch must fit the cores of one logical core: one, or two from trn2 on."),
     Code("NKI-V130", "accumulation without a start", "A matmul may accumulate only onto PSUM that a matmul has overwritten before."),
@@ -194,6 +198,7 @@ _ROWS = (
     Code("NKI-V152", "no one access pattern", "A selection may give .data only where one access pattern describes all of it."),
     Code("NKI-V153", "bad scalar operation", "A scalar may be computed with an int or a scalar of its own width."),
     Code("NKI-V154", "bad configuration", "A configuration must have the documented fields, each of its kind."),
+    Code("NKI-V155", "preparation without its trigger", "One trigger must follow each preparation of a collective, with no other preparation between them."),
     # --- hazards while running
     Code("NKI-H001", "run-time index out of bounds", "A run-time index must stay inside the dimension it indexes."),
     Code("NKI-H002", "read of unwritten bytes", "What a result depends on must have been written to the tensor it is read from."),

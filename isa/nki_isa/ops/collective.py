@@ -73,8 +73,8 @@ define(
 )
 
 
-class Collective(Instruction):
-    """What all collectives have in common.
+class OnLinks(Instruction):
+    """What runs on the links of a rank, beside its engines and DMA queues.
 
     Class attributes:
         sources: fields with the lists of tensors it sends; `dsts` or `dsts_by_channel` receive.
@@ -82,6 +82,7 @@ class Collective(Instruction):
             destination's, for both to be equal: ``"src"``, ``"dst"`` or neither, by the ranks of a group.
         in_sbuf: True if its tensors may be in SBUF.
         coalesced: True if it takes several tensors, in HBM.
+        partial: True if its data say which parts of its tensors it uses.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("srcs",)
@@ -89,12 +90,12 @@ class Collective(Instruction):
     sized: ClassVar[str] = ""
     in_sbuf: ClassVar[bool] = False
     coalesced: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
 
     engines = (Engine.dma,)
     namespace = "nki.collectives"
     source = PAGE
     order = Order.any
-    synchronises = True
 
     @property
     def groups(self) -> Groups:
@@ -105,6 +106,12 @@ class Collective(Instruction):
     def group_of(self, rank: int) -> tuple[int, ...]:
         """The ranks that `rank` meets, itself included, in order; empty if it is in no group."""
         return next((group for group in self.groups if rank in group), ())
+
+
+class Collective(OnLinks):
+    """What all collectives have in common: ranks meet in it and exchange data."""
+
+    synchronises = True
 
     @property
     def what(self) -> tuple[Any, ...]:
@@ -132,9 +139,18 @@ class Collective(Instruction):
             sent: what each of them reads, as stored, in the order of :attr:`reads`.
 
         Returns:
-            For each of them an array for each destination, None where it keeps what it holds.
+            For each of them an array for each destination, masked where it keeps what it holds, or None if
+            it keeps all of it.
         """
         raise NotImplementedError(self.opcode)
+
+    def used(self, place: int, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> Instruction:
+        """The call with what it uses of its tensors in the place of them, if it is `partial`.
+
+        Args:
+            place: of the rank that makes it, in `ranks`.
+        """
+        return self
 
     def specialize(self, recorder: Any) -> None:
         """Say what compilers were seen to refuse of where it stands."""
@@ -152,13 +168,17 @@ class Collective(Instruction):
                 f"{recorder.target.logical_cores}",
                 help=f"launch it with kernel[{recorder.target.logical_cores}](...)",
             )
-        for tensor in (*self.reads, *self.writes):
+        for tensor in self.named():
             if tensor.buffer.is_hbm and not recorder.is_named(tensor.storage):
                 recorder.tell(
                     programs.COLLECTIVE_UNNAMED,
                     f"{self.opcode}: {tensor.name} was allocated without name=",
                     help='name what collectives use: nl.ndarray(..., buffer=nl.shared_hbm, name="sent")',
                 )
+
+    def named(self) -> list[NkiTensor]:
+        """The tensors of the kernel that it uses, which should have names."""
+        return [*self.reads, *self.writes]
 
     def cost(self, target: Target) -> Cost:
         """A start, the hops of its algorithm, and the busiest link or rank."""
@@ -290,6 +310,21 @@ def _even_groups(i: Any, target: Target) -> str | None:
         return f"a rank is in two groups of {i.groups}, or is negative"
     sizes = sorted({len(group) for group in i.groups})
     return f"its groups have {sizes[0]} and {sizes[-1]} ranks" if len(sizes) > 1 else None
+
+
+@told
+def _seen_groups(i: Any, target: Target) -> str | None:
+    for group in i.groups:
+        if target.name == "trn1":
+            of_four_chips = len({rank // 8 for rank in group}) == 1 and len(group) in (1, 2, 4, 8)
+            runs = of_four_chips or sorted(group) == list(range(32))
+        else:
+            runs = sorted(group) == list(range(min(group), max(group) + 1))
+        if not runs:
+            return f"the group {list(group)} has {len(group)} ranks" + (
+                ", on trn1" if target.name == "trn1" else ", which do not follow one another"
+            )
+    return None
 
 
 _DIMENSION = attribute_rule(
@@ -491,6 +526,17 @@ class all_to_all(Collective):
             _divides,
             "pad dimension 0 to a multiple of the ranks",
             PAGE,
+        ),
+    )
+
+    observed = (
+        Constraint(
+            "NKI-C027",
+            "A group is one that was seen to run.",
+            _seen_groups,
+            "make groups of ranks that follow one another, on trn1 2, 4 or 8 of four chips, or all 32",
+            "public notes of inf2, trn1 and trn2",
+            programs.ALL_TO_ALL_GROUPS,
         ),
     )
 

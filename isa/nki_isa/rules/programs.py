@@ -153,6 +153,9 @@ def total(x):
 total[2](np.ones((128, 64), np.float32))
 """
 
+_ONE_RANK = "total[2](np.ones((128, 64), np.float32))"
+_FOUR = "nki.simulate(total, ranks=4)[2]([np.ones((128, 64), np.float32)] * 4)"
+
 COLLECTIVE_ON_ARGUMENT = Rule(
     "collective-on-argument",
     "NKI-C023",
@@ -209,5 +212,113 @@ COLLECTIVE_IN_LOOP = Rule(
         "    ncc.all_reduce(", "\n    def again(turn):\n        ncc.all_reduce("
     ).replace("    nisa.dma_copy(dst=out", "    nl.fori_loop(0, 2, again)\n    nisa.dma_copy(dst=out"),
     right=_COLLECTIVE,
+    whole_code=True,
+)
+
+ALL_TO_ALL_GROUPS = Rule(
+    "all-to-all-groups",
+    "NKI-C027",
+    Standing.seen,
+    "An all_to_all needs a mesh of its group. The library of NeuronCore-v2 builds it inside four chips, and of "
+    "all 32 ranks of a trn1.32xlarge; a group that skips ranks was refused on trn1 and trn2.",
+    Evidence(
+        seen=2,
+        said="alltoall cannot be supported without Mesh algorithm",
+        targets=("trn1", "trn2"),
+        compilers=("2.27",),
+    ),
+    wrong=_COLLECTIVE.replace("ncc.all_reduce(", "ncc.all_to_all(")
+    .replace("op=nl.add", "collective_dim=0")
+    .replace("[[0]]", "[[0, 2], [1, 3]]")
+    .replace(_ONE_RANK, _FOUR),
+    right=_COLLECTIVE.replace("ncc.all_reduce(", "ncc.all_to_all(")
+    .replace("op=nl.add", "collective_dim=0")
+    .replace("[[0]]", "[[0, 1], [2, 3]]")
+    .replace(_ONE_RANK, _FOUR),
+    targets=("trn2", "trn1"),
+    whole_code=True,
+)
+
+_VARIABLE = """\
+import numpy as np
+
+import nki
+import nki.collectives as ncc
+import nki.isa as nisa
+import nki.language as nl
+
+
+@nki.jit
+def exchange(x, table):
+    ranks = table.shape[1]
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+    received = nl.ndarray((ranks * x.shape[0], x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+    counts = nl.ndarray(table.shape, dtype=nl.uint32, buffer=nl.shared_hbm, name="counts")
+    core = nl.program_id(0)
+    if core == 0:
+        nisa.dma_copy(dst=sent, src=x)
+        nisa.dma_copy(dst=counts, src=table)
+    ncc.all_to_all_v([sent], [received], ncc.ReplicaGroup([range(ranks)]), counts, recv_counts_known=True)
+    if core == 0:
+        nisa.dma_copy(dst=out, src=received[0 : x.shape[0]])
+    return out
+
+
+x = np.ones((4, 8), np.float32)
+table = np.array([[32], [0], [0]], np.uint32)
+exchange[2](x, table)
+"""
+_RANKS = """\
+table = np.array([[32] * 4, [0] * 4, [0] * 4], np.uint32)
+nki.simulate(exchange, ranks=4)[2]([(x, table)] * 4)
+"""
+_RANK = """\
+table = np.array([[32], [0], [0]], np.uint32)
+exchange[2](x, table)
+"""
+
+VARIABLE_SLOTS = Rule(
+    "all-to-all-v-slots",
+    "NKI-C028",
+    Standing.seen,
+    "Without displacements of what is received each rank has a slot, and the driver wants slots of the size of "
+    "all that a rank can send.",
+    Evidence(
+        seen=1,
+        said="output size must be rank_n * input size",
+        targets=("trn2",),
+        against="the page says that the sizes of srcs and dsts are free",
+    ),
+    wrong=_VARIABLE.replace("(ranks * x.shape[0], x", "(2 * ranks * x.shape[0], x"),
+    right=_VARIABLE,
+    targets=("trn2",),
+    whole_code=True,
+)
+
+VARIABLE_IN_A_SERVER = Rule(
+    "all-to-all-v-in-a-server",
+    "NKI-C029",
+    Standing.error,
+    "Ranks of one server were connected for an all_to_all of sizes known at run time from NKI 0.7 on.",
+    Evidence(documented="nki/api/nki.collectives (all_to_all_v) at 0.6"),
+    wrong=_VARIABLE.replace(_RANK, _RANKS),
+    right=_VARIABLE,
+    targets=("trn2", "trn1"),
+    until="0.6",
+    whole_code=True,
+)
+
+VARIABLE_ON_ONE_CORE = Rule(
+    "variable-collective-on-one-core",
+    "NKI-C030",
+    Standing.error,
+    "all_gather_v, and all_to_all_v on machines with switches, are there for logical cores of two.",
+    Evidence(documented="nki/api/nki.collectives (all_gather_v, all_to_all_v)"),
+    wrong=_VARIABLE.replace(_RANK, _RANKS.replace("[2](", "(")).replace(
+        "ncc.all_to_all_v", "ncc.all_gather_v"
+    ),
+    right=_VARIABLE.replace(_RANK, _RANKS).replace("ncc.all_to_all_v", "ncc.all_gather_v"),
+    targets=("trn2", "trn3"),
     whole_code=True,
 )

@@ -65,6 +65,21 @@ def _exchange(source="srcs", received="dsts", on_chip=True, **more):
     ]
 
 
+def _variable(**more):
+    """What every collective refuses whose sizes the data say."""
+    return [
+        *(case for case in _exchange(on_chip=False) if case[0].keys() != {"dsts"}),
+        ({"dsts": [t((1, 1023), "float32", HBM)]}, TRN2),
+        ({"dsts": [t((8, 128), "float32", HBM)[:, 0:64]]}, TRN2),
+        ({"dsts": [t((128, 128), "bfloat16", HBM)]}, TRN2),
+        ({"dsts": [t((4, 4, 4), "float32")]}, TRN2),
+        ({"metadata_tensor": t((3, 5), "uint32", HBM)}, TRN2),
+        ({"metadata_tensor": t((3, 8), "uint32", PSUM)}, TRN2),
+        ({"metadata_tensor": t((3, 8), "int32", HBM)}, TRN2),
+        *(({name: value}, target) for name, (value, target) in more.items()),
+    ]
+
+
 HBM_TILE = t(dtype="float32", region=HBM)
 RING = "collective_permute_implicit"
 COLLECTIVES = {
@@ -77,6 +92,16 @@ COLLECTIVES = {
     ],
     RING: _exchange("srcs_by_channel", "dsts_by_channel", channel_ids=(1,)),
     f"{RING}_reduce": _exchange("srcs0_by_channel", "dsts_by_channel", channel_ids=(1,), op="multiply"),
+    **{
+        f"all_to_all_v{half}": _variable(has_rdispls=(True, TRN2), replica_group=(((0, 1, 2, 3),), TRN3))
+        for half in ("", "_prepare")
+    },
+    **{
+        f"all_gather_v{half}": _variable(has_rdispls=(True, TRN2), replica_group=(((0, 1),), TRN3))
+        for half in ("", "_prepare")
+    },
+    "all_to_all_v_trigger": [({"prepare_instr": 1}, TRN2)],
+    "all_gather_v_trigger": [({"prepare_instr": 1}, TRN2)],
     "rank_id": [({"name": 1}, TRN2)],
     f"{RING}_current_processing_rank_id": [
         ({"channel_id": "a"}, TRN2),

@@ -87,6 +87,7 @@ class Recorder:
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
         collectives: those emitted so far.
+        prepared: the preparation of a collective that waits for its trigger, and the device loop it is in.
         inline: while tracing, gives the function of a kernel that the kernel calls.
     """
 
@@ -109,6 +110,7 @@ class Recorder:
         self.collector = Collector()
         self.steps = steps.steps()
         self.collectives: list[Instruction] = []
+        self.prepared: tuple[Any, Loop | While | None] | None = None
         self.inline: Callable[[Any], FunctionType] | None = None
         self._body: list[Node] = self.program.body
         self._open: list[Loop | While] = []
@@ -298,6 +300,59 @@ class Recorder:
         """``view[...] = value``: a copy, by DMA where one of the two is in HBM."""
         opcode = "dma_copy" if view.buffer.is_hbm or value.buffer.is_hbm else "tensor_copy"
         self.emit(REGISTRY[opcode](view, value))
+
+    # --- collectives in two halves
+
+    def prepare(self, instruction: Any) -> None:
+        """`instruction` prepares a collective, for which there is one place.
+
+        Raises:
+            NkiError: NKI-V155, the one before was not triggered.
+        """
+        if self.prepared is not None:
+            raise self.untriggered(instruction)
+        self.prepared = instruction, self._loop
+
+    def trigger(self, instruction: Any) -> None:
+        """`instruction` triggers what was prepared.
+
+        Raises:
+            NkiError: NKI-V155, that was triggered before, or is in another device loop.
+        """
+        prepared, self.prepared = self.prepared, None
+        if prepared is None or prepared[0].descriptors.storage is not instruction.prepare_instr.storage:
+            raise error(
+                "NKI-V155",
+                f"{instruction.opcode}: what it triggers was triggered before",
+                help="prepare again before each trigger",
+            )
+        if prepared[1] is not self._loop:
+            raise error(
+                "NKI-V155",
+                f"{instruction.opcode}: it and what prepares it are not in the same device loop",
+                help="prepare and trigger in the same turn of a loop",
+            )
+
+    def untriggered(self, later: Any = None) -> NkiError:
+        """The error that nothing triggers what was prepared, before another preparation or at all."""
+        assert self.prepared is not None
+        first = self.prepared[0]
+        where = f", at {first.stack[-1].span}" if later is not None and first.stack else ""
+        told = (
+            f"{later.opcode}: {first.opcode}{where}, waits for its trigger"
+            if later is not None
+            else (f"{first.opcode}: nothing triggers it")
+        )
+        return error(
+            "NKI-V155",
+            told,
+            help=f"write nki.collectives.{first.opcode.replace('_prepare', '_trigger')}(prepared) before the "
+            "next preparation and before the kernel ends",
+        )
+
+    @property
+    def _loop(self) -> Loop | While | None:
+        return self._open[-1] if self._open else None
 
     # --- scheduling
 

@@ -526,7 +526,10 @@ def _judge_stores(recorder: Recorder, kernel: KernelSource) -> None:
 
 
 def _judge_collectives(recorder: Recorder) -> None:
-    """Refuse collectives that read or write arguments and results."""
+    """Refuse collectives that read or write arguments and results, and preparations that none triggers."""
+    if recorder.prepared is not None:
+        stack = recorder.prepared[0].stack
+        recorder.report(recorder.untriggered().at(stack[-1].span if stack else None, stack))
     results = {tensor.storage for tensor in recorder.program.outputs}
     for instruction in recorder.collectives:
         for tensor in (*instruction.reads, *instruction.writes):
