@@ -2,6 +2,7 @@
 
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -89,7 +90,7 @@ def drawn(data, count, *, rows=3):
     """Arrays of every rank, what destinations hold, and tables of counts that fit."""
     seed = data.draw(st.integers(0, 99))
     rng = np.random.default_rng(seed)
-    dtype = data.draw(st.sampled_from([np.float32, np.int32, np.float16]))
+    dtype = data.draw(st.sampled_from([np.float32, np.int32, np.float16, ml_dtypes.bfloat16]))
     elements = data.draw(st.sampled_from([12, 40]))
     parts = rng.integers(1, 100, (count, 4, elements // 4)).astype(dtype)
     held = rng.integers(-100, 0, (count, count * elements)).astype(dtype)
