@@ -128,7 +128,7 @@ def read_rules(text: str) -> dict[str, Rule]:
     """The rules of a grammar by name.
 
     This is the one place that touches ``lark.load_grammar``, which Lark does not document; the version of
-    Lark is pinned and ``tests/frontend/test_llk.py`` holds the shape it relies on.
+    Lark is pinned and ``tests/frontend/compiler/syntax/test_llk.py`` holds the shape it relies on.
     """
     try:
         grammar, _ = load_grammar(text, "<grammar>", [], False)

@@ -200,7 +200,7 @@ def test_what_becomes_an_array_can_be_read_and_not_written():
 
 def test_torch_and_jax_are_not_imported():
     code = (
-        "import sys, numpy as np, nki; sys.path.insert(0, 'tests/frontend');"
+        "import sys, numpy as np, nki; sys.path.insert(0, 'tests/frontend/launch');"
         "import test_arrays; test_arrays.copied(np.ones((2, 2), np.float32));"
         "assert not {'torch', 'jax'} & set(sys.modules), 'imported'"
     )

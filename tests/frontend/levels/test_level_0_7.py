@@ -121,7 +121,7 @@ def test_older_levels_lack_them(name):
 def test_every_inferred_rule_has_its_test():
     names = set(globals())
     assert {test for _, test in levels.INFERRED} <= names
-    page = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "migration.md").read_text()
     assert all(rule in page for rule, _ in levels.INFERRED)
 
 

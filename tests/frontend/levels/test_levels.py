@@ -20,7 +20,7 @@ from nki.levels import FORMS, LEVELS, NAMES, NEWEST
 from nki_isa.diagnostics import NkiError
 from nki_isa.tensor.tensor import NkiTensor
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "corpus"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "corpus"))
 from helps import of_text
 
 pytestmark = pytest.mark.api("0.6")  # the guide to 0.6

@@ -221,7 +221,7 @@ def test_nothing_of_one_call_is_left_to_the_next():
 @pytest.mark.slow
 def test_what_a_cached_call_costs():
     """1.5 times the numpy work plus 100 us; the least of three tries, since the machine does other things."""
-    names = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "cached_call.py"))
+    names = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "cached_call.py"))
     tries = [names["measure"]() for _ in range(3)]
     for rows in zip(*tries):
         assert min(cached - names["bound"](work) for _, cached, work, _ in rows) <= 0, rows

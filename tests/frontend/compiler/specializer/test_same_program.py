@@ -11,7 +11,7 @@ from both_front_ends import comparing
 from nki.runtime import session
 from nkilib.registry import rows
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[3]
 
 
 def module(name, path):
