@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
+from nki_isa.ops.meeting import Meeting
 
 
 class Core(Protocol):
@@ -33,7 +34,7 @@ class Listener:
     def after(self, core: int, instruction: Instruction) -> None:
         """`instruction` of `core` has run."""
 
-    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+    def meet(self, group: Sequence[tuple[int, Meeting]]) -> None:
         """These cores have arrived at these instructions, in which they meet."""
 
     def finish(self) -> None:

@@ -8,6 +8,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
+from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import VirtualRegister
 from nki_sim import host
 from nki_sim.cores.device import meet_all
@@ -34,7 +35,7 @@ class CoreTimes(Listener):
         if not instruction.synchronises:
             self.boards[core].issue(instruction, registers)
 
-    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+    def meet(self, group: Sequence[tuple[int, Meeting]]) -> None:
         """The cores of `group` start the instructions they meet in when the last of them has arrived."""
         arrivals = [(self.boards[core], self.boards[core].arrive(instruction)) for core, instruction in group]
         latest = max(arrival.start for _, arrival in arrivals)
@@ -112,13 +113,11 @@ def simulate_ranks(
     return times.timelines()
 
 
-def _walk(
-    body: list[Node], known: dict[int, int], board: Scoreboard, trips: int | None
-) -> Iterator[Instruction]:
+def _walk(body: list[Node], known: dict[int, int], board: Scoreboard, trips: int | None) -> Iterator[Meeting]:
     """Issue the instructions of `body` in order; yields those that wait for other cores instead."""
     for node in body:
         if isinstance(node, Instruction):
-            if node.synchronises:
+            if isinstance(node, Meeting):
                 yield node
                 continue
             board.issue(node, known)

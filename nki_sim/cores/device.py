@@ -1,8 +1,7 @@
 """Runs one kernel on the physical cores of a logical core, or on those of many ranks.
 
-Every core is a coroutine: it runs until it has to wait for another one, in
-:class:`~nki_isa.ops.sync.core_barrier`, :class:`~nki_isa.ops.sync.sendrecv` or a
-:class:`~nki_isa.ops.collective.Collective`, and goes on when all that it waits for
+Every core is a coroutine: it runs until it has to wait for another one, in a
+:class:`~nki_isa.ops.meeting.Meeting`, and goes on when all that it waits for
 have arrived. Cores run in order of their number between two meetings, so a run is
 deterministic; a meeting that cannot happen is an error that names what every core
 was doing.
@@ -26,8 +25,7 @@ from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, walk
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import Collective
-from nki_isa.ops.sync import core_barrier, sendrecv
+from nki_isa.ops.meeting import Grouped, Meeting, Seat
 from nki_isa.tensor.tensor import MemoryRegion, Storage
 from nki_sim import host
 from nki_sim.execution.execute import ExecutionResult, Machine, Skipped, written_inputs
@@ -53,12 +51,17 @@ class Core:
 
     number: int
     machine: Any
-    running: Iterator[Instruction]
+    running: Iterator[Meeting]
     rank: int = 0
     world: int = 1
     cores: int = 1
-    waiting: Instruction | None = None
+    waiting: Meeting | None = None
     ended: bool = False
+
+    @property
+    def seat(self) -> Seat:
+        """Where it is among the cores of the launch."""
+        return Seat(self.rank, self.number, self.world, self.cores)
 
     def advance(self) -> None:
         """Run to the next meeting or to the end."""
@@ -83,15 +86,9 @@ class Core:
                 self.machine.put(tensor, values)
 
     @property
-    def meeting(self) -> Instruction:
+    def meeting(self) -> Meeting:
         """What it waits in."""
         assert self.waiting is not None
-        return self.waiting
-
-    @property
-    def collective(self) -> Collective:
-        """What it waits in, where that is a collective."""
-        assert isinstance(self.waiting, Collective)
         return self.waiting
 
     @property
@@ -239,7 +236,7 @@ def results_of(cores: Sequence[Core]) -> list[ExecutionResult]:
     return [replace(machines[0].result(), skipped=_skipped(machines)) for machines in by_rank.values()]
 
 
-def meet_all(ranks: Sequence[Sequence[Iterator[Instruction]]], *meet: Callable[..., None]) -> None:
+def meet_all(ranks: Sequence[Sequence[Iterator[Meeting]]], *meet: Callable[..., None]) -> None:
     """Let coroutines, one for each core of each rank, run without data; `meet` is told of their meetings.
 
     Raises:
@@ -302,7 +299,7 @@ def check_ranks(ranks: Sequence[Sequence[Program]]) -> None:
     for number, programs in enumerate(ranks):
         for program in programs:
             if id(program) not in seen:
-                seen[id(program)] = [i for i in program.walk() if hasattr(i, "groups")]
+                seen[id(program)] = [i for i in program.walk() if isinstance(i, Grouped)]
             for instruction in seen[id(program)]:
                 strange = sorted({r for group in instruction.groups for r in group if r >= len(ranks)})
                 if not strange and instruction.group_of(number):
@@ -384,11 +381,11 @@ def _is_counted(body: list[Node]) -> bool:
     return True
 
 
-def _meetings(body: list[Node]) -> Iterator[Instruction]:
+def _meetings(body: list[Node]) -> Iterator[Meeting]:
     """The instructions that wait for other cores, in the order of a run."""
     for node in body:
         if isinstance(node, Instruction):
-            if node.synchronises:
+            if isinstance(node, Meeting):
                 yield node
         elif isinstance(node, Loop) and any(i.synchronises for i in walk(node.body)):
             assert isinstance(node.start, int) and isinstance(node.stop, int)
@@ -481,79 +478,40 @@ def settle(
 def _ready(cores: list[Core]) -> list[Core]:
     """The cores of the first meeting for which all have arrived; empty if there is none."""
     for core in cores:
-        asked = _partners(core)
-        if not asked:
+        if core.waiting is None:
             continue
+        asked = core.waiting.partners(core.seat)
         group = [c for c in cores if (c.rank, c.number) in asked]
-        if len(group) == len(asked) and all(_partners(c) == asked and _agree(core, c) for c in group):
+        if len(group) == len(asked) and all(_meets(core, c, asked) for c in group):
             return group
     return []
 
 
-def _partners(core: Core) -> frozenset[tuple[int, int]]:
-    """The cores a waiting core has to meet, itself included, as rank and number."""
-    waiting = core.waiting
-    ranks: Sequence[int] = (core.rank,)
-    numbers: Sequence[int] = ()
-    if isinstance(waiting, core_barrier):
-        numbers = (*waiting.cores, core.number)
-    elif isinstance(waiting, sendrecv):
-        numbers = (waiting.send_to_rank, waiting.recv_from_rank, core.number)
-    elif isinstance(waiting, Collective):
-        ranks = [rank for rank in waiting.group_of(core.rank) if rank < core.world] or ranks
-        numbers = range(core.cores)
-    return frozenset((rank, number) for rank in ranks for number in numbers)
-
-
-def _agree(a: Core, b: Core) -> bool:
-    """True if two waiting cores mean the same meeting."""
-    first, second = a.waiting, b.waiting
-    if first is second:
-        return True
-    if isinstance(first, Collective) and isinstance(second, Collective):
-        return first.what == second.what
-    if isinstance(first, sendrecv) and isinstance(second, sendrecv):
-        return first.pipe_id == second.pipe_id and _fits(first, second)
-    return type(first) is type(second)
-
-
-def _fits(a: sendrecv, b: sendrecv) -> bool:
-    return (a.src.shape, a.src.dtype) == (b.src.shape, b.src.dtype)
+def _meets(core: Core, other: Core, asked: frozenset[tuple[int, int]]) -> bool:
+    """True if `other` has arrived where `core` waits for those `asked`."""
+    if other.waiting is None or other.waiting.partners(other.seat) != asked:
+        return False
+    return core.waiting is other.waiting or core.meeting.agrees(other.waiting)
 
 
 def _carry_out(group: list[Core]) -> None:
-    """Move the data of a meeting; a barrier has none."""
-    collective = group[0].waiting
-    if isinstance(collective, Collective):
-        try:
-            _exchange(group, collective)
-        except NkiError as found:
-            raise found.at(_place(collective), collective.stack) from None
-        return
-    sent = {
-        core.number: np.array(core.machine.memory.bind(core.waiting.src))
-        for core in group
-        if isinstance(core.waiting, sendrecv)
-    }
-    for core in group:
-        if isinstance(core.waiting, sendrecv):
-            core.machine.memory.bind(core.waiting.dst)[...] = sent[core.waiting.recv_from_rank]
-
-
-def _exchange(group: list[Core], collective: Collective) -> None:
-    """Core k of each rank exchanges with core k of the others; everything is read before it is written."""
-    ranks = collective.group_of(group[0].rank)
-    by_place = {(core.rank, core.number): core for core in group}
-    lines = [[by_place[rank, number] for rank in ranks] for number in sorted({c.number for c in group})]
+    """Move the data of a meeting: everything is read before it is written."""
+    meeting = group[0].meeting
+    lines = [[group[k] for k in line] for line in meeting.lines([core.seat for core in group])]
     received: list[tuple[Core, list[Array | None]]] = []
-    for line in lines:
-        sent = _sent(line) if collective.partial else []
-        for place, core in enumerate(line):
-            core.tell(core.collective.used(place, ranks, sent))
-    for line in lines:
-        received += zip(line, collective.exchange(ranks, _sent(line)), strict=True)
-    for core, arrays in received:
-        core.put(arrays)
+    try:
+        for line in lines if meeting.listened_together else ():
+            sent, ranks = _sent(line) if meeting.partial else [], [core.rank for core in line]
+            for place, core in enumerate(line):
+                core.tell(core.meeting.used(place, ranks, sent))
+        for line in lines:
+            calls = [core.meeting for core in line]
+            given = meeting.deliver([core.seat for core in line], calls, _sent(line))
+            received += zip(line, given, strict=True)
+        for core, arrays in received:
+            core.put(arrays)
+    except NkiError as found:
+        raise found.at(_place(meeting), meeting.stack) from None
 
 
 def _sent(line: Sequence[Core]) -> list[list[Array]]:
@@ -603,17 +561,7 @@ def _by_doing(cores: list[Core]) -> str:
 
 
 def _said(core: Core) -> str:
-    waiting = core.waiting
-    if isinstance(waiting, core_barrier):
-        return f"is in core_barrier(cores={waiting.cores})"
-    if isinstance(waiting, sendrecv):
-        return (
-            f"is in sendrecv(send_to_rank={waiting.send_to_rank}, recv_from_rank={waiting.recv_from_rank}, "
-            f"pipe_id={waiting.pipe_id}) of {waiting.src.dtype}{list(waiting.src.shape)}"
-        )
-    if isinstance(waiting, Collective):
-        return f"is in {waiting.said()}"
-    return "has ended"
+    return "has ended" if core.waiting is None else f"is in {core.waiting.said()}"
 
 
 def _place(instruction: Instruction | None) -> Span | None:

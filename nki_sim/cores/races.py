@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program, programs_equal
-from nki_isa.ops.sync import core_barrier
+from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.observe import Core
 
@@ -181,9 +181,9 @@ class RaceDetector:
         for number, tensor, writes in self._touches[core].get(instruction, ()):
             self._touch(core, instruction, number, tensor, writes=writes)
 
-    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+    def meet(self, group: Sequence[tuple[int, Meeting]]) -> None:
         """The cores of `group` hear of all that the others of it did before, if the meeting orders that."""
-        if any(isinstance(i, core_barrier) and not i.orders for _, i in group):
+        if not all(meeting.orders for _, meeting in group):
             return
         cores = [core for core, _ in group]
         if len(cores) == len(self._memories):

@@ -25,7 +25,7 @@ from nki_isa.machine.enums import oob_mode
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_isa.ops.collective import Collective
+from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim.execution.matrices import OwnMatrices, SharedMatrices
 from nki_sim.execution.memory import (
@@ -162,7 +162,7 @@ class _Stretch:
     together: Steps
 
 
-_Plan: TypeAlias = "_Stretch | _LoopPlan | _WhilePlan | Instruction"
+_Plan: TypeAlias = "_Stretch | _LoopPlan | _WhilePlan | Meeting"
 """A stretch, a loop, or a meeting with other cores."""
 
 
@@ -276,7 +276,7 @@ class Machine:
         """Store `values` in `tensor`, rounded to its data type."""
         self._output(tensor, INDIRECTION_GROUP)(values)
 
-    def run(self) -> Iterator[Instruction]:
+    def run(self) -> Iterator[Meeting]:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
@@ -300,13 +300,13 @@ class Machine:
 
     # --- running
 
-    def _run(self, plans: list[_Plan]) -> Iterator[Instruction]:
+    def _run(self, plans: list[_Plan]) -> Iterator[Meeting]:
         for plan in plans:
             if type(plan) is _Stretch:
                 self._run_steps(plan.steps if self._before or self._after else plan.together)
                 self.executed += len(plan.steps)
-            elif isinstance(plan, Instruction):
-                if not isinstance(plan, Collective):
+            elif isinstance(plan, Meeting):
+                if not plan.listened_together:
                     self.tell(plan)
                 yield plan
                 for told_after in self._after:
@@ -375,7 +375,7 @@ class Machine:
         matrices: SharedMatrices | None = None
         for node in body:
             if isinstance(node, Instruction):
-                if node.synchronises:
+                if isinstance(node, Meeting):
                     plans.append(node)
                     steps = None
                     continue

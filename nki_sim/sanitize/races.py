@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nki_isa.ir.instruction import Instruction
+from nki_isa.ops.meeting import Meeting
 from nki_sim.cores.races import RaceDetector
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check, Scene
@@ -37,7 +38,7 @@ class Races(Check):
         """What it touches of shared HBM."""
         self._detector.before(core, instruction)
 
-    def meet(self, group: Sequence[tuple[int, Instruction]]) -> None:
+    def meet(self, group: Sequence[tuple[int, Meeting]]) -> None:
         """What came before is ordered."""
         self._detector.meet(group)
 

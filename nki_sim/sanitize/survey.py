@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Node, Program
-from nki_isa.ops.sync import core_barrier
+from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import NkiTensor, Storage
 from nki_sim.host import no_collection
 
@@ -128,7 +128,7 @@ class Survey:
 
 
 def _touched(instruction: Instruction) -> Touch:
-    if isinstance(instruction, core_barrier):
+    if isinstance(instruction, Meeting) and not instruction.moves:
         return [], []
     kept = [instruction.__dict__[name] for name in instruction.padded]
     return [t for t in instruction.reads if not any(t is k for k in kept)], instruction.writes

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nki_isa import cost, links
 from nki_isa.constraints.descriptors import PRIORITY
@@ -39,11 +38,11 @@ from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
+from nki_isa.ops.meeting import Array, Grouped, Meeting, Seat
 from nki_isa.rules import programs
 from nki_isa.tensor.kinds import Kind, define, is_whole
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
-Array = NDArray[Any]
 #: The ranks of each group.
 Groups = tuple[tuple[int, ...], ...]
 
@@ -73,7 +72,7 @@ define(
 )
 
 
-class OnLinks(Instruction):
+class OnLinks(Grouped, Instruction):
     """What runs on the links of a rank, beside its engines and DMA queues.
 
     Class attributes:
@@ -82,7 +81,6 @@ class OnLinks(Instruction):
             destination's, for both to be equal: ``"src"``, ``"dst"`` or neither, by the ranks of a group.
         in_sbuf: True if its tensors may be in SBUF.
         coalesced: True if it takes several tensors, in HBM.
-        partial: True if its data say which parts of its tensors it uses.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("srcs",)
@@ -90,7 +88,6 @@ class OnLinks(Instruction):
     sized: ClassVar[str] = ""
     in_sbuf: ClassVar[bool] = False
     coalesced: ClassVar[bool] = False
-    partial: ClassVar[bool] = False
 
     engines = (Engine.dma,)
     namespace = "nki.collectives"
@@ -103,15 +100,11 @@ class OnLinks(Instruction):
         found: Groups = self.__dict__["replica_group"]
         return found
 
-    def group_of(self, rank: int) -> tuple[int, ...]:
-        """The ranks that `rank` meets, itself included, in order; empty if it is in no group."""
-        return next((group for group in self.groups if rank in group), ())
 
-
-class Collective(OnLinks):
+class Collective(OnLinks, Meeting):
     """What all collectives have in common: ranks meet in it and exchange data."""
 
-    synchronises = True
+    listened_together = True
 
     @property
     def what(self) -> tuple[Any, ...]:
@@ -124,12 +117,29 @@ class Collective(OnLinks):
         tensors = [(t.shape, t.dtype) for t in (*self.reads, *self.writes)]
         return self.opcode, *attributes, *tensors
 
+    def partners(self, seat: Seat) -> frozenset[tuple[int, int]]:
+        ranks = [rank for rank in self.group_of(seat.rank) if rank < seat.ranks] or [seat.rank]
+        return frozenset((rank, core) for rank in ranks for core in range(seat.cores))
+
+    def agrees(self, other: Instruction) -> bool:
+        return isinstance(other, Collective) and self.what == other.what
+
     def said(self) -> str:
-        """The call, shortened."""
         source = self.__dict__[self.sources[0]][0]
         op = self.__dict__.get("op")
         named = f"{op.name}, " if op is not None else ""
         return f"{self.opcode}({named}{', '.join(map(str, self.groups))}) of {source.dtype}{shape_of(source)}"
+
+    def lines(self, seats: Sequence[Seat]) -> list[list[int]]:
+        """Core k of each rank exchanges with core k of the others."""
+        place = {(seat.rank, seat.core): k for k, seat in enumerate(seats)}
+        ranks = self.group_of(seats[0].rank)
+        return [[place[rank, core] for rank in ranks] for core in sorted({seat.core for seat in seats})]
+
+    def deliver(
+        self, seats: Sequence[Seat], calls: Sequence[Any], sent: Sequence[Sequence[Array]]
+    ) -> list[list[Array | None]]:
+        return self.exchange([seat.rank for seat in seats], sent)
 
     def exchange(self, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> list[list[Array | None]]:
         """What each rank receives.
@@ -143,14 +153,6 @@ class Collective(OnLinks):
             it keeps all of it.
         """
         raise NotImplementedError(self.opcode)
-
-    def used(self, place: int, ranks: Sequence[int], sent: Sequence[Sequence[Array]]) -> Instruction:
-        """The call with what it uses of its tensors in the place of them, if it is `partial`.
-
-        Args:
-            place: of the rank that makes it, in `ranks`.
-        """
-        return self
 
     def specialize(self, recorder: Any) -> None:
         """Say what compilers were seen to refuse of where it stands."""

@@ -17,7 +17,7 @@ from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import Field, MakeTile, Role, attribute, instruction, read
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import PAGE, Array, Collective, Groups
+from nki_isa.ops.collective import PAGE, Collective, Groups
 from nki_isa.ops.collective_v import (
     ALL_TO_ALL_RULES,
     GATHER_RULES,
@@ -28,6 +28,7 @@ from nki_isa.ops.collective_v import (
     machine_on,
     sample_of,
 )
+from nki_isa.ops.meeting import Array
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 

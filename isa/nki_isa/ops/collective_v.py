@@ -30,7 +30,8 @@ from nki_isa.ir.instruction import (
 from nki_isa.links import Exchange
 from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import PAGE, RULES, Array, Collective, Groups, OnLinks, told
+from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told
+from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
 from nki_isa.tensor.strides import is_row_major
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor

@@ -29,13 +29,13 @@ from nki_isa.ops.collective import (
     PAGE,
     RULES,
     SHAPES,
-    Array,
     Collective,
     Groups,
     pair_of,
     reduced,
     told,
 )
+from nki_isa.ops.meeting import Array, Grouped
 from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
@@ -279,7 +279,7 @@ class rank_id(Instruction):
 
 
 @instruction
-class collective_permute_implicit_current_processing_rank_id(Instruction):
+class collective_permute_implicit_current_processing_rank_id(Grouped, Instruction):
     """The rank whose data a rank has after `iteration_id` turns of the ring, in a new register.
 
     In turn 0 it is the rank itself, then the one before it, and so on; see collective_permute_implicit.
@@ -310,10 +310,6 @@ class collective_permute_implicit_current_processing_rank_id(Instruction):
     def groups(self) -> Groups:
         """The ranks of each ring."""
         return self.replica_group
-
-    def group_of(self, rank: int) -> tuple[int, ...]:
-        """The ranks of the ring of `rank`, in order; empty if it is in none."""
-        return next((group for group in self.groups if rank in group), ())
 
     def compute(self, state: Any, iteration_id: int) -> int:
         """The rank so many places before this one."""

@@ -7,6 +7,7 @@ to shared HBM against the other's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nki_isa import cost
@@ -27,6 +28,7 @@ from nki_isa.ir.instruction import (
 )
 from nki_isa.machine import enums
 from nki_isa.machine.target import Feature, Target
+from nki_isa.ops.meeting import Array, Meeting, Seat
 from nki_isa.rules import programs
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
@@ -79,7 +81,7 @@ def _fits_gpsimd(i: Any, target: Target) -> str | None:
 
 
 @instruction
-class core_barrier(Instruction):
+class core_barrier(Meeting):
     """Wait until every one of `cores` has reached its barrier on `data`, a tensor in shared HBM.
 
     What one core wrote to `data` before its barrier, the others may read after theirs.
@@ -103,7 +105,7 @@ class core_barrier(Instruction):
     since = 3
     source = _BARRIER
     order = Order.streamed
-    synchronises = True
+    moves = False
     constraints = rules(
         _since(_BARRIER),
         memory("data", MemoryRegion.shared_hbm, SBUF, source=_BARRIER),
@@ -116,8 +118,14 @@ class core_barrier(Instruction):
 
     @property
     def orders(self) -> bool:
-        """True if it orders what the cores do in shared HBM."""
+        """True unless it names a tensor that each core has to itself."""
         return self.data.storage.region is MemoryRegion.shared_hbm
+
+    def partners(self, seat: Seat) -> frozenset[tuple[int, int]]:
+        return frozenset((seat.rank, core) for core in (*self.cores, seat.core))
+
+    def said(self) -> str:
+        return f"core_barrier(cores={self.cores})"
 
     def specialize(self, recorder: Any) -> None:
         """Say where it orders nothing.
@@ -149,7 +157,7 @@ class core_barrier(Instruction):
 
 
 @instruction
-class sendrecv(Instruction):
+class sendrecv(Meeting):
     """Send `src` to core `send_to_rank` and receive `dst` from core `recv_from_rank`, at once.
 
     Both tiles are in SBUF, of one shape and data type. Cores meet by `pipe_id`: each
@@ -173,7 +181,6 @@ class sendrecv(Instruction):
     since = 3
     source = _SENDRECV
     order = Order.any
-    synchronises = True
     constraints = rules(
         _since(_SENDRECV),
         memory("src", SBUF, source=_SENDRECV),
@@ -199,6 +206,28 @@ class sendrecv(Instruction):
             "recv_from_rank": 1,
             "pipe_id": 0,
         }
+
+    def partners(self, seat: Seat) -> frozenset[tuple[int, int]]:
+        return frozenset((seat.rank, core) for core in (self.send_to_rank, self.recv_from_rank, seat.core))
+
+    def agrees(self, other: Instruction) -> bool:
+        return (
+            isinstance(other, sendrecv)
+            and self.pipe_id == other.pipe_id
+            and (self.src.shape, self.src.dtype) == (other.src.shape, other.src.dtype)
+        )
+
+    def said(self) -> str:
+        return (
+            f"sendrecv(send_to_rank={self.send_to_rank}, recv_from_rank={self.recv_from_rank}, "
+            f"pipe_id={self.pipe_id}) of {self.src.dtype}{list(self.src.shape)}"
+        )
+
+    def deliver(
+        self, seats: Sequence[Seat], calls: Sequence[Any], sent: Sequence[Sequence[Array]]
+    ) -> list[list[Array | None]]:
+        by_core = {seat.core: src for seat, (src,) in zip(seats, sent, strict=True)}
+        return [[by_core[call.recv_from_rank]] for call in calls]
 
     def cost(self, target: Target) -> Cost:
         moved = cost.copy(target, self.dst, self.src)
