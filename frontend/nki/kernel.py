@@ -140,6 +140,7 @@ def jit(function: Any = None, **options: Any) -> Any:
             "NKI-L050",
             f"nki.jit has the parameter 'platform_target' up to 0.2; the API level is {levels.current()}",
             help="set the environment variable NEURON_PLATFORM_TARGET_OVERRIDE, or run nki-sim --target",
+            notes=levels.taken_before("0.3"),
         )
     for name in ("fn", "func"):
         function = options.pop(name, None) if function is None else function

@@ -173,11 +173,8 @@ def entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
                 cls(*args, **kwargs) if level == levels.NEWEST else _built(module, name, args, kwargs, level)
             )
             if made.misfits:
-                made.notes = (
-                    *levels.orders(module, name, len(args)),
-                    *_accepting(module, name, args, kwargs),
-                )
-            return _Handle(current().emit(made))
+                made.notes = levels.orders(module, name, len(args))
+            return _Handle(current().emit(made, lambda: _accepting(module, name, args, kwargs)))
         except NkiError as found:
             told = levels.with_orders(module, name, len(args), found)
             notes = _accepting(module, name, args, kwargs)

@@ -84,6 +84,7 @@ def _region(buffer: Any) -> MemoryRegion:
             "NKI-V122",
             f"the buffer is {buffer!r}, a text; memories go by their names from API level 0.3 on",
             help=f"write nl.{buffer}",
+            notes=levels.taken_before("0.3"),
         )
     raise error(
         "NKI-V122",

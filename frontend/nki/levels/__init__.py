@@ -15,6 +15,7 @@ from nki.levels.chosen import (
     of_environment,
     older,
     read_level,
+    taken_before,
 )
 from nki.levels.entries import (
     changed,
@@ -71,6 +72,7 @@ __all__ = [
     "orders",
     "place_of",
     "read_level",
+    "taken_before",
     "refusal",
     "refusing_members",
     "translated",

@@ -75,6 +75,12 @@ def choice(level: str) -> str:
     )
 
 
+def taken_before(level: str) -> tuple[str, ...]:
+    """The note for what `level` is the first to refuse: the level before takes it. None for an empty one."""
+    earlier = [name for name in LEVELS if level and ORDER[name] < ORDER[level]]
+    return (choice(earlier[-1]),) if earlier else ()
+
+
 def older() -> list[str]:
     """The levels before the one in force, the newest first."""
     return [level for level in reversed(LEVELS) if ORDER[level] < ORDER[_level]]
@@ -114,4 +120,5 @@ __all__ = [
     "of_environment",
     "older",
     "read_level",
+    "taken_before",
 ]

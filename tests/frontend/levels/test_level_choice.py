@@ -39,6 +39,28 @@ def name(x):
     return nl.ndarray((nl.par_dim(4), 8), dtype=x.dtype, buffer=nl.shared_hbm)
 
 
+def text(x):
+    nisa.dma_copy(dst=x, src=nl.ndarray(x.shape, dtype=x.dtype, buffer="private_hbm"))
+    return x
+
+
+def whole(x):
+    t = nl.ndarray(x.shape, dtype=nl.int32, buffer=nl.sbuf)
+    nisa.memset(t, 2.0)
+    nisa.dma_copy(dst=x, src=t)
+    return x
+
+
+def private(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.private_hbm)
+    nisa.dma_copy(dst=out, src=x)
+    return out
+
+
+def of_list(x, sizes=[1, 2]):  # noqa: B006  (what the test is about)
+    return x
+
+
 def diagnostics(kernel):
     with pytest.raises(NkiError) as found:
         specialize(nki.jit(kernel), X)
@@ -46,7 +68,17 @@ def diagnostics(kernel):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "level"), [(numbers, "0.3"), (moved_offset, "0.2"), (keyword, "0.2"), (name, "0.2")]
+    ("kernel", "level"),
+    [
+        (numbers, "0.3"),
+        (moved_offset, "0.2"),
+        (keyword, "0.2"),
+        (name, "0.2"),
+        (text, "0.2"),
+        (whole, "0.2"),
+        (private, "0.2"),
+        (of_list, "0.2"),
+    ],
 )
 def test_the_level_that_takes_it(kernel, level):
     told = diagnostics(kernel)

@@ -198,12 +198,21 @@ class Recorder:
 
     # --- instructions
 
-    def emit(self, instruction: Instruction) -> Instruction:
-        """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too."""
+    def emit(self, instruction: Instruction, notes: Callable[[], tuple[str, ...]] = tuple) -> Instruction:
+        """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too.
+
+        Args:
+            notes: asked for more to say of an instruction that is refused.
+        """
         steps.take(self.steps, steps.INSTRUCTION)
         instruction.stack = stack_of(sys._getframe(1))
         try:
-            for remark in self._forms.check(instruction):
+            try:
+                remarks = self._forms.check(instruction)
+            except NkiError as found:
+                more = notes()
+                raise NkiError(replace(d, notes=(*d.notes, *more)) for d in found.diagnostics) from None
+            for remark in remarks:
                 self._remark(remark, instruction.stack)
             instruction.specialize(self)
             if instruction.settles:
@@ -254,13 +263,15 @@ class Recorder:
 
     def tell(self, row: Rule, message: str, *, help: str, span: Span | None = None) -> None:
         """Keep a finding about `row`, at `span` or the user's present line, as severe as the row is sure."""
+        severity = self._severity(row)
+        earlier = levels.taken_before(row.level) if severity is Severity.error else ()
         found = Diagnostic(
             row.code,
             message,
             span,
             help,
-            (f"rule: {row.sentence}", f"source: {row.evidence}"),
-            severity=self._severity(row),
+            (f"rule: {row.sentence}", f"source: {row.evidence}", *earlier),
+            severity=severity,
             known=row.name,
         )
         if row.on(self.target.name):
