@@ -25,6 +25,7 @@ from nki_sim.placement.utilisation import by_line
 from nki_sim.report import facts
 from nki_sim.report.columns import column, texts
 from nki_sim.report.files import replacing
+from nki_sim.report.links import LinkRows, link_rows
 from nki_sim.report.profile import Profile
 from nki_sim.report.rows import rows_of
 from nki_sim.report.trace import described, reason
@@ -66,7 +67,13 @@ def write_html(path: str | os.PathLike[str], launches: Launches) -> None:
 
 def page(launches: Launches) -> str:
     """The page as text; the same launches always give the same page."""
-    shown = [_core(traced, core, len(cores)) for cores in launches for core, traced in enumerate(cores)]
+    shown = []
+    for cores in launches:
+        shown += [_core(traced, core, len(cores)) for core, traced in enumerate(cores)]
+        timelines = [traced.timeline for traced in cores if traced.timeline]
+        carried = link_rows(timelines) if timelines else None
+        if carried is not None:
+            shown.append(_links(cores[0].program, carried))
     data = json.dumps(shown, allow_nan=False)  # in ASCII: names may hold what no encoding has
     style, script = _file("page.css"), "\n".join(map(_file, _SCRIPTS))
     found = _file("page.html").replace(_POLICY, _policy(style, script))
@@ -116,6 +123,58 @@ def _core(core: Core, number: int, cores: int) -> dict[str, Any]:
         "notes": list(timeline.notes) if timeline else [],
         "timeline": _timeline(timeline) if timeline else None,
         "memories": [_memory(used, uses) for used in (placement.sbuf, placement.psum) if used.live],
+    }
+
+
+def _links(program: Program, found: LinkRows) -> dict[str, Any]:
+    """What the links of a launch over ranks carry, as a launch of its own without engines."""
+    rows = found.busiest(len(found.rows))
+    table = [
+        [str(link), f"{found.machine.rate(link):.4g} GB/s", words.size(octets), words.percent(share)]
+        for link, octets, share in rows
+    ]
+    none = ("verdict", "engines", "lines", "remarks", "advice", "dma_rows", "notes", "memories")
+    return {
+        **{name: [] for name in none},
+        "kernel": program.name,
+        "core": ", links",
+        "title": f"{program.name}: links of {found.machine.name}",
+        "totals": [("links in use", str(len(rows)), "directions"), ("busiest", str(rows[0][0]), "")],
+        "links": table,
+        "timeline": _carried(found),
+    }
+
+
+def _carried(found: LinkRows) -> dict[str, Any]:
+    """The collectives on each link as events, in the form of :func:`_timeline`."""
+    said = _Numbers()
+    all_of_it = [one for carried in found.rows.values() for one in carried]
+    text = []
+    for one in all_of_it:
+        about = {
+            "opcode": one.instruction.opcode,
+            **_at_length(one.instruction),
+            "calls": [f"{one.algorithm}: {words.size(one.octets)}, {words.percent(one.share)} of the link"],
+        }
+        text.append(said.of(tuple(map(str, about.values())), about))
+    offsets = [0]
+    for carried in found.rows.values():
+        offsets.append(offsets[-1] + len(carried))
+    length = [one.end - one.begin for one in all_of_it]
+    return {
+        "labels": [str(link) for link in found.rows],
+        "duration": round(found.duration, 3),
+        "offsets": column(offsets, "int32"),
+        "event": column([one.event for one in all_of_it], "int32"),
+        "start": column([one.begin for one in all_of_it], "float64"),
+        "length": column(length, "float32"),
+        "visible": column(length, "float32"),
+        "waited": column(np.zeros(len(length)), "float32"),
+        "reason": column(np.full(len(length), -1), "int32"),
+        "text": column(text, "int32"),
+        "texts": said.values,
+        "reasons": texts([]),
+        "detailed": True,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -15,12 +15,14 @@ from nki_sim import words
 from nki_sim.placement.place import Placement, Utilisation
 from nki_sim.placement.utilisation import bars, by_line
 from nki_sim.report import facts
+from nki_sim.report.links import LinkRows
 from nki_sim.report.mechanisms import MECHANISMS, Ablated
 from nki_sim.report.profile import Profile
 from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
+_LINKS = 8  # listed
 _SAVINGS, _SCOPES, _PAIRS = 4, 24, 6  # rows listed
 _CELLS = 72  # of the curve
 
@@ -86,6 +88,17 @@ def ablation_table(rows: Sequence[Ablated]) -> RenderableType:
 
 
 # --- memory
+
+
+def links_table(found: LinkRows) -> RenderableType:
+    """The busiest links of a launch over ranks."""
+    table = _table("link", "GB/s", "bytes", "of the launch", numbers=(1, 2, 3))
+    for link, octets, share in found.busiest(_LINKS):
+        rate = found.machine.rate(link)
+        table.add_row(str(link), f"{rate:.4g}", words.size(octets), words.percent(share))
+    count = len(found.rows)
+    shown = f", {_LINKS} of {count}" if count > _LINKS else ""
+    return Group(Text(f"links of {found.machine.name}, the busiest first{shown}"), table)
 
 
 def memory_tables(program: Program, placement: Placement) -> list[RenderableType]:

@@ -1,9 +1,9 @@
 """Timelines as Chrome trace JSON, which ui.perfetto.dev and chrome://tracing open.
 
-One process per core of a kernel launch; launches stand one after the other. One row per
-engine; a DMA queue, which has several transfers in flight, has as many rows as it
-needs. Each slice says what ran, at which source line, and what it waited for; an
-arrow leads from what held it up. The critical path has a row of its own, and a counter shows the SBUF
+One process per core of a kernel launch, and one for the links that ranks use; launches stand one after the
+other. One row per engine, and per direction of a link; a DMA queue, which has several transfers in
+flight, has as many rows as it needs. Each slice says what ran, at which source line, and what it waited
+for; an arrow leads from what held it up. The critical path has a row of its own, and a counter shows the SBUF
 bytes in use over time.
 """
 
@@ -25,6 +25,7 @@ from nki_sim.placement.place import Holder, Placement
 from nki_sim.placement.utilisation import by_quadrant
 from nki_sim.report.critical import critical_path, place_of
 from nki_sim.report.files import replacing
+from nki_sim.report.links import LinkRows, link_rows
 from nki_sim.report.rows import Rows, rows_of
 from nki_sim.timing.plans import LANES
 from nki_sim.timing.scoreboard import Timeline, Wait
@@ -83,6 +84,10 @@ def events(launches: Launches) -> Iterator[Event]:
                 f"launch {number}, {traced.name or f'core {core}'}" if len(cores) > 1 else f"launch {number}"
             )
             yield from _core(process, which, traced, offset)
+        found = link_rows([traced.timeline for traced in cores])
+        if found is not None:
+            process += 1
+            yield from _links(process, f"launch {number}", found, offset)
         offset += max(traced.timeline.duration for traced in cores)
 
 
@@ -99,6 +104,32 @@ def _core(process: int, which: str, traced: Traced, offset: float) -> Iterator[E
     yield from _critical(process, len(rows.labels) + 1, timeline, offset)
     yield from _arrows(process, timeline, rows, offset)
     yield from _counter(process, traced.placement, timeline, offset)
+
+
+def _links(process: int, which: str, found: LinkRows, offset: float) -> Iterator[Event]:
+    """A row for each direction of a link, with the collectives that use it."""
+    yield _metadata("process_name", process, 0, name=f"links of {found.machine.name} ({which})")
+    yield _metadata("process_sort_index", process, 0, sort_index=process)
+    for row, (link, carried) in enumerate(found.rows.items(), 1):
+        yield _metadata("thread_name", process, row, name=str(link))
+        yield _metadata("thread_sort_index", process, row, sort_index=row)
+        for one in carried:
+            begin = _microseconds(offset + one.begin)
+            yield {
+                "ph": "X",
+                "name": one.instruction.opcode,
+                "cat": "link",
+                "pid": process,
+                "tid": row,
+                "ts": begin,
+                "dur": round(_microseconds(offset + one.end) - begin, 6),
+                "args": {
+                    **described(one.instruction),
+                    "algorithm": one.algorithm,
+                    "bytes": round(one.octets),
+                    "share_of_link": round(one.share, 4),
+                },
+            }
 
 
 def _metadata(kind: str, process: int, thread: int, **arguments: Any) -> Event:

@@ -24,9 +24,10 @@ from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
+from nki_sim.report.links import link_rows
 from nki_sim.report.mechanisms import MECHANISMS, Ablated, ablation
 from nki_sim.report.profile import Profile
-from nki_sim.report.terminal import ablation_table, launch_line, profile_tables
+from nki_sim.report.terminal import ablation_table, launch_line, links_table, profile_tables
 from nki_sim.report.trace import Traced, write_trace
 from nki_sim.report.usage import memory_report
 
@@ -120,6 +121,9 @@ def profile(
                 who = f", {core.name}" if launch.ranks > 1 else which(number, len(cores))
                 heading = launch_line(core.program, core.timeline.total, who + order)
                 screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
+            found = link_rows([core.timeline for core in cores]) if cores else None
+            if found is not None:
+                screen.show(links_table(found), "")
             if ablate:
                 screen.show(ablation_table(ablated(launch)), "")
     finish(screen, outcome)

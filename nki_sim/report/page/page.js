@@ -33,6 +33,12 @@ async function show(index) {
   if (launch.timeline) {
     add(main, "h2", "Timeline");
     timeline(add(main, "section"), await columns(launch.timeline));
+    if (launch.links) {
+      add(main, "h3", "Links");
+      table(main, ["link", "carries", "bytes", "of the launch"], launch.links, [1, 2, 3]);
+      document.body.dataset.ready = "true";
+      return;
+    }
     const sides = add(main, "div", undefined, "columns"), left = add(sides, "div"), right = add(sides, "div");
     add(left, "h3", "Engines");
     table(left, ["engine", "instructions", "active", "active time", "idle: waits for"], launch.engines, [1, 2, 3]);
