@@ -16,7 +16,7 @@ lie side by side in HBM, so a DMA reads kilobytes at a time.
 - Two cores have sums over half of H each, and of its squares. They exchange what the other one finishes: half
   of the columns, or for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
 
-In SBUF, per partition: hidden states 2 B S H / 128 bytes, 4 times that with residuals; weights 4 KiB for each
+In SBUF, per partition: hidden states 2 B S H / 128 bytes, 4 times that and 32 KiB with residuals; weights 4 KiB for each
 transfer in flight; sums 8 KiB for each 2048 columns.
 """
 
@@ -44,6 +44,7 @@ from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
 P_MAX = nl.tile_size.pmax
 GROUP = 2048  # columns in four banks of PSUM
 PIECE = 2048  # weights of a partition that are loaded at once
+SUMS = 4096  # sums of residuals of a partition that one engine hands to the next
 
 
 @dataclass
@@ -251,25 +252,32 @@ def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
     tiles = []
     for tensor in (hidden, mlp_prev, attn_prev):
         tiles.append(_load_parts(plan, tensor, parts))
-    shape = tiles[0].shape
-    added = nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)
-    total = nl.ndarray(shape, dtype=hidden.dtype, buffer=nl.sbuf)
+    total = nl.ndarray(tiles[0].shape, dtype=hidden.dtype, buffer=nl.sbuf)
+    at_once = min(plan.rows, max(1, SUMS // plan.depth))
+    sums = []
+    for _ in range(min(2, len(parts) * div_ceil(plan.rows, at_once))):
+        sums.append(nl.ndarray((P_MAX, at_once, plan.depth), dtype=nl.float32, buffer=nl.sbuf))
+    turn = 0
     for index in range(len(parts)):
         columns = nl.ds(index * plan.depth, plan.depth)
-        nisa.tensor_tensor(
-            dst=added[:, :, columns],
-            data1=tiles[1][:, :, columns],
-            data2=tiles[2][:, :, columns],
-            op=nl.add,
-            engine=nisa.gpsimd_engine,
-        )
-        nisa.tensor_tensor(
-            dst=total[:, :, columns],
-            data1=tiles[0][:, :, columns],
-            data2=added[:, :, columns],
-            op=nl.add,
-            engine=nisa.vector_engine,
-        )
+        for first in range(0, plan.rows, at_once):
+            rows = nl.ds(first, min(at_once, plan.rows - first))
+            added = sums[turn % len(sums)][:, nl.ds(0, min(at_once, plan.rows - first)), :]
+            turn += 1
+            nisa.tensor_tensor(
+                dst=added,
+                data1=tiles[1][:, rows, columns],
+                data2=tiles[2][:, rows, columns],
+                op=nl.add,
+                engine=nisa.gpsimd_engine,
+            )
+            nisa.tensor_tensor(
+                dst=total[:, rows, columns],
+                data1=tiles[0][:, rows, columns],
+                data2=added,
+                op=nl.add,
+                engine=nisa.vector_engine,
+            )
     mine = nl.ds(plan.program * plan.depth if whole else 0, plan.depth)
     nisa.dma_copy(dst=_part_of(plan, summed, plan.program), src=total[:, :, mine], dge_mode=AT_ONCE)
     return total
