@@ -271,3 +271,14 @@ def test_decoding_reads_weights_at_the_rate_of_hbm():
     read = sum(cost.transfer.read_bytes for cost in timeline.costs if cost.transfer)
     assert read == (arguments["fused_qkv_weights"].nbytes + arguments["input"].nbytes) // 2
     assert read / (timeline.target.hbm_bytes_per_ns / 2) / timeline.duration > 0.8
+
+
+def test_decoding_adds_residuals_of_the_largest_rows_in_place():
+    """96 rows of 31,232 values: one tensor is 46 KiB of a partition, the three that are added fit with the norm."""
+    shape = (12, 8, 31232)
+    residual = np.zeros(shape, BF16)
+    more = {"fused_residual_add": True, "mlp_prev": residual, "attention_prev": residual}
+    arguments = zeros(shape, 128, fused_norm_type=LAYER, gamma_norm_weights=row(31232), **more)
+    with session(data=False) as record:
+        qkv[2](**arguments)
+    assert record.launches[0].diagnostics == ()

@@ -16,7 +16,7 @@ lie side by side in HBM, so a DMA reads kilobytes at a time.
 - Two cores have sums over half of H each, and of its squares. They exchange what the other one finishes: half
   of the columns, or for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
 
-In SBUF, per partition: hidden states 2 B S H / 128 bytes, 4 times that and 32 KiB with residuals; weights 4 KiB for each
+In SBUF, per partition: hidden states 2 B S H / 128 bytes, 3 times that and 32 KiB with residuals; weights 4 KiB for each
 transfer in flight; sums 8 KiB for each 2048 columns.
 """
 
@@ -252,7 +252,7 @@ def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
     tiles = []
     for tensor in (hidden, mlp_prev, attn_prev):
         tiles.append(_load_parts(plan, tensor, parts))
-    total = nl.ndarray(tiles[0].shape, dtype=hidden.dtype, buffer=nl.sbuf)
+    total = tiles[0]
     at_once = min(plan.rows, max(1, SUMS // plan.depth))
     sums = []
     for _ in range(min(2, len(parts) * div_ceil(plan.rows, at_once))):
@@ -273,7 +273,7 @@ def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
             )
             nisa.tensor_tensor(
                 dst=total[:, rows, columns],
-                data1=tiles[0][:, rows, columns],
+                data1=total[:, rows, columns],
                 data2=added,
                 op=nl.add,
                 engine=nisa.vector_engine,
