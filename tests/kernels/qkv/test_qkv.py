@@ -274,7 +274,7 @@ def test_decoding_reads_weights_at_the_rate_of_hbm():
 
 
 def test_decoding_adds_residuals_of_the_largest_rows_in_place():
-    """96 rows of 31,232 values: one tensor is 46 KiB of a partition, the three that are added fit with the norm."""
+    """96 rows of 31,232 values: a tensor is 46 KiB of a partition; three fit with the norm."""
     shape = (12, 8, 31232)
     residual = np.zeros(shape, BF16)
     more = {"fused_residual_add": True, "mlp_prev": residual, "attention_prev": residual}

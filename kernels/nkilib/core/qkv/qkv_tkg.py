@@ -16,8 +16,8 @@ lie side by side in HBM, so a DMA reads kilobytes at a time.
 - Two cores have sums over half of H each, and of its squares. They exchange what the other one finishes: half
   of the columns, or for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
 
-In SBUF, per partition: hidden states 2 B S H / 128 bytes, 3 times that and 32 KiB with residuals; weights 4 KiB for each
-transfer in flight; sums 8 KiB for each 2048 columns.
+In SBUF, per partition: hidden states 2 B S H / 128 bytes, 3 times that and 32 KiB with residuals; weights
+4 KiB for each transfer in flight; sums 8 KiB for each 2048 columns.
 """
 
 from dataclasses import dataclass
