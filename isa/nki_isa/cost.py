@@ -85,8 +85,10 @@ class Cost:
 
 # --- compute engines; a kernel repeats few distinct costs very often, so they are kept
 
+_kept = functools.lru_cache(maxsize=4096)
 
-@functools.cache
+
+@_kept
 def elementwise(
     target: Target,
     engine: Engine,
@@ -121,7 +123,7 @@ def elementwise(
     return Cost(stream + busy, stream + latency, "vector_interval", rate)
 
 
-@functools.cache
+@_kept
 def activation(
     target: Target,
     elements: int,
@@ -151,7 +153,7 @@ def activation(
     return Cost(stream + busy, stream + latency, "scalar_interval", "scalar_rate", table=table)
 
 
-@functools.cache
+@_kept
 def gpsimd(target: Target, elements: float, *, factor: float = 1.0, extra_cycles: float = 0.0) -> Cost:
     """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `factor` times its rate."""
     stream = elements / (target.gpsimd_rate * factor)
@@ -164,7 +166,7 @@ def gpsimd(target: Target, elements: float, *, factor: float = 1.0, extra_cycles
 _PASSES: dict[int, tuple[int, float]] = {1: (1, 1.0), 2: (1, 4.0), 4: (2, 8.0)}
 
 
-@functools.cache
+@_kept
 def matmul(
     target: Target, moving_columns: int, passes: int, stationary_columns: int, rows: int, flops: int
 ) -> Cost:
@@ -213,7 +215,7 @@ def collective(target: Target, machine: Machine, exchange: Exchange) -> Cost:
     return Cost(time, time, "collective_start_ns", rate)
 
 
-@functools.cache
+@_kept
 def register(target: Target, *, memory: bool = False) -> Cost:
     """A register instruction of a sequencer; `memory` if it loads from or stores to memory."""
     name = "register_memory_ns" if memory else "register_ns"

@@ -214,7 +214,7 @@ def imports_in(part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str,
                 yield node, node.module.partition(".")[0], alias.asname or alias.name
 
 
-_files: dict[str, SourceFile] = {}
+_files: Kept[str, SourceFile] = Kept(1024)
 
 
 def source_file(name: str, text: str) -> SourceFile:
@@ -564,7 +564,7 @@ def _bindings(body: Iterable[Node]) -> Iterator[tuple[str, Node]]:
                 yield from _bindings(tree.children(node))
 
 
-_text_modules: dict[Path, TextScope] = {}
+_text_modules: Kept[Path, TextScope] = Kept(1024)
 
 
 def text_scope(path: Path, text: str | None = None) -> TextScope:

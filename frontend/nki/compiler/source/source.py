@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
+from nki.compiler.source.kept import Kept
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import parse
 from nki_isa.diagnostics import NkiError, Span, error
 
-_texts: dict[str, str] = {}
-_decorated: dict[int, CodeType] = {}  # by id; held, so that ids stay their own
+_texts: Kept[str, str] = Kept(1024)
+_decorated: Kept[int, CodeType] = Kept(4096)  # by id; held, so that ids stay their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Definitions:
     found: dict[tuple[str, int], Definition]
 
 
-_definitions: dict[int, _Definitions] = {}
+_definitions: Kept[int, _Definitions] = Kept(1024)
 
 #: What Python calls every text given to exec and, from 3.13 on, the text of ``python -c``, which it keeps.
 _EXECUTED = "<string>"

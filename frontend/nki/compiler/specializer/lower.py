@@ -21,6 +21,7 @@ from types import CodeType
 from typing import Any
 
 from nki import levels
+from nki.compiler.source.kept import Kept
 from nki.compiler.specializer import stacks
 from nki.compiler.specializer.recorder import current
 from nki.compiler.syntax import tree
@@ -88,7 +89,7 @@ class Lowered:
     node: tree.FunctionDef
 
 
-_lowered: dict[tuple[int, tuple[str, ...], bool, bool], Lowered] = {}
+_lowered: Kept[tuple[int, tuple[str, ...], bool, bool], Lowered] = Kept(1024)
 
 
 def lower(

@@ -10,9 +10,11 @@ of the syntax tree that the line belongs to.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -27,12 +29,12 @@ class KernelCode:
     """A code object made from kernel source.
 
     Attributes:
-        code: the code object; held, so that its id stays its own.
+        code: refers to the code object, which may go: what is known of it goes with it.
         function: the name that stacks show.
         definition: the tree node it was made from, or one around it: of a traced lambda the file.
     """
 
-    code: CodeType
+    code: weakref.ref[CodeType]
     function: str
     definition: tree.FunctionDef | tree.Module
 
@@ -40,16 +42,38 @@ class KernelCode:
 # By id: two functions of different files with the same text are equal as code objects.
 _KERNEL_CODES: dict[int, KernelCode] = {}
 _TRACED_CODES: dict[int, KernelCode] = {}  # Python's own code of the user's functions
-_OTHER_CODES: dict[int, CodeType] = {}  # what else was met while tracing; held, so that ids stay their own
+_OTHER_CODES: dict[int, weakref.ref[CodeType]] = {}  # what else was met while tracing
 _FRAMES: dict[tuple[int, int], Frame] = {}
 _STACKS: dict[tuple[int, ...], tuple[Frame, ...]] = {}
+
+#: Tables by ids of code of the user's; when one goes, another may get its id.
+_by_code: list[dict[Any, Any]] = [_FRAMES, _STACKS]
+
+
+def goes_with_code(table: dict[Any, Any]) -> None:
+    """Empty `table`, whose keys hold ids of kernel code, whenever such code is collected."""
+    _by_code.append(table)
+
+
+def _gone(number: int, _: object) -> None:
+    """Forget the code that had this id."""
+    known = _KERNEL_CODES.pop(number, None) or _TRACED_CODES.pop(number, None)
+    _OTHER_CODES.pop(number, None)
+    if known is not None:
+        for table in _by_code:
+            table.clear()
+
+
+def _held(code: CodeType) -> weakref.ref[CodeType]:
+    return weakref.ref(code, partial(_gone, id(code)))
+
 
 Place = tuple[int, int, int, int]  # line, column from 0, end line, end column
 
 
 def register(code: CodeType, function: str, definition: tree.FunctionDef) -> None:
     """Make `code`, and the functions inside it, known as kernel source."""
-    _KERNEL_CODES[id(code)] = KernelCode(code, function, definition)
+    _KERNEL_CODES[id(code)] = KernelCode(_held(code), function, definition)
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             register(inner, f"{function}.<locals>.{inner.co_name}", definition)
@@ -87,9 +111,11 @@ def _is_traced(frame: FrameType, of_user: Callable[[FrameType], bool]) -> bool:
         return False
     if of_user(frame):
         name = getattr(code, "co_qualname", code.co_name)
-        _TRACED_CODES[id(code)] = KernelCode(code, name, source.around(code, frame.f_globals.get("__name__")))
+        _TRACED_CODES[id(code)] = KernelCode(
+            _held(code), name, source.around(code, frame.f_globals.get("__name__"))
+        )
         return True
-    _OTHER_CODES[id(code)] = code
+    _OTHER_CODES[id(code)] = _held(code)
     return False
 
 
@@ -139,8 +165,11 @@ def stack_at(calls: tuple[int, ...]) -> tuple[Frame, ...]:
 
 
 def code_of(number: int) -> CodeType:
-    """The code object of kernel source with this id."""
-    return _known(number).code
+    """The code object of kernel source with this id, which runs or is held."""
+    code = _known(number).code()
+    if code is None:
+        raise LookupError(f"the code object {number} is gone")
+    return code
 
 
 def stack_of_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:

@@ -16,6 +16,7 @@ from types import CodeType
 from nki.compiler.specializer.stacks import (
     code_of,
     function_around,
+    goes_with_code,
     place_of,
     statement_at,
     statement_of,
@@ -52,7 +53,8 @@ class _Use:
 
 
 _RETURNED = _Use(returned=True)
-_USES: dict[tuple[int, int], _Use] = {}  # by id of the code object, which is kept, and offset in it
+_USES: dict[tuple[int, int], _Use] = {}  # by id of the code object, and offset in it
+goes_with_code(_USES)
 
 
 def variable_of(calls: tuple[int, ...]) -> str:
