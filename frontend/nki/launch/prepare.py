@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from nki.compiler.language import frontends
 from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.specializer.specialize import bind, specialize_call
 from nki.launch.cache import Cache, Key, NotKept, Prepared, call_key
+from nki.launch.debugger import values_in_debuggers
 from nki.launch.record import Overfull
 from nki.launch.session import current
 from nki_isa.diagnostics import NkiError, NkiMemoryError, Severity
@@ -70,10 +72,13 @@ def _made(
 ) -> tuple[Prepared, list[Any]]:
     """The kernel specialized and placed anew, and the arrays of this call."""
     session = current()
-    specialized = [
-        specialize_call(kernel, args, kwargs, target=target, profile=session.options.profile, program_id=core)
-        for core in range(kernel.grid)
-    ]
+    with values_in_debuggers() if kernel.prints else contextlib.nullcontext():
+        specialized = [
+            specialize_call(
+                kernel, args, kwargs, target=target, profile=session.options.profile, program_id=core
+            )
+            for core in range(kernel.grid)
+        ]
     found = specialized[0].inputs
     programs = [one.program for one in specialized]
     try:

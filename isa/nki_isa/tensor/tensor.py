@@ -27,6 +27,7 @@ from nki_isa.machine.dtypes import DType, as_dtype
 from nki_isa.tensor.dynamic import DynamicOffset, already_indirect, dynamic_offset
 from nki_isa.tensor.kinds import Kind, checked, checked_methods, define
 from nki_isa.tensor.opaque import never_equal, opaque, tolerated
+from nki_isa.tensor.shown import more_of
 from nki_isa.tensor.storage import INPUT, MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
 from nki_isa.tensor.strides import contiguous_strides, integer, is_row_major, pattern_dims, reach, restride
 from nki_isa.tensor.views import StridedView
@@ -475,7 +476,7 @@ class NkiTensor(StridedView):
 
     def __repr__(self) -> str:
         indirect = " indirect" if self.dynamic else ""
-        return f"{self.name}{list(self.shape)} {self.dtype} {self.buffer.value}{indirect}"
+        return f"{self.name}{list(self.shape)} {self.dtype} {self.buffer.value}{indirect}{more_of(self)}"
 
     # --- what a tensor is not
 

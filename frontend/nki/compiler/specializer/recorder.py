@@ -84,6 +84,7 @@ class Recorder:
         program_id: which of them this is.
         strict: refuse what published kernels do and the documentation does not allow.
         prints: ``print`` of a tensor shows its values while the kernel runs.
+        arrays: what the call hands in, for each of the program's inputs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
         collectives: those emitted so far.
@@ -107,6 +108,7 @@ class Recorder:
         self.target = target
         self.grid = grid
         self.program_id = program_id
+        self.arrays: list[Any] = []
         self.collector = Collector()
         self.steps = steps.steps()
         self.collectives: list[Instruction] = []

@@ -221,7 +221,7 @@ class _Arguments:
     def __init__(self, recorder: Recorder, importer: Values):
         self.recorder = recorder
         self.importer = importer
-        self.inputs: list[Any] = []
+        self.inputs = recorder.arrays
         self.empty: NkiError | None = None  # told if the kernel has nothing to say about it
         self._brought: dict[int, tuple[Any, Any]] = {}  # one object stays one; held, for its id
 
