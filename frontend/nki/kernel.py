@@ -183,6 +183,9 @@ def simulate(kernel: Any, *, ranks: int) -> Ranks: ...
 def simulate(kernel: Any, *, ranks: int | None = None) -> Kernel | Ranks:
     """`kernel` on the simulator, where ``print`` of a tensor shows its values at that point.
 
+    A debugger that stops in it, by ``breakpoint()`` for example, shows them too, but for what a loop of the
+    device is at work on.
+
     Here every kernel runs on the simulator; without this, ``print`` in a kernel describes a tensor while the
     kernel is compiled, as it does on hardware. Values of a tensor in PSUM are not shown.
 

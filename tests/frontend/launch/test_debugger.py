@@ -51,11 +51,8 @@ def told(monkeypatch, kernel, commands, how="plain"):
 @pytest.mark.parametrize("level", [pytest.param("0.6", marks=pytest.mark.api("0.6")), "0.7"])
 def test_values_of_what_was_done_so_far(monkeypatch, level):
     """Of tiles, views, PSUM, inputs, and bytes of a tile that is not used any more."""
-    text, found = told(
-        monkeypatch,
-        nki.simulate(stops),
-        "p second\np first[0:1, 0:2]\npp x[0]\np product[0:1]\np [first.shape]",
-    )
+    commands = ["p second", "p first[0:1, 0:2]", "pp x[0]", "p product[0:1]", "p [first.shape]"]
+    text, found = told(monkeypatch, nki.simulate(stops), "\n".join(commands))
     assert "second[2, 4] float32 sbuf\n[[12.75 12.75 12.75 12.75]\n [12.75" in text
     assert "first[1, 2] float32 sbuf\n[[4.25 4.25]]" in text
     assert "x[4] float32 shared_hbm\n[4.25 4.25 4.25 4.25]" in text
