@@ -1,4 +1,4 @@
-"""What a debugger that stops in a kernel shows of tensors: their values under `nki.simulate`, shapes elsewhere."""
+"""What a debugger that stops in a kernel shows of tensors: values under `nki.simulate`, else shapes."""
 
 from __future__ import annotations
 
