@@ -126,7 +126,7 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "hbm-sharing": Mechanism(
         "the bandwidth of HBM shared by the cores of a launch",
-        {"hbm_cores": 1},
+        {"hbm_cores": 1, "hbm_efficiency": 1.0},
     ),
 }
 """Every mechanism by name."""

@@ -100,10 +100,10 @@ class Dma(NamedTuple):
 
 
 def hbm_slowdown(target: Target, cores: int) -> float:
-    """Factor on HBM transfers of a launch on `cores`: each gets its share of the stack."""
+    """Factor on HBM transfers of a launch on `cores`: each gets its share of what the stack delivers."""
     if cores == 1:
         return 1.0
-    share = target.hbm_bytes_per_ns / min(cores, target.hbm_cores)
+    share = target.hbm_bytes_per_ns * target.hbm_efficiency / min(cores, target.hbm_cores)
     return max(1.0, target.dma_engines * target.dma_bytes_per_ns / share)
 
 

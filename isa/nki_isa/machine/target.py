@@ -222,6 +222,7 @@ class Target:
     peak_tflops_bf16: float
     hbm_bytes_per_ns: float
     hbm_cores: int
+    hbm_efficiency: float  # share of hbm_bytes_per_ns that transfers of all its cores reach together
     dma_roof_bytes_per_ns: float
 
     dma_shared: bool = True

@@ -144,5 +144,6 @@ TARGET = generation(
     peak_tflops_bf16=published(91.75, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=measured(410.0, "profiler MBU base"),
     hbm_cores=measured(1, "cores that share hbm_bytes_per_ns: trn2 one stack, the others per core"),
+    hbm_efficiency=assumed(1.0, "the cores of a launch share no stack"),
     dma_roof_bytes_per_ns=published(272.0, DMA_GUIDES),
 )

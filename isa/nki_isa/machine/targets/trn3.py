@@ -160,5 +160,6 @@ TARGET = generation(
     peak_tflops_bf16=published(78.64, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=assumed(4900 / 8, "chip rate over 8 cores"),
     hbm_cores=assumed(1, "cores that share hbm_bytes_per_ns: trn2 one stack, the others per core"),
+    hbm_efficiency=assumed(1.0, "the cores of a launch share no stack"),
     dma_roof_bytes_per_ns=assumed(16 * 38.4, DMA_GUIDES),
 )
