@@ -71,6 +71,7 @@ def arguments(shape=DECODE, intermediate=128, dtype=BF16, weight=BF16, **more):
             {"shape": (96, 1, 8192), "use_tkg_down_proj_column_tiling": False},
             "96 tokens and H = 8192 on 1 cores needs 13 PSUM banks, there are 8",
         ),
+        ({"shape": (0, 784, 256)}, "at least 1, got 0, 256 and "),
         ({"quant_clipping_bound": -1.0}, "quant_clipping_bound is at least 0, got -1.0"),
         ({"shape": PREFILL, "skip_gate_proj": True}, "skip_gate_proj is for token generation"),
         ({"shape": PREFILL, "store_output_in_sbuf": True}, "are in HBM, got SBUF"),

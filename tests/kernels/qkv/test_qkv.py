@@ -85,6 +85,7 @@ RESIDUAL = np.zeros((1, 128, 256), BF16)
         ({**NBSD, "d_head": 64}, "NBSd takes d_head 128, got 64"),
         ({**NBSD, "d_head": 128}, "NBSd takes I a multiple of d_head = 128, got 192"),
         ({**HEADS, "num_q_heads": 2}, "2 heads of q and 1 of k and v of 64 make I = 256, got 192"),
+        ({"shape": (0, 128, 256)}, "at least 1, got input"),
         ({"store_output_in_sbuf": True}, "the result is in HBM"),
         ({"quantization_type": QuantizationType.ROW}, "NONE, STATIC or MX, got .*ROW"),
         ({**FP8_ARGUMENTS, "weight": BF16}, "STATIC takes weights of float8_e4m3, got bfloat16"),

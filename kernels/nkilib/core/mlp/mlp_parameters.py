@@ -112,6 +112,10 @@ def derive(arguments: MlpArguments) -> MlpArguments:
         tail = ROW_SCALE_ELEMENTS if is_row else 0
         expected = (hidden.shape[0], hidden.shape[1], a.hidden_size + tail)
     assert_shape(hidden, expected, "hidden_tensor")
+    kernel_assert(
+        min(a.tokens, a.hidden_size, a.intermediate_size) > 0,
+        f"tokens, H and I are at least 1, got {a.tokens}, {a.hidden_size} and {a.intermediate_size}",
+    )
     a.dtype = nl.bfloat16 if a.hidden_is_quantized else hidden.dtype
     _, a.programs, a.program = get_verified_program_sharding_info("mlp", (0, 1), 2)
     if a.output_dtype is None:

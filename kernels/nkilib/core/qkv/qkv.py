@@ -266,6 +266,10 @@ def _check_shapes(input, weights, quantization_type, bias, hidden_actual, in_sbu
         f"input is [B, S, H], or [128, B * S, H / 128] in SBUF, got shape {input.shape}",
     )
     kernel_assert(len(weights.shape) == 2, f"fused_qkv_weights is [H, I], got shape {weights.shape}")
+    kernel_assert(
+        min(input.shape) > 0 and weights.shape[1] > 0,
+        f"B * S, H and I are at least 1, got input {input.shape} and fused_qkv_weights {weights.shape}",
+    )
     kernel_assert(input.dtype in FLOATS, f"input is one of {FLOATS}, got {input.dtype}")
     hidden = input.shape[0] * input.shape[2] if in_sbuf else input.shape[2]
     kernel_assert(hidden % P_MAX == 0, f"H is a multiple of {P_MAX}, got {hidden}")
