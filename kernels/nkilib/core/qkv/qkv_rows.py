@@ -113,7 +113,7 @@ def finish_rows(target, sums, row, first, row_scale):
         _store_to_caches(target, values, row, first)
 
 
-def scale_columns(target, dst, sums, first, row_scale):
+def scale_columns(target, dst, sums, first, row_scale, added=None):
     """dst = sums * scale + bias, where q, k and v may have a scale each.
 
     Args:
@@ -122,6 +122,7 @@ def scale_columns(target, dst, sums, first, row_scale):
         sums: [rows, columns] fp32 in PSUM or SBUF.
         first: the first of the columns.
         row_scale: [rows, 1] fp32, or None.
+        added: of the shape of `sums`, added in the place of the bias; or None.
     """
     width = sums.shape[1]
     parts = [(0, width, row_scale)]
@@ -132,13 +133,15 @@ def scale_columns(target, dst, sums, first, row_scale):
             start = 0 if index == 0 else q + (index - 1) * kv
             begin, length = overlap(first, width, start, q if index == 0 else kv)
             parts.append((begin, length, target.column_scales[:, index : index + 1]))
-    turn = 0
+    turn = 0 if target.bias is None and added is None else 1  # the vector engine adds at once
     for part in parts:
         begin, length, scale = part
         for start in range(begin, begin + length, BANK):
             columns = nl.ds(start, min(BANK, begin + length - start))
             bias = None
-            if target.bias is not None:
+            if added is not None:
+                bias = added[:, columns]
+            elif target.bias is not None:
                 bias = target.bias[0 : sums.shape[0], nl.ds(first + start, columns.size)]
             evacuate(dst[:, columns], sums[:, columns], scale, bias, turn)
             turn += 1

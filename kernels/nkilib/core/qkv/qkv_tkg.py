@@ -13,8 +13,9 @@ lie side by side in HBM, so a DMA reads kilobytes at a time.
   quantization, is :mod:`..subkernels.norm_tkg`; the scalar and **vector engines** quantize.
 - The **tensor engine** holds the rows of one j and streams up to 2048 columns of weights into PSUM, as they
   arrive; FP8 takes two j at once.
-- Two cores have sums over half of H each, and of its squares. They exchange what the other one finishes: half
-  of the columns, or for a result in SBUF all of them. The **vector engine** adds; scales and bias follow.
+- Two cores have sums over half of H each, and of its squares, which they exchange at once. Of the products
+  they exchange, scaled and with the bias, what the other one finishes: half of the columns, or for a result
+  in SBUF all of them. The **vector engine** scales and adds.
 
 In SBUF, per partition: hidden states 2 B S H / 128 bytes, 3 times that and 32 KiB with residuals; weights
 4 KiB for each transfer in flight; sums 8 KiB for each 2048 columns.
@@ -43,7 +44,7 @@ from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
 
 P_MAX = nl.tile_size.pmax
 GROUP = 2048  # columns in four banks of PSUM
-PIECE = 2048  # weights of a partition that are loaded at once
+PIECE = 2560  # weights of a partition that are loaded at once
 SUMS = 4096  # sums of residuals of a partition that one engine hands to the next
 
 
@@ -155,9 +156,9 @@ def qkv_tkg(
     if not plan.late:
         source = _normalize(plan, source, norm_w, norm_bias, eps, norm_type, hidden_actual)
     local = _local_part(plan, source, hidden.dtype, factor)
-    squares = None
+    factor = None
     if plan.late:
-        squares = _sum_of_squares(plan, local)
+        factor = _inverse_rms(plan, local)
         if norm_w is not None:
             local = _times_gamma(plan, local, norm_w)
 
@@ -174,12 +175,11 @@ def qkv_tkg(
         result = nl.ndarray(shape, dtype=hidden.dtype, buffer=nl.shared_hbm)
         out = result.reshape(flat)
     target.out = out
-    factor = None
     for first in range(0, columns, GROUP):
         width = min(GROUP, columns - first)
         sums = nl.ndarray((plan.rows, width), dtype=nl.float32, buffer=nl.psum)
         _multiply(plan, sums, local, qkv_w, first)
-        factor = _finish(plan, sums, squares, factor, target, result if output_in_sbuf else None, first)
+        _finish(plan, sums, factor, target, result if output_in_sbuf else None, first)
     if fused_add:
         return result, summed
     return result
@@ -324,8 +324,8 @@ def _local_part(plan, source, dtype, factor):
     return local
 
 
-def _sum_of_squares(plan, local):
-    """The sum of squares of each row over this program's part of H, [rows, 1] fp32 in SBUF."""
+def _inverse_rms(plan, local):
+    """1 / sqrt(mean of squares + eps) of each row, over all of H, [rows, 1] fp32 in SBUF."""
     squares = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=nl.float32, buffer=nl.sbuf)
     sums = nl.ndarray((P_MAX, plan.rows), dtype=nl.float32, buffer=nl.sbuf)
     ones = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
@@ -336,6 +336,26 @@ def _sum_of_squares(plan, local):
     nisa.memset(dst=ones, value=1.0)
     nisa.nc_matmul(dst=total, stationary=sums, moving=ones)
     nisa.tensor_copy(dst=result, src=total)
+    if plan.programs > 1:
+        theirs = _exchange(plan, result)
+        nisa.tensor_tensor(dst=result, data1=result, data2=theirs, op=nl.add)
+    nisa.tensor_scalar(
+        dst=result,
+        data=result,
+        op0=nl.multiply,
+        operand0=1.0 / plan.hidden_actual,
+        op1=nl.add,
+        operand1=plan.eps,
+    )
+    nisa.tensor_scalar(
+        dst=result,
+        data=result,
+        op0=nl.multiply,
+        operand0=1.0,
+        op1=nl.rsqrt,
+        operand1=0.0,
+        engine=nisa.gpsimd_engine,
+    )
     return result
 
 
@@ -410,57 +430,37 @@ def _swapped(view):
 # --- the result
 
 
-def _finish(plan, sums, squares, factor, target, result, first):
-    """Add what the other core has summed, scale, add the bias, and store.
+def _finish(plan, sums, factor, target, result, first):
+    """Scale, add the bias and what the other core has summed, and store.
 
     Args:
         plan: the sizes.
         sums: [rows, columns] fp32 in PSUM.
-        squares: [rows, 1] fp32: sums of squares over this program's part of H, or None.
-        factor: [rows, 1] fp32 that rows are multiplied by, where an earlier group of columns has made it.
+        factor: [rows, 1] fp32 that rows are multiplied by, or None.
         target: scales, bias and where rows go.
         result: [rows, I] in SBUF, written; or None, and the columns go to HBM.
         first: first column.
-
-    Returns:
-        The factor of rows, or None.
     """
     rows, width = sums.shape
-    start, number = 0, width
-    skipped = 0
-    measured = squares if factor is None else None
+    start, number, skipped = 0, width, 0
+    theirs = None
     if plan.programs > 1:
+        away = 0
         if result is None:
             start, number, skipped = _share(plan, target, width)
-        sums, measured = _exchanged(plan, sums, measured, start, number, width)
-    if measured is not None:
-        factor = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_scalar(
-            dst=factor,
-            data=measured,
-            op0=nl.multiply,
-            operand0=1.0 / plan.hidden_actual,
-            op1=nl.add,
-            operand1=plan.eps,
-        )
-        nisa.tensor_scalar(
-            dst=factor,
-            data=factor,
-            op0=nl.multiply,
-            operand0=1.0,
-            op1=nl.rsqrt,
-            operand1=0.0,
-            engine=nisa.gpsimd_engine,
-        )
+            away = width - number - start
+        sent = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
+        scale_columns(target, sent, sums[:, nl.ds(away, number)], first + away, factor)
+        theirs = _exchange(plan, sent)
+    mine = sums[:, nl.ds(start, number)]
     if result is not None:
-        scale_columns(target, result[:, nl.ds(first, width)], sums, first, factor)
-        return factor
+        scale_columns(target, result[:, nl.ds(first, width)], mine, first, factor, theirs)
+        return
     values = nl.ndarray((rows, number), dtype=target.out.dtype, buffer=nl.sbuf)
-    scale_columns(target, values, sums, first + start, factor)
+    scale_columns(target, values, mine, first + start, factor, theirs)
     kept = values if skipped == 0 else values[:, nl.ds(skipped, number - skipped)]
     if number > skipped:
         store_rows(target, kept, 0, first + start + skipped)
-    return factor
 
 
 def _share(plan, target, width):
@@ -477,22 +477,9 @@ def _share(plan, target, width):
     return start, number, number - start
 
 
-def _exchanged(plan, sums, squares, start, number, width):
-    """This program's columns of the sums over all of H, and the sums of squares; fp32 in SBUF."""
-    rows = sums.shape[0]
+def _exchange(plan, sent):
+    """What the other core sends, of the shape of `sent`."""
+    received = nl.ndarray(sent.shape, dtype=sent.dtype, buffer=nl.sbuf)
     other = 1 - plan.program
-    away = start if number == width else width - number - start
-    more = 0 if squares is None else 1
-    sent = nl.ndarray((rows, number + more), dtype=nl.float32, buffer=nl.sbuf)
-    received = nl.ndarray((rows, number + more), dtype=nl.float32, buffer=nl.sbuf)
-    total = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=sent[:, 0:number], src=sums[:, nl.ds(away, number)])
-    if squares is not None:
-        nisa.tensor_copy(dst=sent[:, nl.ds(number, 1)], src=squares)
     nisa.sendrecv(src=sent, dst=received, send_to_rank=other, recv_from_rank=other, pipe_id=0)
-    nisa.tensor_tensor(dst=total, data1=sums[:, nl.ds(start, number)], data2=received[:, 0:number], op=nl.add)
-    if squares is None:
-        return total, None
-    measured = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_tensor(dst=measured, data1=squares, data2=received[:, nl.ds(number, 1)], op=nl.add)
-    return total, measured
+    return received
