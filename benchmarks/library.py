@@ -35,7 +35,7 @@ from nki_sim.words import time
 LEVEL = "0.2"
 PAGE = Path(__file__).parents[1] / "docs" / "library" / "times.md"
 _PACKED = {np.dtype(np.uint16): "float4_e2m1fn_x4", np.dtype(np.uint32): "float8_e4m3fn_x4"}
-_WRONG = {("moe_cte", "dropping"): "it leaves out what is not a multiple of 1024 positions of a block"}
+_WRONG = {("moe_cte", "dropping"): "its results are zeros, it leaves out what does not fill 1024 positions"}
 _OURS, _THEIRS = "nkilib.", "nkilib_src.nkilib."
 
 

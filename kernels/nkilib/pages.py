@@ -44,6 +44,7 @@ def index() -> str:
     lines += [
         "",
         "[times.md](times.md) compares their simulated times with the vendor's kernels,",
+        "[roofline.md](roofline.md) how near they come to the roofline,",
         "[conformance.md](conformance.md) what the vendor's own tests say of them, [tests.md](tests.md) how",
         "they are tested here.",
         "[layers.md](layers.md) builds decoder layers of them and profiles these.",
