@@ -44,7 +44,7 @@ from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
 
 P_MAX = nl.tile_size.pmax
 GROUP = 2048  # columns in four banks of PSUM
-PIECE = 2560  # weights of a partition that are loaded at once
+PIECE = 2048  # weights of a partition that are loaded at once
 SUMS = 4096  # sums of residuals of a partition that one engine hands to the next
 
 
