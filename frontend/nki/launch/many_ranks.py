@@ -17,6 +17,9 @@ from nki_sim.cores.device import Rank
 from nki_sim.precision import high_precision
 from nki_sim.report.mechanisms import without
 from nki_sim.sanitize import execute_ranks_checked
+from nki_sim.workers.clusters import as_cluster
+from nki_sim.workers.launch import execute_on
+from nki_sim.workers.shard import How
 
 
 def execute_ranks(
@@ -40,6 +43,17 @@ def execute_ranks(
     ranks = [
         Rank(prepared.programs, prepared.addresses, data) for prepared, data in zip(made, inputs, strict=True)
     ]
+    if options.workers is not None:
+        how = How(
+            target=target,
+            timed=options.timing,
+            lacking=options.without,
+            checks=session.checks(),
+            strict=options.warnings_as_errors,
+            sentinels=options.fill == "sentinels",
+        )
+        placed = [prepared.placements for prepared in made]
+        return Ran(*execute_on(as_cluster(options.workers), ranks, placed, how, options.restarts))
     times = None
     if options.timing:
         placements = [placement for prepared in made for placement in prepared.placements]

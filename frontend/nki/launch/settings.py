@@ -35,6 +35,9 @@ class Options:
         without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule.compiler`. Results are the same bits.
+        workers: where the ranks of a launch run: None for this process; ``"dask"``, ``"ray"``, a client of
+            Dask, or another :class:`nki_sim.workers.clusters.Cluster`. Results and times are the same.
+        restarts: how many lost workers of a launch may be replaced.
         calls: is told each kernel that is called on one rank, and its arguments, before they are looked at.
     """
 
@@ -49,6 +52,8 @@ class Options:
     trips: int | None = None
     without: frozenset[str] = frozenset()
     schedule: Order = "program"
+    workers: Any = None
+    restarts: int = 0
     calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None
 
     def checks(self) -> frozenset[str]:
