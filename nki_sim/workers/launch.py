@@ -289,15 +289,17 @@ class _Team:
         while self._restarts:
             self._restarts -= 1
             there = [worker for worker in self._cluster.workers() if worker != shard.held.where]
+            if not there:
+                break
+            taken = [other.held.where for other in self.shards]
+            idle = next((worker for worker in there if worker not in taken), there[0])
             try:
-                shard.held = self._cluster.hold(there[self.shards.index(shard) % len(there)])
+                shard.held = self._cluster.hold(idle)
                 for octets in shard.given:
                     shard.held.do(octets)()
                 return
             except Lost as again:
                 lost = again
-            except ZeroDivisionError:
-                break
         waiting = next((core.waiting for core in shard.cores if core.waiting is not None), None)
         raise _lost(shard.name, shard.held.where, lost, waiting)
 

@@ -78,6 +78,11 @@ UNTRIED = {
     "pass accumulate=False for a new sum, or accumulate=True to": "trn3: test_sanitize_corpus",
     "give each core its own part, by nl.program_id(0), or let": "two writes of equal bytes: test_device",
     "use larger tiles, or a loop that runs on the device": "a program of millions of instructions",
+    # tried where ranks run on workers
+    "make one before: client =": "test_ranks_on_workers",
+    "pass , or a client of Dask": "test_ranks_on_workers",
+    "start some: dask worker": "test_ranks_on_workers",
+    "start a worker in its place and launch again, or": "test_ranks_on_workers",
     # tried where kernels are swept
     "the names of a sweep are": "test_sweep",
     "give it values as well:": "test_sweep",
