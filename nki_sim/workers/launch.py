@@ -23,7 +23,7 @@ from nki_sim.execution.memory import Array
 from nki_sim.placement.place import Placement
 from nki_sim.timing.scoreboard import Timeline
 from nki_sim.workers.clusters import Answer, Cluster, Held, Lost
-from nki_sim.workers.shard import How, Part, meetings_of
+from nki_sim.workers.shard import How, Part, meetings_of, packed
 
 _LOST = "NKI-L058"
 
@@ -103,19 +103,22 @@ class _Remote(Core):
 
     Attributes:
         place: its own among the cores of the worker.
+        program: what it runs.
         met: the instructions it can wait in.
         start: when it could start what it waits in.
         send: sends all workers their orders.
     """
 
     place: int = 0
-    met: Sequence[Instruction] = ()
+    program: Any = None
+    met: Sequence[Any] = ()
     start: float = 0.0
     send: Callable[[], None] = lambda: None
 
     def tell(self, instruction: Instruction) -> None:
         """See :class:`~nki_sim.cores.device.Core`."""
-        self.machine.order("tell", self.place, None if instruction is self.waiting else instruction)
+        used = None if instruction is self.waiting else packed(instruction, self.program)
+        self.machine.order("tell", self.place, used)
 
     def sent(self) -> Callable[[], list[Array]]:
         """See :class:`~nki_sim.cores.device.Core`; all workers are asked when the first answer is wanted."""
@@ -189,7 +192,8 @@ class _Team:
             for number, rank in enumerate(ranks[first:last], first):
                 for k, program in enumerate(rank.programs):
                     core = _Remote(k, shard, iter(()), number, len(ranks), len(rank.programs))
-                    core.place, core.met, core.send = len(shard.cores), meetings_of(program), self.send
+                    core.place, core.send = len(shard.cores), self.send
+                    core.program, core.met = program, meetings_of(program)
                     shard.cores.append(core)
             self.shards.append(shard)
             self._cores += shard.cores

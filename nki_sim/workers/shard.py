@@ -7,6 +7,7 @@ Ranks of one worker meet here. What meets ranks of another worker is carried out
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import threading
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import Collective
 from nki_sim.cores.core_times import CoreTimes
 from nki_sim.cores.device import Core, Rank, at_work, finish, load, results_of, settle
 from nki_sim.execution.execute import ExecutionResult
@@ -74,6 +74,29 @@ Arrival = tuple[int, int | None, float]
 def meetings_of(program: Program) -> list[Instruction]:
     """The instructions of a Program in which cores meet, in order."""
     return [instruction for instruction in program.walk() if instruction.synchronises]
+
+
+def _parts(program: Program) -> list[Any]:
+    """What both ends have of a Program: it goes by its number."""
+    return [*program.storages, *program.walk()]
+
+
+def packed(instruction: Instruction, program: Program) -> bytes:
+    """An instruction that is none of `program`, but of its tensors."""
+    numbers = {id(part): number for number, part in enumerate(_parts(program))}
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file)
+    pickler.persistent_id = lambda part: numbers.get(id(part))  # type: ignore[method-assign]
+    pickler.dump(instruction)
+    return file.getvalue()
+
+
+def unpacked(octets: bytes, program: Program) -> Instruction:
+    """What :func:`packed` was given, of the tensors of this copy of its Program."""
+    unpickler = pickle.Unpickler(io.BytesIO(octets))
+    unpickler.persistent_load = _parts(program).__getitem__  # type: ignore[method-assign]
+    found: Instruction = unpickler.load()
+    return found
 
 
 class Shard:
@@ -148,7 +171,8 @@ class Shard:
         if core.waiting is None:
             return place, None, 0.0
         start = 0.0
-        if self._times and isinstance(core.waiting, Collective):
+        here = range(self._part.first, self._part.first + len(self._part.ranks))
+        if self._times and any(rank not in here for rank, _ in core.meeting.partners(core.seat)):
             self._arrived[place] = self._times.boards[place].arrive(core.waiting)
             start = self._arrived[place].start
         return place, self._number[id(core.waiting)], start
@@ -159,10 +183,10 @@ class Shard:
         for told in of_ranks:
             told([self._cores[place] for place in places])
 
-    def tell(self, place: int, instruction: Instruction | None) -> None:
-        """A core does its part of the collective it waits in."""
+    def tell(self, place: int, instruction: bytes | None) -> None:
+        """A core does its part of the collective it waits in: that, or what it uses of it."""
         core = self._cores[place]
-        core.tell(instruction or core.meeting)
+        core.tell(core.meeting if instruction is None else unpacked(instruction, core.machine.program))
 
     def sent(self, place: int) -> list[Array]:
         """What it reads in it."""

@@ -161,6 +161,30 @@ def test_what_checks_find_by_running_again_is_the_same(turns, count):
     assert ways[0] == ways[1]
 
 
+@nki.jit
+def ragged(x, groups, halves, turns):
+    """Sends each rank as many elements as the data say; the second half of it is prepared before."""
+    sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+    received = nl.ndarray((4 * x.shape[0], x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+    counts = nl.ndarray((3, 4), dtype=nl.uint32, buffer=nl.shared_hbm, name="counts")
+    out = nl.ndarray(received.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    number = nl.ndarray((1, 12), dtype=nl.uint32, buffer=nl.sbuf)
+    nisa.memset(dst=number, value=turns)
+    nisa.dma_copy(dst=counts.reshape((1, 12)), src=number)
+    nisa.dma_copy(dst=sent, src=x)
+    for k in range(4):
+        nisa.dma_copy(dst=received[nl.ds(32 * k, 32)], src=x)
+    prepared = ncc.all_to_all_v_prepare([sent], [received], groups, counts, False, False)
+    ncc.all_to_all_v_trigger(prepared)
+    ncc.all_to_all_v([sent], [received], groups, counts, False, False)
+    nisa.dma_copy(dst=out, src=received)
+    return out
+
+
+def test_collectives_of_sizes_that_the_data_say():
+    assert launched(Workers(3), turns=5, function=ragged) == launched(turns=5, function=ragged)
+
+
 def test_a_deadlock_names_the_same_ranks():
     ways = []
     for workers in (None, Workers(3)):
