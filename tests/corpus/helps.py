@@ -277,6 +277,24 @@ BY_CHECK = [
         "from nkilib.core.utils import kernel_assert\n",
     ),
     ("value = (1 +\nother = 2\n", "value = (1 + 2)\nother = 2\n"),
+    # --- what Python says
+    ("size = x.shape[2]\n", "size = x.shape[-1]\n"),
+    ("batch, rows, columns = x.shape\n", "rows, columns = x.shape\n"),
+    ("size = x.shape(0)\n", "size = x.shape[0]\n"),
+    ("for i in x.shape[0]:\n    size = i\n", "for i in range(x.shape[0]):\n    size = i\n"),
+    ("for i in x.shape[0] / 2:\n    size = i\n", "for i in range(x.shape[0] // 2):\n    size = i\n"),
+    ("sizes = [1] * (x.shape[0] / 2)\n", "sizes = [1] * (x.shape[0] // 2)\n"),
+    (
+        "sizes = {'float16': 2}\nsize = sizes[x.dtype]\n",
+        "sizes = {nl.float16: 2, nl.float32: 4}\nsize = sizes[x.dtype]\n",
+    ),
+    (
+        "def half(n):\n    n // 2\n\n@nki.jit\ndef kernel(x):\n    size = half(4)[0]\n    return x\n\n"
+        "kernel(np.ones((4, 8), np.float32))\n",
+        "def half(n):\n    return [n // 2]\n\n@nki.jit\ndef kernel(x):\n    size = half(4)[0]\n"
+        "    return x\n\nkernel(np.ones((4, 8), np.float32))\n",
+    ),
+    ("size = nl.sizeinbytes(x.dtype)\n", "size = x.dtype.itemsize\n"),
     # --- what older releases had
     (
         "eye = nki.tensor.identity(128, nl.float32)\n",

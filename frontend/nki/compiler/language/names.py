@@ -146,6 +146,7 @@ _ELSEWHERE: dict[tuple[str, str], str] = {
     ("nki.language", "nan"): "float('nan')",
     ("nki.language", "dram"): "nl.shared_hbm for what the kernel returns, nl.private_hbm for what it keeps",
     ("nki.language", "hbm_shared"): "nl.shared_hbm",
+    ("nki.language", "sizeinbytes"): "x.dtype.itemsize",
     **dict.fromkeys(
         [("nki.language", name) for name in ("empty", "array", "tensor", "Tensor", "alloc", "allocate")],
         "nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)",

@@ -362,6 +362,13 @@ _REMEDIES = (
     ("slice indices must be integers", "divide sizes with //, which keeps whole numbers"),
     ("can only concatenate str", "write an f-string: f'{value}'"),
     ("list index out of range", "print the index and the length: print runs while the kernel is compiled"),
+    ("tuple index out of range", "a tensor has x.ndim sizes: the last is x.shape[-1]"),
+    ("values to unpack", "write as many names as there are values: x.ndim of a tensor's shape"),
+    ("'tuple' object is not callable", "write x.shape[0]"),
+    ("'NoneType' object", "it is what a function without return gives: return the value there"),
+    ("'int' object is not iterable", "write range(n) to count to n"),
+    ("'float' object is not iterable", "write range(n) to count to n, a whole number"),
+    ("can't multiply sequence by non-int", "divide sizes with //, which keeps whole numbers"),
     ("'int' object is not callable", "t.size is the number of elements, t.shape[d] the size of a dimension"),
     ("division by zero", "assert before that the divisor is not 0 for the shapes given"),
 )
@@ -369,6 +376,10 @@ _REMEDIES = (
 
 def _remedy(failed: Exception) -> str | None:
     """What to write instead, where what Python says tells."""
+    if isinstance(failed, KeyError) and isinstance(failed.args[0], DType):
+        return (
+            f"write the key as nl.{failed.args[0]}: numpy's is equal to it, but is found under another hash"
+        )
     found = next((remedy for said, remedy in _REMEDIES if said in str(failed)), None)
     return found or _attribute_meant(failed)
 
