@@ -2,8 +2,8 @@
 
 A list scheduler that looks ahead. At any time it sees the next :data:`LOOK_AHEAD` instructions of the
 kernel's order that have not run. Of those whose predecessors have run it takes the one that can start
-first; where several can, the oldest. Times are the scoreboard's own costs, with the tensor engine at its
-full clock.
+first; where several can, the oldest; but none that would hold back an older one of its engine. Times are the
+scoreboard's own costs, with the tensor engine at its full clock.
 
 What must stay behind what: accesses to the same bytes, after placement, so that an instruction which reuses
 bytes stays behind all that used them before; registers, engine state, ``no_reorder``, ``depends_on`` and
@@ -245,19 +245,34 @@ class _Scheduler:
         waiting.ready = max(waiting.ready, ready)
 
     def _run_first(self, ready: list[_Waiting]) -> _Waiting:
-        """Take out of `ready` and run the instruction that can start first, of several the oldest."""
-        free = self._free
-        chosen, best, number = ready[0], math.inf, 0
+        """Take out of `ready` and run the instruction that can start first, of several the oldest.
+
+        None runs before an older one of its engine that it would hold back.
+        """
+        free, table = self._free, self._table
+        oldest: dict[int, tuple[int, float]] = {}  # of each lane: its number, when it can start
+        starts = []
         for waiting in ready:
             plan, start = waiting.plan, waiting.ready
-            if free[plan.lane] > start:
-                start = free[plan.lane]
+            lane = plan.lane
+            if free[lane] > start:
+                start = free[lane]
             if plan.issuer >= 0 and free[plan.issuer] > start:
                 start = free[plan.issuer]
-            if plan.cost.table is not None and plan.cost.table != self._table:
-                start = max(start, free[plan.lane] + self._target.scalar_table_load)
-            if start < best or (start == best and waiting.number < number):
-                chosen, best, number = waiting, start, waiting.number
+            if plan.cost.table is not None and plan.cost.table != table:
+                start = max(start, free[lane] + self._target.scalar_table_load)
+            starts.append(start)
+            number = waiting.number
+            if lane not in oldest or number < oldest[lane][0]:
+                oldest[lane] = number, start
+        chosen, best, first = ready[0], math.inf, 0
+        for waiting, start in zip(ready, starts, strict=True):
+            number, plan = waiting.number, waiting.plan
+            if start > best or (start == best and number > first):
+                continue
+            older, wanted = oldest[plan.lane]
+            if older == number or start + plan.held <= wanted:
+                chosen, best, first = waiting, start, number
         ready.remove(chosen)
         self._run(chosen, best)
         return chosen

@@ -80,6 +80,7 @@ class Plan:
             given, so that each instruction is asked.
         has_registers: True if it may name registers.
         dma: the times of its DMA, if it is one.
+        held: ns it holds its engine or queue.
     """
 
     cost: Cost
@@ -88,6 +89,7 @@ class Plan:
     operands: tuple[Operand, ...] | None
     has_registers: bool
     dma: Dma | None
+    held: float
 
 
 class Dma(NamedTuple):
@@ -127,7 +129,8 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
             Operand(name, use, sample.__dict__[name].storage.kind != "local", {})
             for use, name in sorted(uses, key=lambda row: row[0])
         )
-    return Plan(cost, lane, issuer, operands, form.has_registers, dma)
+    held = cost.busy if dma is None else dma.interval
+    return Plan(cost, lane, issuer, operands, form.has_registers, dma, held)
 
 
 def _use(name: str, cost: Cost, updates: bool) -> Use:

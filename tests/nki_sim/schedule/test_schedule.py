@@ -116,6 +116,20 @@ def test_a_load_is_started_while_an_engine_waits() -> None:
     assert scheduled(built.program, TRN1, At(built.placement), look_ahead=1) is built.program
 
 
+def test_none_is_put_before_an_older_one_that_it_would_hold_back() -> None:
+    """A sum waits for a copy: a short sum fits before it on its engine, a long one does not."""
+    for size, moved in ((64, True), (4096, False)):
+        built = Builder("trn2")
+        first, second = built.tensor(128, 512), built.tensor(128, 512)
+        other, result = built.tensor(128, size), built.tensor(128, size)
+        built.emit(REGISTRY["activation"](dst=second, op="copy", data=first))
+        built.emit(REGISTRY["tensor_tensor"](dst=second, data1=second, data2=first, op="add"))
+        built.emit(REGISTRY["tensor_tensor"](dst=result, data1=other, data2=other, op="add"))
+        old = list(built.program.walk())
+        found = list(scheduled(built.program, TRN2, At(built.placement)).walk())
+        assert (found != old) is moved
+
+
 @nki.jit
 def doubled(a):
     out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
