@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program, programs_equal
+from nki_isa.ops.collective import Collective
 from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.observe import Core
@@ -159,13 +160,20 @@ class RaceDetector:
         self._clocks = [[1 if a == b else 0 for b in cores] for a in cores]
         self._accesses: list[_Access] = []
         used = [_accesses(*one) for one in zip(programs, shared, strict=True)]
-        changing = {k for core in used for touches in core.values() for k, _, writes in touches if writes}
+        self._in_flight = _in_flight(programs, shared)
+        changing = {
+            k
+            for core in (*used, *self._in_flight)
+            for touches in core.values()
+            for k, _, writes in touches
+            if writes
+        }
         # nobody races over what nobody writes; most instructions touch nothing of the rest
         self._touches = [
             {i: kept for i, touches in core.items() if (kept := [t for t in touches if t[0] in changing])}
             for core in used
         ]
-        self._units = _units(used, shared[0])
+        self._units = _units([*used, *self._in_flight], shared[0])
         self._shadows: dict[tuple[int, int, bool], _Array] = {}
         self._agreed: dict[int, _Array] = {}  # units to which cores wrote the same, unordered
         self._overwritten: dict[int, _Overwritten] = {}
@@ -192,6 +200,9 @@ class RaceDetector:
         for core in cores:
             self._clocks[core] = list(joined)
             self._clocks[core][core] += 1
+        for core, meeting in group:
+            for number, tensor, writes in self._in_flight[core].get(meeting, ()):
+                self._touch(core, meeting, number, tensor, writes=writes)
 
     def finish(self) -> tuple[Diagnostic, ...]:
         """Raise every race found (NKI-H021), with both lines; note work that two cores do (NKI-H023)."""
@@ -350,12 +361,35 @@ class RaceDetector:
         )
 
 
-def _accesses(program: Program, shared: Sequence[Storage]) -> _Touches:
-    """For each instruction of `program`: what it touches of `shared`, by number, reads before writes."""
+def _in_flight(programs: Sequence[Program], shared: Sequence[Sequence[Storage]]) -> list[_Touches]:
+    """For each core: what those of its collectives touch that name other tensors than their partners.
+
+    A core that names a tensor itself waits for its own collective before it uses it again; one that does not
+    has nothing to wait for.
+    """
+    made = [_accesses(program, own, exchanges=True) for program, own in zip(programs, shared, strict=True)]
+    found: list[_Touches] = [{} for _ in programs]
+    for together in zip(*(core.items() for core in made)):
+        named = [
+            [(number, t.offset, t.shape, t.strides, writes) for number, t, writes in touches]
+            for _, touches in together
+        ]
+        if any(one != named[0] for one in named):
+            for core, (instruction, touches) in enumerate(together):
+                found[core][instruction] = touches
+    return found
+
+
+def _accesses(program: Program, shared: Sequence[Storage], *, exchanges: bool = False) -> _Touches:
+    """For each instruction of `program`: what it touches of `shared`, by number, reads before writes.
+
+    Args:
+        exchanges: True for collectives only, False for what no core waits in.
+    """
     numbers = {storage: k for k, storage in enumerate(shared)}
     found = {}
     for instruction in program.walk():
-        if instruction.synchronises:
+        if exchanges != isinstance(instruction, Collective) or instruction.synchronises != exchanges:
             continue
         touches = [
             (number, tensor, writes)

@@ -219,6 +219,7 @@ _ROWS = (
     Code("NKI-H021", "race between cores", "If one core writes bytes another accesses, a barrier must order them."),
     Code("NKI-H022", "shared tensors differ", "All cores of a launch must allocate the same shared tensors in the same order."),
     Code("NKI-H023", "cores do the same work", "Each core of a launch should write its own part of a result."),
+    Code("NKI-H024", "received while still in use", "Ranks must have met since each has used what an all_to_all brought, before the next one into the same tensor."),
     # --- numerics
     Code("NKI-N001", "transpose with a non-permutation matrix", "The moving operand of a transpose must be a permutation of the identity."),
     Code("NKI-N002", "NaN or infinity appears", "Finite inputs should give finite results."),
