@@ -12,7 +12,7 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -88,20 +88,36 @@ class Shared:
         self._users = 0
         self._undo: Callable[[], None] = lambda: None
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """It holds inside the block."""
+    def __call__(self) -> Held:
+        """It holds inside the block, or the function."""
+        return Held(self)
+
+    def take(self) -> None:
+        """One more thread needs it."""
         with self._lock:
             if not self._users:
                 self._undo = self._make()
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._undo()
+
+    def leave(self) -> None:
+        """One thread less needs it."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo()
+
+
+class Held(contextlib.ContextDecorator):
+    """A setting of the process that a block, or a function, needs."""
+
+    def __init__(self, setting: Shared):
+        self._setting = setting
+
+    def __enter__(self) -> None:
+        self._setting.take()
+
+    def __exit__(self, *raised: object) -> None:
+        self._setting.leave()
 
 
 class lazy(Generic[_T]):

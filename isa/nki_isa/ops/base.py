@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.constraints.observed import COMPUTE
-from nki_isa.ir.instruction import Constraint, Engine, Field, Instruction, Role
-from nki_isa.machine.dtypes import DType, to_float32
+from nki_isa.ir.instruction import Constraint, Engine, Field, Instruction, Matrices, Role
+from nki_isa.machine.dtypes import DType, is_plain, to_float32
 from nki_isa.machine.enums import reduce_cmd
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.tensor import NkiTensor
@@ -107,6 +109,13 @@ class Accumulating(ComputeInstruction):
 
 
 # --- operands
+
+
+def copied(dst: NkiTensor, src: NkiTensor, out: Array, operands: Matrices) -> Callable[[], None] | None:
+    """What copies `src` to `out`, the bytes of `dst`; None where the bytes are not stored as they are."""
+    if src.shape != dst.shape or src.dtype != dst.dtype or not is_plain(dst.dtype):
+        return None
+    return partial(np.copyto, out, operands.view(src))
 
 
 def float32(values: Array, tensor: NkiTensor) -> Array:

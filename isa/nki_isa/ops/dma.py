@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,7 @@ from nki_isa.ir.instruction import (
     Constraint,
     Engine,
     MakeTile,
+    Matrices,
     Order,
     Starts,
     attribute,
@@ -60,6 +61,7 @@ from nki_isa.machine import enums
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.operators import Operator
+from nki_isa.ops.base import copied
 from nki_isa.rules import dma
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
@@ -190,6 +192,10 @@ class dma_copy(DmaInstruction):
         if self.src.dtype != self.dst.dtype:
             src = to_float32(src, self.src.dtype)
         return self.route(src)
+
+    def in_place(self, out: Array, operands: Matrices) -> Callable[[], None] | None:
+        """Bytes that stay as they are go to `dst` at once."""
+        return copied(self.dst, self.src, out, operands)
 
     def cost(self, target: Target) -> Cost:
         """Descriptors for the runs that are contiguous on both sides."""

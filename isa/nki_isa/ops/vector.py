@@ -57,6 +57,7 @@ from nki_isa.ops.base import (
     ComputeInstruction,
     bit_pattern,
     combine,
+    copied,
     float32,
     from_bits,
     pointers,
@@ -104,6 +105,10 @@ class tensor_copy(ComputeInstruction):
 
     def compute(self, src: Array) -> Array:
         return src if self.src.dtype == self.dst.dtype else float32(src, self.src)
+
+    def in_place(self, out: Array, operands: Matrices) -> Callable[[], None] | None:
+        """Bytes that stay as they are go to `dst` at once."""
+        return copied(self.dst, self.src, out, operands)
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)

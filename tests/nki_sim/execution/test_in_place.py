@@ -19,7 +19,7 @@ _DTYPES = ("bfloat16", "float16", "float32", "float8_e4m3")
 def by_compute(monkeypatch, run):
     """What `run` gives where no instruction works in place."""
     with monkeypatch.context() as patched:
-        for kind in (nc_matmul, tensor_tensor):
+        for kind in (nc_matmul, tensor_tensor, tensor_copy, dma_copy):
             patched.setattr(kind, "in_place", Instruction.in_place)
         return run()
 
