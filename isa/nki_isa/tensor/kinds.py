@@ -299,6 +299,7 @@ def checked(function: _F, prefix: str = "") -> _F:
     names = tuple(signature.parameters)
     method = bool(names) and names[0] == "self"
     known: dict[Any, tuple[_Row | None, ...]] = {}  # by how many arguments, and keywords
+    usual: set[tuple[Any, ...]] = set()  # these, and the types of the values
     rows: dict[str, _Row] = {}
 
     def called(args: tuple[Any, ...]) -> str:
@@ -314,15 +315,25 @@ def checked(function: _F, prefix: str = "") -> _F:
         positional += [None] * (len(args) - len(positional))
         return (*positional, *(rows.get(name) for name in kwargs))
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        shape = (len(args), *kwargs) if kwargs else len(args)
+    def check(args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...]) -> None:
+        """Check the arguments of `call`; note it where all calls of values of these types are right."""
+        shape = call[: 1 + len(kwargs)]
         wanted = known.get(shape)
         if wanted is None:
             wanted = known[shape] = settle(args, kwargs)
-        for value, row in zip((*args, *kwargs.values()) if kwargs else args, wanted):
+        is_usual = True
+        for value, row in zip((*args, *kwargs.values()), wanted):
             if row is not None and type(value) not in row.usual:
+                is_usual = False
                 _check(called, args, row.name, value, row.kinds)
+        if is_usual:
+            usual.add(call)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        made = len(args), *kwargs, *map(type, args), *map(type, kwargs.values())
+        if made not in usual:
+            check(args, kwargs, made)
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from types import FunctionType
 from typing import Any
 
@@ -503,11 +504,11 @@ class Recorder:
                 help="give every tensor in SBUF an address, or none",
                 span=first.stack[-1].span if first.stack else None,
             )
-        count = sum(1 for _ in self.program.walk())
-        if count > _MOST_INSTRUCTIONS:
-            told = f"the program has {count:,} instructions; {_MOST_INSTRUCTIONS:,} are the most"
+        instructions = list(self.program.walk())
+        if len(instructions) > _MOST_INSTRUCTIONS:
+            told = f"the program has {len(instructions):,} instructions; {_MOST_INSTRUCTIONS:,} are the most"
             self.tell(programs.PROGRAM_SIZE, told, help="use larger tiles, or a loop that runs on the device")
-        forms = {i.form for i in self.program.walk() if i.form is not None}
+        forms = set(map(attrgetter("form"), instructions)) - {None}
         samples = (form.sample for form in forms)
         functions = {getattr(i.__dict__.get("op"), "table", None) for i in samples if i.on is _SCALAR}
         functions.discard(None)

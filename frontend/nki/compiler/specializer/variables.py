@@ -54,7 +54,9 @@ class _Use:
 
 _RETURNED = _Use(returned=True)
 _USES: dict[tuple[int, int], _Use] = {}  # by id of the code object, and offset in it
+_VARIABLES: dict[tuple[int, ...], str] = {}  # by calls
 goes_with_code(_USES)
+goes_with_code(_VARIABLES)
 
 
 def variable_of(calls: tuple[int, ...]) -> str:
@@ -63,6 +65,13 @@ def variable_of(calls: tuple[int, ...]) -> str:
     Args:
         calls: the user's calls, from :func:`nki.compiler.specializer.stacks.calls_of`.
     """
+    found = _VARIABLES.get(calls)
+    if found is None:
+        found = _VARIABLES[calls] = _variable_of(calls)
+    return found
+
+
+def _variable_of(calls: tuple[int, ...]) -> str:
     name = ""
     for key in zip(calls[::2], calls[1::2], strict=True):
         use = _USES.get(key)
