@@ -40,10 +40,12 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN2
 from nki_sim.cores.core_times import CoreTimes, simulate
 from nki_sim.cores.device import execute
+from nki_sim.execution.execute import Machine
 from nki_sim.host import no_collection, one_thread
 from nki_sim.placement.fit import fit
 from nki_sim.report.profile import Profile
 from nki_sim.sanitize import execute_checked
+from nki_sim.schedule.compiler import scheduled
 
 _MILLION = 1_000_000
 _WIDE, _TILE = 512, 32
@@ -130,7 +132,7 @@ class Table:
 
 
 def unrolled(table: Table, kernel: Kernel, *args: Any) -> None:
-    """Timing and specialization of unrolled code."""
+    """Timing, scheduling and specialization of unrolled code."""
     name = kernel.function.__name__
 
     def specialized() -> Program:
@@ -142,7 +144,9 @@ def unrolled(table: Table, kernel: Kernel, *args: Any) -> None:
         seconds = least(specialized)
         fitted = fit(program, TRN2)
         timed = least(lambda: simulate(fitted.program, fitted.placement))
+        ordered = least(lambda: scheduled(fitted.program, TRN2, fitted.placement))
     table.line(f"timing, {name}", timed / count * 1e6, "us", 10)
+    table.line(f"scheduling as the compiler, {name}", ordered / count * 1e6, "us", 25)
     table.line(f"specialization, {name}", count / seconds, "/s", 100_000, smallest=True)
 
 
@@ -153,6 +157,28 @@ def checked(table: Table) -> None:
     run = [fitted.program], [fitted.placement.addresses], [x]
     beyond = least(lambda: execute_checked(*run), 3) - least(lambda: arithmetic(x, turns), 3)
     table.line("data and all checks beyond the arithmetic, tiles", beyond / (4 * turns) * 1e6, "us", 45)
+
+
+def repeated(table: Table, goal: float, kernel: Kernel, *args: Any) -> None:
+    """A program that runs again: its equal instructions together, against one by one."""
+    program = specialize_call(kernel, args, {}, target=TRN2).program
+    placement = fit(program, TRN2).placement.addresses
+
+    def machine(together: bool) -> Callable[[], None]:
+        made = Machine(program, placement, repeated=together)
+        made.load([value for value in args if isinstance(value, np.ndarray)])
+
+        def run() -> None:
+            with one_thread(), np.errstate(all="ignore"):
+                list(made.run())
+
+        run()
+        return run
+
+    together, alone = in_turns(machine(True), machine(False))
+    count = sum(1 for _ in program.walk())
+    note = f"{together / count * 1e6:.2f} us an instruction, {alone / count * 1e6:.2f} one by one"
+    table.line(f"together to one by one, {kernel.function.__name__}", together / alone, "x", goal, note=note)
 
 
 def product(table: Table, what: str, goal: float, size: int, run: Callable[[list[np.ndarray]], None]) -> None:
@@ -223,12 +249,15 @@ def data_free(table: Table, instructions: int) -> None:
 def main(instructions: int) -> None:
     """Print the table."""
     table = Table()
+    small = np.zeros((1024, 1024), ml_dtypes.bfloat16)
     x, square = np.zeros((128, _WIDE), np.float32), np.zeros((2048, 2048), ml_dtypes.bfloat16)
     unrolled(table, steps, x, 5000)
     unrolled(table, tiles, x, 2500)
     unrolled(table, matmul.matmul_blocked, square, square)
     unrolled(table, matmul.matmul_tiled, square, square)
     checked(table)
+    repeated(table, 0.75, tiles, x, 2500)
+    repeated(table, 1.05, matmul.matmul_tiled, small, small)  # large tiles: nothing to gain, nothing to lose
     product(table, "2048^3 bf16 blocked, parse to timeline", 1.25, 2048, blocked)
     product(table, "1024^3 bf16 tiled, all checks, warm", 1.5, 1024, tiled)
     calls(table)

@@ -29,6 +29,9 @@ Steps = list[tuple[Step, Instruction]]
 #: Groups that an instruction may go back over: what it works on is still in the host's cache.
 _BACK = 8
 
+#: Bytes of a tile beyond which the call of numpy is nothing beside what it does, and going back costs more.
+_LARGE = 1 << 15
+
 
 def together(
     steps: Steps, memory: Memory, placement: Placement, step_of: Callable[[Instruction], Step]
@@ -72,7 +75,7 @@ def groups(stretch: Sequence[Instruction], placement: Placement) -> list[list[In
                     after = max(after, access[1])
                 touched.append((owner, box, is_write))
         form = instruction.form
-        open_to = places.setdefault(form, []) if form is not None and is_by_element(form) else []
+        open_to = places.setdefault(form, []) if form is not None and can_join(form) else []
         k = bisect_right(open_to, after)
         if k == len(open_to):
             open_to.append(len(found))
@@ -87,12 +90,14 @@ def groups(stretch: Sequence[Instruction], placement: Placement) -> list[list[In
     return found
 
 
-def is_by_element(form: Form) -> bool:
+def can_join(form: Form) -> bool:
     """True if all its instructions do is to write elements that follow, bit for bit, from those in the same
-    place of its tiles, whose bytes are known before a run.
+    place of small tiles, whose bytes are known before a run.
     """
     sample = form.sample
     if not (sample.by_element and form.is_given and form.is_plain) or form.has_registers:
+        return False
+    if any(view.size * view.dtype.itemsize > _LARGE for view in sample.writes):
         return False
     operators = (value for value in sample.__dict__.values() if isinstance(value, Operator))
     return all(operator.is_exact for operator in operators)

@@ -186,10 +186,12 @@ class _Scheduler:
         for operand in views_of(seen.instruction, plan.cost) if plan.operands is None else plan.operands:
             if isinstance(operand, Operand):
                 view, use = values[operand.name], operand.use
-                owner = self._memory.bytes_of(view.storage)
+                owner = self._memory.taken(view.storage)
                 box = operand.boxes.get(view.offset)
                 if box is None:
                     box = operand.boxes[view.offset] = owner.layout.of(view)
+                if owner.givers and (use is not Use.write or box is not owner.layout.whole):
+                    owner.settle()
             else:
                 view, use = operand
                 owner = self._memory.bytes_of(view.storage)

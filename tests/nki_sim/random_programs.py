@@ -159,3 +159,13 @@ def conflicts(earlier: Node, later: Node, places: Places = NOWHERE) -> bool:
         return True
     before = set(walk([earlier]))
     return any(producer in before for i in walk([later]) for producer in i.after)
+
+
+def crowded(program: Program, seed: int) -> Places:
+    """Places for the tensors on chip that share bytes, as those of an allocator do over time."""
+    chance = random.Random(seed)
+    return {
+        storage.index: (0, chance.randrange(0, 64, 16))
+        for storage in program.storages
+        if storage.region in (SBUF, PSUM)
+    }

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import Builder
-from random_programs import KINDS, PSUM, SBUF, Maker, Places, conflicts
+from random_programs import KINDS, Maker, Places, conflicts, crowded
 
 import nki
 import nki.isa as nisa
@@ -29,16 +29,6 @@ class At:
 
     def __init__(self, addresses: Places):
         self.addresses = addresses
-
-
-def crowded(program: Program, seed: int) -> Places:
-    """Places for the tensors on chip that share bytes, as those of an allocator do over time."""
-    chance = random.Random(seed)
-    return {
-        storage.index: (0, chance.randrange(0, 64, 16))
-        for storage in program.storages
-        if storage.region in (SBUF, PSUM)
-    }
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import PSUM, SBUF, Builder, view
-from random_programs import Maker, conflicts
-from test_schedule import crowded
+from random_programs import Maker, conflicts, crowded
 
 import nki
 import nki.isa as nisa
