@@ -19,7 +19,7 @@ from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN2, TRN3
 from nki_isa.samples import sample
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
-from nki_sim import host
+from nki_sim import process
 from nki_sim.execution.execute import Machine
 from nki_sim.placement.place import place
 from nki_sim.timing.scoreboard import Scoreboard
@@ -118,7 +118,7 @@ def main(names: list[str]) -> int:
         cls = REGISTRY[opcode]
         if cls.synchronises or cls.is_free:
             continue  # runs on several cores; is not timed
-        with host.one_thread():
+        with process.one_thread():
             alone, executed, timed = measure(opcode)
         mark = "" if executed + timed <= GOAL else "  over the goal"
         over += [opcode] if mark else []

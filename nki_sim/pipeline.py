@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
-from nki_sim.placement.fit import fit
+from nki_sim.placement.fit_in_memory import fit
 from nki_sim.placement.place import Placement
 from nki_sim.schedule.compiler import LOOK_AHEAD, scheduled
 
-Order = Literal["program", "compiler"]
+ScheduleName = Literal["program", "compiler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Staged:
         program: as the passes so far have it.
         target: the generation it is to run on.
         cores: how many cores run at once.
-        placement: where its tensors are; None before :class:`Place`.
+        placement: where its tensors are; None before :class:`PlacePass`.
         diagnostics: warnings and notes of the passes so far.
     """
 
@@ -40,7 +40,7 @@ class Staged:
 
     @property
     def placed(self) -> Placement:
-        """Where its tensors are, after :class:`Place`."""
+        """Where its tensors are, after :class:`PlacePass`."""
         if self.placement is None:
             raise TypeError(f"{self.program.name} was sent on its way without being placed")
         return self.placement
@@ -58,10 +58,10 @@ class Pass(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlacePass:
     """Gives each tensor its bytes, where they do not suffice side by side or in another order.
 
-    See :func:`nki_sim.placement.fit.fit`.
+    See :func:`nki_sim.placement.fit_in_memory.fit`.
     """
 
     def __call__(self, given: Staged) -> Staged:
@@ -71,7 +71,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class SchedulePass:
     """Orders instructions as a compiler might; see :mod:`nki_sim.schedule.compiler`.
 
     Attributes:
@@ -86,7 +86,10 @@ class Schedule:
 
 
 #: The passes for each order of instructions that a run may ask for.
-PASSES: dict[Order, tuple[Pass, ...]] = {"program": (Place(),), "compiler": (Place(), Schedule())}
+PASSES: dict[ScheduleName, tuple[Pass, ...]] = {
+    "program": (PlacePass(),),
+    "compiler": (PlacePass(), SchedulePass()),
+}
 
 
 def staged(programs: Sequence[Program], target: Target, passes: Iterable[Pass]) -> list[Staged]:
@@ -106,4 +109,4 @@ def staged(programs: Sequence[Program], target: Target, passes: Iterable[Pass]) 
     return found
 
 
-__all__ = ["PASSES", "Order", "Pass", "Place", "Schedule", "Staged", "staged"]
+__all__ = ["PASSES", "ScheduleName", "Pass", "PlacePass", "SchedulePass", "Staged", "staged"]

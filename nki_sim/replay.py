@@ -17,10 +17,10 @@ from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
-from nki_sim import host
+from nki_sim import process
 from nki_sim.cores.device import execute_all, finish
 from nki_sim.execution.execute import ExecutionResult, Machine
-from nki_sim.execution.memory import ZEROS, Array, Placement
+from nki_sim.execution.memory import ZEROS, Addresses, Array
 from nki_sim.observe import Listener, hooks
 from nki_sim.sanitize import Check, Scene, all_checks, told
 from nki_sim.sanitize.survey import Survey
@@ -55,7 +55,7 @@ class Replay:
         fill: the byte of memory nothing has written.
     """
 
-    def __init__(self, program: Program, placement: Placement, *, fill: int = ZEROS):
+    def __init__(self, program: Program, placement: Addresses, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill, repeated=True)
         self._placement, self._fill = placement, fill
         self._multiplies = any(i.on is Engine.tensor for i in program.walk())
@@ -93,8 +93,8 @@ class Replay:
         for start in hooks(listeners, "start"):
             start([machine])
         machine.listen((0, listeners))
-        alone = host.one_thread() if self._multiplies else contextlib.nullcontext()
-        with alone, host.no_collection(), np.errstate(all="ignore"):
+        alone = process.one_thread() if self._multiplies else contextlib.nullcontext()
+        with alone, process.no_collection(), np.errstate(all="ignore"):
             list(machine.run())  # yields nothing: no other core takes part
         finish(listeners)
         result = machine.result()

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from nki import levels
-from nki.levels import FORMS, INFERRED, LEVELS, MEANINGS, NAMES, NOTICES, Form, Name
+from nki.levels import FORMS, INFERRED, LEVELS, MEANINGS, NAMES, NOTICES, Name, OlderForm
 
 _HEAD = """\
 # API levels and migration
@@ -125,7 +125,7 @@ def _grouped(rows: list[Name]) -> Iterator[tuple[str, str]]:
         yield f"{module}: " + ", ".join(f"`{name}`" for name in names), instead
 
 
-def _written(form: Form) -> str:
+def _written(form: OlderForm) -> str:
     return ", ".join(f"`{part.replace('op:', '').replace(':', '.')}`" for part in form.parameters.split())
 
 

@@ -11,7 +11,7 @@ import re
 
 from nki_isa.diagnostics import error
 from nki_isa.machine.targets import TARGETS, as_target
-from nki_isa.rules.row import Evidence, Rule, Standing, version_of
+from nki_isa.rules.rule import Evidence, Rule, Standing, version_of
 
 _HEADING = re.compile(r"^### +(.+?) *$", re.MULTILINE)
 _FENCE = re.compile(r"```(?:python|text)?\n(.*?)```", re.DOTALL)

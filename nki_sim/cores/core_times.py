@@ -10,10 +10,10 @@ from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import VirtualRegister
-from nki_sim import host
+from nki_sim import process
 from nki_sim.cores.device import meet_all
 from nki_sim.observe import Listener
-from nki_sim.timing.plans import Registers
+from nki_sim.timing.plans import RegisterValues
 from nki_sim.timing.scoreboard import Placed, Scoreboard, Timeline
 
 
@@ -30,7 +30,7 @@ class CoreTimes(Listener):
         count = cores or len(placements)
         self.boards = [Scoreboard(target, placement, count) for placement in placements]
 
-    def before(self, core: int, instruction: Instruction, registers: Registers) -> None:
+    def before(self, core: int, instruction: Instruction, registers: RegisterValues) -> None:
         """Issue an instruction that does not wait for another core."""
         if not instruction.synchronises:
             self.boards[core].issue(instruction, registers)
@@ -72,7 +72,7 @@ def simulate_all(
         target: the machine, where it is not the one the Programs name.
     """
     times = CoreTimes(target or as_target(programs[0].target), placements)
-    with host.no_collection():
+    with process.no_collection():
         walks = [_walk(p.body, {}, board, trips) for p, board in zip(programs, times.boards, strict=True)]
         waiting = {core: next(walk, None) for core, walk in enumerate(walks)}
         while group := [
@@ -106,7 +106,7 @@ def simulate_ranks(
     placements = [placement for _, placed in ranks for placement in placed]
     times = CoreTimes(target or as_target(first[0][0].target), placements, len(first[0]))
     boards = iter(times.boards)
-    with host.no_collection():
+    with process.no_collection():
         meet_all(
             [[_walk(p.body, {}, next(boards), trips) for p in programs] for programs, _ in ranks], times.meet
         )

@@ -27,9 +27,9 @@ from nki_isa.ir.program import Loop, Node, Program, walk
 from nki_isa.machine.target import Target
 from nki_isa.ops.meeting import Grouped, Meeting, Seat
 from nki_isa.tensor.tensor import MemoryRegion, Storage
-from nki_sim import host
+from nki_sim import process
 from nki_sim.execution.execute import ExecutionResult, Machine, Skipped, written_inputs
-from nki_sim.execution.memory import ZEROS, Placement
+from nki_sim.execution.memory import ZEROS, Addresses
 from nki_sim.observe import Listener, hooks
 
 Array = NDArray[Any]
@@ -119,14 +119,14 @@ class Rank:
     """
 
     programs: Sequence[Program]
-    placements: Sequence[Placement]
+    placements: Sequence[Addresses]
     inputs: Sequence[Array]
     listeners: Sequence[Listener] = field(default=())
 
 
 def execute(
     program: Program,
-    placement: Placement,
+    placement: Addresses,
     inputs: Sequence[Array],
     *,
     listeners: Sequence[Listener] = (),
@@ -138,7 +138,7 @@ def execute(
 
 def execute_all(
     programs: Sequence[Program],
-    placements: Sequence[Placement],
+    placements: Sequence[Addresses],
     inputs: Sequence[Array],
     *,
     listeners: Sequence[Listener] = (),
@@ -192,7 +192,7 @@ def execute_ranks(
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
     """How the process is set while machines run."""
-    with host.one_thread(), host.no_collection(), np.errstate(all="ignore"):
+    with process.one_thread(), process.no_collection(), np.errstate(all="ignore"):
         yield
 
 

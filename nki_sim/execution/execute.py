@@ -32,13 +32,13 @@ from nki_sim.execution.memory import (
     INDIRECTION_GROUP,
     TENSOR_INDIRECTION_GROUP,
     ZEROS,
+    Addresses,
     Memory,
-    Placement,
     write,
 )
 from nki_sim.execution.together import Step, Steps, together
-from nki_sim.host import positive_setting
 from nki_sim.observe import Listener, hooks
+from nki_sim.process import positive_setting
 
 Array = NDArray[Any]
 #: The environment's limit of turns.
@@ -182,7 +182,7 @@ class Machine:
     def __init__(
         self,
         program: Program,
-        placement: Placement,
+        placement: Addresses,
         *,
         fill: int = ZEROS,
         target: Target | None = None,

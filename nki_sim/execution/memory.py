@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nki_isa.machine.target import Target
 
 Array = NDArray[Any]
-Placement = Mapping[int, tuple[int, int]]
+Addresses = Mapping[int, tuple[int, int]]
 
 #: Bytes to fill uninitialised memory with: 0xFF is NaN in every float type that has one, -1 as an integer.
 ZEROS, NANS = 0x00, 0xFF
@@ -69,7 +69,7 @@ class Memory:
         registers: 32-bit values, as signed Python ints, by the register's index.
     """
 
-    def __init__(self, target: Target, program: Program, placement: Placement, *, fill: int = ZEROS):
+    def __init__(self, target: Target, program: Program, placement: Addresses, *, fill: int = ZEROS):
         """Lay out `program`.
 
         Args:

@@ -18,9 +18,8 @@ from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction, Role
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import Memory, Placement
-from nki_sim.timing.access import Access
-from nki_sim.timing.access import Memory as Accesses
+from nki_sim.execution.memory import Addresses, Memory
+from nki_sim.timing.byte_boxes import Access, AllAccesses
 
 Step = Callable[[], None]
 Steps = list[tuple[Step, Instruction]]
@@ -34,7 +33,7 @@ _LARGE = 1 << 15
 
 
 def together(
-    steps: Steps, memory: Memory, placement: Placement, step_of: Callable[[Instruction], Step]
+    steps: Steps, memory: Memory, placement: Addresses, step_of: Callable[[Instruction], Step]
 ) -> Steps:
     """What does the work of `steps`, a stretch without loops and meetings, with fewer of them.
 
@@ -56,14 +55,14 @@ def together(
 # --- groups
 
 
-def groups(stretch: Sequence[Instruction], placement: Placement) -> list[list[Instruction]]:
+def groups(stretch: Sequence[Instruction], placement: Addresses) -> list[list[Instruction]]:
     """`stretch` in an order that gives the same results, in groups.
 
     Those of a group are of one form that works by element, in program order, and none depends on another.
     """
     found: list[list[Instruction]] = []
     places: dict[Form, list[int]] = {}  # of the groups of a form
-    accesses = Accesses(placement)
+    accesses = AllAccesses(placement)
     for instruction in stretch:
         after = len(found) - _BACK - 1
         touched = []

@@ -3,7 +3,7 @@
 A tensor with an address goes exactly there; overlap among such tensors is the
 user's choice (hazards are the sanitizer's business). Every other tensor gets
 bytes that nothing else holds while it is live, from partition 0 on, in all 128
-partitions whatever its partition count (:mod:`nki_sim.placement.quadrants` says when not):
+partitions whatever its partition count (:mod:`nki_sim.placement.side_by_side` says when not):
 
 1. In order of first use, each takes the bytes whose last use is longest past,
    so that the tiles of an unrolled loop rotate (double buffering) while there

@@ -61,7 +61,7 @@ class Reordering:
 
         Args:
             starts: the first partition of SBUF tensors that are not at 0, by index
-                (:mod:`nki_sim.placement.quadrants`); empty to take the bytes of all partitions for each.
+                (:mod:`nki_sim.placement.side_by_side`); empty to take the bytes of all partitions for each.
         """
         body = self._program.body
         demand = self._demand(starts) if starts else self._whole

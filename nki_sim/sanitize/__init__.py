@@ -20,9 +20,9 @@ from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.ir.program import Program
 from nki_sim.cores.device import Rank, execute_all, execute_ranks
 from nki_sim.execution.execute import ExecutionResult
-from nki_sim.execution.memory import Array, Placement
-from nki_sim.host import no_collection
+from nki_sim.execution.memory import Addresses, Array
 from nki_sim.observe import Listener, hooks
+from nki_sim.process import no_collection
 from nki_sim.sanitize.check import Again, Check, Scene
 from nki_sim.sanitize.check import checks as all_checks
 from nki_sim.sanitize.fill import Sentinels
@@ -79,7 +79,7 @@ def check_classes(text: str) -> frozenset[str]:
 @no_collection()
 def execute_checked(
     programs: Sequence[Program],
-    placements: Sequence[Placement],
+    placements: Sequence[Addresses],
     inputs: Sequence[Array],
     *,
     checks: frozenset[str] = DEFAULT,

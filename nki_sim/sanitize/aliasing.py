@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Engine, Instruction, Order, Role
 from nki_isa.tensor.tensor import NkiTensor, box, signature
-from nki_sim.execution.memory import Placement
+from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check
 from nki_sim.sanitize.findings import Findings, allocated, operand_of, site
@@ -46,7 +46,7 @@ class Aliasing(Check):
 class _Program:
     """Looks at the instructions of one core: once at each form that says it all."""
 
-    def __init__(self, survey: Survey, addresses: Placement, findings: Findings):
+    def __init__(self, survey: Survey, addresses: Addresses, findings: Findings):
         self._addresses, self._findings = addresses, findings
         sound: set[Form | None] = set()
         for instruction in survey.program.walk():

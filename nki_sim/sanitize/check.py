@@ -15,9 +15,9 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_sim.execution.execute import ExecutionResult
-from nki_sim.execution.memory import Array, Placement
-from nki_sim.host import lazy
+from nki_sim.execution.memory import Addresses, Array
 from nki_sim.observe import Core, Listener
+from nki_sim.process import lazy
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.reads import Reads, Watch
 from nki_sim.sanitize.survey import Survey
@@ -91,7 +91,7 @@ class Scene:
     def __init__(
         self,
         programs: Sequence[Program],
-        placements: Sequence[Placement],
+        placements: Sequence[Addresses],
         inputs: Sequence[Array],
         chosen: frozenset[str],
         surveys: list[Survey] | None = None,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from nki_isa.diagnostics import Severity
 from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import Placement
+from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of
@@ -43,7 +43,7 @@ class _Access:
     time: int
 
 
-def interleaved(survey: Survey, addresses: Placement) -> dict[int, list[Written]]:
+def interleaved(survey: Survey, addresses: Addresses) -> dict[int, list[Written]]:
     """Tensors with addresses of their own that share bytes and times of use with others, by storage index."""
     by_hand = [s for s in survey.program.storages if s.on_chip and s.address is not None]
     storages = [s for s in by_hand if survey.first[s.index] != NEVER]

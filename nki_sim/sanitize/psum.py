@@ -26,7 +26,7 @@ from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, box
-from nki_sim.execution.memory import Placement
+from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, site
@@ -77,7 +77,7 @@ class Accumulations:
         findings: what is found goes there.
     """
 
-    def __init__(self, survey: Survey, addresses: Placement, target: Target, findings: Findings):
+    def __init__(self, survey: Survey, addresses: Addresses, target: Target, findings: Findings):
         self._survey, self._addresses, self._target, self._findings = survey, addresses, target, findings
         self._products: dict[int, Written] = {}
         self._groups: dict[int, list[_Group]] = {}

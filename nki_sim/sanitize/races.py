@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ops.meeting import Meeting
-from nki_sim.cores.races import RaceDetector
+from nki_sim.cores.race_detector import RaceDetector
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check, Scene
 
 
 class Races(Check):
-    """A :class:`~nki_sim.cores.races.RaceDetector` for launches of several cores."""
+    """A :class:`~nki_sim.cores.race_detector.RaceDetector` for launches of several cores."""
 
     name = "races"
     finds = (

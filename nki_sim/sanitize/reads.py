@@ -17,7 +17,7 @@ from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Array, Memory, Placement
+from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array, Memory
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
 from nki_sim.sanitize.shadow import _ONES, Bools, Shadow, Written, regions
 from nki_sim.sanitize.survey import Survey
@@ -42,7 +42,7 @@ class Watch:
         survey, missing: as given.
     """
 
-    def __init__(self, survey: Survey, addresses: Placement, missing: Missing):
+    def __init__(self, survey: Survey, addresses: Addresses, missing: Missing):
         self.shadow = Shadow(survey.program.storages, addresses, survey.reread)
         self.memory: Memory
         self.survey = survey

@@ -17,7 +17,7 @@ from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.target import Target
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.cores.device import check_meetings, finish
-from nki_sim.execution.memory import Placement
+from nki_sim.execution.memory import Addresses
 from nki_sim.observe import hooks
 from nki_sim.sanitize.check import Scene, checks
 from nki_sim.sanitize.findings import Findings
@@ -63,7 +63,7 @@ class _Core:
 
 def check_static(
     programs: Sequence[Program],
-    placements: Sequence[Placement],
+    placements: Sequence[Addresses],
     names: frozenset[str],
     *,
     strict: bool = False,
@@ -149,7 +149,7 @@ class _Watch(Watch):
         undecided: True if there was one.
     """
 
-    def __init__(self, survey: Survey, addresses: Placement, reads: Reads, alone: bool):
+    def __init__(self, survey: Survey, addresses: Addresses, reads: Reads, alone: bool):
         super().__init__(survey, addresses, self._told)
         self._tell, self._alone = reads.missing, alone
         for state in self.shadow.states:

@@ -8,7 +8,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Node, Program
 from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.tensor import NkiTensor, Storage
-from nki_sim.host import no_collection
+from nki_sim.process import no_collection
 
 Touch = tuple[Sequence[NkiTensor], Sequence[NkiTensor]]
 """Tensors read and written."""

@@ -22,7 +22,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.ir.rewrite import in_order
 from nki_isa.machine.target import Target
-from nki_sim.timing.access import Access, Box, Bytes, Memory
+from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
 from nki_sim.timing.clocks import DmaEngines
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
@@ -89,7 +89,7 @@ class _Scheduler:
         self._target = target
         self._slowdown = hbm_slowdown(target, cores)
         self._look_ahead = look_ahead
-        self._memory = Memory(placement.addresses if placement is not None else None)
+        self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._forms = Forms(target)
         self._plans: dict[Form, Plan] = {}
         self._hands = handoffs(target)

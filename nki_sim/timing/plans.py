@@ -13,7 +13,7 @@ from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OnLinks
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
-from nki_sim.timing.access import Box, Bytes
+from nki_sim.timing.byte_boxes import Box, Bytes
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
 _MODES = ("static", "hwdge", "swdge")
@@ -35,7 +35,7 @@ _ENGINE_LANE = {
     Engine.unknown: _SYNC,
 }
 
-Registers = Sequence[int] | Mapping[int, int] | None
+RegisterValues = Sequence[int] | Mapping[int, int] | None
 """Values of registers by index."""
 
 
@@ -171,7 +171,7 @@ def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> Dma:
     return Dma(first, interval, work, finish_time(target, moved))
 
 
-def dynamic_box(owner: Bytes, view: NkiTensor, registers: Registers) -> Box:
+def dynamic_box(owner: Bytes, view: NkiTensor, registers: RegisterValues) -> Box:
     """The box of a view with a run-time address; all of its storage where that is not known."""
     dynamic = view.dynamic
     assert dynamic is not None

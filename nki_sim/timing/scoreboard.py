@@ -33,7 +33,7 @@ from nki_isa.ir.form import Form, Forms
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.tensor.tensor import Storage
-from nki_sim.timing.access import Access, Box, Bytes, Memory
+from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
 from nki_sim.timing.clocks import DmaEngines, TensorClock
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
@@ -42,7 +42,7 @@ from nki_sim.timing.plans import (
     Dma,
     Operand,
     Plan,
-    Registers,
+    RegisterValues,
     Use,
     View,
     dynamic_box,
@@ -174,7 +174,7 @@ class Scoreboard:
         self.target = target
         self._hbm_slowdown = hbm_slowdown(target, cores)
         self.notes: list[str] = []
-        self._memory = Memory(placement.addresses if placement is not None else None)
+        self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
         self._dma = DmaEngines(target.dma_shared)
         self._free = [0.0] * len(LANES)
@@ -203,7 +203,7 @@ class Scoreboard:
 
     # --- one instruction
 
-    def issue(self, instruction: Instruction, registers: Registers = None) -> None:
+    def issue(self, instruction: Instruction, registers: RegisterValues = None) -> None:
         """Time one instruction; those before it in program order must have been issued.
 
         Args:
@@ -214,7 +214,7 @@ class Scoreboard:
         if not instruction.is_free:
             self.depart(self.arrive(instruction, registers))
 
-    def arrive(self, instruction: Instruction, registers: Registers = None) -> Arrival:
+    def arrive(self, instruction: Instruction, registers: RegisterValues = None) -> Arrival:
         """The first half of :meth:`issue`: when the instruction could start; :meth:`depart` must follow."""
         form = instruction.form or self._forms.of(instruction)
         plan = self._plans.get(form)

@@ -23,7 +23,7 @@ from nki_isa.machine.targets import TRN3
 from nki_isa.samples import sample
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim.cores.device import execute_all
-from nki_sim.placement.fit import fit
+from nki_sim.placement.fit_in_memory import fit
 from nki_sim.replay import can_replay, is_static
 
 

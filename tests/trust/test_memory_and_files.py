@@ -15,7 +15,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_sim import host
+from nki_sim import process
 from nki_sim.report.files import replacing
 
 GIB = 1 << 30
@@ -82,7 +82,7 @@ def test_without_data_nothing_is_allocated(monkeypatch):
 
 
 def test_the_host_says_how_much_there_is():
-    found = host.available_bytes()
+    found = process.available_bytes()
     assert found is None or found > 1 << 20
 
 

@@ -25,8 +25,8 @@ from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
 from nki_sim.execution.execute import written_inputs
 from nki_sim.execution.memory import host_bytes
-from nki_sim.host import Lock
 from nki_sim.placement.place import Placement
+from nki_sim.process import Lock
 from nki_sim.replay import Replay, can_replay, is_static
 from nki_sim.sanitize.static import Looked
 

@@ -17,7 +17,7 @@ from nki.launch.session import current
 from nki_isa.diagnostics import NkiError, NkiMemoryError, Severity
 from nki_isa.machine.target import Target
 from nki_sim import pipeline
-from nki_sim.host import no_collection
+from nki_sim.process import no_collection
 
 cache = Cache()
 

@@ -8,7 +8,7 @@ from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_sim.execution.execute import Skipped
-from nki_sim.pipeline import Order
+from nki_sim.pipeline import ScheduleName
 from nki_sim.placement.place import Placement, overfull
 from nki_sim.timing.scoreboard import Timeline
 
@@ -45,7 +45,7 @@ class Launch:
     cores: tuple[CoreRun, ...]
     diagnostics: tuple[Diagnostic, ...]
     skipped: tuple[Skipped, ...] = ()
-    schedule: Order = "program"
+    schedule: ScheduleName = "program"
     ranks: int = 1
 
     def who(self, number: int) -> str:

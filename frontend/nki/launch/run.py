@@ -19,8 +19,8 @@ from nki.launch.settings import Options
 from nki_isa.machine.target import Target
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import check_ranks
-from nki_sim.host import available_bytes
 from nki_sim.placement.refusals import host_overflow
+from nki_sim.process import available_bytes
 from nki_sim.sanitize.static import Looked, check_static
 from nki_sim.timing.scoreboard import Timeline
 

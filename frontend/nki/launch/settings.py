@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nki_isa.machine.target import Target
-from nki_sim.pipeline import Order
+from nki_sim.pipeline import ScheduleName
 from nki_sim.sanitize import check_classes
 
 Fill = Literal["zeros", "sentinels"]
@@ -51,7 +51,7 @@ class Options:
     fill: Fill = "zeros"
     trips: int | None = None
     without: frozenset[str] = frozenset()
-    schedule: Order = "program"
+    schedule: ScheduleName = "program"
     workers: Any = None
     restarts: int = 0
     calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None

@@ -36,7 +36,7 @@ from nki.levels.in_force import member_notes, refusing_members, use
 from nki.levels.lacking import deprecation, refusal
 from nki.levels.missing_names import NAMES
 from nki.levels.notices import INFERRED, NOTICES, WHILE
-from nki.levels.rows import LEVELS, NEWEST, TENSOR, TILE_SIZE, Form, Name, Notice
+from nki.levels.table_rows import LEVELS, NEWEST, TENSOR, TILE_SIZE, Name, Notice, OlderForm
 
 __all__ = [
     "FORMS",
@@ -49,7 +49,7 @@ __all__ = [
     "TENSOR",
     "TILE_SIZE",
     "WHILE",
-    "Form",
+    "OlderForm",
     "Name",
     "Notice",
     "among",

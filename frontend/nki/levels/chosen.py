@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from nki.levels.rows import LEVELS, NEWEST, ORDER
+from nki.levels.table_rows import LEVELS, NEWEST, ORDER
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType, as_dtype
 from nki_isa.tensor.kinds import refused_dtype

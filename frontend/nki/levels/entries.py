@@ -12,7 +12,7 @@ from typing import Any
 from nki.levels.chosen import choice, current, older
 from nki.levels.forms import FORMS, MEANINGS
 from nki.levels.lacking import refusal
-from nki.levels.rows import NEWEST, ORDER, Form
+from nki.levels.table_rows import NEWEST, ORDER, OlderForm
 from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import dge_mode
@@ -21,12 +21,12 @@ _entries: dict[tuple[str, str], Any] = {}
 
 
 @functools.lru_cache(1024)
-def _form_at(module: str, name: str, level: str) -> Form | None:
+def _form_at(module: str, name: str, level: str) -> OlderForm | None:
     rows = [f for f in FORMS if (f.module, f.name) == (module, name) and ORDER[level] <= ORDER[f.until]]
     return min(rows, key=lambda f: ORDER[f.until], default=None)
 
 
-def form_of(module: str, name: str, level: str | None = None) -> Form | None:
+def form_of(module: str, name: str, level: str | None = None) -> OlderForm | None:
     """The older form of a function at `level`, or at the one in force; None for the newest."""
     return _form_at(module, name, level or current())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nki.levels.chosen import dtype_named
-from nki.levels.rows import COLLECTIVES, ISA, LANGUAGE, Form, Meaning
+from nki.levels.table_rows import COLLECTIVES, ISA, LANGUAGE, Meaning, OlderForm
 from nki_isa.ir.instruction import Engine
 from nki_isa.machine.enums import dma_engine
 from nki_isa.tensor.constants import cast_constant
@@ -94,8 +94,8 @@ def _form(
     translate: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]] = _same,
     module: str = ISA,
     **instead: str,
-) -> Form:
-    return Form(module, name, until, parameters, change, instead, translate)
+) -> OlderForm:
+    return OlderForm(module, name, until, parameters, change, instead, translate)
 
 
 _MATMUL = "dst stationary moving is_stationary_onezero=False is_moving_onezero=False is_transpose=False"
@@ -105,7 +105,7 @@ _PRIORITY = "priority= was added"
 _NAME = "name= was added"
 _PERMUTE = "collective_permute_implicit_current_processing_rank_id"
 
-FORMS: tuple[Form, ...] = (
+FORMS: tuple[OlderForm, ...] = (
     _form(
         "affine_select",
         "0.2",

@@ -14,7 +14,7 @@ from nki.levels import chosen, entries
 from nki.levels.chosen import current, read_level
 from nki.levels.lacking import deprecation, refusal
 from nki.levels.missing_names import NAMES
-from nki.levels.rows import TENSOR, TILE_SIZE, Name
+from nki.levels.table_rows import TENSOR, TILE_SIZE, Name
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.tensor.tensor import NkiTensor
 

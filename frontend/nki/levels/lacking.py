@@ -5,7 +5,7 @@ from __future__ import annotations
 from nki.levels.chosen import before, choice, current
 from nki.levels.missing_names import NAMES
 from nki.levels.notices import NOTICES
-from nki.levels.rows import ORDER
+from nki.levels.table_rows import ORDER
 from nki_isa.diagnostics import Diagnostic, Severity
 
 _names = {(row.module, row.name): row for row in NAMES}

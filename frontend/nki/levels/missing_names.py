@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nki.levels.rows import COLLECTIVES, COMPILER, ISA, LANGUAGE, TENSOR, TILE_SIZE, Name
+from nki.levels.table_rows import COLLECTIVES, COMPILER, ISA, LANGUAGE, TENSOR, TILE_SIZE, Name
 from nki_isa.machine.operators import OPERATORS
 
 

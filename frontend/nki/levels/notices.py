@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nki.levels.rows import ISA, LANGUAGE, TILE_SIZE, Notice
+from nki.levels.table_rows import ISA, LANGUAGE, TILE_SIZE, Notice
 
 _COMPARISONS = "equal not_equal less less_equal greater greater_equal"
 

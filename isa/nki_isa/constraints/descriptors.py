@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nki_isa.constraints.rows import attribute_rule, excludes
+from nki_isa.constraints.constructors import attribute_rule, excludes
 from nki_isa.ir.instruction import Constraint, Engine, Instruction, Role
 from nki_isa.machine import enums
 from nki_isa.machine.enums import dge_mode

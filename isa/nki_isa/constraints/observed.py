@@ -12,8 +12,8 @@ from typing import Any
 from nki_isa.constraints.operands import shape_of, tensors_of
 from nki_isa.ir.instruction import Constraint, Engine
 from nki_isa.machine.operators import Operator
-from nki_isa.rules import access, elementwise, psum
-from nki_isa.rules.row import Rule
+from nki_isa.rules import elementwise, engine_access, psum
+from nki_isa.rules.rule import Rule
 from nki_isa.tensor.tensor import NkiTensor
 
 _WORD, _HALF = 4, 2  # bytes: what PSUM is written in, and a result that can start within it
@@ -48,8 +48,8 @@ _STATIC = (
     "which takes run-time offsets"
 )
 
-RUN_TIME_OFFSET_TRN1 = seen(access.RUN_TIME_OFFSET_TRN1, _run_time_offset, _STATIC)
-RUN_TIME_OFFSET = seen(access.RUN_TIME_OFFSET, _run_time_offset, _STATIC)
+RUN_TIME_OFFSET_TRN1 = seen(engine_access.RUN_TIME_OFFSET_TRN1, _run_time_offset, _STATIC)
+RUN_TIME_OFFSET = seen(engine_access.RUN_TIME_OFFSET, _run_time_offset, _STATIC)
 
 
 def _reshaped_row(instruction: Any, target: Any) -> str | None:
@@ -62,7 +62,7 @@ def _reshaped_row(instruction: Any, target: Any) -> str | None:
 
 
 RESHAPED_ROW = seen(
-    access.RESHAPED_ROW,
+    engine_access.RESHAPED_ROW,
     _reshaped_row,
     "copy the part to a tile of that shape with nisa.tensor_copy, and use that",
 )

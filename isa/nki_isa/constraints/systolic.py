@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints.guard import Test, tensors_only
-from nki_isa.constraints.indirection import is_indirect
-from nki_isa.constraints.operands import free_pattern
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     ARCHITECTURE,
     attribute_rule,
     elements_per_partition,
@@ -22,6 +19,9 @@ from nki_isa.constraints.rows import (
     listed,
     shape_of,
 )
+from nki_isa.constraints.guard import Test, tensors_only
+from nki_isa.constraints.indirection import is_indirect
+from nki_isa.constraints.operands import free_pattern
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import Complaint, Constraint
 from nki_isa.machine.dtypes import DTYPES

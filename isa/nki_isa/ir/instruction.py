@@ -23,7 +23,7 @@ from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 if TYPE_CHECKING:
     from nki_isa.cost import Cost, Mode
     from nki_isa.machine.target import Target
-    from nki_isa.rules.row import Rule
+    from nki_isa.rules.rule import Rule
 
 
 class Engine(enum.Enum):

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import indirection
-from nki_isa.constraints.observed import seen
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     STUB,
     column,
     dtypes,
@@ -25,6 +23,8 @@ from nki_isa.constraints.rows import (
     tile,
     value_in,
 )
+from nki_isa.constraints.indirection import indirection
+from nki_isa.constraints.observed import seen
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.enums import reduce_cmd as Reduce

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nki_isa import cost, links
+from nki_isa.constraints.constructors import SBUF, attribute_rule, operator_in, rules, shape_of
 from nki_isa.constraints.descriptors import PRIORITY
 from nki_isa.constraints.operands import region_name
-from nki_isa.constraints.rows import SBUF, attribute_rule, operator_in, rules, shape_of
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Constraint,

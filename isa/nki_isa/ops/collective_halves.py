@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.rows import rules
+from nki_isa.constraints.constructors import rules
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import Field, MakeTile, Role, attribute, instruction, read

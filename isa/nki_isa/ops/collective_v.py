@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from nki_isa import links
+from nki_isa.constraints.constructors import SBUF, attribute_rule, rules, shape_of
 from nki_isa.constraints.operands import region_name
-from nki_isa.constraints.rows import SBUF, attribute_rule, rules, shape_of
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import (
     Constraint,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints.rows import SBUF, memory, rules
+from nki_isa.constraints.constructors import SBUF, memory, rules
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Constraint,

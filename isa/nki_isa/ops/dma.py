@@ -17,6 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
+from nki_isa.constraints.constructors import (
+    SBUF,
+    attribute_rule,
+    excludes,
+    memory,
+    operator_in,
+    rules,
+    same_dtype,
+    shape_of,
+    value_in,
+)
 from nki_isa.constraints.descriptors import (
     GATHER_MODE,
     GATHERS,
@@ -32,17 +43,6 @@ from nki_isa.constraints.guard import tensors_only
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import seen
 from nki_isa.constraints.operands import free_pattern
-from nki_isa.constraints.rows import (
-    SBUF,
-    attribute_rule,
-    excludes,
-    memory,
-    operator_in,
-    rules,
-    same_dtype,
-    shape_of,
-    value_in,
-)
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Constraint,

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from nki_isa import cost
 from nki_isa.constraints import accumulation
 from nki_isa.constraints.accumulation import Accumulate, Box
-from nki_isa.constraints.guard import tensors_only
-from nki_isa.constraints.indirection import indirection, is_indirect
-from nki_isa.constraints.observed import PSUM_ALIGNMENT, TENSOR, seen
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     PSUM,
     SBUF,
     access,
@@ -35,6 +32,9 @@ from nki_isa.constraints.rows import (
     shape_of,
     start_of,
 )
+from nki_isa.constraints.guard import tensors_only
+from nki_isa.constraints.indirection import indirection, is_indirect
+from nki_isa.constraints.observed import PSUM_ALIGNMENT, TENSOR, seen
 from nki_isa.constraints.systolic import (
     ARRAY,
     ONE_BANK,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nki_isa import cost, links
-from nki_isa.constraints.rows import attribute_rule, rules
+from nki_isa.constraints.constructors import attribute_rule, rules
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Engine,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import no_indirection
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
     consecutive_partitions,
@@ -27,6 +26,7 @@ from nki_isa.constraints.rows import (
     start_of,
     tile,
 )
+from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import Constraint, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.machine.dtypes import cast

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import no_indirection
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
     attribute_rule,
@@ -35,6 +34,7 @@ from nki_isa.constraints.rows import (
     scalar_rule,
     tile,
 )
+from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
 from nki_isa.ops.base import (

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import indirection, no_indirection
-from nki_isa.constraints.observed import bitvec_result
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
     bitvec_dtypes,
@@ -31,6 +29,8 @@ from nki_isa.constraints.rows import (
     same_shape,
     tile,
 )
+from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.observed import bitvec_result
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.operators import OPERATORS, Operator

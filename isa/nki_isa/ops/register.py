@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
+from nki_isa.constraints.constructors import SBUF, memory, rules
 from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
-from nki_isa.constraints.rows import SBUF, memory, rules
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Constraint,

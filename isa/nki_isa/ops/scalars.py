@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa import cost
-from nki_isa.constraints.rows import SBUF, dtypes, memory, rules
+from nki_isa.constraints.constructors import SBUF, dtypes, memory, rules
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Engine,

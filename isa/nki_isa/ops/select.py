@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import indirection, no_indirection
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
     column,
@@ -25,6 +24,7 @@ from nki_isa.constraints.rows import (
     tile,
     value_in,
 )
+from nki_isa.constraints.indirection import indirection, no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Constraint,

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from nki_isa import cost
-from nki_isa.constraints.rows import SBUF, attribute_rule, memory, rules, same_dtype, same_shape, value_in
+from nki_isa.constraints.constructors import (
+    SBUF,
+    attribute_rule,
+    memory,
+    rules,
+    same_dtype,
+    same_shape,
+    value_in,
+)
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import (

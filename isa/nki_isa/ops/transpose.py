@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import no_indirection
-from nki_isa.constraints.observed import PSUM_ALIGNMENT
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     PSUM,
     STUB,
     elements_per_partition,
@@ -19,6 +17,8 @@ from nki_isa.constraints.rows import (
     shape_of,
     tile,
 )
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.observed import PSUM_ALIGNMENT
 from nki_isa.constraints.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write

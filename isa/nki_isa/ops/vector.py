@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from nki_isa import cost
-from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
-from nki_isa.constraints.observed import bitvec_result, seen
-from nki_isa.constraints.rows import (
+from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
     bitvec_dtypes,
@@ -33,6 +31,8 @@ from nki_isa.constraints.rows import (
     scalar_rule,
     tile,
 )
+from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
+from nki_isa.constraints.observed import bitvec_result, seen
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import (
     Engine,

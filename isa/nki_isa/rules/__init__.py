@@ -6,12 +6,12 @@ it speaks of, or a check of the whole program; a finding names its row.
 
 from __future__ import annotations
 
-from nki_isa.rules import access, dma, elementwise, language, memory, programs, psum, tensor_engine
-from nki_isa.rules.row import Evidence, Rule, Standing, version_of
+from nki_isa.rules import dma, elementwise, engine_access, language, memory, programs, psum, tensor_engine
+from nki_isa.rules.rule import Evidence, Rule, Standing, version_of
 
 __all__ = ["RULES", "Evidence", "Rule", "Standing", "rule_of", "version_of"]
 
-_MODULES = (access, elementwise, tensor_engine, psum, dma, memory, programs, language)
+_MODULES = (engine_access, elementwise, tensor_engine, psum, dma, memory, programs, language)
 
 #: Every row by its name, in the order of the documentation.
 RULES: dict[str, Rule] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nki_isa.rules.row import Evidence, Rule, Standing
+from nki_isa.rules.rule import Evidence, Rule, Standing
 
 _STUB = "nki/api/nki/isa"
 _NOTES = "nki/release-notes (0.3.0, breaking changes)"

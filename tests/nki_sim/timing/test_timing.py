@@ -18,7 +18,7 @@ from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.cores.core_times import simulate
-from nki_sim.timing.access import Layout
+from nki_sim.timing.byte_boxes import Layout
 from nki_sim.timing.clocks import DmaEngines, TensorClock
 from nki_sim.timing.plans import LANES
 from nki_sim.timing.scoreboard import Scoreboard, Wait

@@ -34,7 +34,7 @@ from nki.compiler.language import array_arguments, frontends
 from nki.compiler.language.constructs import not_accepted
 from nki.compiler.language.frontends import FrontEnd
 from nki.compiler.language.profile import PROFILES, Verdict
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource, kernel_source
 from nki.compiler.syntax import tree

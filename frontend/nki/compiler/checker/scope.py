@@ -20,15 +20,15 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from nki.compiler.language import names
-from nki.compiler.source import hosts, source
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source import host_modules, source
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import parse
 from nki.compiler.syntax.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
-from nki_sim.host import lazy
+from nki_sim.process import lazy
 
 LEGACY = "neuronxcc"
 
@@ -279,7 +279,7 @@ def _of_module(module: ModuleType, name: str) -> Value:
     if is_nki(module.__name__):  # their own __getattr__ imports nothing that a text chooses
         found = getattr(module, name, Unresolved.missing)
         return found if isinstance(found, Unresolved) else _live(found)
-    return Unresolved.unknown if hosts.has_submodule(module, name) else Unresolved.missing
+    return Unresolved.unknown if host_modules.has_submodule(module, name) else Unresolved.missing
 
 
 def _is_closed(value: Any) -> bool:
@@ -602,10 +602,10 @@ def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:
     if top == LEGACY:
         return Legacy(dotted)
     if is_host(top) and top != "":
-        known = hosts.loaded(dotted)
+        known = host_modules.loaded(dotted)
         if known is not None:
             return Host(known)
-        return Unresolved.missing if is_nki(top) and not hosts.exists(dotted) else Unresolved.unknown
+        return Unresolved.missing if is_nki(top) and not host_modules.exists(dotted) else Unresolved.unknown
     relative = Path(*dotted.split(".")) if dotted else Path()
     for root in roots:
         for candidate in ((root / relative).with_suffix(".py"), root / relative / "__init__.py"):

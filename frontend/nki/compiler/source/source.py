@@ -20,11 +20,11 @@ from nki.compiler.syntax.parse import parse
 from nki_isa.diagnostics import NkiError, Span, error
 
 _texts: Kept[str, str] = Kept(1024)
-_decorated: Kept[int, CodeType] = Kept(4096)  # by id; held, so that ids stay their own
+_decorated: Kept[int, CodeType] = Kept(1024)  # by id; held, so that ids stay their own
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class TextDefinition:
     """A function or class of a text.
 
     Attributes:
@@ -41,7 +41,7 @@ class _Definitions:
     """Those of one tree, by name and first line; the tree is held, so that its id stays its own."""
 
     parsed: tree.Module
-    found: dict[tuple[str, int], Definition]
+    found: dict[tuple[str, int], TextDefinition]
 
 
 _definitions: Kept[int, _Definitions] = Kept(1024)
@@ -110,7 +110,7 @@ def tree_of(text: str, filename: str) -> tree.Module:
     return result.tree
 
 
-def definitions_of(parsed: tree.Module) -> dict[tuple[str, int], Definition]:
+def definitions_of(parsed: tree.Module) -> dict[tuple[str, int], TextDefinition]:
     """Every function and class of a tree by name and first line."""
     kept = _definitions.get(id(parsed))
     if kept is None:
@@ -118,10 +118,10 @@ def definitions_of(parsed: tree.Module) -> dict[tuple[str, int], Definition]:
     return kept.found
 
 
-def _walk(node: tree.Node, owner: str | None) -> Iterator[tuple[tuple[str, int], Definition]]:
+def _walk(node: tree.Node, owner: str | None) -> Iterator[tuple[tuple[str, int], TextDefinition]]:
     for child in tree.children(node):
         if isinstance(child, (tree.FunctionDef, tree.ClassDef)):
-            yield (child.name, first_line(child)), Definition(child, owner)
+            yield (child.name, first_line(child)), TextDefinition(child, owner)
             yield from _walk(child, child.name if isinstance(child, tree.ClassDef) else None)
         elif isinstance(child, (tree.stmt, tree.ExceptHandler, tree.match_case)):
             yield from _walk(child, owner)
@@ -153,7 +153,7 @@ def first_line(node: tree.FunctionDef | tree.ClassDef) -> int:
     return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
-def definition_of(function: FunctionType) -> Definition:
+def definition_of(function: FunctionType) -> TextDefinition:
     """Where `function` stands in its text.
 
     Raises:

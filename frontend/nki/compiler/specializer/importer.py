@@ -32,7 +32,7 @@ import numpy as np
 from nki import levels
 from nki.compiler.language import array_arguments
 from nki.compiler.language.profile import HOST_BUILTINS
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.source.source import changed, comes_from, definition_of
 from nki.compiler.specializer import stacks

@@ -9,7 +9,7 @@ from typing import Any
 from nki.compiler.specializer.recorder import current, is_recording
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
-from nki_sim.host import Shared
+from nki_sim.process import Shared
 
 _print = builtins.print
 

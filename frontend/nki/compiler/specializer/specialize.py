@@ -23,7 +23,7 @@ from nki import levels
 from nki.compiler.checker import calls
 from nki.compiler.checker.check import require
 from nki.compiler.language import array_arguments, names
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kernel_source import KernelSource, signature_of
 from nki.compiler.source.source import around, text_of
 from nki.compiler.specializer.importer import Importer, Values
@@ -51,7 +51,7 @@ from nki_isa.rules import memory, programs
 from nki_isa.tensor.idioms import idiom
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
 from nki_sim.execution.execute import interrupted_at
-from nki_sim.host import no_collection
+from nki_sim.process import no_collection
 
 _OWN_PACKAGES = ("nki", "nki_isa")
 _SPEAKING = ("nki.objects",)  # raises what Python would for a class of the user's

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain, islice, repeat
 
 from nki_isa.diagnostics import NkiError, error
-from nki_sim.host import positive_setting
+from nki_sim.process import positive_setting
 
 VARIABLE = "NKI_SIM_MAX_STEPS"
 DEFAULT = 5_000_000

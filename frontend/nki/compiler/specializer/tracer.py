@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from types import FrameType
 
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.specializer import printing, stacks
 from nki.compiler.specializer.importer import Values
 from nki.compiler.specializer.recorder import Recorder

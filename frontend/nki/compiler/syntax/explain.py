@@ -16,7 +16,7 @@ from nki.compiler.syntax.generate import Mismatch, Parser
 from nki.compiler.syntax.lexer import LAYOUT, Lexer, Tokens
 from nki.compiler.syntax.llk import Call, Grammar
 from nki_isa.diagnostics import Diagnostic, Span
-from nki_sim.host import lazy
+from nki_sim.process import lazy
 
 
 class Alike(enum.Enum):

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from nki.compiler.syntax import tree_cache
 from nki.compiler.syntax.parsed import ParseResult
-from nki_sim.host import importing
+from nki_sim.process import importing
 
 _REMEMBERED = 256
 

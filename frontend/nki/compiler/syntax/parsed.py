@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nki.compiler.syntax import tree
 from nki_isa.diagnostics import Diagnostic
-from nki_sim.host import Shared
+from nki_sim.process import Shared
 
 RECURSION = 8000  # calls; Python 3.10 has no more room for them on a stack of 8 MiB
 

@@ -22,7 +22,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki.compiler import specialize
-from nki.compiler.source.hosts import is_host
+from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.source import comes_from
 from nki.compiler.specializer.importer import ImportedModule, Importer
 from nki.compiler.specializer.specialize import specialize_call

@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from nki_isa.diagnostics import NkiError
-from nki_sim import host
+from nki_sim import process
 
 
 @pytest.mark.parametrize("chosen, value", [(None, 7), ("", 7), ("1", 1), ("12", 12), ("1_000", 1000)])
@@ -17,19 +17,19 @@ def test_a_positive_setting(monkeypatch, chosen, value):
     monkeypatch.delenv("NKI_SIM_MOST", raising=False)
     if chosen is not None:
         monkeypatch.setenv("NKI_SIM_MOST", chosen)
-    assert host.positive_setting("NKI_SIM_MOST", 7) == value
+    assert process.positive_setting("NKI_SIM_MOST", 7) == value
 
 
 @pytest.mark.parametrize("chosen", ["0", "-1", "1.5", "many", "\u0663"])
 def test_a_setting_that_is_no_positive_number_is_refused(monkeypatch, chosen):
     monkeypatch.setenv("NKI_SIM_MOST", chosen)
     with pytest.raises(NkiError, match="NKI-L032.*NKI_SIM_MOST"):
-        host.positive_setting("NKI_SIM_MOST", 7)
+        process.positive_setting("NKI_SIM_MOST", 7)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_left_is_less_than_there_is_and_enough_for_this_test():
-    assert 16 << 20 < host.available_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 16 << 20 < process.available_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_memory_left_is_the_least_that_anybody_says(monkeypatch, files, left):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", read_text)
-        found = host.available_bytes()
+        found = process.available_bytes()
     assert found == left
 
 
 def test_the_collector_rests_inside_the_block_and_stays_as_it_was():
     assert gc.isenabled()
-    with host.no_collection():
-        with host.no_collection():
+    with process.no_collection():
+        with process.no_collection():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with host.no_collection():
+        with process.no_collection():
             assert not gc.isenabled()
         assert not gc.isenabled()
     finally:
@@ -85,7 +85,7 @@ def test_products_use_one_thread_inside_the_block():
         return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
 
     before = threads()
-    with host.one_thread():
+    with process.one_thread():
         assert set(threads()) <= {1}
     assert threads() == before
 
@@ -94,7 +94,7 @@ def test_a_lazy_value_is_worked_out_once_for_each_object():
     made = []
 
     class Thing:
-        @host.lazy
+        @process.lazy
         def value(self):
             """What it is."""
             made.append(self)

@@ -9,7 +9,7 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError, Severity
 from nki_isa.machine.targets import TRN2
-from nki_sim.placement.fit import fit
+from nki_sim.placement.fit_in_memory import fit
 from nki_sim.placement.place import place
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's

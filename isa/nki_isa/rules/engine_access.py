@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nki_isa.rules.row import Evidence, Rule, Standing
+from nki_isa.rules.rule import Evidence, Rule, Standing
 
 _ARCHITECTURE = "nki/guides/architecture/trainium_inferentia2_arch"
 

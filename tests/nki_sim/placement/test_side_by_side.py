@@ -20,8 +20,8 @@ from nki_isa.ir.instruction import REGISTRY, Starts
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.enums import reduce_cmd
 from nki_isa.machine.targets import TRN2
-from nki_sim.placement import quadrants
-from nki_sim.placement.fit import fit
+from nki_sim.placement import side_by_side
+from nki_sim.placement.fit_in_memory import fit
 from nki_sim.placement.liveness import liveness
 from nki_sim.placement.place import place
 from nki_sim.placement.utilisation import by_quadrant, quadrants_of
@@ -290,7 +290,7 @@ def test_which_instructions_leave_two_tensors_apart(step, is_apart):
         b.emit(REGISTRY["memset"](dst=tensor, value=0.0))
     b.emit(step(b, one, other))
     b.emit(*(REGISTRY["dma_copy"](dst=b.output(64, 8), src=tensor) for tensor in (one, other, third)))
-    starts = quadrants.starts(b.program, liveness(b.program), TRN2)
+    starts = side_by_side.starts(b.program, liveness(b.program), TRN2)
     assert (starts.get(one.storage.index) != starts.get(other.storage.index)) is is_apart
     if step not in (two_results, copying, loading):
         assert one.storage.index not in starts
@@ -301,9 +301,9 @@ def test_a_start_that_breaks_a_rule_is_not_taken(monkeypatch):
     with runtime.session(target=TRN2, data=False) as session:
         halves(X)
     program = session.launches[-1].program
-    assert quadrants.starts(program, liveness(program), TRN2) == {1 + 2: 64}
-    monkeypatch.setattr(quadrants, "_STARTS", ((64, (0, 32, 96)),))
-    assert quadrants.starts(program, liveness(program), TRN2) == {}
+    assert side_by_side.starts(program, liveness(program), TRN2) == {1 + 2: 64}
+    monkeypatch.setattr(side_by_side, "_STARTS", ((64, (0, 32, 96)),))
+    assert side_by_side.starts(program, liveness(program), TRN2) == {}
 
 
 def test_a_search_that_is_given_up_leaves_nothing_behind(monkeypatch):
@@ -311,9 +311,9 @@ def test_a_search_that_is_given_up_leaves_nothing_behind(monkeypatch):
         rotated(X)
     program = session.launches[-1].program
     live = liveness(program)
-    groups, usage = quadrants._Groups(program).movable(live), quadrants._Usage(live)
-    monkeypatch.setattr(quadrants, "_TRIES", 1 - 2 * len(groups))  # one step, which puts the first group
-    assert quadrants._chosen(groups, usage, 208 * KIB) == []
+    groups, usage = side_by_side._Groups(program).movable(live), side_by_side._Usage(live)
+    monkeypatch.setattr(side_by_side, "_TRIES", 1 - 2 * len(groups))  # one step, which puts the first group
+    assert side_by_side._chosen(groups, usage, 208 * KIB) == []
     assert usage.peak == 0
 
 
@@ -389,7 +389,7 @@ def straight(draw):
 def test_no_two_live_tensors_share_bytes_of_a_partition(b):
     program = b.program
     live = liveness(program)
-    starts = quadrants.starts(program, live, TRN2)
+    starts = side_by_side.starts(program, live, TRN2)
     placement = place(program, TRN2, starts)
     used = placement.sbuf
     bits = np.zeros((128, live.instructions), np.int64)
@@ -421,7 +421,7 @@ def test_results_are_those_of_the_placement_as_stated(b):
         storage.address = None
     b.arrays.clear()
     results = []
-    for starts in (None, quadrants.starts(program, liveness(program), TRN2)):
+    for starts in (None, side_by_side.starts(program, liveness(program), TRN2)):
         b.placement = dict(place(program, TRN2, starts).addresses)
         results.append(b.run().outputs[0])
     np.testing.assert_array_equal(*results)

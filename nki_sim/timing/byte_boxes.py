@@ -442,7 +442,7 @@ class Owners:
         return k
 
 
-class Memory:
+class AllAccesses:
     """The accesses to every storage, and the handing over of bytes that storages share over time.
 
     Without addresses every storage is taken to have bytes of its own.

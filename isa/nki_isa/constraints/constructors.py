@@ -13,7 +13,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nki_isa.constraints.access import consecutive_partitions, fits_partition, max_dims, start_partition
+from nki_isa.constraints.access_patterns import (
+    consecutive_partitions,
+    fits_partition,
+    max_dims,
+    start_partition,
+)
 from nki_isa.constraints.operands import (
     ARCHITECTURE,
     NUMBERS,
@@ -34,7 +39,7 @@ from nki_isa.constraints.operands import (
 from nki_isa.ir.instruction import Complaint, Constraint, Engine, Role
 from nki_isa.machine.operators import Operator
 from nki_isa.rules import elementwise
-from nki_isa.rules.row import Rule
+from nki_isa.rules.rule import Rule
 from nki_isa.tensor.kinds import kind_of
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity
 from nki_isa.ir.program import Node, Program, walk
 from nki_isa.ir.rewrite import in_order
-from nki_sim.placement import quadrants, reorder
+from nki_sim.placement import reorder, side_by_side
 from nki_sim.placement.liveness import liveness
 from nki_sim.placement.place import Placement, place, spaces
 from nki_sim.placement.refusals import described, kib
@@ -71,7 +71,7 @@ def fit(program: Program, target: Target) -> Fitted:
 def _ways(program: Program, target: Target) -> Iterator[tuple[list[Node], dict[int, int] | None]]:
     """Orders of instructions, and at which partitions tensors start, to try in turn."""
     live = liveness(program)
-    beside = quadrants.starts(program, live, target)
+    beside = side_by_side.starts(program, live, target)
     if beside:
         yield program.body, beside
     reordering = reorder.Reordering(program, live, spaces(target))

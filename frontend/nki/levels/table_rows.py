@@ -65,7 +65,7 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OlderForm:
     """The parameters of a function up to a level, where they differ from the newest.
 
     Attributes:
@@ -169,7 +169,7 @@ __all__ = [
     "ORDER",
     "TENSOR",
     "TILE_SIZE",
-    "Form",
+    "OlderForm",
     "Meaning",
     "Name",
     "Notice",
