@@ -34,7 +34,7 @@ def union(start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
     order = np.argsort(start, kind="stable")
     start, reached = start[order], np.maximum.accumulate(end[order])
     fresh = np.maximum(start[1:], reached[:-1])
-    return float(reached[0] - start[0] + np.maximum(reached[1:] - fresh, 0.0).sum())
+    return float(reached[0] - start[0] + (reached[1:] - fresh).sum())
 
 
 @dataclass(frozen=True, slots=True)

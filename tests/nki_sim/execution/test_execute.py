@@ -14,6 +14,7 @@ from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
 from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
+from nki_sim.cores.device import execute
 from nki_sim.execution.execute import Machine
 from nki_sim.execution.memory import NANS
 from nki_sim.observe import Listener
@@ -73,6 +74,15 @@ def test_inputs_that_nothing_writes_are_read_where_they_are():
     held = [machine.memory.view(tensor) for tensor in (x, y)]
     assert np.shares_memory(held[0], first) and not held[0].flags.writeable and first.flags.writeable
     assert not np.shares_memory(held[1], second) and np.array_equal(held[1], second)  # not in order: a copy
+
+
+@pytest.mark.parametrize("given", [random(16), random(2, 8), random(4, 4).view(np.int32), random(8, 2).T])
+def test_inputs_of_another_shape_or_dtype_are_taken_as_bytes(given):
+    b = Builder()
+    x, out = b.input(random(4, 4)), b.output(4, 4)
+    b.emit(dma_copy(x, x), dma_copy(out, x))  # written, so that it is copied in
+    found = execute(b.program, b.placement, [given]).outputs[0]
+    assert found.tobytes() == np.ascontiguousarray(given).tobytes()
 
 
 def test_packed_inputs_are_taken_as_bytes():

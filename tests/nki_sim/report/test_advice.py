@@ -59,6 +59,12 @@ def test_an_engine_that_is_always_held_bounds() -> None:
     assert "latency bounds it" in bound(waiting, busy)
 
 
+def test_the_shares_of_lines_are_percent_of_the_run() -> None:
+    timeline = simulate(copies([Engine.vector, Engine.scalar] * 3, dependent=True).program)
+    lines = advice(timeline, most=100)
+    assert sum(line.share for line in lines) == pytest.approx(100.0)
+
+
 def said(built: Builder) -> str:
     return advice(simulate(built.program))[0].says
 

@@ -15,8 +15,9 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
 from nki_isa.ir.program import Program
+from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.core_times import simulate
@@ -118,6 +119,19 @@ def test_none_is_put_before_an_older_one_that_it_would_hold_back() -> None:
         old = list(built.program.walk())
         found = list(scheduled(built.program, TRN2, At(built.placement)).walk())
         assert (found != old) is moved
+
+
+def test_a_transfer_waits_for_the_engine_that_starts_it() -> None:
+    """What stands behind it and has an engine of its own goes first."""
+    built = Builder("trn2")
+    make = REGISTRY
+    source = built.input(np.zeros((128, 512), np.float32))
+    wide, tile, other = built.tensor(128, 4096), built.tensor(128, 512), built.tensor(128, 512)
+    built.emit(make["tensor_copy"](dst=wide, src=wide, engine=Engine.scalar))
+    built.emit(make["dma_copy"](dst=tile, src=source, dge_mode=dge_mode.hwdge, engine=Engine.scalar))
+    built.emit(make["tensor_tensor"](dst=other, data1=other, data2=other, op="add"))
+    found = scheduled(built.program, TRN2, At(built.placement))
+    assert [i.opcode for i in found.walk()] == ["tensor_copy", "tensor_tensor", "dma_copy"]
 
 
 @nki.jit
