@@ -1,4 +1,4 @@
-"""Prints the table of rules as documentation: what the compiler and the card refuse, and how that is known.
+"""Prints the table of rules as documentation: what the compiler and the hardware refuse, and how that is known.
 
 Write it anew with ``python -m nki_cli.rules_docs docs``.
 """
@@ -13,7 +13,7 @@ from nki_isa.rules import RULES, Rule, Standing
 from nki_tools.snippets import FRAME
 
 _HEAD = f"""\
-# What the compiler and the card refuse
+# What the compiler and the hardware refuse
 
 <!-- Printed by `python -m nki_cli.rules_docs docs` from nki_isa/rules. -->
 

@@ -1,6 +1,6 @@
 """Would the compiler take a kernel, and will the hardware agree? A verdict, with what decided it.
 
-Every rule that is known of the compiler and of the card (:mod:`nki_isa.rules`, and the constraints of
+Every rule that is known of the compiler and of the hardware (:mod:`nki_isa.rules`, and the constraints of
 instructions) is looked at for the shapes of a call: "refuses it" where one is broken whose class says so,
 "unknown" where the kernel uses what no evidence covers, else "takes it". Nothing is guessed.
 """

@@ -170,7 +170,7 @@ _ROWS = (
     Code("NKI-C016", "four dimensions in affine_select", "The tiles of affine_select should have at most three dimensions."),
     Code("NKI-C017", "name given twice", "Each name= of an instruction or a tensor should be given once in a kernel."),
     Code("NKI-C018", "barrier on a single core", "core_barrier must stand in kernels that run on two cores."),
-    Code("NKI-C019", "argument of a data type the card lacks", "Arguments must have data types that the generation has."),
+    Code("NKI-C019", "argument of a data type hardware lacks", "Arguments must have data types that the generation has."),
     Code("NKI-C020", "more instructions than a program may have", "A compiled program may have at most five million instructions."),
     Code("NKI-C021", "many activation tables", "A kernel should use functions of at most eight activation tables."),
     Code("NKI-C022", "mutable argument never written", "A kernel must store to each argument that it declares as mutable."),

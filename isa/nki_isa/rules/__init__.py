@@ -1,4 +1,4 @@
-"""Rules of the compiler and of the card as data: one row each, with what it is known from.
+"""Rules of the compiler and of the hardware as data: one row each, with what it is known from.
 
 The rows stand in modules by what they speak of. The predicate of a row is a constraint of the instructions
 it speaks of, or a check of the whole program; a finding names its row.

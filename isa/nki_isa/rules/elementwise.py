@@ -303,7 +303,7 @@ COPY_BIAS_NUMBER = Rule(
     "",
     Standing.never,
     "Compiles and runs on trn1, against the page, which asks for a tile there.",
-    Evidence(seen=4, targets=("trn1",), against="kernels that do it run on the card"),
+    Evidence(seen=4, targets=("trn1",), against="kernels that do it run on hardware"),
     rule="An activation with the function copy takes a number as bias on trn1.",
     wrong="""\
 nisa.activation(dst=tile, op=nl.copy, data=tile, scale=0.5, bias=4.0)

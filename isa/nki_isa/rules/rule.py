@@ -1,4 +1,4 @@
-"""What a rule of the compiler or of the card is known from: a row of the one table of such rules.
+"""What a rule of the compiler or of the hardware is known from: a row of the one table of such rules.
 
 A rule that a page of the SDK states and one that only compilers were seen to keep are rows alike; what is
 known of a rule decides how severe a finding is (:class:`Standing`). Who breaks a rule is found where the
