@@ -1,4 +1,4 @@
-"""Prints the table of rules as documentation: what the compiler and the hardware refuse, and how that is known.
+"""Prints the table of rules as documentation: what the compiler and hardware refuse, and how that is known.
 
 Write it anew with ``python -m nki_cli.rules_docs docs``.
 """
