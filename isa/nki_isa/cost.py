@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nki_isa.ir.instruction import Engine
 from nki_isa.links import Exchange, slowest
@@ -63,6 +63,7 @@ class Cost:
         parts: MATMUL instructions it becomes, each with its LoadStationary (2 for fp32).
         rows: rows of the tensor engine in use.
         use: share of `columns` that the clock counts as use of the tensor engine.
+        stream: the part of `busy` that the vector, scalar or gpsimd engine streams its operands.
         flops: useful floating-point operations of a matmul, 0 elsewhere.
         hardware_flops: those of every matmul, transposes included, as the profiler counts them.
         transfer: the DMA transfer, for DMA instructions.
@@ -78,6 +79,7 @@ class Cost:
     parts: int = 1
     rows: int = 0
     use: float = 0.0
+    stream: float = 0.0
     flops: int = 0
     hardware_flops: int = 0
     transfer: Transfer | None = None
@@ -113,14 +115,14 @@ def elementwise(
     if engine is Engine.gpsimd:
         busy = target.minimum_interval_cycles / ghz
         latency = target.gpsimd_start_cycles / ghz
-        return Cost(stream + busy, stream + latency, "gpsimd_start_cycles", rate)
+        return Cost(stream + busy, stream + latency, "gpsimd_start_cycles", rate, stream=stream)
     if engine is Engine.scalar:
         busy = target.scalar_interval + pointers * target.scalar_bias_interval_psum
         latency = target.scalar_latency + pointers * target.scalar_bias_latency_psum
-        return Cost(stream + busy, stream + latency, "scalar_interval", rate)
+        return Cost(stream + busy, stream + latency, "scalar_interval", rate, stream=stream)
     busy = target.vector_interval + pointers * target.vector_pointer_interval
     latency = target.vector_latency + pointers * target.vector_pointer_latency
-    return Cost(stream + busy, stream + latency, "vector_interval", rate)
+    return Cost(stream + busy, stream + latency, "vector_interval", rate, stream=stream)
 
 
 @_kept
@@ -150,7 +152,7 @@ def activation(
         where = "psum" if psum_source else "sbuf"
         busy += getattr(target, f"scalar_bias_interval_{where}")
         latency += getattr(target, f"scalar_bias_latency_{where}")
-    return Cost(stream + busy, stream + latency, "scalar_interval", "scalar_rate", table=table)
+    return Cost(stream + busy, stream + latency, "scalar_interval", "scalar_rate", table=table, stream=stream)
 
 
 @_kept
@@ -158,7 +160,8 @@ def gpsimd(target: Target, elements: float, *, factor: float = 1.0, extra_cycles
     """A gpsimd instruction: 150 cycles to start, then `elements` per partition at `factor` times its rate."""
     stream = elements / (target.gpsimd_rate * factor)
     time = (target.gpsimd_start_cycles + extra_cycles + stream) / target.gpsimd_ghz
-    return Cost(time, time, "gpsimd_start_cycles", "gpsimd_rate")
+    streamed = stream / target.gpsimd_ghz
+    return Cost(time, time, "gpsimd_start_cycles", "gpsimd_rate", stream=streamed)
 
 
 # MATMUL instructions one nc_matmul becomes, and how long each loads a stationary column, by its passes:
@@ -282,6 +285,25 @@ def streaming_rate(target: Target, modes: Iterable[Mode], *tensors: NkiTensor) -
     """:func:`vector_rate` of the streamed tensors themselves, the destination first."""
     contiguous = all(t.strides[-1] == 1 or t.shape[-1] == 1 for t in tensors)
     return vector_rate(target, modes, [t.dtype for t in tensors], [t.buffer for t in tensors], contiguous)
+
+
+def strided(target: Target, cost: Cost, views: Iterable[NkiTensor]) -> Cost:
+    """`cost` where a port to SBUF or PSUM holds the engine up: beyond a stride it delivers half its rate.
+
+    Args:
+        views: what the instruction reads and writes.
+    """
+    if not cost.stream or Feature.slow_strides not in target.features:
+        return cost
+    slowest = 0.0
+    for view in views:
+        if not view.buffer.on_chip or view.ndim < 2:
+            continue
+        steps = [stride for size, stride in zip(view.shape[1:], view.strides[1:], strict=True) if size > 1]
+        if steps and abs(steps[-1]) * view.dtype.itemsize > target.access_stride_bytes:
+            slowest = max(slowest, math.prod(view.shape[1:]) / target.access_strided_per_ns)
+    more = slowest - cost.stream
+    return replace(cost, busy=cost.busy + more, latency=cost.latency + more) if more > 0.0 else cost
 
 
 # --- DMA

@@ -68,6 +68,10 @@ MECHANISMS: dict[str, Mechanism] = {
             "minimum_interval_cycles",
         ),
     ),
+    "strides": Mechanism(
+        "operands whose neighbours are far apart, at half the rate of the ports to SBUF and PSUM",
+        {"access_strided_per_ns": math.inf},
+    ),
     "pointers": Mechanism(
         "operands read as one value per partition: biases, scalar tiles",
         _none(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nki_isa.cost import Cost, Transfer, engine_time, finish_time
+from nki_isa.cost import Cost, Transfer, engine_time, finish_time, strided
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Engine, Instruction
 from nki_isa.machine.target import Target
@@ -111,7 +111,8 @@ def hbm_slowdown(target: Target, cores: int) -> float:
 
 def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
     """The plan of a form; `slowdown` is the factor on its HBM transfers, :func:`hbm_slowdown`."""
-    cost, sample = form.cost(target), form.sample
+    sample = form.sample
+    cost = strided(target, form.cost(target), (*sample.views_read(), *sample.views_written()))
     lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
     if isinstance(sample, OnLinks):
         lane = LANES.index("collective")

@@ -55,6 +55,7 @@ def assumed(value: float, reference: str) -> Figure:
 class Feature(enum.Enum):
     """What some generations can do and others cannot; rules ask for these, not for a generation."""
 
+    slow_strides = "ports to SBUF and PSUM deliver half their rate beyond a stride"
     core_pairs = "two physical cores act as one logical core: core_barrier, sendrecv"
     number_as_bias = "activation takes a number as bias, and a bias with reciprocal"
     bit_exact_transpose = "the tensor engine moves the bits of what it transposes; fp8 in pairs of bytes"
@@ -167,6 +168,9 @@ class Target:
     gpsimd_start_cycles: float
     gpsimd_topk_cycles: float
     minimum_interval_cycles: float
+
+    access_stride_bytes: int  # between neighbours of an operand; beyond it a port delivers half its rate
+    access_strided_per_ns: float  # elements of a partition, then
 
     register_ns: float
     register_memory_ns: float

@@ -272,6 +272,19 @@ def test_streaming_across_windows_changes_rate_midway():
     assert clock.slow == pytest.approx(window)
 
 
+def test_neighbours_far_apart_halve_the_rate_of_a_port_on_trn1():
+    """A tensor_copy of every 4th or every 8th float32: 16 bytes apart are not too far, 32 are."""
+
+    def interval(step, target):
+        wide = tile((128, 512 * step))
+        return timed([emit("tensor_copy", tile((128, 512)), wide[:, ::step])], target).busy[0]
+
+    whole = interval(1, TRN1)
+    assert interval(4, TRN1) == whole
+    assert interval(8, TRN1) == pytest.approx(whole + 512 / 0.7 - 512 / 1.12)
+    assert interval(8, TRN2) == interval(1, TRN2)
+
+
 # --- DMA
 
 

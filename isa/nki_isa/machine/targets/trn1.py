@@ -1,6 +1,6 @@
 """NeuronCore-v2, of Trn1 and Inf2."""
 
-from nki_isa.machine.target import assumed, generation, measured, published
+from nki_isa.machine.target import Feature, assumed, generation, measured, published
 from nki_isa.machine.targets.sources import (
     ARCHITECTURE,
     COLLECTIVES_MEASURED,
@@ -23,6 +23,7 @@ TARGET = generation(
     default_dge="static",
     internal_dge="static",
     throttled=False,
+    features={Feature.slow_strides},
     # memories: sizes per partition in bytes
     partitions=published(128, ARCHITECTURE),
     sbuf_partition_bytes=published(192 << 10, ARCHITECTURE),
@@ -89,6 +90,9 @@ TARGET = generation(
     gpsimd_start_cycles=published(150.0, DOCSTRINGS),
     gpsimd_topk_cycles=published(4.0, "SDK page nki.isa.topk: 4 n + K cycles"),
     minimum_interval_cycles=published(64.0, DOCSTRINGS + ": minimum initiation interval"),
+    # ports to SBUF and PSUM
+    access_stride_bytes=published(16, ARCHITECTURE),
+    access_strided_per_ns=published(0.7, ARCHITECTURE + ": half of one element a cycle of 1.4 GHz"),
     # sequencers
     register_ns=assumed(60.0, "a few sequencer instructions; nothing published"),
     register_memory_ns=assumed(1000.0, TRACES + ": median TENSOR_LOAD of the preamble"),

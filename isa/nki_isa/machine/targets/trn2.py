@@ -104,6 +104,9 @@ TARGET = generation(
     gpsimd_start_cycles=assumed(150.0, DOCSTRINGS),
     gpsimd_topk_cycles=published(4.0, "SDK page nki.isa.topk: 4 n + K cycles"),
     minimum_interval_cycles=assumed(64.0, DOCSTRINGS + ": minimum initiation interval"),
+    # ports to SBUF and PSUM
+    access_stride_bytes=assumed(16, ARCHITECTURE + ": of trn1, where strides matter"),
+    access_strided_per_ns=assumed(0.7, ARCHITECTURE + ": of trn1, where strides matter"),
     # sequencers
     register_ns=assumed(60.0, "a few sequencer instructions; nothing published"),
     register_memory_ns=measured(1000.0, TRACES + ": median TENSOR_LOAD of the preamble"),
