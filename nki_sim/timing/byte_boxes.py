@@ -29,11 +29,12 @@ Cell = tuple[int, ...]
 class Box:
     """Half-open intervals of a storage's dimensions; compared by identity, so intern them."""
 
-    __slots__ = ("_cells", "cells", "extents", "high", "low")
+    __slots__ = ("_cells", "cells", "extents", "high", "is_whole", "low")
 
-    def __init__(self, low: tuple[int, ...], high: tuple[int, ...]):
+    def __init__(self, low: tuple[int, ...], high: tuple[int, ...], is_whole: bool):
         self.low = low
         self.high = high
+        self.is_whole = is_whole
         self.extents = tuple(h - l for l, h in zip(low, high, strict=True))
         self._cells: dict[tuple[int, ...], tuple[Cell, ...]] = {}
         self.cells = self.cells_of(self.extents)  # one, if the box is aligned to its size
@@ -51,6 +52,8 @@ class Box:
 
     def meets(self, other: Box) -> bool:
         """True if the two share a byte."""
+        if self.is_whole or other.is_whole:
+            return True
         for a, b, c, d in zip(self.low, self.high, other.low, other.high, strict=True):
             if a >= d or c >= b:
                 return False
@@ -58,6 +61,8 @@ class Box:
 
     def covers(self, other: Box) -> bool:
         """True if `other` lies within this one."""
+        if self.is_whole:
+            return True
         for a, b, c, d in zip(self.low, self.high, other.low, other.high, strict=True):
             if c < a or d > b:
                 return False
@@ -96,7 +101,8 @@ class Layout:
         key = (tuple(low), tuple(high))
         found = self._interned.get(key)
         if found is None:
-            found = self._interned[key] = Box(*key)
+            is_whole = key == ((0,) * len(low), self.sizes)
+            found = self._interned[key] = Box(*key, is_whole)
         return found
 
     def of(self, view: NkiTensor, shift: int = 0) -> Box:
