@@ -147,7 +147,7 @@ class Timeline:
 _Touch = tuple[Bytes, Box, bool]  # and whether it is a write
 
 _WEIGHTS, _UPDATE, _WRITE = Use.weights, Use.update, Use.write
-_DATA, _REUSE, _MEMORY = Wait.data, Wait.reuse, Wait.memory
+_NONE, _DATA, _REUSE, _MEMORY = Wait.none, Wait.data, Wait.reuse, Wait.memory  # found slowly in the Enum
 
 
 class Arrival(NamedTuple):
@@ -223,7 +223,7 @@ class Scoreboard:
         lane = plan.lane
         touches: list[_Touch] = []
         untouched: list[Storage] = []  # inputs it reads that nothing wrote
-        self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, Wait.none, 0.0
+        self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, _NONE, 0.0
         weights_ready = 0.0
         values, known = instruction.__dict__, self._memory.known
         for operand in self._asked(instruction, plan) if plan.operands is None else plan.operands:
