@@ -9,8 +9,7 @@ tensor of indices gathers (a copy) or scatters (:meth:`Memory.store`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,7 @@ _APART = 64
 INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP = 16, 32
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where a view starts and how it steps, in bytes of the array that holds it."""
 
     shape: tuple[int, ...]
@@ -119,14 +117,14 @@ class Memory:
         item = tensor.dtype.itemsize
         position = tensor.offset + shift
         if not storage.on_chip:
-            return Address(tensor.shape, tuple(s * item for s in tensor.strides), position * item)
+            return Address(tensor.shape, tuple([s * item for s in tensor.strides]), position * item)
         capacity = self._on_chip(storage.region).shape[1]
         row = storage.row_bytes // item
         partition, byte = self._placement[storage.index]
         partition += position // row
         byte += position % row * item
         first = tensor.strides[0]
-        strides = (first // row * capacity + first % row * item, *(s * item for s in tensor.strides[1:]))
+        strides = (first // row * capacity + first % row * item, *[s * item for s in tensor.strides[1:]])
         return Address(tensor.shape, strides, partition * capacity + byte)
 
     def place(self, storage: Storage) -> tuple[int, int]:
