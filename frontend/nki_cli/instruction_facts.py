@@ -9,7 +9,7 @@ from typing import Any
 from nki_cli.figures import unit
 from nki_isa.ir.instruction import REQUIRED, Engine, Field, Instruction
 from nki_isa.machine.target import Evidence, Target
-from nki_isa.machine.targets import TARGETS
+from nki_isa.machine.targets import TARGETS, since
 from nki_isa.ops.collective import Collective
 from nki_isa.samples import sample
 
@@ -41,7 +41,7 @@ def as_dict(cls: type[Instruction], target: Target) -> dict[str, Any]:
         "signature": signature_of(cls),
         "description": inspect.getdoc(cls) or "",
         "engines": [e.name for e in cls.engines],
-        "since": f"NeuronCore-v{cls.since}",
+        "since": f"NeuronCore-v{since(cls.needs)}",
         "source": cls.source,
         "parameters": [
             {
@@ -74,7 +74,7 @@ def costs_of(cls: type[Instruction]) -> list[dict[str, Any]]:
     call = sample(cls.opcode)
     found = []
     for target in TARGETS.values():
-        if target.nc_version < cls.since:
+        if not target.has(cls.needs):
             continue
         cost = call.cost(target)
         found.append(

@@ -548,7 +548,7 @@ TENSOR_CHANGES = {
 def generic_changes(opcode):
     """(field, code, changes, target) for every tensor of an instruction, in every way of TENSOR_CHANGES."""
     legal = LEGAL[opcode]()
-    newest, usual = TRN3, TRN3 if REGISTRY[opcode].since == 4 else TRN2
+    newest, usual = TRN3, TRN3 if not TRN2.has(REGISTRY[opcode].needs) else TRN2
     for name, field in REGISTRY[opcode].fields.items():
         if field.role in (Role.read, Role.write, Role.read_write) and isinstance(legal.get(name), NkiTensor):
             for code, change in TENSOR_CHANGES.items():

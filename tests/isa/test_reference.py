@@ -9,7 +9,7 @@ import pytest
 from nki_cli.instruction_facts import PARTS, as_dict, costs_of
 from nki_cli.reference import page
 from nki_isa.ir.instruction import REGISTRY, Instruction
-from nki_isa.machine.targets import TARGETS
+from nki_isa.machine.targets import TARGETS, since
 from nki_isa.samples import sample
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,7 +28,7 @@ def test_page_names_every_instruction_once():
 @pytest.mark.parametrize("opcode", sorted(REGISTRY))
 def test_an_instruction_states_everything(opcode):
     cls = REGISTRY[opcode]
-    assert cls.source.startswith("nki/") and cls.engines and cls.since in (2, 3, 4)
+    assert cls.source.startswith("nki/") and cls.engines and since(cls.needs) in (2, 3, 4)
     assert len((inspect.getdoc(cls) or "").splitlines()[0]) > 20
     assert cls.cost is not Instruction.cost
     assert cls.synchronises or cls.compute is not Instruction.compute
@@ -61,7 +61,7 @@ def test_an_instruction_has_a_cost_with_a_source_on_each_generation(opcode):
     if cls.is_free:
         assert not costs
         return
-    assert set(costs) == {t.name for t in TARGETS.values() if t.nc_version >= cls.since}
+    assert set(costs) == {t.name for t in TARGETS.values() if t.has(cls.needs)}
     for found in costs.values():
         assert 0 <= found["busy_ns"] <= found["latency_ns"] and found["latency_ns"] > 0
         known = [found[part] for part in PARTS if found[part] is not None]

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from nki_isa.machine.operators import Operator
+from nki_isa.machine.targets import since
 
 #: What an operator computes, element by element.
 MEANINGS = {
@@ -76,8 +77,8 @@ def of_operator(row: Operator, parameters: str) -> str:
             f"Valid for arguments in {spans}; others are warned of while the kernel runs (NKI-N003)."
         )
     generation = f"an operator of instructions of kind {', '.join(sorted(row.kinds))}"
-    since = f", of the vector engine from NeuronCore-v{row.since} on" if row.since > 2 else ""
-    parts.append(f"As `op=nl.{row.name}` it is {generation}{since}.")
+    oldest = f", of the vector engine from NeuronCore-v{since(row.needs)} on" if row.needs else ""
+    parts.append(f"As `op=nl.{row.name}` it is {generation}{oldest}.")
     if parameters:
         more = ", NKI-V103 for shapes that differ" if "y" in parameters.split(", ") else ""
         arguments = _ARGUMENTS[parameters]

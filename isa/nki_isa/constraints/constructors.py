@@ -38,6 +38,8 @@ from nki_isa.constraints.operands import (
 )
 from nki_isa.ir.instruction import Complaint, Constraint, Engine, Role
 from nki_isa.machine.operators import Operator
+from nki_isa.machine.target import Feature
+from nki_isa.machine.targets import since
 from nki_isa.rules import elementwise
 from nki_isa.rules.rule import Rule
 from nki_isa.tensor.kinds import kind_of
@@ -123,11 +125,12 @@ def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constr
     return Constraint("NKI-V101", rule, each_tensor(names, test), help, source)
 
 
-def memory_since(name: str, version: int, *, source: str = STUB) -> Constraint:
-    """`name` lives in SBUF, from NeuronCore-v`version` on also in PSUM (NKI-V101)."""
+def memory_since(name: str, feature: Feature, *, source: str = STUB) -> Constraint:
+    """`name` lives in SBUF, on generations with `feature` also in PSUM (NKI-V101)."""
+    version = since(feature)
 
     def test(tensor: NkiTensor, instruction: Any, target: Any) -> str | None:
-        if tensor.storage.region is PSUM and target.nc_version < version:
+        if tensor.storage.region is PSUM and not target.has(feature):
             return f"is in PSUM, which is possible since NeuronCore-v{version}; the target is {target.name}"
         return None
 
@@ -430,11 +433,12 @@ def bitvec_dtypes(operator: str, *names: str, source: str = STUB) -> Constraint:
 # --- engines, operators, attributes
 
 
-def engine_since(engine: Engine, version: int, *, source: str = STUB) -> Constraint:
-    """It runs on `engine` from NeuronCore-v`version` on (NKI-V106)."""
+def engine_since(engine: Engine, feature: Feature, *, source: str = STUB) -> Constraint:
+    """It runs on `engine` of generations with `feature` (NKI-V106)."""
+    version = since(feature)
 
     def broken(instruction: Any, target: Any) -> str | None:
-        if instruction.on is engine and target.nc_version < version:
+        if instruction.on is engine and not target.has(feature):
             return (
                 f"engine is {engine.name}, which runs it since NeuronCore-v{version}; "
                 f"the target {target.name} is NeuronCore-v{target.nc_version}"
@@ -473,9 +477,9 @@ def operator_kind(name: str, *kinds: str, unary: bool = True, source: str = STUB
         if isinstance(op, Operator) and not op.kinds.isdisjoint(kinds):
             if not unary and "unary" in op.kinds:
                 return f"{name} is {op.name}, which takes one argument; it must take two"
-            if op.since > target.nc_version and "activation" not in kinds:
+            if not target.has(op.needs) and "activation" not in kinds:
                 return (
-                    f"{name} is {op.name}, which exists since NeuronCore-v{op.since}; "
+                    f"{name} is {op.name}, which exists since NeuronCore-v{since(op.needs)}; "
                     f"the target {target.name} is NeuronCore-v{target.nc_version}"
                 )
             return None

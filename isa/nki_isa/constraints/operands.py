@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nki_isa.ir.instruction import Constraint, Engine, Instruction
+from nki_isa.machine.targets import since
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 
 if TYPE_CHECKING:
@@ -133,9 +134,9 @@ OPERAND_KINDS = Constraint(
 
 
 def _generation(instruction: Instruction, target: Target) -> str | None:
-    if instruction.since > target.nc_version:
+    if not target.has(instruction.needs):
         return (
-            f"it exists since NeuronCore-v{instruction.since}, "
+            f"it exists since NeuronCore-v{since(instruction.needs)}, "
             f"the target {target.name} is NeuronCore-v{target.nc_version}"
         )
     return None

@@ -33,8 +33,8 @@ Array = NDArray[Any]
 
 ARRAY = 128  # rows and columns of processing elements
 
-#: Row and column tile sizes, each with the first generation that has it.
-TILE_SIZES = {32: 3, 64: 2, 128: 2}
+#: Row and column tile sizes, each with the feature of generations that have it; None if all have.
+TILE_SIZES: dict[int, Feature | None] = {32: Feature.narrow_tiles, 64: None, 128: None}
 
 _both = tensors_only("dst", "stationary", "moving")
 
@@ -54,13 +54,13 @@ def _tile_pairs(i: Any, target: Target) -> str | None:
     return None
 
 
-def _tile_fits(columns: dict[int, int]) -> Test:
+def _tile_fits(columns: dict[int, Feature | None]) -> Test:
     def broken(i: Any, target: Target) -> str | None:
         if _tile_pairs(i, target) is not None or not i.tile_size:
             return None
         axes = zip(("row", "column"), i.tile_position, i.tile_size, (TILE_SIZES, columns), strict=True)
         for axis, start, size, sizes in axes:
-            allowed = [s for s, since in sizes.items() if since <= target.nc_version]
+            allowed = [size for size, feature in sizes.items() if target.has(feature)]
             if size not in allowed:
                 return f"tile_size has {size} {axis}s, on {target.name} it must have {listed(allowed)}"
             if start % size or not 0 <= start < ARRAY:
@@ -83,7 +83,7 @@ def tiling(source: str, *, column_tiling: bool) -> tuple[Constraint, ...]:
         ),
         attribute_rule(
             f"A tile has 128, 64 or (since NeuronCore-v3) 32 rows{more}, and starts at a multiple of them.",
-            _tile_fits(TILE_SIZES if column_tiling else {ARRAY: 2}),
+            _tile_fits(TILE_SIZES if column_tiling else {ARRAY: None}),
             "choose a tile size of this generation and a start that is a multiple of it",
             source=source,
         ),

@@ -22,7 +22,7 @@ from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost, Mode
-    from nki_isa.machine.target import Target
+    from nki_isa.machine.target import Feature, Target
     from nki_isa.rules.rule import Rule
 
 
@@ -252,7 +252,7 @@ class Instruction:
     Class attributes a subclass states:
         engines: the engines that can run it, the default first. DMA instructions
             state ``(Engine.dma,)``.
-        since: oldest generation that has it (2, 3 or 4: nc_version).
+        needs: the feature of the generations that have it; None if all have.
         constraints: its documented rules, checked in order, all reported.
         observed: rules that compilers and devices were seen to keep, checked after those.
         source: the page that defines it.
@@ -283,7 +283,7 @@ class Instruction:
     """
 
     engines: ClassVar[tuple[Engine, ...]] = ()
-    since: ClassVar[int] = 2
+    needs: ClassVar[Feature | None] = None
     constraints: ClassVar[tuple[Constraint, ...]] = ()
     observed: ClassVar[tuple[Constraint, ...]] = ()
     source: ClassVar[str] = ""

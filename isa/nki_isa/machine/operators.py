@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nki_isa.diagnostics import error
+from nki_isa.machine.target import Feature
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +43,7 @@ class Operator:
         domain: the closed intervals of valid arguments of an activation function;
             empty if every argument is valid.
         periodic: True for a function whose argument is reduced to `domain`, not cut off at its ends.
-        since: the oldest generation that has it as an ALU operator, as nc_version.
+        needs: the feature of generations that have it as an ALU operator; None if all have.
         kind: the first of `kinds`.
     """
 
@@ -52,7 +53,7 @@ class Operator:
     reduction: bool = False
     identity: float | None = None
     domain: tuple[tuple[float, float], ...] = ()
-    since: int = 2
+    needs: Feature | None = None
     periodic: bool = False
     kind: str = field(init=False)
 
@@ -307,13 +308,14 @@ def _row(
     reduction: bool = False,
     identity: float | None = None,
     domain: tuple[tuple[float, float], ...] = (),
-    since: int = 2,
+    needs: Feature | None = None,
     periodic: bool = False,
 ) -> Operator:
-    return Operator(name, frozenset(kinds), function, reduction, identity, domain, since, periodic)
+    return Operator(name, frozenset(kinds), function, reduction, identity, domain, needs, periodic)
 
 
 _INF = math.inf
+_NEWER = Feature.absolute_and_square
 _ROWS = (
     # --- bitvec
     _row("invert", ("bitvec", "unary"), _invert),
@@ -338,14 +340,14 @@ _ROWS = (
     _row("logical_or", _BINARY, _truth(np.logical_or), reduction=True, identity=0),
     _row("logical_xor", _BINARY, _truth(np.logical_xor), reduction=True, identity=0),
     _row("power", _BINARY, np.power),
-    _row("abs_max", _BINARY, _abs_max, identity=0, since=4),
-    _row("abs_min", _BINARY, _abs_min, identity=_INF, since=4),
+    _row("abs_max", _BINARY, _abs_max, identity=0, needs=_NEWER),
+    _row("abs_min", _BINARY, _abs_min, identity=_INF, needs=_NEWER),
     _row("bypass", ("bypass",), _bypass),
     _row("average", ("reduction",), None),
     # --- arithmetic of one argument, which are activation functions as well
     _row("abs", _BOTH, np.abs),
-    _row("square", _BOTH, np.square, since=4),
-    _row("relu", _BOTH, _relu, since=4),
+    _row("square", _BOTH, np.square, needs=_NEWER),
+    _row("relu", _BOTH, _relu, needs=_NEWER),
     _row("rsqrt", _BOTH, _rsqrt, domain=((2.0**-87, 2.0**97),)),
     _row(
         "reciprocal",

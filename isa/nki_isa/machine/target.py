@@ -71,6 +71,18 @@ class Feature(enum.Enum):
     indirect_operands = "engines read operands through indices"
     dma_priority = "DMA has classes of priority"
     rand2 = "the vector engine makes uniform float32 numbers"
+    narrow_tiles = "the array of the tensor engine divides into tiles of 32 rows and columns"
+    scalar_engine_copy = "the scalar engine copies and sets tensors"
+    gpsimd_random = "the gpsimd engine makes random bits"
+    random_states = "the gpsimd engine stores and loads the state of its random numbers"
+    vector_random_states = "the vector engine does so too, in PSUM as well"
+    selection_by_bounds = "the vector engine keeps what lies between two bounds"
+    nonzero_search = "the gpsimd engine lists the elements that are not zero"
+    sizes_by_data = "collectives take sizes that the data say"
+    mx_tiles = "engines make and multiply tiles of 8-bit floats with a scale for each block"
+    exponential = "the vector engine exponentiates, and sums what it gives"
+    two_operators = "activation takes two operators beside its function"
+    absolute_and_square = "vector operators square, relu, abs_max and abs_min"
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +242,10 @@ class Target:
     dma_roof_bytes_per_ns: float
 
     dma_shared: bool = True
+
+    def has(self, feature: Feature | None) -> bool:
+        """True if it has `feature`; every generation has what needs none."""
+        return feature is None or feature in self.features
 
     def source(self, figure: str) -> Source:
         """Where the value of `figure` comes from.

@@ -29,6 +29,7 @@ from nki_isa.cost import Cost
 from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
 from nki_isa.machine.enums import reduce_cmd as Reduce
 from nki_isa.machine.operators import OPERATORS, Operator
+from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
     Accumulating,
@@ -275,7 +276,7 @@ class exponential(Accumulating):
 
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
-    since = 4
+    needs = Feature.exponential
     source = f"{STUB} (exponential)"
     order = Order.streamed
     idle_spoils = True

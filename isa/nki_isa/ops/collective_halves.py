@@ -16,7 +16,7 @@ from nki_isa.constraints.constructors import rules
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import Field, MakeTile, Role, attribute, instruction, read
-from nki_isa.machine.target import Target
+from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, Collective, Groups
 from nki_isa.ops.collective_v import (
     ALL_TO_ALL_RULES,
@@ -168,7 +168,7 @@ class all_gather_v_prepare(_Prepared):
     name: str | None = attribute(str, None)
     descriptors: NkiTensor | None = _hidden(Role.write)
 
-    since = 3
+    needs = Feature.sizes_by_data
     gathers = True
     constraints = rules(*VARIABLE_RULES, *GATHER_RULES)
 
@@ -220,7 +220,7 @@ class all_gather_v_trigger(_Triggered):
     recv_counts_known: bool = attribute(bool, False, public=False)
     has_rdispls: bool = attribute(bool, False, public=False)
 
-    since = 3
+    needs = Feature.sizes_by_data
     gathers = True
     constraints = rules()
 

@@ -29,7 +29,7 @@ from nki_isa.ir.instruction import (
 )
 from nki_isa.links import Exchange
 from nki_isa.machine.machines import Machine, machine_of
-from nki_isa.machine.target import Target
+from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told
 from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
@@ -458,7 +458,7 @@ class all_gather_v(_AtOnce):
     has_rdispls: bool = attribute(bool, False)
     priority: int | None = attribute(int, None)
 
-    since = 3
+    needs = Feature.sizes_by_data
     gathers = True
     constraints = rules(*VARIABLE_RULES, *GATHER_RULES)
 

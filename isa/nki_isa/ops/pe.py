@@ -597,7 +597,7 @@ class nc_matmul_mx(_Matmul):
     tile_size: tuple[int, ...] = attribute(tuple, None)
     accumulate: Accumulate | None = attribute(bool, None)
 
-    since = 4
+    needs = Feature.mx_tiles
     source = _MX
     order = Order.streamed
     constraints = rules(

@@ -30,6 +30,7 @@ from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import Constraint, MakeTile, Order, attribute, instruction, read, write
 from nki_isa.machine.dtypes import cast
+from nki_isa.machine.target import Feature
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows, updating
 from nki_isa.tensor.tensor import NkiTensor
 
@@ -98,7 +99,7 @@ class quantize_mx(ComputeInstruction):
     """
 
     engines = (VECTOR_ENGINE,)
-    since = 4
+    needs = Feature.mx_tiles
     source = f"{STUB} (quantize_mx)"
     order = Order.streamed
     padded = frozenset({"dst_scale"})

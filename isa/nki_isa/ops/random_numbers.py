@@ -37,6 +37,7 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
+from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -120,7 +121,10 @@ class rng(_Random):
     dst: NkiTensor = write()
     engine: Engine = attribute(Engine, VECTOR_ENGINE)
     constraints = rules(
-        *tile("dst"), dtypes("dst", _INTEGER_TYPES), engine_since(GPSIMD_ENGINE, 3), no_indirection()
+        *tile("dst"),
+        dtypes("dst", _INTEGER_TYPES),
+        engine_since(GPSIMD_ENGINE, Feature.gpsimd_random),
+        no_indirection(),
     )
 
     @classmethod
@@ -163,7 +167,7 @@ class rand2(_Random):
     """
 
     engines = (VECTOR_ENGINE,)
-    since = 4
+    needs = Feature.rand2
     source = f"{STUB} (rand2)"
     order = Order.streamed
     dst: NkiTensor = write()
@@ -209,7 +213,7 @@ class rand_set_state(_Random):
     """
 
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
-    since = 3
+    needs = Feature.random_states
     source = f"{STUB} (rand_set_state)"
     order = Order.streamed
     assumed = "one word per cycle"
@@ -220,7 +224,7 @@ class rand_set_state(_Random):
         memory("src_seeds", SBUF),
         dtypes("src_seeds", ("uint32",)),
         elements("src_seeds", _state_words, "6 words for each generator of a lane"),
-        engine_since(VECTOR_ENGINE, 4),
+        engine_since(VECTOR_ENGINE, Feature.vector_random_states),
         no_indirection(),
     )
 
@@ -248,7 +252,7 @@ class rand_get_state(_Random):
     """
 
     engines = (GPSIMD_ENGINE, VECTOR_ENGINE)
-    since = 3
+    needs = Feature.random_states
     source = f"{STUB} (rand_get_state)"
     order = Order.streamed
     assumed = "one word per cycle"
@@ -256,10 +260,10 @@ class rand_get_state(_Random):
     engine: Engine = attribute(Engine, GPSIMD_ENGINE)
     constraints = rules(
         *tile("dst"),
-        memory_since("dst", 4),
+        memory_since("dst", Feature.vector_random_states),
         dtypes("dst", ("uint32",)),
         elements("dst", _state_words, "6 words for each generator of a lane"),
-        engine_since(VECTOR_ENGINE, 4),
+        engine_since(VECTOR_ENGINE, Feature.vector_random_states),
         no_indirection(),
     )
 

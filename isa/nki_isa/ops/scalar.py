@@ -300,7 +300,7 @@ class activate2(Accumulating):
 
     engines = (SCALAR_ENGINE,)
     starts = Starts.lanes
-    since = 4
+    needs = Feature.two_operators
     source = f"{STUB} (activate2)"
     order = Order.streamed
     assumed = "the time of activation"

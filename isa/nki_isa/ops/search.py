@@ -30,6 +30,7 @@ from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, write
 from nki_isa.machine.dtypes import cast
+from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,
@@ -230,7 +231,7 @@ class nonzero_with_count(ComputeInstruction):
     """
 
     engines = (GPSIMD_ENGINE,)
-    since = 3
+    needs = Feature.nonzero_search
     source = f"{STUB} (nonzero_with_count)"
     order = Order.first
     assumed = "one element per cycle after the start of a gpsimd instruction"

@@ -41,6 +41,7 @@ from nki_isa.ir.instruction import (
 from nki_isa.machine.dtypes import cast
 from nki_isa.machine.enums import reduce_cmd as Reduce
 from nki_isa.machine.operators import OPERATORS, Operator
+from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (
     VECTOR_ENGINE,
     Accumulating,
@@ -231,7 +232,7 @@ class range_select(Accumulating):
 
     engines = (VECTOR_ENGINE,)
     starts = Starts.lanes
-    since = 3
+    needs = Feature.selection_by_bounds
     source = f"{STUB} (range_select)"
     order = Order.streamed
     dst: NkiTensor = write()

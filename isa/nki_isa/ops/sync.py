@@ -110,7 +110,7 @@ class core_barrier(Meeting):
     engine: Engine = attribute(Engine, Engine.gpsimd)
 
     engines = (Engine.gpsimd, Engine.tensor, Engine.vector, Engine.scalar, Engine.sync)
-    since = 3
+    needs = Feature.core_pairs
     source = _BARRIER
     order = Order.streamed
     moves = False
@@ -186,7 +186,7 @@ class sendrecv(Meeting):
     dma_engine: enums.dma_engine = attribute(enums.dma_engine, enums.dma_engine.dma)
 
     engines = (Engine.dma,)
-    since = 3
+    needs = Feature.core_pairs
     source = _SENDRECV
     order = Order.any
     constraints = rules(

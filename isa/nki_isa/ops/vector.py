@@ -94,7 +94,7 @@ class tensor_copy(ComputeInstruction):
     constraints = rules(
         *tile("dst", "src", packed=True),
         *same_shape("dst", "src"),
-        engine_since(SCALAR_ENGINE, 3),
+        engine_since(SCALAR_ENGINE, Feature.scalar_engine_copy),
         packed_alike("src", "dst"),
         *indirection("dst", "src", gather="src", engines=(VECTOR_ENGINE, SCALAR_ENGINE), on_scalar=True),
     )
@@ -458,7 +458,7 @@ class tensor_scalar(ComputeInstruction):
         unary_operand("op0", "operand0"),
         unary_operand("op1", "operand1"),
         _bitvec_on_vector("op0", "op1"),
-        engine_since(SCALAR_ENGINE, 3),
+        engine_since(SCALAR_ENGINE, Feature.scalar_engine_copy),
         engine_allowed(
             "The scalar engine of NeuronCore-v3 has multiply and add, multiply, or add.",
             _scalar_engine_pair,

@@ -9,7 +9,7 @@ from tiles import PSUM, tensor, view
 from nki_isa.constraints.operands import ENGINE, GENERATION, OPERAND_KINDS
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.ir.instruction import REGISTRY, Engine
-from nki_isa.machine.targets import TRN1, TRN2, TRN3
+from nki_isa.machine.targets import TRN1, TRN2, TRN3, since
 from nki_isa.ops.base import ComputeInstruction
 
 TARGETS = {2: TRN1, 3: TRN2, 4: TRN3}
@@ -38,7 +38,7 @@ def test_every_compute_instruction_is_covered():
 @pytest.mark.parametrize("opcode", OPCODES)
 def test_legal_calls_pass_on_every_generation(opcode):
     for version, target in TARGETS.items():
-        if version >= REGISTRY[opcode].since:
+        if version >= since(REGISTRY[opcode].needs):
             build(opcode).check(target)
 
 
@@ -90,7 +90,7 @@ def test_an_older_generation_refuses(opcode):
     cls = REGISTRY[opcode]
     for version, target in TARGETS.items():
         found = GENERATION.broken(build(opcode), target)
-        assert (found is not None) == (version < cls.since)
+        assert (found is not None) == (version < since(cls.needs))
 
 
 @pytest.mark.parametrize("opcode", OPCODES)

@@ -10,7 +10,7 @@ import os
 import pkgutil
 
 from nki_isa.diagnostics import error
-from nki_isa.machine.target import Target
+from nki_isa.machine.target import Feature, Target
 
 
 def _found() -> dict[str, Target]:
@@ -33,6 +33,11 @@ def _by_name(name: str) -> Target:
 
 
 copyreg.pickle(Target, lambda target: (_by_name, (target.name,)))  # pickles and copies hold the name alone
+
+
+def since(feature: Feature | None) -> int:
+    """The version of the oldest NeuronCore that has `feature`."""
+    return next(target.nc_version for target in TARGETS.values() if target.has(feature))
 
 
 def _names(target: Target) -> tuple[str, ...]:

@@ -31,6 +31,13 @@ TARGET = generation(
         Feature.hardware_dge,
         Feature.gathered_rows,
         Feature.scalar_engine_pairs,
+        Feature.narrow_tiles,
+        Feature.scalar_engine_copy,
+        Feature.gpsimd_random,
+        Feature.random_states,
+        Feature.selection_by_bounds,
+        Feature.nonzero_search,
+        Feature.sizes_by_data,
     },
     # memories: sizes per partition in bytes
     partitions=published(128, ARCHITECTURE),
