@@ -30,7 +30,7 @@ class Transfer:
         mode: ``"static"``, ``"hwdge"`` or ``"swdge"``.
         direction: ``"load"`` (HBM to SBUF), ``"store"`` (to HBM) or ``"local"``.
         read_bytes, write_bytes: HBM traffic.
-        slowdown: factor on the per-row time (DMA transpose).
+        slowdown: factor on the per-row time (DMA transpose, additions).
         partitions: partitions of the on-chip side, which decide the DMA engines used;
             0 if both sides are in HBM.
     """

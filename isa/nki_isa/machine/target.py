@@ -203,6 +203,8 @@ class Target:
     dma_row_limit_bytes: int
     dma_transpose_load: float  # as a fraction of the copy rate
     dma_transpose_local: float
+    dma_compute_hbm: float  # as a fraction of the copy rate, by where the sum goes
+    dma_compute_local: float
     dma_static_start: (
         float  # trigger to first byte, and the least spacing of triggers, by how descriptors are made
     )

@@ -574,7 +574,7 @@ class dma_compute(DmaInstruction):
         return total
 
     def cost(self, target: Target) -> Cost:
-        """The descriptors of a copy from each source."""
+        """The descriptors of a copy from each source, at the rate of additions on their way."""
         mode, dst = self.descriptors(target), by_row(self.dst)
         copies = [cost.copy(target, dst, by_row(s), mode=mode).transfer for s in self.srcs]
         moved = [t for t in copies if t is not None]
@@ -586,5 +586,7 @@ class dma_compute(DmaInstruction):
                 element_bytes=min(t.element_bytes for t in moved),
                 total_bytes=sum(t.total_bytes for t in moved),
                 read_bytes=sum(t.read_bytes for t in moved),
+                slowdown=1
+                / (target.dma_compute_local if self.dst.buffer.on_chip else target.dma_compute_hbm),
             ),
         )

@@ -15,7 +15,7 @@ from nki_isa.cost import Cost
 from nki_isa.ir.instruction import REGISTRY, Engine, Field, Instruction, Role
 from nki_isa.ir.program import Loop, Program, While
 from nki_isa.machine.dtypes import as_dtype
-from nki_isa.machine.targets import TRN1, TRN2
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.cores.core_times import simulate
 from nki_sim.timing.byte_boxes import Layout
@@ -286,6 +286,16 @@ def test_neighbours_far_apart_halve_the_rate_of_a_port_on_trn1():
 
 
 # --- DMA
+
+
+@pytest.mark.parametrize(("target", "factor"), [(TRN1, 2.0), (TRN2, 2.0), (TRN3, 1.0)])
+def test_sums_on_the_way_into_sbuf_move_at_half_rate_before_trn3(target, factor):
+    """A sum of two tensors moves what two copies move; trn3 adds beside its memory."""
+    outer, dst = [tile((128, 4096), region="shared_hbm", kind="input") for _ in range(2)], tile((128, 4096))
+    added = timed([emit("dma_compute", dst, outer, reduce_op="add")], target)
+    copied = timed([emit("dma_copy", dst, outer[0])], target)
+    moving = [float(line.busy[0] - line.begin[0]) for line in (added, copied)]
+    assert moving[0] == pytest.approx(factor * 2 * moving[1])
 
 
 def test_rows_cost_what_the_traces_show():
