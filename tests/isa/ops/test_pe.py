@@ -539,7 +539,7 @@ def test_mx_rules(code, target, given):
     ("given", "columns", "flops"),
     [
         ({}, 512, 2 * 128 * 128 * 512),
-        ({"n": 32}, 64, 2 * 128 * 128 * 32),  # never below the least interval
+        ({"n": 32}, 128, 2 * 128 * 128 * 32),  # never below the least interval
         ({"a": "float32"}, 4 * 512, 2 * 128 * 128 * 512),
         ({"a": "float32", "is_moving_onezero": True}, 2 * 512, 2 * 128 * 128 * 512),
         ({"a": "float32", "n": 128, "is_transpose": True}, 2 * 128, 0),
