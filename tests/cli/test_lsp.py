@@ -8,7 +8,7 @@ from lsprotocol import types
 from pygls.workspace import Workspace
 
 from nki.compiler.checker.check import check_text
-from nki_cli import language_server
+from nki_cli.editor import language_server
 from nki_cli.render import github_line
 from nki_isa.diagnostics import Diagnostic, Severity, Span
 from nki_isa.machine.targets import TRN2
@@ -202,7 +202,7 @@ def test_the_profile_is_an_option(tmp_path):
 
 def test_without_pygls_the_command_says_what_to_install(nki_sim, monkeypatch):
     monkeypatch.setitem(sys.modules, "pygls.lsp.server", None)
-    monkeypatch.delitem(sys.modules, "nki_cli.language_server", raising=False)
+    monkeypatch.delitem(sys.modules, "nki_cli.editor.language_server", raising=False)
     shown = nki_sim("lsp")
     assert shown.status == 2
     assert "NKI-L034" in shown.err and "pip install 'nki-sim[lsp]'" in shown.err

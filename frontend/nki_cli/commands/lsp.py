@@ -15,7 +15,7 @@ def lsp(
     screen = Screen.open()
     chosen = read_target(target, screen)
     try:
-        from nki_cli.language_server import server
+        from nki_cli.editor.language_server import server
     except ModuleNotFoundError as missing:
         message = f"the language server needs {missing.name}, which is not installed"
         screen.fail([Diagnostic("NKI-L034", message, help="pip install 'nki-sim[lsp]'")])

@@ -1,0 +1,1 @@
+"""What editors ask over the language server protocol."""
