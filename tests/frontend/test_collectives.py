@@ -1,5 +1,7 @@
 """Collectives against their numpy statements, and launches over ranks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,11 +12,12 @@ import nki.collectives as ncc
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.diagnostics import NkiError
+from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype, cast, to_float32
-from nki_isa.machine.targets import TRN2
+from nki_isa.machine.targets import TRN2, as_target
 from nki_isa.samples import sample
+from nki_isa.tensor.tensor import NkiTensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::nki.uncaught.NkiWarning")
 
@@ -455,6 +458,23 @@ def test_arguments_and_results_are_no_operands(which):
 
     with pytest.raises(NkiError, match=f"NKI-C023.*{which}"):
         refused(change)
+
+
+@pytest.mark.parametrize("target, groups, runs", [
+    ("trn1", [range(32)], True), ("trn1", [range(8)], True), ("trn1", [range(2), range(2, 4)], True),
+    ("trn1", [range(12)], False), ("trn1", [range(16)], False), ("trn1", [[0, 8, 16, 24]], False),
+    ("trn2", [range(64)], True), ("trn2", [range(4, 8)], True), ("trn2", [[0, 4, 8, 12]], False),
+])  # fmt: skip
+def test_groups_that_all_to_all_was_seen_to_run_on(target, groups, runs):
+    """Public notes: 2, 4 or 8 ranks of four chips and all 32 on NeuronCore-v2; nowhere a group with gaps."""
+    made = sample("all_to_all")
+    rows = 64 * len(groups[0])
+    tensor = NkiTensor.whole(replace(made.srcs[0].storage, shape=(rows, 2)))
+    call = REGISTRY["all_to_all"]([tensor], [tensor], ncc.ReplicaGroup(groups), 0)
+    found = [d for d in call.check(as_target(target)) if d.code == "NKI-C027"]
+    assert len(found) == (not runs)
+    if found:
+        assert found[0].severity is Severity.warning and str(list(groups[0])) in found[0].message
 
 
 @pytest.mark.parametrize("ranks, channels, taken", [(4, 4, True), (8, 2, True), (8, 3, False), (64, 4, True)])
