@@ -7,7 +7,7 @@ to do: a hook that a listener does not define costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
@@ -23,7 +23,14 @@ class Core(Protocol):
 
 
 class Listener:
-    """Follows a run of the cores of a launch; a subclass defines the hooks it needs."""
+    """Follows a run of the cores of a launch; a subclass defines the hooks it needs.
+
+    Attributes:
+        needs_values: False for one that looks at no memory: it may hear of an instruction while those before
+            it have not run, in program order and with the registers that the instruction will find.
+    """
+
+    needs_values: ClassVar[bool] = True
 
     def start(self, cores: Sequence[Core]) -> None:
         """The cores, inputs loaded, are about to run."""

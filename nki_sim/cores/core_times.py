@@ -26,6 +26,8 @@ class CoreTimes(Listener):
         cores: cores of a rank, which share the bandwidth of their HBM; all of them if there is one rank.
     """
 
+    needs_values = False
+
     def __init__(self, target: Target, placements: Sequence[Placed | None], cores: int | None = None):
         count = cores or len(placements)
         self.boards = [Scoreboard(target, placement, count) for placement in placements]

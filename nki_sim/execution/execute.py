@@ -151,7 +151,7 @@ class _WhilePlan:
 
 @dataclass(slots=True)
 class _Stretch:
-    """Instructions without a loop or meeting between them.
+    """Instructions without a loop or meeting between them, of which only the last may write registers.
 
     Attributes:
         steps: each with what runs it.
@@ -200,8 +200,9 @@ class Machine:
         self._multiplies = any(i.on is Engine.tensor for i in program.walk())
         self._matrices: list[SharedMatrices] = []
         self._own = OwnMatrices(self.memory)
-        self._before: list[Callable[[Instruction, list[int]], None]] = []
-        self._after: list[Callable[[Instruction], None]] = []
+        self._ahead: list[Callable[..., None]] = []  # told of an instruction before values are there
+        self._before: list[Callable[..., None]] = []
+        self._after: list[Callable[..., None]] = []
         self._plans: list[_Plan] | None = None  # made by the first run
         self._inputs: list[Array] = []  # views, by the first load
         self._written = written_inputs(program)
@@ -264,12 +265,17 @@ class Machine:
         Args:
             told: listeners, and the number that this core has for them.
         """
-        self._before = [partial(hook, core) for core, some in told for hook in hooks(some, "before")]
-        self._after = [partial(hook, core) for core, some in told for hook in hooks(some, "after")]
+
+        def heard(name: str, *needs: bool) -> list[Callable[..., None]]:
+            chosen = [(core, [one for one in some if one.needs_values in needs]) for core, some in told]
+            return [partial(hook, core) for core, some in chosen for hook in hooks(some, name)]
+
+        self._ahead, self._before = heard("before", False), heard("before", True)
+        self._after = heard("after", True, False)
 
     def tell(self, instruction: Instruction) -> None:
         """Tell listeners that `instruction` is about to run: a collective, when all have met in it."""
-        for told in self._before:
+        for told in (*self._ahead, *self._before):
             told(instruction, self.memory.registers)
 
     def put(self, tensor: NkiTensor, values: Array) -> None:
@@ -303,7 +309,7 @@ class Machine:
     def _run(self, plans: list[_Plan]) -> Iterator[Meeting]:
         for plan in plans:
             if type(plan) is _Stretch:
-                self._run_steps(plan.steps if self._before or self._after else plan.together)
+                self._run_stretch(plan)
                 self.executed += len(plan.steps)
             elif isinstance(plan, Meeting):
                 if not plan.listened_together:
@@ -325,19 +331,22 @@ class Machine:
                     self._turn(plan.loop)
                     yield from self._run(plan.body)
 
-    def _run_steps(self, steps: Steps) -> None:
+    def _run_stretch(self, stretch: _Stretch) -> None:
         instruction = None
+        registers = self.memory.registers
         try:
+            for told in self._ahead:
+                for _, instruction in stretch.steps:
+                    told(instruction, registers)
             if self._before or self._after:
-                before, after, registers = self._before, self._after, self.memory.registers
-                for step, instruction in steps:
-                    for told in before:
+                for step, instruction in stretch.steps:
+                    for told in self._before:
                         told(instruction, registers)
                     step()
-                    for told_after in after:
+                    for told_after in self._after:
                         told_after(instruction)
             else:
-                for step, instruction in steps:  # noqa: B007 (told to the handlers)
+                for step, instruction in stretch.together:  # noqa: B007 (told to the handlers)
                     step()
         except KeyboardInterrupt as stopped:
             raise interrupted_at(stopped, instruction.stack if instruction else ()) from None
@@ -387,6 +396,8 @@ class Machine:
                 steps.append((self._step(node, matrices), node))
                 if matrices is not None:
                     matrices.passed(node)
+                if (node.form is None or node.form.has_registers) and node.registers_written:
+                    steps = None
                 continue
             steps = None
             inner = self._plan(node.body, repeats=True)
