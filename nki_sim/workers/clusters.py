@@ -1,11 +1,13 @@
 """The clusters that ranks run on, behind one small interface: workers that hold objects and call them.
 
-A cluster is named ``"dask"`` (that of the current ``distributed.Client``) or ``"ray"`` (that which
-``ray.init`` joined); any other object with the methods of :class:`Cluster` is taken too.
+A cluster is named ``"dask"`` (that of the current ``distributed.Client``), ``"ray"`` (that which ``ray.init``
+joined), or by the address of a scheduler of Dask; any other object with the methods of :class:`Cluster` is
+taken too.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,7 +71,8 @@ class Dask:
         future = self._client.submit(Shard, actor=True, workers=[worker], pure=False)
         while True:
             try:
-                return _OnDask(worker, future.result(timeout=_PATIENCE), future)
+                with self._client.as_current():  # an actor asks for the current client when it arrives
+                    return _OnDask(worker, future.result(timeout=_PATIENCE), future)
             except TimeoutError:
                 if worker not in self._client.nthreads():
                     raise Lost(f"{worker} left the cluster") from None
@@ -122,24 +125,39 @@ def _asked(ask: Callable[[], Any]) -> Any:
         raise Lost(f"{type(problem).__name__}: {problem}") from problem
 
 
+@functools.cache
+def _at(address: str) -> Any:
+    """The client of a scheduler of Dask that this process has."""
+    distributed: Any = _imported("dask", "distributed")
+    try:
+        return distributed.Client(address, set_as_default=False, timeout=_PATIENCE)
+    except (OSError, TimeoutError, ValueError) as problem:
+        help = "start one: dask scheduler"
+        raise error("NKI-L032", f"no scheduler of Dask answers at {address}: {problem}", help=help) from None
+
+
 #: By name.
 CLUSTERS: dict[str, Callable[[], Cluster]] = {"dask": Dask, "ray": Ray}
 
 
 def as_cluster(value: Any) -> Cluster:
-    """A cluster from its name, a client of Dask, or what has its methods.
+    """A cluster from its name, an address or client of Dask, or what has its methods.
 
     Raises:
         NkiError: NKI-L032 for another name or object; NKI-L034 for one whose package is not installed.
     """
     if isinstance(value, str) and value in CLUSTERS:
         return CLUSTERS[value]()
+    if isinstance(value, str) and "://" in value:
+        if _at(value).status == "closed":
+            _at.cache_clear()
+        return Dask(_at(value))
     if type(value).__module__.partition(".")[0] == "distributed":
         return Dask(value)
     if not isinstance(value, str) and hasattr(value, "hold") and hasattr(value, "workers"):
         cluster: Cluster = value
         return cluster
-    help = f"pass {', '.join(map(repr, CLUSTERS))}, or a client of Dask"
+    help = f"pass {', '.join(map(repr, CLUSTERS))}, the address or a client of a scheduler of Dask"
     raise error("NKI-L032", f"ranks cannot run on {value!r}", help=help)
 
 

@@ -17,7 +17,6 @@ from nki_sim.cores.device import Rank
 from nki_sim.precision import high_precision
 from nki_sim.report.mechanisms import without
 from nki_sim.sanitize import execute_ranks_checked
-from nki_sim.workers.clusters import as_cluster
 from nki_sim.workers.launch import execute_on
 from nki_sim.workers.shard import How
 
@@ -43,7 +42,8 @@ def execute_ranks(
     ranks = [
         Rank(prepared.programs, prepared.addresses, data) for prepared, data in zip(made, inputs, strict=True)
     ]
-    if options.workers is not None:
+    cluster = options.cluster()
+    if cluster is not None:
         how = How(
             target=target,
             timed=options.timing,
@@ -53,7 +53,7 @@ def execute_ranks(
             sentinels=options.fill == "sentinels",
         )
         placed = [prepared.placements for prepared in made]
-        return Ran(*execute_on(as_cluster(options.workers), ranks, placed, how, options.restarts))
+        return Ran(*execute_on(cluster, ranks, placed, how, options.replaced()))
     times = None
     if options.timing:
         placements = [placement for prepared in made for placement in prepared.placements]

@@ -69,7 +69,7 @@ def run(name: str, ranks: Sequence[Call], target: Target) -> list[list[Any]]:
 def _with_data(ranks: Sequence[Call], target: Target, session: Session) -> Ran:
     """Run on the arrays, and give those that are written what the kernel wrote."""
     made = [prepared for prepared, _ in ranks]
-    here = session.options.workers is None or len(ranks) == 1
+    here = len(ranks) == 1 or session.options.cluster() is None
     with _within_memory(made) if here else contextlib.nullcontext():
         data = [[arrays.to_numpy(value) for value in inputs] for _, inputs in ranks]
         if len(ranks) == 1:

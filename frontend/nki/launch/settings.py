@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nki_isa.machine.target import Target
+from nki_sim.host import positive_setting
 from nki_sim.pipeline import ScheduleName
 from nki_sim.sanitize import check_classes
+from nki_sim.workers.clusters import Cluster, as_cluster
+
+_RESTARTS = "NKI_SIM_RESTARTS"
 
 Fill = Literal["zeros", "sentinels"]
 
@@ -35,9 +39,11 @@ class Options:
         without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule.compiler`. Results are the same bits.
-        workers: where the ranks of a launch run: None for this process; ``"dask"``, ``"ray"``, a client of
-            Dask, or another :class:`nki_sim.workers.clusters.Cluster`. Results and times are the same.
-        restarts: how many lost workers of a launch may be replaced.
+        workers: where the ranks of a launch run: ``"dask"``, ``"ray"``, the address of a scheduler of Dask, a
+            client of it, or another :class:`nki_sim.workers.clusters.Cluster`; None takes the environment's
+            ``NKI_SIM_WORKERS``, or this process. Results and times are the same.
+        restarts: how many lost workers of a launch may be replaced; None takes the environment's
+            ``NKI_SIM_RESTARTS``, or 0.
         calls: is told each kernel that is called on one rank, and its arguments, before they are looked at.
     """
 
@@ -53,7 +59,7 @@ class Options:
     without: frozenset[str] = frozenset()
     schedule: ScheduleName = "program"
     workers: Any = None
-    restarts: int = 0
+    restarts: int | None = None
     calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None
 
     def checks(self) -> frozenset[str]:
@@ -64,6 +70,25 @@ class Options:
         """
         chosen = os.environ.get("NKI_SIM_CHECK", "all") if self.check is None else self.check
         return check_classes(chosen) if isinstance(chosen, str) else chosen
+
+    def cluster(self) -> Cluster | None:
+        """Where the ranks of a launch run; None for this process.
+
+        Raises:
+            NkiError: NKI-L032 for what is no cluster, NKI-L034 for one whose package is not installed.
+        """
+        chosen = self.workers if self.workers is not None else os.environ.get("NKI_SIM_WORKERS")
+        return as_cluster(chosen) if chosen else None
+
+    def replaced(self) -> int:
+        """How many lost workers of a launch may be replaced.
+
+        Raises:
+            NkiError: NKI-L032 for a setting that is not a positive number.
+        """
+        if self.restarts is not None:
+            return self.restarts
+        return positive_setting(_RESTARTS, 1) if os.environ.get(_RESTARTS) else 0
 
 
 __all__ = ["Fill", "Options"]

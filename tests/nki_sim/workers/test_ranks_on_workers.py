@@ -248,7 +248,7 @@ def test_a_cluster_without_workers_is_an_error():
         launched(Workers(0))
 
 
-@pytest.mark.parametrize("value", ["slurm", 3])
+@pytest.mark.parametrize("value", ["slurm", 3, "tcp://127.0.0.1:1"])
 def test_what_is_no_cluster_is_refused(value):
     with pytest.raises(NkiError) as refused:
         launched(value)
@@ -332,9 +332,11 @@ def killing(dask, monkeypatch):
         dask.add()
 
 
-def test_processes_give_the_bits_and_times_of_one(here, dask):
+def test_processes_give_the_bits_and_times_of_one(here, dask, monkeypatch):
     assert launched(dask.client) == here
     assert launched("dask") == here
+    monkeypatch.setenv("NKI_SIM_WORKERS", dask.client.scheduler.address)
+    assert launched() == here
 
 
 def test_a_killed_process_ends_the_launch(dask, killing):
