@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nki_isa.machine.target import Target
-from nki_sim.host import positive_setting
 from nki_sim.pipeline import ScheduleName
+from nki_sim.process import positive_setting
 from nki_sim.sanitize import check_classes
 from nki_sim.workers.clusters import Cluster, as_cluster
 
