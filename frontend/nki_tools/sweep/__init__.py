@@ -14,25 +14,18 @@ on those of a cluster, by the name of its backend: "dask" or "ray".
 from __future__ import annotations
 
 import contextlib
-import importlib
-import itertools
 import math
-import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from nki.kernel import Kernel
-from nki_isa.diagnostics import error
-from nki_tools.sweep.packing import packed, unpacked
 from nki_tools.sweep.points import (
     AXES,
     COLUMNS,
     Arguments,
-    Files,
+    Call,
     Job,
     Point,
     Row,
@@ -42,9 +35,6 @@ from nki_tools.sweep.points import (
 )
 from nki_tools.sweep.store import Store, key_of
 from nki_tools.sweep.table import Table
-
-#: Points in flight with a backend that gives results only when all that it was given are done.
-_PART = 64
 
 #: Told after each point: how many are done, of how many, and its row.
 Progress = Callable[[int, int, Row], object]
@@ -88,32 +78,34 @@ def sweep(
             NKI-L034 for a backend that is not installed, NKI-L058 for workers that ended. What is wrong
             with the kernel at a point is in its row.
     """
+    from nki_tools.sweep.backends import results  # joblib takes a while to import
+
     points = points_of(space)
     calls = [call_at(kernel, arguments or {}, point) for point in points]
     rows: list[Row | None] = [None] * len(points)
     values = [{name: plain(value) for name, value in point.items()} for point in points]
     done = 0
     fastest: dict[str, float] = {}
+    taking = threading.Lock()  # points are passed over in the thread that gives them out
 
     def take(number: int, figures: Row) -> None:
         nonlocal done
-        row = {**values[number], "target": calls[number].target, **figures}
-        rows[number] = row
-        done += 1
-        if row["time_ns"] is not None:
-            target = calls[number].target
-            fastest[target] = min(row["time_ns"], fastest.get(target, math.inf))
-        if progress is not None:
-            progress(done, len(points), row)
+        target = calls[number].target
+        row = rows[number] = {**values[number], "target": target, **figures}
+        with taking:
+            done += 1
+            if row["time_ns"] is not None:
+                fastest[target] = min(row["time_ns"], fastest.get(target, math.inf))
+            if progress is not None:
+                progress(done, len(points), row)
 
-    def tasks(job: Job, waiting: Mapping[str, list[int]]) -> Iterator[Any]:
-        common = packed(job)
+    def due(waiting: Mapping[str, list[int]]) -> Iterator[tuple[str, Call]]:
         for key, (number, *_) in waiting.items():
             if bound is not None and bound(values[number]) > fastest.get(calls[number].target, math.inf):
                 for same in waiting[key]:
                     take(same, {**dict.fromkeys(COLUMNS), "state": "passed over"})
                 continue
-            yield joblib.delayed(_run)(common, key, packed(calls[number]))
+            yield key, calls[number]
 
     job = Job.of(kernel)
     with Store(store) if store is not None else contextlib.nullcontext() as kept:
@@ -125,75 +117,12 @@ def sweep(
             if figures is not None:
                 for number in waiting.pop(key):
                     take(number, figures)
-        for key, figures, files in _results(tasks(job, waiting), jobs, backend):
+        for key, figures, files in results(job, due(waiting), jobs, backend):
             if kept is not None:
                 kept.put(key, figures, files)
             for number in waiting[key]:
                 take(number, figures)
     return Table([row for row in rows if row is not None], tuple(points[0]) if points else ())
-
-
-@lru_cache(maxsize=4)
-def _job(common: bytes) -> Job:
-    """The job of a sweep, unpacked once in each worker."""
-    job: Job = unpacked(common)
-    return job
-
-
-def _run(common: bytes, key: str, call: bytes) -> tuple[str, Row, Files]:
-    """One point, in a worker."""
-    job = _job(common)
-    job.enter()
-    return key, *job.run(unpacked(call))
-
-
-def _results(tasks: Iterator[Any], jobs: int | None, backend: str | None) -> Iterator[tuple[str, Row, Files]]:
-    """What tasks give, as they end.
-
-    Raises:
-        NkiError: NKI-L032 for a backend that joblib lacks or that is not ready; NKI-L034, NKI-L058.
-    """
-    try:
-        if backend == "ray":
-            importlib.import_module("ray.util.joblib").register_ray()
-        configured = joblib.parallel_config(backend=backend or "loky", n_jobs=-1 if jobs is None else jobs)
-    except ImportError:
-        needed = {"dask": "distributed"}.get(str(backend), backend)
-        help = f"pip install 'nki-sim[{backend}]'"
-        raise error("NKI-L034", f"the backend {backend!r} needs the package {needed}", help=help) from None
-    except ValueError as problem:
-        help = "pass a backend of joblib: loky, dask with a distributed.Client, or ray"
-        raise error("NKI-L032", f"the backend {backend!r} cannot be used: {problem}", help=help) from None
-    with configured:
-        try:
-            if joblib.parallel.get_active_backend()[0].supports_return_generator:
-                yield from joblib.Parallel(return_as="generator_unordered")(tasks)
-                return
-            with joblib.Parallel() as parallel:  # it gives nothing before the last is done: a part at a time
-                while part := list(itertools.islice(tasks, _PART)):
-                    yield from parallel(part)
-        except Exception as problem:
-            if not _is_loss(problem):
-                raise
-            raise error(
-                "NKI-L058",
-                f"a worker of the sweep ended before its point was done: {type(problem).__name__}",
-                help="run it again with the same store, which has the finished points, and with fewer jobs "
-                "if memory was short",
-            ) from None
-
-
-#: What says that a process of a backend was lost, by module and name: they are imported where they are used.
-_LOSSES = (
-    ("concurrent.futures.process", "BrokenProcessPool"),
-    ("distributed.scheduler", "KilledWorker"),
-    ("ray.exceptions", "RayError"),
-)
-
-
-def _is_loss(problem: Exception) -> bool:
-    kinds = [getattr(sys.modules.get(module), name, ()) for module, name in _LOSSES]
-    return any(isinstance(problem, kind) for kind in kinds)
 
 
 __all__ = ["AXES", "COLUMNS", "Table", "sweep"]

@@ -15,8 +15,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 import nki
 from nki_isa.diagnostics import error
 from nki_isa.machine.target import Target
@@ -46,6 +44,8 @@ def _figures(target: str) -> str:
 
 def _digest(value: Any) -> str:
     """A digest of content; what cannot be pickled counts by what it shows of itself."""
+    import joblib  # takes a while
+
     try:
         return str(joblib.hash(value))
     except Exception:  # pickling calls code of the user's, which may raise anything
