@@ -198,8 +198,6 @@ repositories is in this one. Tried on {today}.
 WHY = """
 What the refusals are:
 
-- **NKI-L005** is Python outside of the parsed language: comprehensions, generator expressions, tuple
-  targets of a loop. The vendor's parser of levels 0.2 to 0.6 refuses them too.
 - **NKI-L010 and NKI-L012** are calls that do not fit *this project's* `nkilib`, which follows NKI Library
   2.28: the repositories call helpers of later releases. With the vendor's library on the path
   ([how](vendor-library.md)) its own files are found instead.
@@ -208,8 +206,8 @@ What the refusals are:
 
 ## The vendor's documentation
 
-Each complete kernel that the pages print is run on inputs of ours against a reference of ours (`NKI_SDK=...
-make test-upstream`). `tests/upstream/test_documented_kernels.py` says of each other one why it is not
+Each complete kernel that the pages print is run, at the newest level that takes it, on inputs of ours against
+a reference of ours (`NKI_SDK=... make test-upstream`). `tests/upstream/test_documented_kernels.py` says of each other one why it is not
 complete: an outline, an undefined name, block dimensions that Beta 2 removed. A kernel that a version
 prints with a mistake passes when the code stated there refuses it, one of Beta 1 when it is refused.
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nki import levels
+from nki_isa.diagnostics import NkiError
 
 _BLOCK = re.compile(r"^(\s*)(?:\.\. code(?:-block)?::.*|.*::)\s*$")
 _OPTION = re.compile(r"^\s*:[\w-]+:")
@@ -88,3 +93,32 @@ def _blocks(text: str, in_docstrings: bool) -> Iterator[tuple[int, str]]:
             body.append("" if _OPTION.match(line) else line)
         block, _, _ = "\n".join(body).partition('"""' if in_docstrings else "\0")
         yield at, textwrap.dedent(block).strip("\n") + "\n"
+
+
+class Leveled:
+    """The kernels of a module, each run at the newest level of the API that takes it.
+
+    A version of the documentation shows kernels of several releases. What no level takes raises what the
+    newest refuses it with.
+
+    Args:
+        load: makes the module anew, with the names of the level in force.
+    """
+
+    def __init__(self, load: Callable[[], ModuleType]):
+        self._load = load
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            refusals = []
+            for level in reversed(levels.LEVELS):
+                before = levels.use(level)
+                try:
+                    return getattr(self._load(), name)(*args)
+                except NkiError as refused:
+                    refusals.append(refused)
+                finally:
+                    levels.use(before)
+            raise refusals[0]
+
+        return call

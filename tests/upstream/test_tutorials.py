@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.upstream.documented import Leveled
+
 SDK = os.environ.get("NKI_SDK")
 pytestmark = [
     pytest.mark.upstream,
@@ -29,10 +31,14 @@ def tutorial(monkeypatch):
         file = Path(SDK) / "nki" / "examples" / path
         if "neuronxcc" in file.read_text():
             pytest.skip("this version of the tutorial is written for Beta 1")
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+
+        def module():
+            spec = importlib.util.spec_from_file_location(file.stem, file)
+            made = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(made)
+            return made
+
+        return Leveled(module)
 
     # A tutorial sets its target in the environment when it is imported; that ends with the test.
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
