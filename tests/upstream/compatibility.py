@@ -206,10 +206,11 @@ What the refusals are:
 
 ## The vendor's documentation
 
-Each complete kernel that the pages print is run, at the newest level that takes it, on inputs of ours against
-a reference of ours (`NKI_SDK=... make test-upstream`). `tests/upstream/test_documented_kernels.py` says of each other one why it is not
-complete: an outline, an undefined name, block dimensions that Beta 2 removed. A kernel that a version
-prints with a mistake passes when the code stated there refuses it, one of Beta 1 when it is refused.
+Each complete kernel that the pages print is run, at the newest level that takes it, on inputs of ours
+against a reference of ours (`NKI_SDK=... make test-upstream`). `tests/upstream/test_documented_kernels.py`
+says of each other one why it is not complete: an outline, an undefined name, block dimensions that Beta 2
+removed. A kernel that a version prints with a mistake passes when the code stated there refuses it, one of
+Beta 1 when it is refused.
 
 | commit of aws-neuron-sdk | tests that pass | fail | skipped: tutorials of Beta 1 |
 |---|---:|---:|---:|
