@@ -450,6 +450,22 @@ def test_rearrange():
         refused("NKI-V028", lambda s=source, d=target, n=sizes: t.rearrange(s, d, n))
 
 
+@pytest.mark.parametrize(
+    "call, signature",
+    [
+        (lambda t: t.permute(), "permute(dims)"),
+        (lambda t: t.reshape(8, 32), "reshape(shape)"),
+        (lambda t: t.view(dtype=F32, order="C"), "view(dtype)"),
+        (lambda t: t.broadcast(0), "broadcast(dim, size)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_with_the_signature(call, signature):
+    with pytest.raises(NkiError) as caught:
+        call(make((4, 64)))
+    (found,) = caught.value.diagnostics
+    assert found.code == "NKI-L012" and found.help == f"its signature is {signature}"
+
+
 def test_a_dimension_of_one_element_may_step_anyhow():
     assert is_row_major((4, 1, 8), (8, 999, 1)) and is_row_major((1, 8), (3, 1))
     assert not is_row_major((4, 2), (3, 1)) and not is_row_major((2, 8), (8, -1))
@@ -653,7 +669,7 @@ def test_view():
     assert t[:, ::2].view(I32).strides == (64, 2)  # same width: the layout does not matter
     assert t[:, 5].view(BF16).get_pattern() == [[128, 4], [1, 2]]
     assert t[:, ::64].view(BF16).get_pattern() == [[128, 4], [1, 2]]  # of one element, whatever its step
-    refused("NKI-V019", lambda: t[:, ::2].view(BF16))
+    assert "of stride 2, as bfloat16" in refused("NKI-V019", lambda: t[:, ::2].view(BF16)).message
     refused("NKI-V019", lambda: t[0:1, ::2].view(BF16))
     refused("NKI-V020", lambda: make((4, 6), dtype=U8).view(F32))
     refused("NKI-V020", lambda: make((4, 8), dtype=U8)[:, 2:6].view(F32))
