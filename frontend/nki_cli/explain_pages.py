@@ -32,8 +32,8 @@ from nki_isa.diagnostics.codes import CODES, Category, Code
 from nki_isa.rules import RULES, Rule, Standing
 from nki_tools.snippets import is_framed, whole
 
-#: Codes without examples: names the API may gain, what depends on what is installed or on a process that ends,
-#: a bug in nki-sim.
+#: Codes without examples: names the API may gain, what depends on what is installed or on a process that
+#: ends, a bug in nki-sim.
 NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-L058", "NKI-I004", "NKI-M008", "NKI-C020"})
 
 
