@@ -564,6 +564,9 @@ class NkiTensor(StridedView):
         limit = self.shape[indirect_dim]
         if scalar is not None:
             self._refuse_runtime_partition(indirect_dim)
+            if limit == 1:  # an index counts strides, and another dimension may have the same one
+                step = self.strides[indirect_dim]
+                limit = max(size for size, own in zip(self.shape, self.strides, strict=True) if own == step)
             return dynamic_offset(self, "scalar", scalar, stride, limit)
         if math.prod(self.shape[:indirect_dim]) != 1:
             raise error(

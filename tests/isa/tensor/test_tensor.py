@@ -807,6 +807,16 @@ def test_ap_at_run_time():
     refused("NKI-V027", lambda: make((64, 8)).ap([[8, 64], [1, 8]], vector_offset=rows))
 
 
+def test_an_index_of_a_dimension_of_one_counts_in_the_one_of_the_same_stride():
+    """A library's kernel splits heads as (ranks, 1) and names the second of the two."""
+    split = make((8, 4, 16), HBM).reshape((8, 4, 1, 16))
+    for dim in (1, 2):
+        part = split.ap([[64, 8], [1, 16]], scalar_offset=REG, indirect_dim=dim)
+        assert (part.dynamic.stride, part.dynamic.limit) == (16, 4)
+    alone = make((8, 1, 16), HBM)
+    assert alone.ap([[16, 8], [1, 4]], scalar_offset=REG, indirect_dim=1).dynamic.limit == 8
+
+
 # --- boxes
 
 
