@@ -42,7 +42,7 @@ from nki_sim.cores.core_times import CoreTimes, simulate
 from nki_sim.cores.device import execute
 from nki_sim.execution.execute import Machine
 from nki_sim.placement.fit_in_memory import fit
-from nki_sim.process import no_collection, one_thread
+from nki_sim.process import arithmetic, no_collection, one_thread
 from nki_sim.report.profile import Profile
 from nki_sim.sanitize import execute_checked
 from nki_sim.schedule.compiler import scheduled
@@ -169,7 +169,7 @@ def repeated(table: Table, goal: float, kernel: Kernel, *args: Any) -> None:
         made.load([value for value in args if isinstance(value, np.ndarray)])
 
         def run() -> None:
-            with one_thread(), np.errstate(all="ignore"):
+            with one_thread(), arithmetic():
                 list(made.run())
 
         run()

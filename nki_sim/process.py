@@ -12,9 +12,11 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
 
 from nki_isa.diagnostics import error
 
@@ -205,3 +207,21 @@ no_collection = Shared(_no_collection)
 Nearly all that running a kernel allocates stays, and looking through it again and again costs a quarter of
 the time.
 """
+
+
+_BUFFER = 1024  # elements
+
+
+@contextlib.contextmanager
+def arithmetic() -> Iterator[None]:
+    """Numpy computes in this thread as a machine does: infinities and NaN are results, not accidents.
+
+    Its buffers are small, as rows of tiles are no neighbours in memory: numpy 2.3 and later copies such rows
+    into a buffer until it is full, which takes as long again as what is computed.
+    """
+    with np.errstate(all="ignore"):
+        usual = np.setbufsize(_BUFFER)
+        try:
+            yield
+        finally:
+            np.setbufsize(usual)

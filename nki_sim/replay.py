@@ -94,7 +94,7 @@ class Replay:
             start([machine])
         machine.listen((0, listeners))
         alone = process.one_thread() if self._multiplies else contextlib.nullcontext()
-        with alone, process.no_collection(), np.errstate(all="ignore"):
+        with alone, process.no_collection(), process.arithmetic():
             list(machine.run())  # yields nothing: no other core takes part
         finish(listeners)
         result = machine.result()

@@ -192,7 +192,7 @@ def execute_ranks(
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
     """How the process is set while machines run."""
-    with process.one_thread(), process.no_collection(), np.errstate(all="ignore"):
+    with process.one_thread(), process.no_collection(), process.arithmetic():
         yield
 
 

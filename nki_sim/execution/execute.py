@@ -265,13 +265,12 @@ class Machine:
         Args:
             told: listeners, and the number that this core has for them.
         """
-
-        def heard(name: str, *needs: bool) -> list[Callable[..., None]]:
-            chosen = [(core, [one for one in some if one.needs_values in needs]) for core, some in told]
-            return [partial(hook, core) for core, some in chosen for hook in hooks(some, name)]
-
-        self._ahead, self._before = heard("before", False), heard("before", True)
-        self._after = heard("after", True, False)
+        self._ahead, self._before, self._after = [], [], []
+        for core, some in told:
+            for one in some:
+                before = self._before if one.needs_values else self._ahead
+                before += [partial(hook, core) for hook in hooks([one], "before")]
+                self._after += [partial(hook, core) for hook in hooks([one], "after")]
 
     def tell(self, instruction: Instruction) -> None:
         """Tell listeners that `instruction` is about to run: a collective, when all have met in it."""

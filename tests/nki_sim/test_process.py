@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
@@ -104,3 +105,12 @@ def test_a_lazy_value_is_worked_out_once_for_each_object():
     assert (one.value, one.value, other.value) == (1, 1, 2)
     assert made == [one, other]
     assert Thing.value.__doc__ == "What it is."
+
+
+def test_numpy_is_as_before_after_arithmetic():
+    usual, settings = np.getbufsize(), np.geterr()
+    with pytest.raises(KeyError), process.arithmetic():
+        assert np.getbufsize() < usual
+        assert np.isnan(np.float32(np.inf) - np.float32(np.inf))  # no warning, which pytest makes an error
+        raise KeyError
+    assert np.getbufsize() == usual and np.geterr() == settings
