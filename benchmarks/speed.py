@@ -38,11 +38,11 @@ from nki.kernel import Kernel
 from nki.runtime import session
 from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN2
+from nki_sim import process
 from nki_sim.cores.core_times import CoreTimes, simulate
 from nki_sim.cores.device import execute
 from nki_sim.execution.execute import Machine
 from nki_sim.placement.fit_in_memory import fit
-from nki_sim.process import arithmetic, no_collection, one_thread
 from nki_sim.report.profile import Profile
 from nki_sim.sanitize import execute_checked
 from nki_sim.schedule.compiler import scheduled
@@ -138,7 +138,7 @@ def unrolled(table: Table, kernel: Kernel, *args: Any) -> None:
     def specialized() -> Program:
         return specialize_call(kernel, args, {}, target=TRN2).program
 
-    with no_collection():
+    with process.no_collection():
         program = specialized()
         count = sum(1 for _ in program.walk())
         seconds = least(specialized)
@@ -169,7 +169,7 @@ def repeated(table: Table, goal: float, kernel: Kernel, *args: Any) -> None:
         made.load([value for value in args if isinstance(value, np.ndarray)])
 
         def run() -> None:
-            with one_thread(), arithmetic():
+            with process.one_thread(), process.arithmetic():
                 list(made.run())
 
         run()
@@ -188,7 +188,7 @@ def product(table: Table, what: str, goal: float, size: int, run: Callable[[list
     given = [a.astype(ml_dtypes.bfloat16), b.astype(ml_dtypes.bfloat16)]
 
     def alone() -> None:
-        with one_thread():
+        with process.one_thread():
             a.T @ b
 
     run(given)
