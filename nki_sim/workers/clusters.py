@@ -34,6 +34,10 @@ class Held(Protocol):
         """Have it carry out orders; other workers do meanwhile what they were asked to."""
         ...
 
+    def release(self) -> None:
+        """Let it go: the launch is over, or the worker is lost."""
+        ...
+
 
 class Cluster(Protocol):
     """Workers that hold shards."""
@@ -88,6 +92,9 @@ class _OnDask:
         answer = _asked(lambda: self._actor.do(orders))
         return lambda: bytes(_asked(answer.result))
 
+    def release(self) -> None:
+        self._future.release()
+
 
 class Ray:
     """The cluster of Ray that this process joined; each shard is an actor with a processor of its own."""
@@ -115,6 +122,9 @@ class _OnRay:
     def do(self, orders: bytes) -> Answer:
         answer = self._actor.do.remote(orders)
         return lambda: bytes(_asked(lambda: self._ray.get(answer)))
+
+    def release(self) -> None:
+        self._ray.kill(self._actor)
 
 
 def _asked(ask: Callable[[], Any]) -> Any:

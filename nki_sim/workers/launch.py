@@ -50,14 +50,17 @@ def execute_on(
         NkiError: as :func:`nki_sim.sanitize.execute_ranks_checked`; NKI-L058, a worker was lost.
     """
     check_ranks([rank.programs for rank in ranks])
-    team = _Team(cluster, ranks, placements, how, restarts)
-    team.run(timed=how.timed)
-    ends = team.ask("end")
+    team = _Team(cluster, restarts)
+    try:
+        team.hold(ranks, placements, how)
+        team.run(timed=how.timed)
+        ends = team.ask("end")
+        remarks = [one for shard in team.shards for one in team.judged(shard)]
+    finally:
+        for shard in team.shards:
+            shard.held.release()
     results = [result for given, _ in ends for result in given]
     timelines = [timeline for _, given in ends for timeline in given]
-    remarks: list[Diagnostic] = []
-    for shard in team.shards:
-        remarks += team.judged(shard)
     programs = [program for rank in ranks for program in rank.programs]
     return results, _with_instructions(timelines, programs), tuple(dict.fromkeys(remarks))
 
@@ -163,28 +166,24 @@ class _Times(CoreTimes):
 class _Team:
     """The workers of a launch."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        ranks: Sequence[Rank],
-        placements: Sequence[Sequence[Placement]],
-        how: How,
-        restarts: int,
-    ):
+    def __init__(self, cluster: Cluster, restarts: int):
         self._cluster, self._restarts = cluster, restarts
-        workers = cluster.workers()
-        if not workers:
-            help = "start some: dask worker tcp://HOST:8786"
-            raise error("NKI-L058", "the cluster has no worker", help=help)
         self.shards: list[_Shard] = []
         self._cores: list[Core] = []
+
+    def hold(self, ranks: Sequence[Rank], placements: Sequence[Sequence[Placement]], how: How) -> None:
+        """Give each worker ranks that follow one another, as many as others."""
+        workers = self._cluster.workers()
+        if not workers:
+            help = "start some: dask worker tcp://HOST:8786"
+            raise error(_LOST, "the cluster has no worker", help=help)
         for worker, numbers in zip(workers, np.array_split(range(len(ranks)), min(len(workers), len(ranks)))):
             first, last = int(numbers[0]), int(numbers[-1]) + 1
             name = f"rank {first}"
             if last > first + 1:
                 name = f"ranks {first} {'and' if last == first + 2 else 'to'} {last - 1}"
             try:
-                shard = _Shard(name, cluster.hold(worker))
+                shard = _Shard(name, self._cluster.hold(worker))
             except Lost as lost:
                 raise _lost(name, worker, lost) from None
             placed = tuple(one for rank in placements[first:last] for one in rank)
@@ -297,6 +296,7 @@ class _Team:
                 break
             taken = [other.held.where for other in self.shards]
             idle = next((worker for worker in there if worker not in taken), there[0])
+            shard.held.release()
             try:
                 shard.held = self._cluster.hold(idle)
                 for octets in shard.given:

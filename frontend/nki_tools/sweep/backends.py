@@ -64,6 +64,9 @@ def results(
             with joblib.Parallel() as parallel:  # it gives nothing before the last is done: a part at a time
                 while part := list(itertools.islice(tasks, _PART)):
                     yield from parallel(part)
+        except ModuleNotFoundError as problem:
+            help = "install it on the workers, or define the kernel in the script that sweeps"
+            raise error("NKI-L034", f"a worker lacks the module {problem.name}", help=help) from None
         except Exception as problem:
             if not _is_loss(problem):
                 raise
@@ -79,12 +82,14 @@ def results(
 _LOSSES = (
     ("concurrent.futures.process", "BrokenProcessPool"),
     ("distributed.scheduler", "KilledWorker"),
-    ("ray.exceptions", "RayError"),
+    ("ray.exceptions", "RayActorError"),
+    ("ray.exceptions", "WorkerCrashedError"),
+    ("ray.exceptions", "OutOfMemoryError"),
 )
 
 
 def _is_loss(problem: Exception) -> bool:
-    kinds = [getattr(sys.modules.get(module), name, ()) for module, name in _LOSSES]
+    kinds = (getattr(sys.modules.get(module), name, ()) for module, name in _LOSSES)
     return any(isinstance(problem, kind) for kind in kinds)
 
 

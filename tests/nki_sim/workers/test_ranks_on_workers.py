@@ -35,7 +35,7 @@ class Workers:
 
     def __init__(self, count, dies=()):
         self.alive = list(range(count))
-        self.made, self.orders, self.dies = count, 0, set(dies)
+        self.made, self.orders, self.dies, self.holding = count, 0, set(dies), 0
 
     def workers(self):
         return self.alive
@@ -47,6 +47,7 @@ class Workers:
 class Held:
     def __init__(self, cluster, where):
         self.cluster, self.where, self.shard = cluster, where, Shard()
+        cluster.holding += 1
 
     def do(self, orders):
         self.cluster.orders += 1
@@ -63,6 +64,9 @@ class Held:
             return answer
 
         return ask
+
+    def release(self):
+        self.cluster.holding -= 1
 
 
 @nki.jit
@@ -224,6 +228,7 @@ def test_a_lost_worker_is_an_error_that_names_its_ranks():
         launched(cluster)
     (told,) = lost.value.diagnostics
     assert told.code == "NKI-L058" and "ranks 2 and 3 of the launch are lost: the worker 1" in told.message
+    assert not cluster.holding
     assert "restarts=1" in told.help and told.notes[0].startswith("last met in all_")
     assert told.span.file == __file__
 
@@ -234,7 +239,7 @@ def test_a_lost_worker_is_replaced_at_any_time():
     for moment in range(1, calm.orders + 1, 2):
         cluster = Workers(2, dies=[moment])
         assert launched(cluster, restarts=1, turns=1, cores=1) == expected, moment
-        assert cluster.made == 3
+        assert cluster.made == 3 and not cluster.holding
 
 
 def test_losses_beyond_the_restarts_end_the_launch(here):
