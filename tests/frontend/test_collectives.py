@@ -294,6 +294,29 @@ def test_a_ring_with_reduction():
         np.testing.assert_array_equal(result, parts.sum(0))
 
 
+@nki.jit
+def channels_on_chip(x):
+    """Halves of a tile go round by a channel each, from SBUF to SBUF."""
+    held = nl.load(x)
+    came = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    halves = [nl.ds(0, 4), nl.ds(4, 4)]
+    ncc.collective_permute_implicit(
+        [[held[:, half]] for half in halves],
+        [[came[:, half]] for half in halves],
+        ncc.ReplicaGroup([[0, 1, 2, 3]]),
+        channel_ids=[0, 1],
+    )
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=came)
+    return out
+
+
+def test_channels_in_sbuf():
+    parts = np.random.default_rng(5).random((4, 16, 8), np.float32)
+    for rank, result in enumerate(nki.simulate(channels_on_chip, ranks=4)(lambda rank: parts[rank])):
+        np.testing.assert_array_equal(result, parts[rank - 1])
+
+
 # --- launches
 
 

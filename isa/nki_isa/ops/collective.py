@@ -81,6 +81,7 @@ class OnLinks(Grouped, Instruction):
             destination's, for both to be equal: ``"src"``, ``"dst"`` or neither, by the ranks of a group.
         in_sbuf: True if its tensors may be in SBUF.
         coalesced: True if it takes several tensors, in HBM.
+        by_channel: True if its lists have a tensor for each channel.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("srcs",)
@@ -88,6 +89,7 @@ class OnLinks(Grouped, Instruction):
     sized: ClassVar[str] = ""
     in_sbuf: ClassVar[bool] = False
     coalesced: ClassVar[bool] = False
+    by_channel: ClassVar[bool] = False
 
     engines = (Engine.dma,)
     namespace = "nki.collectives"
@@ -283,7 +285,7 @@ def _memories(i: Any, target: Target) -> str | None:
     if len({tensor.storage.region.is_hbm for _, tensor in tensors}) > 1:
         return "its tensors are in HBM and in SBUF; all must be in one of them"
     on_chip = bool(tensors) and not tensors[0][1].storage.region.is_hbm
-    if len(i.__dict__[i.sources[0]]) > 1 and (on_chip or not i.coalesced):
+    if len(i.__dict__[i.sources[0]]) > 1 and not i.by_channel and (on_chip or not i.coalesced):
         return f"{i.sources[0]} has several tensors" + (", in SBUF" if i.coalesced else "")
     return None
 

@@ -155,7 +155,7 @@ class _Ring(Collective):
     """Each rank of a group sends to the one after it, and the last to the first."""
 
     received = "dsts_by_channel"
-    coalesced = True
+    by_channel = True
 
     def route(self, target: Target, machine: Machine) -> Exchange:
         """To the next rank of the group."""
