@@ -14,6 +14,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki.launch import run
 from nki_isa.diagnostics import NkiError
 from nki_sim import process
 from nki_sim.report.files import replacing
@@ -52,7 +53,7 @@ def test_hbm_has_its_capacity():
 
 
 def test_a_launch_larger_than_the_host_names_its_tensors(monkeypatch):
-    monkeypatch.setattr(runtime, "available_bytes", lambda: 3 * GIB)
+    monkeypatch.setattr(run, "available_bytes", lambda: 3 * GIB)
     before = peak()
     found = refused(DATA, 2)
     assert found.code == "NKI-M008"
@@ -67,12 +68,12 @@ def test_memory_that_runs_out_meanwhile_is_told_too(monkeypatch):
     def none_left(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(runtime, "_execute", none_left)
+    monkeypatch.setattr(run, "execute", none_left)
     assert refused(DATA, 1).code == "NKI-M008"
 
 
 def test_without_data_nothing_is_allocated(monkeypatch):
-    monkeypatch.setattr(runtime, "available_bytes", lambda: 0)
+    monkeypatch.setattr(run, "available_bytes", lambda: 0)
     before = peak()
     with runtime.session(data=False, timing=True) as session:
         result = large(DATA, 64)
