@@ -1,5 +1,6 @@
 """Loops without end are told with their line; Ctrl-C says which line ran and leaves nothing behind."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -23,6 +24,30 @@ DATA = np.ones((4, 8), np.float32)
 def small_limits(monkeypatch):
     monkeypatch.setenv("NKI_SIM_MAX_STEPS", "20_000")
     monkeypatch.setenv("NKI_SIM_MAX_TURNS", "2_000")
+
+
+@nki.jit
+def traced_loop(x, kind):
+    if kind == "comprehension":
+        return [n for n in itertools.repeat(1) if n > 1]
+    if kind == "generator":
+        return sum(n for n in itertools.repeat(0))
+    if kind == "iterator":
+        for n in itertools.count():
+            if n < 0:
+                break
+    return x
+
+
+@pytest.mark.api("0.7")
+@pytest.mark.parametrize("kind, line", [("comprehension", 3), ("generator", 5), ("iterator", 7)])
+def test_a_traced_loop_without_end_is_told_by_its_line(monkeypatch, kind, line):
+    monkeypatch.setenv("NKI_SIM_MAX_SECONDS", "1")
+    with pytest.raises(NkiError) as caught:
+        traced_loop(DATA, kind)
+    (found,) = [d for d in caught.value.diagnostics if d.code == "NKI-L035"]
+    assert found.span.line - traced_loop.function.__code__.co_firstlineno in (line, line + 1)
+    assert "NKI_SIM_MAX_SECONDS=2" in found.help
 
 
 @nki.jit

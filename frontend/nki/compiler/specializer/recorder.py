@@ -88,6 +88,7 @@ class Recorder:
         arrays: what the call hands in, for each of the program's inputs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
+        emitted: how many instructions there are, refused ones included.
         collectives: those emitted so far.
         prepared: the preparation of a collective that waits for its trigger, and the device loop it is in.
         inline: while tracing, gives the function of a kernel that the kernel calls.
@@ -112,6 +113,7 @@ class Recorder:
         self.arrays: list[Any] = []
         self.collector = Collector()
         self.steps = steps.steps()
+        self.emitted = 0
         self.collectives: list[Instruction] = []
         self.prepared: tuple[Any, Loop | While | None] | None = None
         self.inline: Callable[[Any], FunctionType] | None = None
@@ -208,6 +210,7 @@ class Recorder:
             notes: asked for more to say of an instruction that is refused.
         """
         steps.take(self.steps, steps.INSTRUCTION)
+        self.emitted += 1
         instruction.stack = stack_of(sys._getframe(1))
         try:
             try:

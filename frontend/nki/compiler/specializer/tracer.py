@@ -15,6 +15,7 @@ from nki.compiler.source.host_modules import is_host
 from nki.compiler.specializer import printing, stacks
 from nki.compiler.specializer.importer import Values
 from nki.compiler.specializer.recorder import Recorder
+from nki.compiler.specializer.watch import watched
 
 
 @contextlib.contextmanager
@@ -23,6 +24,7 @@ def tracing(recorder: Recorder, values: Values) -> Iterator[None]:
     recorder.inline = values.inlined
     with contextlib.ExitStack() as stack:
         stack.enter_context(stacks.tracing(_is_users))
+        stack.enter_context(watched(lambda: recorder.emitted))
         if recorder.prints:
             stack.enter_context(printing.everywhere())
         yield
