@@ -6,6 +6,7 @@ import itertools
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import Builder
@@ -15,11 +16,14 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
 from nki_isa.ir.program import Program
+from nki_isa.ir.rewrite import in_order
 from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import NkiTensor
+from nki_sim import pipeline
 from nki_sim.cores.core_times import simulate
 from nki_sim.cores.device import execute
 from nki_sim.schedule.compiler import scheduled
@@ -156,3 +160,57 @@ def test_a_session_chooses_the_order() -> None:
         totals[order] = launch.timeline.total
     assert np.array_equal(results["program"], results["compiler"])
     assert totals["compiler"] <= totals["program"]
+
+
+@nki.jit
+def exchanged(a, plan):
+    """In each phase both cores read what either wrote in earlier ones, add it up and write their own."""
+    me = nl.program_id(0)
+    shared = nl.ndarray((2 * len(plan), 128, 16), dtype=a.dtype, buffer=nl.shared_hbm)
+    total = nl.ndarray((128, 16), dtype=a.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=total, src=a[me])
+    for phase in range(len(plan)):
+        for slot in plan[phase]:
+            tile = nl.ndarray((128, 16), dtype=a.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(dst=tile, src=shared[slot])
+            nisa.tensor_tensor(dst=total, data1=total, data2=tile, op=nl.add)
+        nisa.dma_copy(dst=shared[2 * phase + me], src=total)
+        nisa.core_barrier(shared, (0, 1))
+    return shared
+
+
+@st.composite
+def plans(draw) -> tuple[tuple[int, ...], ...]:
+    """The slots each phase reads: of phases before it."""
+    phases = draw(st.integers(2, 4))
+    return tuple(
+        tuple(draw(st.lists(st.integers(0, 2 * phase - 1), max_size=4))) if phase else ()
+        for phase in range(phases)
+    )
+
+
+def exchange(plan: tuple[tuple[int, ...], ...], order: str) -> tuple[bytes, runtime.Launch]:
+    """What the cores leave in shared HBM; the race detector's clocks watch them."""
+    data = np.random.default_rng(len(plan)).integers(0, 9, (2, 128, 16)).astype(np.float32)
+    with runtime.session(schedule=order, check="races") as session:
+        result = exchanged[2](data, plan)
+    return result.tobytes(), session.launches[0]
+
+
+@settings(max_examples=12, deadline=None)
+@given(plans())
+def test_the_clocks_of_the_race_detector_find_no_broken_order(plan: tuple[tuple[int, ...], ...]) -> None:
+    before, after = (exchange(plan, order)[0] for order in ("program", "compiler"))
+    assert before == after
+
+
+def test_the_clocks_find_what_is_moved_over_a_barrier(monkeypatch) -> None:
+    """A scheduler that does not know barriers: they come when all else is done."""
+
+    def careless(program: Program, *_: object, **__: object) -> Program:
+        return in_order(program, sorted(program.body, key=lambda one: one.opcode == "core_barrier"))
+
+    monkeypatch.setattr(pipeline, "scheduled", careless)
+    with pytest.raises(NkiError) as raised:
+        exchange(((), (0, 1)), "compiler")
+    assert {found.code for found in raised.value.diagnostics} == {"NKI-H021"}
