@@ -17,8 +17,7 @@ Parameters = dict[str, str]
 Array = np.ndarray[Any, Any]
 
 
-class Left(Exception):
-    """A row that is left out, and why."""
+FP8 = ml_dtypes.float8_e4m3
 
 
 def _is(parameters: Parameters, name: str) -> bool:
@@ -73,24 +72,32 @@ def attention_cte(p: Parameters) -> tuple[Any, dict[str, Any]]:
 def mlp(p: Parameters) -> tuple[Any, dict[str, Any]]:
     """down(act(gate(x)) up(x)), normalized before."""
     from nkilib_src.nkilib.core.mlp.mlp import mlp as kernel
-    from nkilib_src.nkilib.core.utils.common_types import ActFnType, NormType
+    from nkilib_src.nkilib.core.utils.common_types import ActFnType, NormType, QuantizationType
 
-    if p["quant"] != "NONE":
-        raise Left("quantized weights")
     zeros = _zeros(p)
     batch, length, hidden, inner = (int(p[n]) for n in ("batch", "seqlen", "hidden", "intermediate"))
     norm = NormType[p["norm"]]
     skip = _is(p, "skip_gate")
+    weights = zeros if p["quant"] == "NONE" else lambda *shape: np.zeros(shape, FP8)
     given: dict[str, Any] = {
         "hidden_tensor": zeros(batch, length, hidden),
-        "gate_proj_weights_tensor": zeros(hidden, inner),
-        "up_proj_weights_tensor": zeros(hidden, inner),
-        "down_proj_weights_tensor": zeros(inner, hidden),
+        "gate_proj_weights_tensor": weights(hidden, inner),
+        "up_proj_weights_tensor": weights(hidden, inner),
+        "down_proj_weights_tensor": weights(inner, hidden),
         "normalization_type": norm,
         "activation_fn": ActFnType[p["act"]],
         "skip_gate_proj": skip,
         "store_fused_add_result": _is(p, "store_add"),
+        "quantization_type": QuantizationType[p["quant"]],
     }
+    if p["quant"] == "STATIC":  # one scale of each, of weights and of what they multiply
+        scales = ("gate_w_scale", "up_w_scale", "down_w_scale", "gate_up_in_scale", "down_in_scale")
+        given.update({name: np.zeros((128, 1), np.float32) for name in scales})
+    if p["quant"] == "ROW":  # a scale of each column
+        columns = {"gate": inner, "up": inner, "down": hidden}
+        given.update({f"{n}_w_scale": np.zeros((128, size), np.float32) for n, size in columns.items()})
+        if "col_tile_gate_up" not in p:  # of prompts: tokens are quantized too, their scale behind them
+            given["hidden_tensor"] = np.zeros((batch, length, hidden + 4), FP8)
     if p["norm"] in ("RMS_NORM", "LAYER_NORM"):
         given["normalization_weights_tensor"] = zeros(1, hidden)
     for name, shape in (("gate", inner), ("up", inner), ("down", hidden)):
@@ -110,10 +117,8 @@ def mlp(p: Parameters) -> tuple[Any, dict[str, Any]]:
 def qkv_tkg(p: Parameters) -> tuple[Any, dict[str, Any]]:
     """norm(x) times the weights of queries, keys and values, for few tokens."""
     from nkilib_src.nkilib.core.qkv.qkv_tkg import qkv_tkg as kernel
-    from nkilib_src.nkilib.core.utils.common_types import NormType, QKVOutputLayout
+    from nkilib_src.nkilib.core.utils.common_types import NormType, QKVOutputLayout, QuantizationType
 
-    if p["quant"] != "NONE":
-        raise Left("quantized weights")
     zeros = _zeros(p)
     batch, length, hidden, features = (int(p[n]) for n in ("batch", "seqlen", "hidden", "fused_qkv_dim"))
     given: dict[str, Any] = {
@@ -131,6 +136,12 @@ def qkv_tkg(p: Parameters) -> tuple[Any, dict[str, Any]]:
         given["attn_prev"] = zeros(batch, length, hidden)
     if _is(p, "qkv_bias"):
         given["qkv_bias"] = zeros(1, features)
+    if p["quant"] == "STATIC":
+        given["quantization_type"] = QuantizationType.STATIC
+        given["qkv_w"] = np.zeros((hidden, features), FP8)
+        given["qkv_w_scale"] = np.zeros((128, 3), np.float32)  # of queries, keys and values
+        given["qkv_in_scale"] = np.zeros((128, 1), np.float32)
+        given["num_kv_heads"], given["num_q_heads"] = 1, features // int(p["d_head"]) - 2
     return kernel, given
 
 

@@ -30,15 +30,15 @@ one column or a register; an *attribute* is known at compile time. Rules are che
 compiled; each has a page under [errors](errors.md). *Busy* is how long an engine is held before its next
 instruction starts, *latency* how long until the result is visible, both for a typical call on tiles of 128
 partitions by 128 elements. Both have a part that grows with the elements (*throughput*) and a *fixed* one; of
-each the table says whether it was published, measured on public profiles, or assumed, and which of the
-[figures](#figures) it is.
+each the table says whether it was published, measured on public profiles, fitted to such measurements
+([fidelity](fidelity.md)), or assumed, and which of the [figures](#figures) it is.
 """
 
 _FIGURES = """\
 ## Figures
 
-Every figure of the model: p published, m measured on public profiles, a assumed. The costs above name some
-of them; `nki-sim targets` prints the same for one generation.
+Every figure of the model: p published, m measured on public profiles, f fitted to such measurements, a
+assumed. The costs above name some of them; `nki-sim targets` prints the same for one generation.
 """
 
 #: The sections, by the engine an instruction runs on where the kernel does not say.

@@ -1,7 +1,8 @@
 """What a generation of NeuronCore is: its figures, each with its source, and the features it has by name.
 
 The generations themselves are the files of :mod:`nki_isa.machine.targets`, one each. Every figure says
-whether it was published, measured (on public profiles) or assumed; :meth:`Target.source` answers that.
+whether it was published, measured (on public profiles), fitted (to such measurements) or assumed;
+:meth:`Target.source` answers that.
 
 Units: GHz, nanoseconds, bytes, bytes per nanosecond (= GB/s), cycles of the engine named, TFLOPS.
 """
@@ -19,6 +20,7 @@ class Evidence(enum.Enum):
 
     published = "published"  # the vendor printed it
     measured = "measured"  # read off a public hardware profile, or derived from one
+    fitted = "fitted"  # set so that rows measured on hardware come out: benchmarks/fidelity/fit.py names them
     assumed = "assumed"  # nobody published or measured it; the source says why this value
 
 
@@ -45,6 +47,11 @@ def published(value: float, reference: str) -> Figure:
 def measured(value: float, reference: str) -> Figure:
     """A figure read off a public hardware profile, or derived from one."""
     return Figure(value, Source(Evidence.measured, reference))
+
+
+def fitted(value: float, reference: str) -> Figure:
+    """A figure set so that rows measured on hardware come out; ``benchmarks/fidelity/fit.py`` names them."""
+    return Figure(value, Source(Evidence.fitted, reference))
 
 
 def assumed(value: float, reference: str) -> Figure:

@@ -1,6 +1,6 @@
 """NeuronCore-v2, of Trn1 and Inf2."""
 
-from nki_isa.machine.target import Feature, assumed, generation, measured, published
+from nki_isa.machine.target import Feature, assumed, fitted, generation, measured, published
 from nki_isa.machine.targets.sources import (
     ARCHITECTURE,
     COLLECTIVES_MEASURED,
@@ -47,7 +47,7 @@ TARGET = generation(
     fp32_passes=published(4, DOCSTRINGS),
     fast_weight_factor=published(4.0, PERFORMANCE_GUIDE),
     tensor_interval=assumed(2.1, TRACES + "; scaled by clock"),
-    tensor_latency=measured(170.0, PERFORMANCE_GUIDE + ", figures 18 to 21"),
+    tensor_latency=fitted(170.0, PERFORMANCE_GUIDE + ", figures 18 to 21"),
     tensor_latency_throttled=assumed(170.0, TRACES + "; this generation has no throttle"),
     weight_latency=measured(66.0, PERFORMANCE_GUIDE + ", figure 20"),
     throttle_window=assumed(4096 / 1.2, TRACES),
@@ -76,7 +76,7 @@ TARGET = generation(
     vector_accumulate_cycles=published(64.0, DOCSTRINGS + ": reading the accumulator"),
     # scalar engine
     scalar_interval=published(64 / 1.4, MINIMUM_INTERVAL),
-    scalar_latency=measured(158.0, PERFORMANCE_GUIDE + ", figure 16"),
+    scalar_latency=fitted(158.0, PERFORMANCE_GUIDE + ", figure 16"),
     scalar_rate=published(1.0, ARCHITECTURE + ": data-path width"),
     scalar_fast_rate=published(1.0, ARCHITECTURE + ": 16-bit tensor_copy and tensor_scalar"),
     scalar_bias_interval_psum=assumed(93.0, TRACES),
@@ -99,15 +99,15 @@ TARGET = generation(
     # semaphores: end of the producer to start of the consumer
     semaphore_ns=assumed(30.0, PERFORMANCE_GUIDE + ", figure 16"),
     semaphore_tensor_ns=assumed(52.0, TRACES),
-    same_engine_ns=measured(30.0, PERFORMANCE_GUIDE + ", figure 16"),
+    same_engine_ns=fitted(30.0, PERFORMANCE_GUIDE + ", figure 16"),
     # DMA: engines per core, partitions dealt to each, time of one row (descriptor element)
     dma_engines=published(16, DMA_GUIDES),
     dma_partitions_per_engine=published(8, DMA_GUIDES),
     dma_row_ns=assumed(4.7, TRACES),
-    dma_row_floor_ns=measured(7.0, PERFORMANCE_GUIDE + ", figure 29"),
-    dma_bytes_per_ns=measured(15.4, PERFORMANCE_GUIDE + ", figure 14, 247 GB/s"),
+    dma_row_floor_ns=fitted(7.0, PERFORMANCE_GUIDE + ", figure 29"),
+    dma_bytes_per_ns=fitted(15.4, PERFORMANCE_GUIDE + ", figure 14, 247 GB/s"),
     dma_small_row_bytes=measured(1024, MATMUL_TUTORIAL),
-    dma_small_row_bytes_per_ns=measured(103 / 16, MATMUL_TUTORIAL),
+    dma_small_row_bytes_per_ns=fitted(103 / 16, MATMUL_TUTORIAL),
     dma_small_write_bytes=assumed(512, TRACES),
     dma_small_write_factor=assumed(1.6, TRACES + ": 256 bytes in 22 to 23 ns"),
     dma_row_limit_bytes=assumed(64 << 10, "rows seen whole up to 16 KiB in " + TRACES),

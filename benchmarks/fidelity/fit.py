@@ -1,0 +1,283 @@
+"""Refits the figures of the machine that were set with calibration rows: ``python
+benchmarks/fidelity/fit.py``.
+
+Each figure whose evidence is ``fitted`` stands here with the rows that set it, in groups. It is refitted
+alone, the others as they are: the value with the least sum of squared logarithms of simulated over
+measured. Then each group is left out in turn: what the figure would be without it, and how far off the rows
+left out are then. ``fit.csv`` gets a line for each; ``page.py`` prints it into docs/fidelity.md. Rows that
+check the model (``evaluate.py``) have no part in this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent)]
+
+import timing_accuracy  # noqa: E402
+
+from nki_isa.machine.targets import as_target  # noqa: E402
+
+FIELDS = (
+    "generation",
+    "figure",
+    "value",
+    "refitted",
+    "rows",
+    "error",
+    "left_out",
+    "without",
+    "error_left_out",
+)
+_AROUND = (0.6, 0.8, 1.0, 1.2, 1.4)  # of the value: a time is a broken line of the figure between these
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A figure of a generation, and the rows it is fitted on.
+
+    Attributes:
+        generation: such as ``"trn2"``.
+        figure: its name in :class:`~nki_isa.machine.target.Target`.
+        groups: names of rows, by what they have in common; left out together.
+        slow: its rows are whole kernels and take minutes.
+    """
+
+    generation: str
+    figure: str
+    groups: Mapping[str, Sequence[str]]
+    slow: bool = False
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of all its rows."""
+        return [name for names in self.groups.values() for name in names]
+
+
+_COPIES = "vector copy PSUM fp32 512", "vector copy PSUM fp32 128"
+_SCALES = "vector scale PSUM fp32 128", "vector scale SBUF fp32 512"
+
+FITTED = (
+    Fitted(
+        "trn2",
+        "tensor_interval",
+        {
+            "bf16": ("nc_matmul bf16 512 interval", "nc_matmul bf16 128 interval"),
+            "fp32": ("nc_matmul fp32 512 interval", "nc_matmul fp32 128 interval"),
+        },
+    ),
+    Fitted(
+        "trn2",
+        "tensor_latency",
+        {"512 columns": ("nc_matmul bf16 512",), "128 columns": ("nc_matmul bf16 128",)},
+    ),
+    Fitted(
+        "trn2",
+        "tensor_latency_throttled",
+        {"512 columns": ("nc_matmul bf16 512 throttled",), "128 columns": ("nc_matmul bf16 128 throttled",)},
+    ),
+    Fitted(
+        "trn2",
+        "vector_interval",
+        {
+            "copies": ("vector copy PSUM fp32 512 interval",),
+            "reductions": ("vector reduce fp32 512 interval",),
+        },
+    ),
+    Fitted(
+        "trn2",
+        "vector_latency",
+        {
+            "copies from PSUM": _COPIES,
+            "copies in SBUF": ("vector copy SBUF fp32 512",),
+            "reductions": (
+                "vector reduce fp32 512",
+                "vector reduce PSUM fp32 512",
+                "vector reduce fp32 4",
+            ),
+        },
+    ),
+    Fitted(
+        "trn2",
+        "vector_pointer_interval",
+        {
+            "from PSUM": ("vector scale PSUM fp32 128 interval",),
+            "in SBUF": ("vector scale SBUF fp32 512 interval",),
+        },
+    ),
+    Fitted("trn2", "vector_pointer_latency", {"from PSUM": _SCALES[:1], "in SBUF": _SCALES[1:]}),
+    Fitted(
+        "trn2",
+        "scalar_interval",
+        {
+            "512 elements": ("scalar copy PSUM fp32 512 interval",),
+            "128 elements": ("scalar copy PSUM fp32 128 interval",),
+        },
+    ),
+    Fitted(
+        "trn2",
+        "scalar_latency",
+        {
+            "512 elements": ("scalar copy PSUM fp32 512",),
+            "128 elements": ("scalar copy PSUM fp32 128",),
+        },
+    ),
+    Fitted("trn2", "scalar_bias_interval_psum", {"exp": ("scalar exp PSUM 512 interval",)}),
+    Fitted("trn2", "scalar_bias_interval_sbuf", {"exp": ("scalar exp SBUF 512 interval",)}),
+    Fitted("trn2", "scalar_bias_latency_psum", {"exp": ("scalar exp PSUM 512",)}),
+    Fitted("trn2", "scalar_bias_latency_sbuf", {"exp": ("scalar exp SBUF 512",)}),
+    Fitted(
+        "trn2",
+        "dma_row_ns",
+        {
+            "512 B": ("dma row 512 B load",),
+            "2 KiB": ("dma row 2 KiB load",),
+            "4 KiB": ("dma row 4 KiB load", "dma store 128 x 4 KiB"),
+            "256 B": ("dma row 256 B load",),
+        },
+    ),
+    Fitted("trn2", "dma_small_write_factor", {"256 B": ("dma row 256 B store",)}),
+    Fitted("trn2", "dma_hwdge_issue", {"interval": ("dma, hardware DGE interval",)}),
+    Fitted("trn2", "dma_hwdge_start_load", {"first byte": ("dma load, hardware DGE to first byte",)}),
+    Fitted("trn2", "dma_hwdge_start_store", {"first byte": ("dma store, hardware DGE to first byte",)}),
+    Fitted(
+        "trn2",
+        "dma_swdge_interval",
+        {"interval": ("dma, software DGE interval",), "tiled": ("matmul float32 tiled",)},
+        slow=True,
+    ),
+    Fitted(
+        "trn2",
+        "dma_swdge_build",
+        {
+            "loads": ("dma load, software DGE to first byte",),
+            "stores": ("dma store, software DGE to first byte",),
+        },
+    ),
+    Fitted("trn2", "vector_fp32_two_input_rate", {"add": ("vector add fp32 2000",)}),
+    Fitted(
+        "trn1",
+        "tensor_latency",
+        {
+            "matmuls": ("nc_matmul bf16 128 x 96", "nc_matmul bf16 128 x 1"),
+            "transposes": ("nc_transpose bf16 128 x 128",),
+        },
+    ),
+    Fitted("trn1", "scalar_latency", {"one element": ("scalar copy 1",)}),
+    Fitted("trn1", "same_engine_ns", {"one element": ("scalar copy 1, of its result",)}),
+    Fitted("trn1", "dma_row_floor_ns", {"4 B": ("dma row 4 B load",)}),
+    Fitted("trn1", "dma_bytes_per_ns", {"4 MiB": ("dma store 4 MiB",)}),
+    Fitted(
+        "trn1",
+        "dma_small_row_bytes_per_ns",
+        {
+            "tiled": ("matmul bfloat16 tiled",),
+            "hoisted": ("matmul bfloat16 hoisted",),
+            "blocked free": ("matmul bfloat16 blocked free",),
+        },
+        slow=True,
+    ),
+)
+"""Every fitted figure."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a row takes at values of a figure, between which it is a broken line."""
+
+    measured: float
+    values: np.ndarray
+    times: np.ndarray
+
+    def error(self, value: float | np.ndarray) -> np.ndarray:
+        """log(simulated / measured) at `value`."""
+        found: np.ndarray = np.log(np.interp(value, self.values, self.times) / self.measured)
+        return found
+
+
+def curves(fitted: Fitted) -> dict[str, Curve]:
+    """The curve of each of its rows."""
+    machine = as_target(fitted.generation)
+    known = {row.name: row for row in timing_accuracy.ROWS if row.target == fitted.generation}
+    values = np.array(_AROUND) * float(getattr(machine, fitted.figure))
+    times: dict[str, list[float]] = {name: [] for name in fitted.rows}
+    for value in values:
+        with timing_accuracy.on_machine(replace(machine, **{fitted.figure: float(value)})):
+            for name in fitted.rows:
+                times[name].append(known[name].simulated())
+    return {name: Curve(known[name].measured, values, np.array(found)) for name, found in times.items()}
+
+
+def best(chosen: Sequence[Curve]) -> float:
+    """The value that fits these rows best."""
+    values = np.linspace(chosen[0].values[0], chosen[0].values[-1], 4001)
+    return float(values[int(np.argmin(sum(curve.error(values) ** 2 for curve in chosen)))])
+
+
+def error(chosen: Sequence[Curve], value: float) -> float:
+    """The mean error of these rows at `value`, in percent."""
+    return float(np.mean([abs(np.expm1(curve.error(value))) for curve in chosen]) * 100)
+
+
+def refit(fitted: Fitted) -> list[dict[str, Any]]:
+    """The lines of ``fit.csv`` of a figure: one for each group that can be left out, or one."""
+    found = curves(fitted)
+    everything = list(found.values())
+    value = float(getattr(as_target(fitted.generation), fitted.figure))
+    whole = {
+        "generation": fitted.generation,
+        "figure": fitted.figure,
+        "value": f"{value:.4g}",
+        "refitted": f"{best(everything):.4g}",
+        "rows": len(everything),
+        "error": f"{error(everything, value):.2f}",
+    }
+    if len(fitted.groups) < 2:
+        return [{**whole, "left_out": "", "without": "", "error_left_out": ""}]
+    lines = []
+    for group, names in fitted.groups.items():
+        rest = best([curve for name, curve in found.items() if name not in names])
+        lines.append(
+            {
+                **whole,
+                "left_out": group,
+                "without": f"{rest:.4g}",
+                "error_left_out": f"{error([found[name] for name in names], rest):.2f}",
+            }
+        )
+    return lines
+
+
+def main() -> None:
+    """Refit and write ``fit.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="keep the lines of figures whose rows are kernels"
+    )
+    asked = parser.parse_args()
+    path = HERE / "fit.csv"
+    kept: list[dict[str, Any]] = []
+    slow = {(fitted.generation, fitted.figure) for fitted in FITTED if fitted.slow}
+    if asked.quick:
+        with path.open() as file:
+            kept = [row for row in csv.DictReader(file) if (row["generation"], row["figure"]) in slow]
+    lines = [line for fitted in FITTED if not (asked.quick and fitted.slow) for line in refit(fitted)]
+    with path.open("w", newline="\n") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*lines, *kept])
+    for line in [*lines, *kept]:
+        print(", ".join(str(v) for v in line.values()))
+
+
+if __name__ == "__main__":
+    main()
