@@ -275,19 +275,8 @@ def total(build: Callable[[], Program], unit: float) -> Callable[[], float]:
     return lambda: Profile.of(run(build())).total / unit
 
 
-def compiled(kernel: str, target: str, dtype: str) -> Program:
-    """A kernel of examples/matmul.py, from its source text, in the shapes of the tutorial."""
-    source = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "matmul.py"))
-    operands = (np.empty(shape, as_dtype(dtype).numpy) for shape in ((8192, 4096), (8192, 8192)))
-    return specialize(source[kernel], *operands, target=target)
-
-
 def _tensor_time(profile: Profile) -> float:
     return profile.engines["tensor"].instruction_time / 1e6
-
-
-def _compiled(kernel: str, target: str, dtype: str) -> Callable[[], float]:
-    return total(lambda: compiled(kernel, target, dtype), 1e6)
 
 
 @functools.lru_cache(maxsize=2)
@@ -477,13 +466,6 @@ _SHOWN: tuple[tuple[str, str, Metric], ...] = (  # of each profile of the fusion
     ("HBM written", "MB", lambda p: p.hbm_write_bytes / 1e6),
 )
 
-_COMPILED = (  # from source text: kernels of examples/matmul.py that move the same tiles; ms
-    ("trn1", "bfloat16", "matmul_tiled", 51.80),
-    ("trn1", "bfloat16", "matmul_hoisted", 42.96),
-    ("trn2", "float32", "matmul_tiled", 39.89),
-    ("trn2", "float32", "matmul_hoisted", 28.20),
-)
-
 _ATTENTION: dict[tuple[int, str, str], tuple[float, ...]] = {  # as _SHOWN; the compiler overlaps query tiles
     (512, "float32", "fused"): (38.09, 17.37, 11.98, 9.11, 11.71, 0.85, 0.26),
     (1024, "float32", "fused"): (73.29, 46.37, 33.25, 22.76, 14.99, 1.64, 0.52),
@@ -509,10 +491,6 @@ ROWS = (
         for version, values in _PROFILES.items()
         for (name, unit, metric), value in zip(_PROFILED, values, strict=True)
         if value is not None
-    ),
-    *(
-        Row(f"compiled {kernel} {dtype}", target, "check", measured, "ms", _compiled(kernel, target, dtype))
-        for target, dtype, kernel, measured in _COMPILED
     ),
     Row("nc_matmul bf16 512 interval", "trn2", "fit", 216, "ns", warm("bfloat16", 512)),
     Row("nc_matmul bf16 128 interval", "trn2", "fit", 55, "ns", warm("bfloat16", 128)),
@@ -541,7 +519,7 @@ def group_of(row: Row) -> str:
         return "single instructions"
     if "attention" in row.name:
         return "fusion study: attention" if "," not in row.name else "other figures of the profiles"
-    is_time = row.name.startswith(("matmul ", "compiled "))
+    is_time = row.name.startswith("matmul ")
     return f"matmul tutorial, {row.target}" if is_time else "other figures of the profiles"
 
 

@@ -208,7 +208,7 @@ def curves(fitted: Fitted) -> dict[str, Curve]:
     """The curve of each of its rows."""
     machine = as_target(fitted.generation)
     known = {row.name: row for row in timing_accuracy.ROWS if row.target == fitted.generation}
-    values = np.array(_AROUND) * float(getattr(machine, fitted.figure))
+    values = np.array(_AROUND[1:-1] if fitted.slow else _AROUND) * float(getattr(machine, fitted.figure))
     times: dict[str, list[float]] = {name: [] for name in fitted.rows}
     for value in values:
         with timing_accuracy.on_machine(replace(machine, **{fitted.figure: float(value)})):

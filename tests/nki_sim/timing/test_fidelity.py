@@ -69,8 +69,8 @@ def test_no_published_row_is_lost(evaluate) -> None:
         "fusion study: MLP": 30,
         "fusion study: attention": 9,
         "fusion study: attention, longer": 8,
-        "matmul tutorial, trn1": 6,
-        "matmul tutorial, trn2": 6,
+        "matmul tutorial, trn1": 4,
+        "matmul tutorial, trn2": 4,
         "other figures of the profiles": 87,
         "profiler guide: MLP": 3,
         "single instructions": 60,
@@ -175,7 +175,7 @@ LADDERS = (  # published versions of one thing, by parts of their names
 def test_published_ladders_stand_in_the_right_order(group: str, part: str, order: str) -> None:
     """Versions whose published times differ by more than 15 % do so in the same direction here."""
     rows = [row for row in table("results.csv") if row["group"] == group and part in row["row"]]
-    rows = [row for row in rows if not row["row"].startswith(("compiled", "scheduled"))]
+    rows = [row for row in rows if not row["row"].startswith("scheduled")]
     compared = 0
     for one, other in itertools.combinations(rows, 2):
         published = float(one["measured"]) / float(other["measured"])
