@@ -13,22 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import runpy
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from streams import Stream
 from timing_kernels import attention, matmul, scheduled_attention
 
-from nki.compiler import specialize
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.ir.instruction import Engine
 from nki_isa.ir.program import Program
-from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
