@@ -127,6 +127,9 @@ def library_rows(folder: Path) -> Iterator[Row]:
     """The rows of ``nki_library.csv``: kernels that ``collect.py`` fetches into `folder`."""
     sys.path.insert(0, str(folder / "src"))
     import calls
+    import fit
+
+    read = {name for names in fit.READ.values() for name in names}
 
     def times(name: str, text: str) -> Times:
         parameters = dict(part.split("=", 1) for part in text.split(";"))
@@ -141,11 +144,12 @@ def library_rows(folder: Path) -> Iterator[Row]:
     with (HERE / "nki_library.csv").open() as file:
         published = sorted(csv.DictReader(file), key=lambda row: float(row["microseconds"]))
     for row in published:
+        name = f"{row['list']} L{row['line']}"
         yield Row(
             group=row["kernel"],
-            name=f"{row['list']} L{row['line']}",
+            name=name,
             generation="trn2",
-            use="check",
+            use="fit" if name in read else "check",
             measured=float(row["microseconds"]),
             unit="us",
             made_by=("fidelity/calls.py",),

@@ -11,6 +11,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import fit
 import numpy as np
 
 HERE = Path(__file__).parent
@@ -94,6 +95,11 @@ def left_out() -> list[str]:
 def fits() -> list[str]:
     """The table of fitted figures, each group of their rows left out in turn."""
     lines = [
+        *(
+            f"`{figure}` of {generation} is read off {' and '.join(names)}; these are `fit` rows too."
+            for (generation, figure), names in fit.READ.items()
+        ),
+        "",
         "| figure | on | value | refitted | rows | their error | without | would be | error left out |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

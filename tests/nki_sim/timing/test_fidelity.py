@@ -87,6 +87,7 @@ def test_no_published_row_is_lost(evaluate) -> None:
 def test_rows_that_fit_and_rows_that_check_are_apart(fit, evaluate) -> None:
     rows = [*evaluate.library_rows(Path("fetched")), *evaluate.rewritten_rows(), *evaluate.public_rows()]
     used = {(fitted.generation, name) for fitted in fit.FITTED for name in fitted.rows}
+    used |= {(generation, name) for (generation, _), names in fit.READ.items() for name in names}
     assert used == {(row.generation, row.name) for row in rows if row.use == "fit"}
     assert not used & {(row.generation, row.name) for row in rows if row.use == "check"}
     figures = {(fitted.generation, fitted.figure) for fitted in fit.FITTED}
