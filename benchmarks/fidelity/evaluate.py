@@ -115,8 +115,10 @@ def kept_compiled(path: Path, make: Callable[[], Compiled]) -> Compiled:
         return found
     found = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    part = path.with_suffix(".part")  # a run that is interrupted leaves no half of a file
+    with part.open("wb") as file:
         pickle.dump(found, file)
+    part.replace(path)
     return found
 
 
