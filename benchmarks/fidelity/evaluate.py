@@ -320,13 +320,17 @@ def main() -> None:
             shutil.rmtree(asked.folder / "compiled", ignore_errors=True)
         rows = [*library_rows(asked.folder), *rows]
     groups = {group for group in asked.groups.split(",") if group}
+    defined = {(row.group, row.name) for row in rows} if asked.folder is not None else None
     rows = [row for row in rows if (not groups or row.group in groups) and asked.rows in row.name]
     found = list(evaluate(rows, Kept(asked.folder and asked.folder / "evaluated.csv"), asked.seconds))
     names = {(row["group"], row["row"]) for row in found}
     results: list[Times] = list(found)
     if (HERE / "results.csv").exists():
         with (HERE / "results.csv").open() as file:
-            results += [row for row in csv.DictReader(file) if (row["group"], row["row"]) not in names]
+            for row in csv.DictReader(file):
+                key = row["group"], row["row"]
+                if key not in names and (defined is None or key in defined):
+                    results.append(row)
     with (HERE / "results.csv").open("w", newline="\n") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n", restval="")
         writer.writeheader()

