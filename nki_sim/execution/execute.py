@@ -170,7 +170,8 @@ class Machine:
     """One core with a Program loaded; :mod:`nki_sim.cores.device` runs one or several.
 
     Args:
-        repeated: True where it runs often, so that it pays to look for what can be executed together.
+        repeated: True where it may run often: from the second run on it pays to look for what can be executed
+            together.
 
     Attributes:
         program: what it runs.
@@ -193,7 +194,8 @@ class Machine:
         self.memory = Memory(target, program, placement, fill=fill)
         self.state = EngineState(target)
         self.executed = 0
-        self._placement, self._repeated = placement, repeated
+        self._placement = placement
+        self._together_in = 2 if repeated else -1  # runs until instructions are brought together
         self.skipped: dict[Hashable, Skipped] = {}  # by line
         self._loops = any(not isinstance(node, Instruction) for node in program.body)
         self._most = self._turns = 0  # that loops may take, and that are left of these
@@ -285,6 +287,9 @@ class Machine:
         """Run the Program; yields each instruction that waits for other cores: the device carries it out."""
         if self._plans is None:
             self._plans = self._plan(self.program.body)
+        self._together_in -= 1
+        if not self._together_in:
+            self._bring_together(self._plans)
         for matrices in self._matrices:
             matrices.forget()
         self._most = self._turns = max_turns() if self._loops else 0
@@ -401,12 +406,15 @@ class Machine:
             steps = None
             inner = self._plan(node.body, repeats=True)
             plans.append(_LoopPlan(node, inner) if isinstance(node, Loop) else _WhilePlan(node, inner))
-        if self._repeated:
-            for plan in plans:
-                if type(plan) is _Stretch:
-                    step_of = partial(self._step, matrices=None)
-                    plan.together = together(plan.steps, self.memory, self._placement, step_of)
         return plans
+
+    def _bring_together(self, plans: list[_Plan]) -> None:
+        step_of = partial(self._step, matrices=None)
+        for plan in plans:
+            if type(plan) is _Stretch:
+                plan.together = together(plan.steps, self.memory, self._placement, step_of)
+            elif isinstance(plan, (_LoopPlan, _WhilePlan)):
+                self._bring_together(plan.body)
 
     def _step(self, instruction: Instruction, matrices: SharedMatrices | None) -> Step:
         """What runs `instruction` once, among others whose operands it may share."""
