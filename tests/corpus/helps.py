@@ -277,6 +277,12 @@ BY_CHECK = [
         "from nkilib.core.utils import kernel_assert\n",
     ),
     ("value = (1 +\nother = 2\n", "value = (1 + 2)\nother = 2\n"),
+    (
+        "row = nl.load(x[0:1, :])\nnisa.tensor_scalar(tile, tile, nl.add, row)\n",
+        "row = nl.load(x[0:1, :])\n"
+        "nisa.tensor_tensor(tile, tile, nl.broadcast_to(row, tile.shape), nl.add)\n",
+    ),
+    ("nisa.tensor_scalar(tile, tile, nl.add, tile)\n", "nisa.tensor_tensor(tile, tile, tile, nl.add)\n"),
     # --- what Python says
     ("size = x.shape[2]\n", "size = x.shape[-1]\n"),
     ("batch, rows, columns = x.shape\n", "rows, columns = x.shape\n"),

@@ -546,9 +546,16 @@ def column(name: str, like: str, *, fp32: bool = True, source: str = STUB) -> Co
             return None
         reference = values[like]
         if elements_per_partition(value) != 1:
-            return (
+            message = (
                 f"{name} {shape_of(value)} has {elements_per_partition(value)} elements per partition, "
                 "it must have 1"
+            )
+            row = isinstance(reference, NkiTensor) and value.shape[0] == 1 != reference.shape[0]
+            tile = f"nl.broadcast_to({name}, {like}.shape)" if row else name
+            return Complaint(
+                message,
+                f"pass a number or a tile of shape ({like}.shape[0], 1); with a value for each element write "
+                f"nisa.tensor_tensor(dst=..., data1={like}, data2={tile}, op=...)",
             )
         if isinstance(reference, NkiTensor) and value.shape[0] != reference.shape[0]:
             return (
