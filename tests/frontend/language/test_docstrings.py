@@ -29,7 +29,7 @@ def test_an_operator_says_its_range_and_generation(name):
     assert isinstance(getattr(nl, name), Operator)
     assert text.lower().startswith(MEANINGS[name].lower())
     assert ("Valid for arguments in" in text) == bool(row.domain)
-    assert (f"from NeuronCore-v{row.since} on" in text) == (row.since > 2)
+    assert ("of the vector engine from NeuronCore-v4 on" in text) == (row.needs is not None)
 
 
 def test_no_two_functions_share_a_docstring():
