@@ -395,6 +395,19 @@ _INSTEAD = {
 _OF_FUNCTIONS: dict[FunctionType, Operator] = {}  # of nki.language, as kernels name operators
 
 
+#: Functions of Python and numpy, and signs, as operators.
+_MEANT = {
+    "sum": "add", "nansum": "add", "+": "add", "prod": "multiply", "*": "multiply", "mul": "multiply",
+    "sub": "subtract", "-": "subtract", "max": "maximum", "amax": "maximum", "fmax": "maximum",
+    "min": "minimum", "amin": "minimum", "fmin": "minimum", "absolute": "abs", "fabs": "abs", "pow": "power", "**": "power",
+    "&": "bitwise_and", "|": "bitwise_or", "^": "bitwise_xor", "<<": "left_shift", ">>": "right_shift",
+    "and_": "bitwise_and", "or_": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift",
+    "rshift": "right_shift", "eq": "equal", "==": "equal", "ne": "not_equal", "!=": "not_equal",
+    "gt": "greater", ">": "greater", "ge": "greater_equal", ">=": "greater_equal", "lt": "less", "<": "less",
+    "le": "less_equal", "<=": "less_equal",
+}  # fmt: skip
+
+
 def as_operator(value: Any) -> Operator:
     """The row `value` names: an Operator, its name, or a function of ``nki`` of that name.
 
@@ -417,7 +430,8 @@ def as_operator(value: Any) -> Operator:
                 _OF_FUNCTIONS[value] = row
             return row
     shown = getattr(value, "__name__", None) or repr(value)
-    near = f"nl.{shown}" if shown in OPERATORS else "an operator such as nl.add, nl.maximum or nl.exp"
+    meant = _MEANT.get(shown.strip("'\""), shown)
+    near = f"nl.{meant}" if meant in OPERATORS else "an operator such as nl.add, nl.maximum or nl.exp"
     raise error(
         "NKI-V107",
         f"{shown} is not an operator of nki.language",

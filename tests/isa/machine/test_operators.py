@@ -244,3 +244,20 @@ def test_as_operator_refuses_anything_else(value, hint):
 def test_function_tables():
     assert OPERATORS["exp"].table == "exp"
     assert OPERATORS["copy"].table is None and OPERATORS["add"].table is None
+
+
+@pytest.mark.parametrize(
+    "value, meant",
+    [
+        (sum, "add"),
+        (max, "maximum"),
+        (np.amin, "minimum"),
+        (np.prod, "multiply"),
+        ("+", "add"),
+        ("<=", "less_equal"),
+    ],
+)
+def test_functions_of_elsewhere_are_told_as_operators(value, meant):
+    with pytest.raises(NkiValidationError) as caught:
+        as_operator(value)
+    assert caught.value.diagnostics[0].help == f"pass nl.{meant}"
