@@ -399,7 +399,8 @@ _OF_FUNCTIONS: dict[FunctionType, Operator] = {}  # of nki.language, as kernels 
 _MEANT = {
     "sum": "add", "nansum": "add", "+": "add", "prod": "multiply", "*": "multiply", "mul": "multiply",
     "sub": "subtract", "-": "subtract", "max": "maximum", "amax": "maximum", "fmax": "maximum",
-    "min": "minimum", "amin": "minimum", "fmin": "minimum", "absolute": "abs", "fabs": "abs", "pow": "power", "**": "power",
+    "min": "minimum", "amin": "minimum", "fmin": "minimum", "absolute": "abs", "fabs": "abs",
+    "pow": "power", "**": "power",
     "&": "bitwise_and", "|": "bitwise_or", "^": "bitwise_xor", "<<": "left_shift", ">>": "right_shift",
     "and_": "bitwise_and", "or_": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift",
     "rshift": "right_shift", "eq": "equal", "==": "equal", "ne": "not_equal", "!=": "not_equal",
