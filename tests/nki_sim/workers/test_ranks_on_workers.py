@@ -366,3 +366,45 @@ def test_a_sweep_on_processes_of_a_cluster_gives_the_same_rows(dask):
     space = {"width": [1, 2, 4, 8, 16], "target": ["trn2", "trn3"]}
     alone = sweep(copied, space, {"x": PARTS[0]}, jobs=1)
     assert sweep(copied, space, {"x": PARTS[0]}, backend="dask").rows == alone.rows
+
+
+@nki.jit
+def by_counts(x, groups, halves, turns):
+    """Each rank sends one row more to each next rank; what nobody sends to keeps its bytes."""
+    sent = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="sent")
+    received = nl.ndarray((4 * x.shape[0], x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm, name="received")
+    counts = nl.ndarray((3, 4), dtype=nl.uint32, buffer=nl.shared_hbm, name="counts")
+    out = nl.ndarray((4, x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
+    told = nl.ndarray((1, 4), dtype=nl.uint32, buffer=nl.shared_hbm)
+    table = nl.ndarray((1, 8), dtype=nl.uint32, buffer=nl.sbuf)
+    for target in range(4):
+        nisa.memset(table[:, target : target + 1], (target + 1) * x.shape[1])
+        nisa.memset(table[:, 4 + target : 5 + target], target * x.shape[1])
+    nisa.dma_copy(dst=counts[0:2], src=table.reshape((1, 2, 4)))
+    nisa.dma_copy(dst=sent[0:8], src=x[0:8])
+    prepared = ncc.all_to_all_v_prepare([sent], [received], groups, counts)
+    ncc.all_to_all_v_trigger(prepared)
+    for source in range(4):
+        nisa.dma_copy(
+            dst=out[source : source + 1], src=received[source * x.shape[0] : source * x.shape[0] + 1]
+        )
+    nisa.dma_copy(dst=told, src=counts[2:3])
+    return out, told
+
+
+def test_sizes_that_the_data_say():
+    """What a rank uses of its tensors is told to the checks of its worker."""
+
+    def run(workers):
+        with runtime.session(timing=True, workers=workers) as record:
+            results = nki.simulate(by_counts, ranks=4)(lambda rank: (PARTS[rank], GROUPS, HALVES, 1))
+        (launch,) = record.launches
+        return results, [core.timeline.format() for core in launch.cores], launch.diagnostics
+
+    (one, times, found), (other, timed, told) = run(None), run(Workers(2))
+    for rank in range(4):
+        np.testing.assert_array_equal(one[rank][0], PARTS[:, rank])
+        np.testing.assert_array_equal(one[rank][1], [[(rank + 1) * 16] * 4])
+        for a, b in zip(one[rank], other[rank], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert times == timed and found == told
