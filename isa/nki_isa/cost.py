@@ -54,7 +54,7 @@ class Cost:
         busy: ns the engine is held before the next instruction can start.
         latency: ns from the start until the result is visible on the same engine.
         source: the figure of :class:`nki_isa.machine.target.Target` that its fixed time comes from; the
-            figure's source says whether it is published, measured or assumed.
+            figure's source says whether it is published, measured, fitted or assumed.
         rate: the figure that its throughput comes from; empty where nothing is streamed.
         table: activation function table the scalar engine must hold, if any.
         columns: columns streamed through the tensor engine (x passes); its busy

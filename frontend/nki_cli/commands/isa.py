@@ -130,7 +130,7 @@ def _show_coverage(screen: Screen) -> None:
 
 
 def _evidence(classes: list[type[Instruction]], target: str, part: str) -> dict[str, int]:
-    """Of how many instructions a part of the cost is published, measured and assumed on a generation."""
+    """Of how many instructions a part of the cost has which evidence on a generation."""
     costs = (c for cls in classes for c in costs_of(cls) if c["target"] == target)
     found = Counter(c[part]["evidence"] for c in costs if c[part] is not None)
     return {e.value: found[e.value] for e in Evidence}

@@ -19,7 +19,7 @@ def targets(
     format: DataFormatOption = DataFormat.text,
     no_color: ColorOption = False,
 ) -> None:
-    """List hardware parameters with their sources: published (p), measured (m) or assumed (a)."""
+    """List hardware parameters with sources: published (p), measured (m), fitted (f) or assumed (a)."""
     screen = Screen.open(Format(format.value), no_color)
     shown = [read_target(target, screen)] if target else list(TARGETS.values())
     if screen.format is Format.json:
@@ -40,7 +40,8 @@ def targets(
     for figure in FIGURES:
         cells = [f"{_shown(t, figure)} {t.source(figure).evidence.value[0]}" for t in shown]
         table.add_row(figure, "" if unit(figure) == "bytes" else unit(figure), *cells, sources(figure, shown))
-    screen.show("p published, m measured, a assumed", "", table, "", _features(shown), "", _machines(shown))
+    letters = "p published, m measured, f fitted to measurements, a assumed"
+    screen.show(letters, "", table, "", _features(shown), "", _machines(shown))
 
 
 def _features(shown: list[Target]) -> Table:
