@@ -14,7 +14,9 @@ among the transfers in flight.
 Not modelled: when exactly two cores contend for HBM
 (each gets its share throughout), instruction fetch, Pool cycles spent on software
 descriptors that the compiler schedules (a trigger the kernel puts on an engine does
-hold it), and the time of branches of device loops.
+hold it), tiles of the tensor engine that run beside each other (``tile_position``; the
+recorded kernels that use them fit better one after another), and the time of branches of
+device loops.
 """
 
 from __future__ import annotations
