@@ -46,7 +46,7 @@ def profile_tables(profile: Profile, placement: Placement) -> list[RenderableTyp
     totals.add_column(overflow="fold")
     for row in facts.totals(profile, placement):
         totals.add_row(*row)
-    engines = _table("engine", "instructions", "active", "active time", "idle: waits for", numbers=(1, 2, 3))
+    engines = _table("engine", "instructions", "active", "active time", "idle: waited for", numbers=(1, 2, 3))
     for engine in facts.engines(profile):
         engines.add_row(*engine, style="dim" if engine[1] == "0" else None)
     found: list[RenderableType] = [totals, "", engines]

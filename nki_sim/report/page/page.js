@@ -41,7 +41,7 @@ async function show(index) {
     }
     const sides = add(main, "div", undefined, "columns"), left = add(sides, "div"), right = add(sides, "div");
     add(left, "h3", "Engines");
-    table(left, ["engine", "instructions", "active", "active time", "idle: waits for"], launch.engines, [1, 2, 3]);
+    table(left, ["engine", "instructions", "active", "active time", "idle: waited for"], launch.engines, [1, 2, 3]);
     add(right, "h3", "Busiest lines");
     table(right, ["line", "run", "busy", "waited"], launch.lines, [1, 2, 3]);
     for (const remark of launch.remarks) add(right, "p", remark, "hint");
