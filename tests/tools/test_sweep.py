@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki.compiler.language import frontends
 from nki_isa.diagnostics import NkiError
 from nki_tools import sweep
 from nki_tools.sweep.points import COLUMNS, points_of
@@ -249,7 +250,32 @@ def test_a_store_forgets_what_a_changed_file_decided(tmp_path):
     script.write_text(script.read_text().replace("range(turns)", "range(2 * turns)"))
     second = swept(script, store)
     assert [row["instructions"] for row in first.rows] == [3, 4]
-    assert [row["instructions"] for row in second.rows] == [4, 6] and count(store) == 2
+    assert [row["instructions"] for row in second.rows] == [4, 6] and count(store) == 4
+
+
+@pytest.mark.parametrize("front", ["parser", "tracer"])
+@pytest.mark.parametrize(
+    "changed", [("import helper", "turns + 1", "turns + 2"), ("from helper import FIRST, more", "= 1", "= 3")]
+)
+def test_a_store_forgets_what_a_helper_of_another_file_decided(tmp_path, monkeypatch, front, changed):
+    how, before, after = changed
+    monkeypatch.syspath_prepend(tmp_path)
+    script, helper, store = (tmp_path / name for name in ("script.py", "helper.py", "sweep.sqlite"))
+    call, first = ("helper.more", "helper.FIRST") if how == "import helper" else ("more", "FIRST")
+    text = SCRIPT.replace("range(100, 140)", "[1]").replace("range(turns)", f"range({call}(turns) + {first})")
+    script.write_text(f"{how}\n{text}")
+    helper.write_text("FIRST = 1\n\ndef more(turns):\n    return turns + 1\n")
+    previous = frontends.use(front)
+    try:
+        monkeypatch.delitem(sys.modules, "helper", raising=False)
+        assert swept(script, store).rows == swept(script, store).rows and count(store) == 1
+        helper.write_text(helper.read_text().replace(before, after) + "\n# of another length\n")
+        monkeypatch.delitem(sys.modules, "helper", raising=False)
+        (row,) = swept(script, store).rows
+    finally:
+        frontends.use(previous)
+        sys.modules.pop("helper", None)
+    assert row["instructions"] == (6 if how == "import helper" else 7) and count(store) == 2
 
 
 def test_a_store_of_something_else_is_refused(tmp_path):

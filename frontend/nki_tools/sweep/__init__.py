@@ -117,9 +117,9 @@ def sweep(
             if figures is not None:
                 for number in waiting.pop(key):
                     take(number, figures)
-        for key, figures, files in results(job, due(waiting), jobs, backend):
+        for key, figures in results(job, due(waiting), jobs, backend):
             if kept is not None:
-                kept.put(key, figures, files)
+                kept.put(key, figures)
             for number in waiting[key]:
                 take(number, figures)
     return Table([row for row in rows if row is not None], tuple(points[0]) if points else ())

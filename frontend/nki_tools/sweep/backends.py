@@ -12,7 +12,7 @@ import joblib
 
 from nki_isa.diagnostics import error
 from nki_tools.sweep.packing import packed, unpacked
-from nki_tools.sweep.points import Call, Files, Job, Row
+from nki_tools.sweep.points import Call, Job, Row
 
 #: A point: its key, and what is called at it.
 Task = tuple[str, Call]
@@ -28,17 +28,17 @@ def _job(common: bytes) -> Job:
     return job
 
 
-def _run(common: bytes, key: str, call: bytes) -> tuple[str, Row, Files]:
+def _run(common: bytes, key: str, call: bytes) -> tuple[str, Row]:
     """One point, in a worker."""
     job = _job(common)
     job.enter()
-    return key, *job.run(unpacked(call))
+    return key, job.run(unpacked(call))
 
 
 def results(
     job: Job, points: Iterator[Task], jobs: int | None, backend: str | None
-) -> Iterator[tuple[str, Row, Files]]:
-    """The key of each point, its row, and the files that decided it, as they are done.
+) -> Iterator[tuple[str, Row]]:
+    """The key of each point and its row, as they are done.
 
     Raises:
         NkiError: NKI-L032 for a backend that joblib lacks or that is not ready; NKI-L034, NKI-L058.

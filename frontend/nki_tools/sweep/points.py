@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -17,15 +16,14 @@ from nki.compiler.language.array_arguments import describe, is_array
 from nki.compiler.source import source
 from nki.compiler.source.kernel_source import signature_of
 from nki.kernel import Kernel
-from nki_isa.diagnostics import Diagnostic, NkiError, error
+from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.targets import as_target, default_target
 from nki_sim.report.advice import bounded_by
 from nki_sim.report.profile import Profile
+from nki_tools.sweep.reach import reach
 
 Point = Mapping[str, Any]
 Row = dict[str, Any]
-#: A digest of the text of each file.
-Files = dict[str, str]
 Arguments = Mapping[str, Any] | Callable[[Point], Mapping[str, Any]]
 
 #: Names of a space that say how a kernel is run, where the kernel has no such parameter.
@@ -172,28 +170,28 @@ def filled(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """What the points of a sweep have in common, as it goes to workers.
 
     Attributes:
         kernel: what is called.
         level, frontend: in force.
-        texts: the text of the kernel's file, by its name: a worker may not have it, or have another.
+        texts: of the files of the user's that decide it, by name: a worker may have none, or others.
+        constants: what else it reads, by name.
     """
 
     kernel: Kernel
     level: str
     frontend: str
     texts: Mapping[str, str]
+    constants: Sequence[tuple[str, Any]]
 
     @classmethod
     def of(cls, kernel: Kernel) -> Job:
         """The job of sweeping `kernel`, as things are now."""
-        function = kernel.function
-        file = function.__code__.co_filename
-        text = source.text_of(file, function.__module__, function.__code__)
-        return cls(kernel, levels.current(), frontends.current().value, {file: text})
+        texts, constants = reach(kernel)
+        return cls(kernel, levels.current(), frontends.current().value, texts, constants)
 
     def enter(self) -> None:
         """Make this process one that runs its points."""
@@ -202,11 +200,10 @@ class Job:
         frontends.use(self.frontend)
         source.know(self.texts)
 
-    def run(self, call: Call) -> tuple[Row, Files]:
-        """What `call` gives, and the files that decided it, with the text that was compiled."""
+    def run(self, call: Call) -> Row:
+        """What `call` gives."""
         kernel = self.kernel if call.cores is None else self.kernel[call.cores]
         found: Row = dict.fromkeys(COLUMNS)
-        files = {kernel.function.__code__.co_filename}
         with runtime.session(
             target=as_target(call.target), schedule=call.schedule, data=False, timing=True, check="none"
         ) as record:
@@ -216,13 +213,11 @@ class Job:
                 first = refused.diagnostics[0]
                 found.update(state="refused", code=first.code, error=first.message)
                 found["place"] = str(first.span) if first.span else None
-                files.update(_files_of(refused.diagnostics))
             except Exception as raised:  # the user's own: a row of the table, like every other point
                 found.update(state="failed", error=f"{type(raised).__name__}: {raised}")
-        files.update(code.co_filename for code in record.reached)
         for launch in (*record.launches, *(one.placed() for one in record.overfull)):
             found.update(_figures(launch))
-        return found, {file: digest(source.known(file)) for file in sorted(files)}
+        return found
 
 
 def _figures(launch: runtime.Launch) -> Row:
@@ -244,16 +239,6 @@ def _figures(launch: runtime.Launch) -> Row:
             mfu_percent=longest.mfu,
         )
     return found
-
-
-def _files_of(found: Iterable[Diagnostic]) -> Iterator[str]:
-    for one in found:
-        yield from (span.file for span in (one.span, *(frame.span for frame in one.stack)) if span)
-
-
-def digest(text: str) -> str:
-    """What tells one text of a file from another."""
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def plain(value: Any) -> Any:

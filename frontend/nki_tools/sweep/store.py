@@ -1,15 +1,14 @@
 """Finished points of sweeps, on disk: a SQLite file that outlives a killed process, and is taken up again.
 
-A row is kept under a key of what was called: the kernel, its arguments, how it was run, the figures of the
-generation, the versions. Beside it stand the files whose text decided it, each with a digest: where one has
-changed, the point counts as not done. Each row is written in a transaction of its own.
+A row is kept under a key of what decides it: the kernel, the texts of the files and the constants that it
+reaches, its arguments, how it was run, the figures of the generation, the versions. Each row is written in a
+transaction of its own.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import linecache
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +18,7 @@ import nki
 from nki_isa.diagnostics import error
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_tools.sweep.points import COLUMNS, Call, Files, Job, Row, digest
+from nki_tools.sweep.points import COLUMNS, Call, Job, Row
 
 #: Marks the files as ours, and their layout.
 _APPLICATION, _VERSION = 0x6E6B6973, 1
@@ -30,7 +29,7 @@ def key_of(job: Job, call: Call) -> str:
     function = job.kernel.function
     what: list[Any] = [nki.__version__, job.level, job.frontend, _figures(call.target), COLUMNS]
     what += [function.__code__.co_filename, function.__qualname__, job.kernel.grid, job.kernel.schedule]
-    what += [_digest(job.kernel.config), call.schedule, call.cores]
+    what += [_code(job), _digest(job.kernel.config), call.schedule, call.cores]
     what += [(name, _digest(value)) for name, value in sorted(call.arguments.items())]
     return _digest(what)
 
@@ -40,6 +39,12 @@ def _figures(target: str) -> str:
     """A digest of all that is known of a generation."""
     known = [getattr(as_target(target), field.name) for field in fields(Target)]
     return _digest([sorted(map(str, value)) if isinstance(value, frozenset) else value for value in known])
+
+
+@functools.lru_cache(maxsize=1)
+def _code(job: Job) -> str:
+    """A digest of the texts and constants that decide a kernel."""
+    return _digest([sorted(job.texts.items()), [(name, _digest(value)) for name, value in job.constants]])
 
 
 def _digest(value: Any) -> str:
@@ -63,7 +68,6 @@ class Store:
     """
 
     def __init__(self, path: str | Path):
-        self._looked: dict[str, str] = {}
         try:
             self._base = sqlite3.connect(path, timeout=60.0, isolation_level=None)
             self._open()
@@ -83,10 +87,7 @@ class Store:
             self._base.execute("BEGIN IMMEDIATE")
             self._base.execute(f"PRAGMA application_id = {_APPLICATION}")
             self._base.execute(f"PRAGMA user_version = {_VERSION}")
-            self._base.execute(
-                "CREATE TABLE IF NOT EXISTS points "
-                "(key TEXT PRIMARY KEY, row TEXT NOT NULL, files TEXT NOT NULL)"
-            )
+            self._base.execute("CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, row TEXT NOT NULL)")
 
     def __enter__(self) -> Store:
         return self
@@ -95,24 +96,10 @@ class Store:
         self._base.close()
 
     def get(self, key: str) -> Row | None:
-        """The row of a finished point, if the files that decided it are as they were."""
-        found = self._base.execute("SELECT row, files FROM points WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            return None
-        files: Files = json.loads(found[1])
-        if any(self._now(file) != text for file, text in files.items()):
-            return None
-        row: Row = json.loads(found[0])
-        return row
+        """The row of a finished point."""
+        found = self._base.execute("SELECT row FROM points WHERE key = ?", (key,)).fetchone()
+        return None if found is None else dict(json.loads(found[0]))
 
-    def put(self, key: str, row: Row, files: Files) -> None:
+    def put(self, key: str, row: Row) -> None:
         """Keep the row of a finished point."""
-        values = (key, json.dumps(row), json.dumps(files))
-        self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", values)
-
-    def _now(self, file: str) -> str:
-        """The digest of a file as it is now; a sweep looks once."""
-        if file not in self._looked:
-            linecache.checkcache(file)
-            self._looked[file] = digest("".join(linecache.getlines(file)))
-        return self._looked[file]
+        self._base.execute("INSERT OR REPLACE INTO points VALUES (?, ?)", (key, json.dumps(row)))

@@ -67,7 +67,12 @@ def know(texts: Mapping[str, str]) -> None:
 
 def known(filename: str) -> str:
     """The text of a file that was compiled; as it is now for another."""
-    return _texts.get(filename) or _read(filename, None)
+    return _texts.get(filename) or now(filename)
+
+
+def now(filename: str) -> str:
+    """The text of a file as it is now."""
+    return _read(filename, None)
 
 
 def text_of(filename: str, module: str | None = None, code: CodeType | None = None) -> str:
