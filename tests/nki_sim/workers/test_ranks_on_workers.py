@@ -276,7 +276,7 @@ class Dask:
     def __init__(self, folder, count):
         self._where = str(folder / "scheduler.json")
         self._started = [self._start("scheduler", "--port", "0")]
-        self.workers = {}
+        self.workers, self.seen = {}, set()
         distributed = required("distributed")
         until = time.monotonic() + 120
         while not os.path.exists(self._where) and time.monotonic() < until:
@@ -292,12 +292,25 @@ class Dask:
 
     def add(self):
         """Another worker."""
-        before = set(self.client.nthreads())
         process = self._start("worker", "--no-nanny", "--nthreads", "1")
         self._started.append(process)
-        self.client.wait_for_workers(len(before) + 1, timeout=120)
-        (address,) = set(self.client.nthreads()) - before
+        (address,) = self._wait(lambda there: there - self.seen)
+        self.seen.add(address)
         self.workers[address] = process
+
+    def _wait(self, wanted):
+        """What `wanted` gives for the addresses of the workers, as soon as it is something."""
+        until = time.monotonic() + 120
+        while not (found := wanted(set(self.client.nthreads()))):
+            assert time.monotonic() < until, "the workers of the cluster do not change"
+            time.sleep(0.05)
+        return found
+
+    def restore(self, count):
+        """As many workers as that, when those killed are forgotten."""
+        self._wait(lambda there: there == set(self.workers))
+        while len(self.workers) < count:
+            self.add()
 
     def kill(self, address):
         """End a worker at once."""
@@ -333,8 +346,7 @@ def killing(dask, monkeypatch):
 
     monkeypatch.setattr(_Team, "_go", counted)
     yield
-    while len(dask.workers) < 2:
-        dask.add()
+    dask.restore(2)
 
 
 def test_processes_give_the_bits_and_times_of_one(here, dask, monkeypatch):
