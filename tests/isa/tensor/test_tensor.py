@@ -17,10 +17,12 @@ from nki_isa.tensor.tensor import (
     DynamicOffset,
     DynamicSlice,
     MemoryRegion,
+    NkiScalar,
     NkiTensor,
     Storage,
     VirtualRegister,
     box,
+    computing,
     ds,
     signature,
 )
@@ -190,6 +192,32 @@ def test_remedies_name_the_method():
     assert "nl.ds" in refused("NKI-V012", lambda: t[:, REG]).help
     assert "expand_dim" in refused("NKI-V012", lambda: t[:, None]).help
     assert "min(end, 6)" in refused("NKI-V010", lambda: t[:, 0:7]).help
+    added = refused("NKI-V011", lambda: t[:, None, :, None]).help
+    assert added == "write t.expand_dim(1).expand_dim(3) to add dimensions of size 1"
+
+
+@pytest.mark.parametrize(
+    "compute, recorded",
+    [
+        (lambda s: s + 2, ("+", "s", 2)),
+        (lambda s: 2 + s, ("+", 2, "s")),
+        (lambda s: s - 2, ("-", "s", 2)),
+        (lambda s: 2 - s, ("-", 2, "s")),
+        (lambda s: s * 2, ("*", "s", 2)),
+        (lambda s: 3 * s, ("*", 3, "s")),
+        (lambda s: -s, ("-", 0, "s")),
+        (lambda s: +s, ("+", "s", 0)),
+        (lambda s: s < 2, ("<", "s", 2)),
+        (lambda s: s >= 2, (">=", "s", 2)),
+        (lambda s: s == 2, ("==", "s", 2)),
+        (lambda s: s != 2, ("!=", "s", 2)),
+    ],
+)
+def test_operators_of_scalars_are_recorded(compute, recorded):
+    scalar, found = NkiScalar(VirtualRegister(0)), []
+    with computing(lambda *asked: found.append(asked)):
+        compute(scalar)
+    assert [tuple("s" if each is scalar else each for each in asked) for asked in found] == [recorded]
 
 
 def test_partitions_are_consecutive():

@@ -744,3 +744,20 @@ def test_bytes_are_free_after_the_last_use_and_not_at_it(first: int, fits: bool)
     taken = Fixed(*(zeros[:0] for _ in range(4)))
     found = rotate(requests, taken, Space(64, 64, 1))
     assert (found is not None and found.tolist() == [0, 0]) if fits else found is None
+
+
+@pytest.mark.parametrize(
+    ("region", "partitions", "address", "remedy"),
+    [
+        (SBUF, 64, (96, 0), "start at partition 64 or before"),
+        (SBUF, 128, (0, 208 * KIB - 511), "start at byte 212480 or before"),
+        (PSUM, 128, (0, 16 * KIB), "start at byte 14336 or before"),
+        (PSUM, 128, (0, 4099), "start at a multiple of 2048, such as byte 4096"),
+    ],
+)
+def test_the_address_to_write_is_named(
+    region: MemoryRegion, partitions: int, address: tuple[int, int], remedy: str
+) -> None:
+    b = Builder()
+    b.write(b.tensor(512, partitions, region, name="fixed", address=address))
+    assert refused(b.program).diagnostics[0].help == remedy
