@@ -341,13 +341,13 @@ class Bytes:
     Attributes:
         owners: of the memory it is placed in; None if it has no place on chip.
         first, last: partitions it has there, the last exclusive.
-        start, end: bytes it has of each.
+        start: the first byte it has of each.
         owner: True while all its bytes were last touched through this storage.
         givers: those whose bytes it has taken without what was done to them.
     """
 
     __slots__ = (
-        *("end", "first", "givers", "last", "layout", "owner", "owners", "reads"),
+        *("first", "givers", "last", "layout", "owner", "owners", "reads"),
         *("start", "storage", "writes"),
     )
 
@@ -356,11 +356,16 @@ class Bytes:
         self.owners = owners
         self.layout = layout
         self.first, self.start = base or (0, 0)
-        self.last, self.end = self.first + storage.partitions, self.start + max(1, storage.row_bytes)
+        self.last = self.first + storage.partitions
         self.reads = Accesses()
         self.writes = Accesses()
         self.owner = False
         self.givers: Sequence[Bytes] = ()
+
+    @property
+    def end(self) -> int:
+        """The byte of each partition after its last."""
+        return self.start + max(1, self.storage.row_bytes)
 
     def settle(self) -> None:
         """Inherit what was done to the bytes it has taken."""
