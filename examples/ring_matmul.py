@@ -30,7 +30,9 @@ def ring_matmul(x, w, groups, ranks):
     rows, inner = x.shape
     columns = w.shape[1]
     y = nl.ndarray((ranks, rows, columns), dtype=nl.float32, buffer=nl.shared_hbm)
-    weights = [load(w[k * TILE : (k + 1) * TILE]) for k in range(inner // TILE)]
+    weights = []
+    for k in range(inner // TILE):
+        weights.append(load(w[k * TILE : (k + 1) * TILE]))
     part = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="part0")
     nisa.dma_copy(dst=part, src=x)
     for turn in range(ranks):

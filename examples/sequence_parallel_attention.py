@@ -28,8 +28,8 @@ def attention(q, k, v, groups, ranks):
     """softmax(q k^T / sqrt(d)) v for the queries of this rank, in fp32."""
     held, width = q.shape
     tokens = held * ranks
-    sent = [hbm((held, width), q.dtype, f"sent_{name}") for name in ("k", "v")]
-    gathered = [hbm((tokens, width), q.dtype, f"gathered_{name}") for name in ("k", "v")]
+    sent = [hbm((held, width), q.dtype, "sent_k"), hbm((held, width), q.dtype, "sent_v")]
+    gathered = [hbm((tokens, width), q.dtype, "gathered_k"), hbm((tokens, width), q.dtype, "gathered_v")]
     y = nl.ndarray(q.shape, dtype=nl.float32, buffer=nl.shared_hbm)
     nisa.dma_copy(dst=sent[0], src=k)
     nisa.dma_copy(dst=sent[1], src=v)

@@ -14,6 +14,7 @@ from numpy.ma import MaskedArray  # here: numpy.ma is imported at each use of np
 from nki import levels
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType, as_dtype
+from nki_isa.tensor.tensor import NkiTensor
 
 _LACKED = "the NeuronCore lacks"
 
@@ -26,6 +27,8 @@ def is_torch(value: Any) -> bool:
 
 def is_array(value: Any) -> bool:
     """True for numpy arrays, torch tensors, JAX arrays, and other objects that become a numpy array."""
+    if isinstance(value, NkiTensor):
+        return False  # its __array__ only refuses
     return isinstance(value, np.ndarray) or (hasattr(value, "__array__") and hasattr(value, "shape"))
 
 

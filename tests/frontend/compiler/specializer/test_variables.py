@@ -92,6 +92,7 @@ def test_variable_without_places(monkeypatch):
     """As on Python 3.10, which knows the line of a call only."""
     monkeypatch.setattr(variables, "place_of", lambda code, offset: None)
     monkeypatch.setattr(variables, "_USES", {})
+    monkeypatch.setattr(variables, "_VARIABLES", {})
     assert _names(every_target, np.zeros(SHAPE, np.float32)) == COARSE
 
 
