@@ -207,3 +207,14 @@ def test_reducing_as_it_goes_takes_an_element_a_cycle():
 def test_a_copy_is_priced_by_the_names_of_its_arguments():
     moved = cost.copy(target=TRN2, dst=tile((128, 8)), src=tile((128, 8), region="shared_hbm"))
     assert moved == cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
+
+
+def test_wide_strides_halve_the_rate_of_a_port_on_trn1():
+    """Elements over 16 bytes apart, from the second dimension on; trn2 streams them as others."""
+    plain = cost.elementwise(TRN1, Engine.vector, 4096)
+    near, far = tile((128, 4096)), tile((128, 4096, 5))[:, :, 0]
+    assert cost.strided(TRN1, plain, [near, near]) == plain
+    slow = cost.strided(TRN1, plain, [near, far])
+    assert slow.busy - plain.busy == pytest.approx(4096 / TRN1.access_strided_per_ns - plain.stream)
+    assert slow.busy > plain.busy
+    assert cost.strided(TRN2, plain, [near, far]) == plain

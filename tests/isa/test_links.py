@@ -132,3 +132,10 @@ def test_between_machines_each_step_waits_for_the_network():
 def test_a_rank_alone_only_starts(opcode):
     for target in TARGETS.values():
         assert sample(opcode).cost(target).busy == target.collective_start_ns
+
+
+def test_chips_of_inf2_stand_in_a_line():
+    """The machine of six chips has no link from the last to the first."""
+    line = NAMES["inf2.24xlarge"]
+    assert [len(line.path(0, chip)) for chip in range(line.chips)] == [0, 1, 2, 3, 4, 5]
+    assert len(NAMES["inf2.48xlarge"].path(0, 11)) == 1
