@@ -1,4 +1,4 @@
-"""Collectives whose sizes the data say: their rules, and what they deliver, against statements of their own."""
+"""Collectives whose sizes the data say: rules, and what they deliver, against statements of their own."""
 
 import copy
 
