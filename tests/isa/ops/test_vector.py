@@ -21,6 +21,7 @@ from tiles import (
     values,
 )
 
+from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES, cast, integer_range
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
@@ -335,3 +336,10 @@ def test_trn1_costs_follow_the_published_formulas():
         2 * n / 1.12 + fixed
     )
     assert reciprocal(wide(n=n), wide(n=n)).cost(TRN1).busy == pytest.approx(8 * n / 1.12 + fixed)
+
+
+def test_packed_data_are_copied_to_their_own_kind_only():
+    packed = tensor(128, 8, dtype="float8_e5m2_x4")
+    assert tensor_copy(dst_of((128, 8), "float8_e5m2_x4"), packed).check(TRN3) == ()
+    with pytest.raises(NkiError, match="packed data are not converted"):
+        tensor_copy(dst_of((128, 8), "float8_e4m3fn_x4"), packed).check(TRN3)

@@ -82,7 +82,7 @@ def test_two_halves_lie_side_by_side():
     np.testing.assert_array_equal(out, X + (X - highest) * (1 - highest))
     (note,) = launch.diagnostics
     assert note.code == "NKI-M007" and note.severity is Severity.note
-    assert "placed beside others" in note.message
+    assert note.message.startswith("fits with second placed beside others")
     assert "256.0 KiB per partition are live at once, 208 KiB are available" in note.message
     places = {h.storage.name: h.partition for h in launch.placement.sbuf.holders}
     assert places == {"first": 0, "second": 64, "shift": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
-from nki_sim.report.profile import Profile, union
+from nki_sim.report.profile import LineSummary, Profile, union
 from nki_sim.report.trace import REASONS
 from nki_sim.timing.scoreboard import Scoreboard, Timeline, Wait
 
@@ -190,3 +191,9 @@ def test_each_reason_to_wait_has_a_number_and_words_of_its_own():
     assert set(REASONS) == set(Wait) - {Wait.none}
     assert len(set(REASONS.values())) == len(REASONS)
     assert Wait.order is not Wait.core
+
+
+def test_what_a_profile_says_of_a_line_stays():
+    line = LineSummary("kernel.py:3", 1, 2.0, 0.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        line.busy = 3.0
