@@ -261,8 +261,9 @@ def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
     for index in range(len(parts)):
         columns = nl.ds(index * plan.depth, plan.depth)
         for first in range(0, plan.rows, at_once):
-            rows = nl.ds(first, min(at_once, plan.rows - first))
-            added = sums[turn % len(sums)][:, nl.ds(0, min(at_once, plan.rows - first)), :]
+            count = min(at_once, plan.rows - first)
+            rows = nl.ds(first, count)
+            added = sums[turn % len(sums)][:, nl.ds(0, count), :]
             turn += 1
             nisa.tensor_tensor(
                 dst=added,
