@@ -56,8 +56,8 @@ def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
     duration = timeline.duration
     if not duration:
         return "Nothing takes time."
-    engine, held = max(busy.items(), key=lambda item: item[1])
-    if held > _BUSY * duration:
+    engine, held, bounds = _busiest(duration, busy)
+    if bounds:
         return (
             f"The {engine} engine bounds it: it is held for {words.percent(held / duration)} of the time, so "
             "only less or faster work there helps."
@@ -80,11 +80,17 @@ def bounded_by(timeline: Timeline, busy: Mapping[str, float]) -> str:
     """What :func:`bound` says, in a word or two for a table: ``tensor``, ``DMA``, ``latency of vector``."""
     if not timeline.duration:
         return "nothing"
-    engine, held = max(busy.items(), key=lambda item: item[1])
-    if held > _BUSY * timeline.duration:
+    engine, _, bounds = _busiest(timeline.duration, busy)
+    if bounds:
         return engine
     first = next(iter(by_kind(critical_path(timeline))))
     return first if first in ("DMA", "semaphores", "other cores") else f"latency of {first}"
+
+
+def _busiest(duration: float, busy: Mapping[str, float]) -> tuple[str, float, bool]:
+    """The engine that is held longest, for how many ns, and whether it bounds the kernel."""
+    engine, held = max(busy.items(), key=lambda item: item[1])
+    return engine, held, held > _BUSY * duration
 
 
 def advice(timeline: Timeline, most: int = LINES) -> list[Advice]:
