@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from nki.compiler.checker.check import check_text
 from nki.compiler.language import names
 from nki.launch import prepare
-from nki_cli import explain_docs
-from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
+from nki_cli.docs import errors_pages
+from nki_cli.docs.code_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
 from nki_cli.main import app
 from nki_isa.diagnostics.codes import CODES
 
@@ -93,16 +93,10 @@ def test_the_examples_of_a_page_are_in_order_and_differ():
         assert len({(s.text, *s.command()) for s in page.snippets}) == len(page.snippets)
 
 
-@pytest.mark.parametrize("name", explain_docs.files())
-def test_the_documentation_is_up_to_date(name):
-    """If not: python -m nki_cli.explain_docs docs"""
-    assert (ROOT / "docs" / name).read_text() == explain_docs.files()[name]
-
-
 def test_links_of_the_documentation_lead_somewhere():
-    texts = explain_docs.files()
+    texts = errors_pages.files()
     anchors = {
-        f"{name}#{explain_docs._anchor(line[3:])}"
+        f"{name}#{errors_pages._anchor(line[3:])}"
         for name, text in texts.items()
         for line in text.splitlines()
         if line.startswith("## ")

@@ -10,7 +10,6 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
-from nki_cli import rules_docs
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.rules import RULES, Standing
@@ -196,11 +195,6 @@ def test_explain_serves_rules(nki_sim, name):
     assert (found["class"], len(found["examples"])) == (rule.standing.value, 2 if rule.wrong else 0)
     if rule.wrong:
         assert nki_sim("explain", name, "--example", "right").out == whole(rule.right)
-
-
-def test_the_documentation_is_up_to_date():
-    """If not: python -m nki_cli.rules_docs docs"""
-    assert (ROOT / "docs" / "compiler-rules.md").read_text() == rules_docs.page()
 
 
 # --- the form of a report

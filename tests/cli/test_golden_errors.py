@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nki_cli.explain_pages import NOT_TO_PROVOKE, Kind, Snippet, pages
+from nki_cli.docs.code_pages import NOT_TO_PROVOKE, Kind, Snippet, pages
 from nki_cli.main import app
 from nki_isa.diagnostics.codes import CODES
 

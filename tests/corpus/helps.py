@@ -15,7 +15,7 @@ from unittest import mock
 
 from typer.testing import CliRunner
 
-from nki_cli.explain_pages import Kind, Snippet
+from nki_cli.docs.code_pages import Kind, Snippet
 from nki_cli.main import app
 
 #: The kernel that texts about a call are about.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nki.compiler.language import frontends
-from nki_cli.explain_pages import Kind, pages
+from nki_cli.docs.code_pages import Kind, pages
 from nki_isa.diagnostics import NkiError
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's

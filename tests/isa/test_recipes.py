@@ -111,7 +111,7 @@ def test_an_instruction_is_one_class(tmp_path):
     """It runs, is checked, timed, printed and read back, and stands in the reference."""
     script = """
 from nki.compiler import specialize
-from nki_cli.reference import page
+from nki_cli.docs.isa_page import page
 from nki_isa.diagnostics import NkiError
 from nki_isa.ir.text import format_program
 from nki_isa.text_parser import parse_program

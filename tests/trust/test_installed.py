@@ -62,7 +62,7 @@ def test_the_wheel_has_all_it_needs(built):
         "nki/py.typed",
         "nki_sim/report/page/page.html",
         "nki_sim/report/page/page.js",
-        "nki_cli/pages/language.md",
+        "nki_cli/docs/codes/language.md",
         "nkilib/__init__.py",
     ):
         assert needed in names

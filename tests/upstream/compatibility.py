@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 
 from nki import levels
 from nki.compiler.checker.check import check_file, kernels_of_file
-from nki_cli import explain_docs
+from nki_cli.docs import errors_pages
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.diagnostics.codes import CODES
 
@@ -136,7 +136,7 @@ def run(folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -
 def codes(counted: Counter[str]) -> str:
     """Codes with links to their pages, the most frequent first."""
     ranked = sorted(counted, key=lambda code: (-counted[code], code))
-    return ", ".join(f"[{code}]({explain_docs.place(CODES[code])})" for code in ranked)
+    return ", ".join(f"[{code}]({errors_pages.place(CODES[code])})" for code in ranked)
 
 
 def row_of(checkout: Path, with_tests: bool) -> str | None:

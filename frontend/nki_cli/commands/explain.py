@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from nki_cli.explain_pages import Kind, Page, Snippet, heading, pages, twin
+from nki_cli.docs.code_pages import Kind, Page, Snippet, heading, pages, twin
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic

@@ -19,8 +19,8 @@ from pygls.uris import from_fs_path
 from pygls.workspace import PositionCodec
 
 from nki.compiler.checker.check import check_text
+from nki_cli.docs.code_pages import pages
 from nki_cli.editor.hover import hover
-from nki_cli.explain_pages import pages
 from nki_isa.diagnostics import Diagnostic, Severity, Span
 from nki_isa.diagnostics.codes import CODES
 from nki_isa.machine.target import Target

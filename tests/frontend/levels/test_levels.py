@@ -4,7 +4,6 @@ import inspect
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,13 +13,12 @@ import nki
 import nki.collectives
 import nki.isa as nisa
 import nki.language as nl
-from nki import levels, migration
+from nki import levels
 from nki.compiler.checker.check import check_text
 from nki.levels import FORMS, LEVELS, NAMES, NEWEST
 from nki_isa.diagnostics import NkiError
 from nki_isa.tensor.tensor import NkiTensor
 
-ROOT = Path(__file__).parents[3]
 HEAD = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n"
 
 
@@ -306,8 +304,3 @@ def test_the_environment_chooses():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert shown.stdout == "0.2 False\n"
-
-
-def test_the_migration_page_is_up_to_date():
-    """If not: python -m nki.migration > docs/migration.md"""
-    assert (ROOT / "docs" / "migration.md").read_text() == migration.page()

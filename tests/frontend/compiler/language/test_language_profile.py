@@ -14,7 +14,6 @@ from syrupy.assertion import SnapshotAssertion
 from nki.compiler.checker.check import check_file
 from nki.compiler.language.constructs import CONSTRUCTS, Construct
 from nki.compiler.language.frontends import REMEDY
-from nki.compiler.language.language_page import page
 from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import parse
@@ -160,11 +159,6 @@ def test_builtins_outside_the_table_are_refused(tmp_path: Path) -> None:
     file.write_text(KERNEL.format(body="ZeroDivisionError"))
     (found,) = check_file(str(file))
     assert found.code == "NKI-L005" and "ZeroDivisionError" in found.message
-
-
-def test_language_page_is_up_to_date() -> None:
-    kept = Path(__file__).parents[4] / "docs" / "language.md"
-    assert kept.read_text() == page(), "run: python -m nki.compiler.language.language_page > docs/language.md"
 
 
 # --- the whole text a person sees

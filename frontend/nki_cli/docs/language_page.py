@@ -1,7 +1,4 @@
-"""Prints the page ``docs/language.md`` from the tables of constructs and built-ins.
-
-Write it anew with ``python -m nki.compiler.language.language_page > docs/language.md``.
-"""
+"""Which Python kernels may use, ``docs/language.md``: from the tables of constructs and built-ins."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from nki.compiler.language.profile import BUILTINS, PROFILES, Verdict
 _HEAD = """\
 # The language of kernels
 
-<!-- Printed by `python -m nki.compiler.language.language_page` from nki/compiler/{constructs,profile}.py. -->
+<!-- Printed by `python -m nki_cli.docs docs` from nki/compiler/language/{constructs,profile}.py. -->
 
 This is the constrained language of the parser front end, the language of NKI 0.2 to 0.6. A kernel in it is
 Python text that is compiled, not run. From level 0.7 on all of Python may be used: a kernel that needs more
@@ -129,7 +126,3 @@ def _builtins() -> str:
         )
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join([*lines, ""])
-
-
-if __name__ == "__main__":
-    print(page(), end="")

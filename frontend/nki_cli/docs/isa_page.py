@@ -1,14 +1,9 @@
-"""Prints the reference page of all instructions, from their classes.
-
-Write it anew with ``python -m nki_cli.reference docs``.
-"""
+"""The reference page of all instructions, from their classes: ``docs/isa.md``."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 from nki_cli.figures import sources, unit
@@ -20,7 +15,7 @@ from nki_isa.machine.targets import TARGETS, default_target
 _HEAD = """\
 # Instructions
 
-<!-- Printed by `python -m nki_cli.reference docs` from the classes in nki_isa/ops. -->
+<!-- Printed by `python -m nki_cli.docs docs` from the classes in nki_isa/ops. -->
 
 Every instruction of `nki.isa`: what it computes, what it refuses and what it costs, with the sources.
 `nki-sim isa NAME` prints the same for one instruction, `nki-sim isa --coverage` counts them.
@@ -127,12 +122,3 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join(
         [*lines, *(f"| {' | '.join(str(x).replace('|', chr(92) + '|') for x in row)} |" for row in rows)]
     )
-
-
-def main() -> None:
-    """Write the page into the folder given."""
-    Path(sys.argv[1], "isa.md").write_text(page(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

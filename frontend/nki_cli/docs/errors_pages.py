@@ -1,20 +1,15 @@
-"""Prints the diagnostic codes as documentation: an index of all, and one file of pages per category.
-
-Write them anew with ``python -m nki_cli.explain_docs docs``.
-"""
+"""The diagnostic codes: ``docs/errors.md``, their index, and ``docs/errors``, a file per category."""
 
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
-from nki_cli.explain_pages import pages
+from nki_cli.docs.code_pages import pages
 from nki_isa.diagnostics.codes import CODES, Category, Code
 from nki_tools.snippets import FRAME
 
 _MARK = (
-    "<!-- Printed by `python -m nki_cli.explain_docs docs` from nki_cli/pages and "
+    "<!-- Printed by `python -m nki_cli.docs docs` from nki_cli/docs/codes and "
     "nki_isa/diagnostics/codes.py. -->"
 )
 
@@ -82,15 +77,3 @@ def _anchor(heading: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def write(folder: Path) -> None:
-    """Write every file into `folder`."""
-    for name, text in files().items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

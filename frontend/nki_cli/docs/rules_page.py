@@ -1,21 +1,15 @@
-"""Prints the table of rules as documentation: what the compiler and hardware refuse, and how that is known.
-
-Write it anew with ``python -m nki_cli.rules_docs docs``.
-"""
+"""The table of rules, ``docs/compiler-rules.md``: what the compiler and hardware refuse, with evidence."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-from nki_cli.explain_pages import CLASSES, Kind, heading, twin
+from nki_cli.docs.code_pages import CLASSES, Kind, heading, twin
 from nki_isa.rules import RULES, Rule, Standing
 from nki_tools.snippets import FRAME
 
 _HEAD = f"""\
 # What the compiler and the hardware refuse
 
-<!-- Printed by `python -m nki_cli.rules_docs docs` from nki_isa/rules. -->
+<!-- Printed by `python -m nki_cli.docs docs` from nki_isa/rules. -->
 
 A simulator takes many kernels that a compiler refuses, or that give wrong values on a device. Each rule here
 is of that kind, documented or not, with what it is known from; `nki-sim check`, `run` and `gate` find what
@@ -78,12 +72,3 @@ def _entry(row: Rule) -> str:
 
 
 _NEVER = {Kind.wrong: "Right, though it was refused once", Kind.right: "Right"}
-
-
-def main() -> None:
-    """Write the page into the folder given."""
-    Path(sys.argv[1], "compiler-rules.md").write_text(page(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,4 @@
-"""Prints the page ``docs/migration.md`` from the table of API levels (:mod:`nki.levels`).
-
-Write it anew with ``python -m nki.migration > docs/migration.md``.
-"""
+"""API levels and what changed between them, ``docs/migration.md``: from the tables of :mod:`nki.levels`."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from nki.levels import FORMS, INFERRED, LEVELS, MEANINGS, NAMES, NOTICES, Name, 
 _HEAD = """\
 # API levels and migration
 
-<!-- Printed by `python -m nki.migration` from the tables in nki/levels. -->
+<!-- Printed by `python -m nki_cli.docs docs` from the tables in nki/levels. -->
 
 A kernel is written for a level of the NKI API. The newest, {newest}, is the default; choose another with
 
@@ -134,7 +131,3 @@ def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
     for row in rows:
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |")
     return "\n".join([*lines, ""])
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -1,6 +1,6 @@
 """The pages of the diagnostic codes: why each rule exists, a wrong and a right snippet, the source.
 
-They are written in ``pages/<category>.md``, one section per code:
+They are written in ``codes/<category>.md``, one section per code:
 
     ## NKI-V016
     Why the hardware or the language has the rule.
@@ -141,7 +141,7 @@ def pages() -> dict[str, Page]:
         if category is Category.compiler:
             found.update(_seen())
             continue
-        file = resources.files("nki_cli") / "pages" / f"{category.value}.md"
+        file = resources.files("nki_cli") / "docs" / "codes" / f"{category.value}.md"
         for page in parse(file.read_text(encoding="utf-8")):
             if page.row.code in found or page.row.category is not category:
                 raise MalformedPage(f"{page.row.code} stands in {category.value}.md or twice")

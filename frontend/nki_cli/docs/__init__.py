@@ -1,0 +1,1 @@
+"""Documentation pages that are printed from the tables the program itself reads."""
