@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nki_isa.ir.instruction import REGISTRY, Instruction, Role
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN2, TRN3

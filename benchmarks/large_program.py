@@ -21,8 +21,8 @@ import numpy as np
 from streams import Stream
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import Engine
 from nki_isa.ir.program import Program
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import as_target
 from nki_sim.placement.place import Placement, place
 from nki_sim.report.html import Core, page

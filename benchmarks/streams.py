@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
-from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import as_dtype
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 

@@ -22,9 +22,8 @@ from streams import Stream
 from timing_kernels import attention, matmul, scheduled_attention
 
 from nki_isa.diagnostics import NkiMemoryError
-from nki_isa.ir.instruction import Engine
 from nki_isa.ir.program import Program
-from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.tensor.tensor import NkiTensor

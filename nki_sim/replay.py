@@ -14,8 +14,9 @@ from functools import partial
 import numpy as np
 
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
 from nki_sim import process
 from nki_sim.cores.device import execute_all, finish

@@ -7,7 +7,9 @@ import inspect
 from typing import Any
 
 from nki_cli.figures import unit
-from nki_isa.ir.instruction import REQUIRED, Engine, Field, Instruction
+from nki_isa.ir.fields import REQUIRED, Field
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS, since
 from nki_isa.ops.collective import Collective

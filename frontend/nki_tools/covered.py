@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nki_isa.constraints.operands import tensors_of
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.machine.enums import Engine
 
 
 @dataclass(frozen=True, slots=True)

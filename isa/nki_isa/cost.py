@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nki_isa.ir.instruction import Engine
 from nki_isa.links import Exchange, slowest
 from nki_isa.machine.dtypes import DType
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor

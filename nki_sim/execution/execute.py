@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Frame, NkiError, error
-from nki_isa.ir.instruction import Engine, Instruction, Role
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.dtypes import DType, cast, is_plain
-from nki_isa.machine.enums import oob_mode
+from nki_isa.machine.enums import Engine, oob_mode
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target

@@ -14,8 +14,9 @@ import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
+from nki_isa.ir.fields import Role
 from nki_isa.ir.form import Form
-from nki_isa.ir.instruction import Instruction, Role
+from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import Addresses, Memory

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.ir.dependencies import may_skip
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.strides import is_row_major
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nki_isa.ir.fields import Role
 from nki_isa.ir.form import Form
-from nki_isa.ir.instruction import Engine, Instruction, Order, Role
+from nki_isa.ir.instruction import Instruction, Order
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import NkiTensor, box, signature
 from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core

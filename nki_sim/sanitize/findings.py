@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
-from nki_isa.ir.instruction import Instruction, Role
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import Instruction
 from nki_isa.tensor.tensor import NkiTensor, Storage
 
 #: Kinds of findings kept; a kernel wrong in more places than this is reported for the first of them.

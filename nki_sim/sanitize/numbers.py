@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from nki_isa.diagnostics import Label, NkiError, Severity
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DTYPES, DType, to_float32
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array

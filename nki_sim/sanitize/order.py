@@ -20,7 +20,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from nki_isa.diagnostics import Severity
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Severity
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.dtypes import DType
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, box
 from nki_sim.execution.memory import Addresses

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from nki_isa.ir.dependencies import may_skip
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array, Memory

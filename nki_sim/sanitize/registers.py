@@ -11,8 +11,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from nki_isa.diagnostics import Frame
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
+from nki_isa.machine.enums import Engine
 from nki_isa.ops.base import Accumulating
 from nki_isa.tensor.tensor import VirtualRegister
 from nki_sim.sanitize.findings import Findings, done_by, label_at, line_of

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from nki_isa.cost import Cost, Transfer, engine_time, finish_time, strided
 from nki_isa.ir.form import Form
-from nki_isa.ir.instruction import Engine, Instruction
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OnLinks
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister

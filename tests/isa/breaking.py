@@ -4,8 +4,9 @@ import dataclasses
 
 from tiles import HBM, PSUM, SBUF, tensor, view
 
-from nki_isa.ir.instruction import REGISTRY, Engine, Role
-from nki_isa.machine.enums import reduce_cmd
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
 

@@ -6,8 +6,9 @@ import pytest
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa import cost
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import nki_isa
-from nki_isa.ir.instruction import Engine, Instruction, Order, instruction
+from nki_isa.ir.instruction import Instruction, Order, instruction
+from nki_isa.machine.enums import Engine
 
 FLOOR = Path(nki_isa.__file__).parent
 

@@ -15,9 +15,9 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.constraints.accumulation import resolve
 from nki_isa.diagnostics import NkiError, NkiValidationError
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import DTYPES, to_float32
-from nki_isa.machine.enums import dge_mode, matmul_perf_mode, oob_mode, reduce_cmd
+from nki_isa.machine.enums import Engine, dge_mode, matmul_perf_mode, oob_mode, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor.tensor import VirtualRegister
 

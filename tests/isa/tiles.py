@@ -3,8 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from nki_isa.ir.instruction import Engine, Role
+from nki_isa.ir.fields import Role
 from nki_isa.machine.dtypes import DTYPES, cast
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 

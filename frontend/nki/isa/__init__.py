@@ -19,8 +19,8 @@ from nki.compiler.specializer.recorder import current, is_recording
 from nki.compiler.specializer.scalars import new_scalar
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
 from nki_isa.ir.instruction import REGISTRY, Instruction
-from nki_isa.ir.instruction import Engine as engine
 from nki_isa.machine.dtypes import DType, as_dtype
+from nki_isa.machine.enums import Engine as engine
 from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.machine.targets import default_target
 from nki_isa.tensor.kinds import checked, is_whole, public_function

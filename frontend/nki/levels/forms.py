@@ -7,8 +7,7 @@ from typing import Any
 
 from nki.levels.chosen import dtype_named
 from nki.levels.table_rows import COLLECTIVES, ISA, LANGUAGE, Meaning, OlderForm
-from nki_isa.ir.instruction import Engine
-from nki_isa.machine.enums import dma_engine
+from nki_isa.machine.enums import Engine, dma_engine
 from nki_isa.tensor.constants import cast_constant
 from nki_isa.tensor.kinds import is_whole, require
 from nki_isa.tensor.tensor import NkiTensor

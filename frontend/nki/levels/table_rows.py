@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine import enums
 from nki_isa.machine.dtypes import DTYPES
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import OPERATORS
 
 #: The levels, oldest first, with the SDK release that brought each.

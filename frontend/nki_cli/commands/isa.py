@@ -17,7 +17,8 @@ from nki_cli.instruction_facts import PARTS, as_dict, costs_of, summary_of
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS
 

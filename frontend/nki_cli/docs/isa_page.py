@@ -8,7 +8,8 @@ from typing import Any
 
 from nki_cli.figures import sources, unit
 from nki_cli.instruction_facts import PARTS, as_dict
-from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS, default_target
 

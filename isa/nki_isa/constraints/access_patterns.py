@@ -19,7 +19,7 @@ from nki_isa.constraints.operands import (
     region_name,
     start_of,
 )
-from nki_isa.ir.instruction import Constraint
+from nki_isa.ir.constraint import Constraint
 from nki_isa.tensor.tensor import NkiTensor
 
 _INT16, _UINT16 = 2**15 - 1, 2**16 - 1

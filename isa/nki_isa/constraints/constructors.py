@@ -1,4 +1,4 @@
-"""Constructors of :class:`~nki_isa.ir.instruction.Constraint` rows, shared by all instructions.
+"""Constructors of :class:`~nki_isa.ir.constraint.Constraint` rows, shared by all instructions.
 
 An instruction states ``constraints = rules(memory("dst", SBUF, PSUM), ...)``. Each
 constructor takes field names and limits; the row it returns says in its message
@@ -36,7 +36,9 @@ from nki_isa.constraints.operands import (
     start_of,
     value_of,
 )
-from nki_isa.ir.instruction import Complaint, Constraint, Engine, Role
+from nki_isa.ir.constraint import Complaint, Constraint
+from nki_isa.ir.fields import Role
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Feature
 from nki_isa.machine.targets import since

@@ -11,9 +11,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nki_isa.constraints.constructors import attribute_rule, excludes
-from nki_isa.ir.instruction import Constraint, Engine, Instruction, Role
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import Instruction
 from nki_isa.machine import enums
-from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.target import Feature, Target
 from nki_isa.rules import dma
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor

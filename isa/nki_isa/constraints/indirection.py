@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from nki_isa.constraints.operands import STUB, in_psum, listed, start_of, tensors_of
-from nki_isa.ir.instruction import Constraint, Engine
+from nki_isa.ir.constraint import Constraint
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature
 from nki_isa.tensor.tensor import NkiTensor
 

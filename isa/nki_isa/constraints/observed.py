@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from nki_isa.constraints.operands import shape_of, tensors_of
-from nki_isa.ir.instruction import Constraint, Engine
+from nki_isa.ir.constraint import Constraint
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
 from nki_isa.rules import elementwise, engine_access, psum
 from nki_isa.rules.rule import Rule

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.ir.instruction import Constraint, Engine, Instruction
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.instruction import Instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import since
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
 

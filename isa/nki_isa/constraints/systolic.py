@@ -23,7 +23,7 @@ from nki_isa.constraints.guard import Test, tensors_only
 from nki_isa.constraints.indirection import is_indirect
 from nki_isa.constraints.operands import free_pattern
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import Complaint, Constraint
+from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.target import Feature, Target
 from nki_isa.tensor.strides import reach

@@ -17,7 +17,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nki_isa.diagnostics import Diagnostic
-from nki_isa.ir.instruction import REGISTRY, Instruction, Role
+from nki_isa.ir.fields import Role
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.kinds import KINDS

@@ -1,4 +1,4 @@
-"""The base of every instruction: operand roles, the registry, constraints as data.
+"""The base of every instruction, and the registry of all.
 
 An instruction is one class in :mod:`nki_isa.ops`. Its fields state the operands
 with their roles, in the order of the public signature; everything else derives
@@ -13,46 +13,21 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, Severity, error
-from nki_isa.tensor.kinds import WORD, Kind, kinds_of, member_of, optional, problem
+from nki_isa.ir.constraint import Complaint, Constraint
+from nki_isa.ir.fields import REQUIRED, Field, Role
+from nki_isa.machine.enums import Engine
+from nki_isa.tensor.kinds import problem
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost, Mode
     from nki_isa.machine.target import Feature, Target
-    from nki_isa.rules.rule import Rule
-
-
-class Engine(enum.Enum):
-    """What runs an instruction; the names and values of ``nki.isa.engine``."""
-
-    unknown = 0
-    tensor = 1
-    scalar = 2
-    gpsimd = 3
-    dma = 4
-    vector = 5
-    sync = 6
 
 
 _UNKNOWN = Engine.unknown  # members of an Enum are found slowly
-
-
-class Role(enum.Enum):
-    """What an instruction does with a field."""
-
-    read = "read"
-    write = "write"
-    read_write = "read_write"  # reads its old contents too (accumulation)
-    scalar = "scalar"  # an immediate, a tile of one column, or a register: read
-    reads = "reads"  # a list of tensors, all read
-    writes = "writes"  # a list of tensors, all overwritten
-    register_read = "register_read"
-    register_write = "register_write"
-    attribute = "attribute"  # known at compile time
 
 
 class Order(enum.Enum):
@@ -82,147 +57,12 @@ class Starts(enum.Enum):
     free = "free"  # each tensor at any partition: DMA
 
 
-REQUIRED: Any = inspect.Parameter.empty
-
-#: What the operand of a role is, as an annotation of :mod:`nki_isa.tensor.kinds`.
-_OPERAND = {
-    Role.read: "NkiTensor",
-    Role.write: "NkiTensor",
-    Role.read_write: "NkiTensor",
-    Role.scalar: "float | NkiTensor | VirtualRegister",
-    Role.reads: "list[NkiTensor]",
-    Role.writes: "list[NkiTensor]",
-    Role.register_write: "VirtualRegister",
-}
-
-
-@dataclass(slots=True)
-class Field:
-    """One parameter of an instruction: its role, default and, for attributes, its kind.
-
-    `kinds` are the kinds of values it takes, None among them if it is `optional`.
-    One that is not `public` is no parameter of the API: what an older level of the API says differently.
-    """
-
-    role: Role
-    default: Any = REQUIRED
-    kind: Any = None
-    name: str = ""
-    public: bool = True
-    kinds: tuple[Kind, ...] = ()
-    optional: bool = False
-
-    def settle(self, annotation: str) -> None:
-        """Work out `kinds` (none where the instruction's own rules say it) and `optional`."""
-        self.optional = self.default is None or optional(annotation)
-        if self.role is Role.register_read:
-            self.kinds = *kinds_of("VirtualRegister"), WORD
-        elif self.kind is int:
-            self.kinds = (WORD,)
-        elif self.is_operand:
-            listed = self.role in (Role.reads, Role.writes)  # their items may be lists, by the annotation
-            self.kinds = (kinds_of(annotation) if listed else ()) or kinds_of(_OPERAND[self.role])
-        elif isinstance(self.kind, enum.EnumMeta):
-            self.kinds = (member_of(self.kind),)
-        else:
-            self.kinds = kinds_of(annotation or getattr(self.kind, "__name__", ""))
-
-    @property
-    def usual(self) -> frozenset[type]:
-        """Types whose values all are of a kind it takes."""
-        none = frozenset({type(None)}) if self.optional else frozenset()
-        return none.union(*(kind.usual for kind in self.kinds))
-
-    @property
-    def is_operand(self) -> bool:
-        """True if the machine touches memory or registers for it."""
-        return self.role is not Role.attribute
-
-
-def read(default: Any = REQUIRED) -> Any:
-    """A tensor the instruction reads; a default of None makes it optional."""
-    return Field(Role.read, default)
-
-
-def write(default: Any = REQUIRED) -> Any:
-    """A tensor the instruction overwrites."""
-    return Field(Role.write, default)
-
-
-def read_write(default: Any = REQUIRED) -> Any:
-    """A tensor the instruction updates in place."""
-    return Field(Role.read_write, default)
-
-
-def scalar(default: Any = REQUIRED) -> Any:
-    """An immediate number, a one-column tile or a register."""
-    return Field(Role.scalar, default)
-
-
-def reads(default: Any = REQUIRED) -> Any:
-    """A list of tensors the instruction reads."""
-    return Field(Role.reads, default)
-
-
-def writes(default: Any = REQUIRED) -> Any:
-    """A list of tensors the instruction overwrites."""
-    return Field(Role.writes, default)
-
-
-def register_read(default: Any = REQUIRED) -> Any:
-    """A register (or an int) the instruction reads."""
-    return Field(Role.register_read, default)
-
-
-def register_write(default: Any = REQUIRED) -> Any:
-    """A register the instruction writes."""
-    return Field(Role.register_write, default)
-
-
-def attribute(kind: Any, default: Any = REQUIRED, *, public: bool = True) -> Any:
-    """A compile-time value; `kind` names its type: an Enum class, ``Operator``, bool, int, tuple, str."""
-    return Field(Role.attribute, default, kind, public=public)
-
-
 class Misfit(NamedTuple):
     """A value of a wrong kind: the code of the diagnostic, what is wrong, and what to pass instead."""
 
     code: str
     message: str
     help: str
-
-
-class Complaint(str):
-    """The message of a constraint that is broken in a way with a help of its own."""
-
-    help: str
-
-    def __new__(cls, message: str, help: str) -> Complaint:
-        made = super().__new__(cls, message)
-        made.help = help
-        return made
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """One documented rule of an instruction, as data.
-
-    Attributes:
-        code: the diagnostic's code.
-        rule: the rule in one sentence, without values.
-        broken: given the instruction and the target, the message with the value
-            received and the limit, or None where the rule holds.
-        help: what to write instead, unless the message is a :class:`Complaint`, which knows better.
-        source: the documentation page or measurement that states the rule.
-        row: what is known of it beyond that, and how severe a finding is; an error without one.
-    """
-
-    code: str
-    rule: str
-    broken: Callable[[Any, Target], str | None]
-    help: str
-    source: str
-    row: Rule | None = None
 
 
 class Matrices(Protocol):

@@ -1,7 +1,7 @@
 """The enumerations of ``nki.isa``, with the members and values users see.
 
 They keep the names kernels write (``nki.isa.oob_mode.skip``), hence the lower
-case. ``nki.isa.engine`` is :class:`nki_isa.ir.instruction.Engine`.
+case; ``nki.isa.engine`` is :class:`Engine`.
 
 Source: SDK API page ``nki.isa``.
 """
@@ -12,6 +12,18 @@ import enum
 from typing import Any
 
 from nki_isa.machine.targets import TARGETS
+
+
+class Engine(enum.Enum):
+    """What runs an instruction; the names and values of ``nki.isa.engine``."""
+
+    unknown = 0
+    tensor = 1
+    scalar = 2
+    gpsimd = 3
+    dma = 4
+    vector = 5
+    sync = 6
 
 
 class reduce_cmd(enum.Enum):

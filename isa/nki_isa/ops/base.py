@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.constraints.observed import COMPUTE
-from nki_isa.ir.instruction import Constraint, Engine, Field, Instruction, Matrices, Role
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import Field, Role
+from nki_isa.ir.instruction import Instruction, Matrices
 from nki_isa.machine.dtypes import DType, is_plain, to_float32
-from nki_isa.machine.enums import reduce_cmd
+from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.tensor import NkiTensor
 

@@ -22,19 +22,12 @@ from nki_isa.constraints.constructors import SBUF, attribute_rule, operator_in, 
 from nki_isa.constraints.descriptors import PRIORITY
 from nki_isa.constraints.operands import region_name
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    reads,
-    writes,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, reads, writes
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.links import Exchange
 from nki_isa.machine.dtypes import to_float32
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target

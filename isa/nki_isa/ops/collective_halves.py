@@ -15,7 +15,8 @@ from nki_isa import cost
 from nki_isa.constraints.constructors import rules
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import Field, MakeTile, Role, attribute, instruction, read
+from nki_isa.ir.fields import Field, Role, attribute, read
+from nki_isa.ir.instruction import MakeTile, instruction
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, Collective, Groups
 from nki_isa.ops.collective_v import (

@@ -17,16 +17,9 @@ from nki_isa import links
 from nki_isa.constraints.constructors import SBUF, attribute_rule, rules, shape_of
 from nki_isa.constraints.operands import region_name
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import (
-    Constraint,
-    Instruction,
-    MakeTile,
-    attribute,
-    instruction,
-    read_write,
-    reads,
-    writes,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read_write, reads, writes
+from nki_isa.ir.instruction import Instruction, MakeTile, instruction
 from nki_isa.links import Exchange
 from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.target import Feature, Target

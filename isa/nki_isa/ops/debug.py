@@ -9,17 +9,11 @@ from numpy.typing import NDArray
 
 from nki_isa.constraints.constructors import SBUF, memory, rules
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    read,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.dtypes import DType, to_float32
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import MemoryRegion
 
 if TYPE_CHECKING:

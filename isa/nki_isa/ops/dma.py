@@ -44,22 +44,12 @@ from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import seen
 from nki_isa.constraints.operands import free_pattern
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    MakeTile,
-    Matrices,
-    Order,
-    Starts,
-    attribute,
-    instruction,
-    read,
-    reads,
-    write,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, reads, write
+from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
 from nki_isa.machine import enums
 from nki_isa.machine.dtypes import to_float32
-from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.operators import Operator
 from nki_isa.ops.base import copied
 from nki_isa.rules import dma

@@ -29,7 +29,9 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import Constraint, MakeTile, Order, Starts, attribute, instruction, read, write
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, write
+from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,
     VECTOR_ENGINE,

@@ -24,7 +24,8 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import seen
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import MakeTile, Order, attribute, instruction, read, register_read, write
+from nki_isa.ir.fields import attribute, read, register_read, write
+from nki_isa.ir.instruction import MakeTile, Order, instruction
 from nki_isa.machine.dtypes import cast
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.ops.base import GPSIMD_ENGINE, Array, ComputeInstruction, float32

@@ -47,20 +47,11 @@ from nki_isa.constraints.systolic import (
     widths,
 )
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    Instruction,
-    MakeTile,
-    Matrices,
-    Order,
-    attribute,
-    instruction,
-    read,
-    read_write,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, read_write
+from nki_isa.ir.instruction import Instruction, MakeTile, Matrices, Order, instruction
 from nki_isa.machine.dtypes import DTYPES, to_float32
-from nki_isa.machine.enums import matmul_perf_mode
+from nki_isa.machine.enums import Engine, matmul_perf_mode
 from nki_isa.machine.target import Feature, Target
 from nki_isa.rules import tensor_engine
 from nki_isa.tensor.kinds import kind_of

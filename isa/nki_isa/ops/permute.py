@@ -8,19 +8,10 @@ from typing import Any
 from nki_isa import cost, links
 from nki_isa.constraints.constructors import attribute_rule, rules
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    reads,
-    register_read,
-    register_write,
-    writes,
-)
+from nki_isa.ir.fields import attribute, reads, register_read, register_write, writes
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.links import Exchange
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target

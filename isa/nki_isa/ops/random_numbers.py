@@ -36,7 +36,9 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import Engine, MakeTile, Order, attribute, instruction, read, scalar, write
+from nki_isa.ir.fields import attribute, read, scalar, write
+from nki_isa.ir.instruction import MakeTile, Order, instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (
     GPSIMD_ENGINE,

@@ -15,19 +15,10 @@ from nki_isa import cost
 from nki_isa.constraints.constructors import SBUF, memory, rules
 from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    read,
-    register_read,
-    register_write,
-    write,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, register_read, register_write, write
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:

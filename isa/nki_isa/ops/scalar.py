@@ -29,7 +29,8 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import indirection
 from nki_isa.constraints.observed import COMPUTE, seen
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, scalar, write
+from nki_isa.ir.fields import attribute, read, scalar, write
+from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.enums import reduce_cmd as Reduce
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.target import Feature, Target

@@ -14,18 +14,9 @@ from numpy.typing import NDArray
 from nki_isa import cost
 from nki_isa.constraints.constructors import SBUF, dtypes, memory, rules
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    read,
-    register_read,
-    register_write,
-    write,
-)
+from nki_isa.ir.fields import attribute, read, register_read, register_write, write
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.ops.register import HBM, one_element
 from nki_isa.tensor.tensor import VirtualRegister
 

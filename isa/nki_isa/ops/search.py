@@ -28,7 +28,8 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import MakeTile, Order, Starts, attribute, instruction, read, write
+from nki_isa.ir.fields import attribute, read, write
+from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.dtypes import cast
 from nki_isa.machine.target import Feature
 from nki_isa.ops.base import (

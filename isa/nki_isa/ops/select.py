@@ -26,18 +26,9 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import indirection, no_indirection
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Constraint,
-    MakeTile,
-    Order,
-    Starts,
-    attribute,
-    instruction,
-    read,
-    read_write,
-    scalar,
-    write,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, read_write, scalar, write
+from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.dtypes import cast
 from nki_isa.machine.enums import reduce_cmd as Reduce
 from nki_isa.machine.operators import OPERATORS, Operator

@@ -22,19 +22,11 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.cost import Cost
 from nki_isa.diagnostics import error
-from nki_isa.ir.instruction import (
-    Constraint,
-    Engine,
-    Instruction,
-    MakeTile,
-    Order,
-    attribute,
-    instruction,
-    read,
-    read_write,
-    write,
-)
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, read_write, write
+from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine import enums
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.meeting import Array, Meeting, Seat
 from nki_isa.rules import programs

@@ -21,7 +21,10 @@ from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import PSUM_ALIGNMENT
 from nki_isa.constraints.systolic import fp8_pairs, in_pairs, paired
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import Constraint, Engine, MakeTile, Order, attribute, instruction, read, write
+from nki_isa.ir.constraint import Constraint
+from nki_isa.ir.fields import attribute, read, write
+from nki_isa.ir.instruction import MakeTile, Order, instruction
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
 from nki_isa.rules import tensor_engine

@@ -34,19 +34,10 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
 from nki_isa.constraints.observed import bitvec_result, seen
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import (
-    Engine,
-    MakeTile,
-    Matrices,
-    Order,
-    Starts,
-    attribute,
-    instruction,
-    read,
-    scalar,
-    write,
-)
+from nki_isa.ir.fields import attribute, read, scalar, write
+from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
 from nki_isa.machine.dtypes import DTYPES, cast, integer_range
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import (

@@ -8,7 +8,8 @@ from tiles import PSUM, tensor, view
 
 from nki_isa.constraints.operands import ENGINE, GENERATION, OPERAND_KINDS
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3, since
 from nki_isa.ops.base import ComputeInstruction
 

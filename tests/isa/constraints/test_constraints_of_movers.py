@@ -5,8 +5,8 @@ from breaking import indirect
 from tiles import HBM, PSUM, SBUF, gathered, shifted, tensor, view
 
 from nki_isa.constraints.operands import ENGINE, GENERATION
-from nki_isa.ir.instruction import REGISTRY, Engine
-from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, oob_mode
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine, dge_mode, dma_engine, matmul_perf_mode, oob_mode
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, since
 from nki_isa.ops.base import ComputeInstruction
 from nki_isa.samples import sample

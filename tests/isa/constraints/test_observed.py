@@ -4,7 +4,8 @@ import pytest
 from tiles import PSUM, dst_of, tensor, view
 
 from nki_isa.constraints.observed import PSUM_ALIGNMENT, RESHAPED_ROW, RUN_TIME_OFFSET, bitvec_result
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.pe import nc_matmul
 from nki_isa.rules import dma

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.ir.dependencies import data_dependencies, may_skip, touched
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import Loop, While
 from nki_isa.machine.dtypes import as_dtype
-from nki_isa.machine.enums import oob_mode
+from nki_isa.machine.enums import Engine, oob_mode
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
 
 BODIES = st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=3), max_size=8)

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiles import FLOATS, State, dst_of, fp32, plain, run, same, shapes, tensor, tiles
 
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES, cast
-from nki_isa.machine.enums import reduce_cmd
+from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN3
 from nki_isa.ops.accumulate import exponential, tensor_scalar_cumulative, tensor_scalar_reduce
 from nki_isa.ops.scalar import activate2

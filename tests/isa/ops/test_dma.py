@@ -22,9 +22,8 @@ from tiles import (
 )
 
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES, cast
-from nki_isa.machine.enums import dge_mode, oob_mode
+from nki_isa.machine.enums import Engine, dge_mode, oob_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.tensor.tensor import DynamicOffset, NkiTensor, VirtualRegister

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiles import NUMERIC, dst_of, plain, run, same, tensor, tiles
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import Role
+from nki_isa.ir.fields import Role
 from nki_isa.machine.targets import TRN1
 from nki_isa.ops.gather import local_gather, nc_n_gather, nc_stream_shuffle
 

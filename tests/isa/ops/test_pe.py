@@ -9,9 +9,8 @@ from tiles import HBM, PSUM, SBUF, State, dst_of, fp32, plain, run, tensor, tile
 
 from nki_isa.constraints.accumulation import resolve
 from nki_isa.diagnostics import NkiError, NkiValidationError
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES
-from nki_isa.machine.enums import matmul_perf_mode
+from nki_isa.machine.enums import Engine, matmul_perf_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.pe import nc_matmul, nc_matmul_mx, scale_rows
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiles import dst_of, fp32, run, same, tensor, tiles
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import Role
+from nki_isa.ir.fields import Role
 from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.targets import TRN3
 from nki_isa.ops.quantize import quantize_mx

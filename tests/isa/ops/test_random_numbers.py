@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiles import State, dst_of, run, tensor
 
-from nki_isa.ir.instruction import Engine
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN3
 from nki_isa.ops.random_numbers import dropout, rand2, rand_get_state, rand_set_state, rng, set_rng_seed
 

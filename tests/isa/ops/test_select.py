@@ -19,9 +19,8 @@ from tiles import (
     values,
 )
 
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES, cast
-from nki_isa.machine.enums import reduce_cmd
+from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.ops.select import FP32_MIN, range_select, select_reduce, tensor_copy_predicated
 

@@ -22,8 +22,8 @@ from tiles import (
 )
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import DTYPES, cast, integer_range
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.vector import (
     memset,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from programs import PSUM, SHARED, Builder
 from random_programs import Maker
 
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
 from nki_sim import words
 from nki_sim.cores.core_times import simulate

@@ -11,8 +11,9 @@ from programs import PSUM, Builder
 from random_programs import Maker
 
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import Program
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2
 from nki_sim.cores.core_times import simulate, simulate_all

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, Span
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype
-from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.report.profile import LineSummary, Profile, union

@@ -17,10 +17,10 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.ir.rewrite import in_order
-from nki_isa.machine.enums import dge_mode
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import pipeline

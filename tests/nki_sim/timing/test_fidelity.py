@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from programs import Builder
 
-from nki_isa.ir.instruction import REGISTRY, Engine
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Evidence
 from nki_isa.machine.targets import TARGETS, TRN2
 from nki_sim.cores.core_times import simulate

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa import cost as costs
 from nki_isa.cost import Cost
-from nki_isa.ir.instruction import REGISTRY, Engine, Field, Instruction, Role
+from nki_isa.ir.fields import Field, Role
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Program, While
 from nki_isa.machine.dtypes import as_dtype
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 from nki_sim.cores.core_times import simulate

@@ -14,8 +14,8 @@ from types import ModuleType
 
 from nki import levels
 from nki_isa.diagnostics import Diagnostic, NkiError, error
-from nki_isa.ir.instruction import Engine
 from nki_isa.machine.dtypes import MEANT_DTYPES
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.idioms import idiom
 
 REMOVED_SOURCE = "SDK API pages of release 2.26 against the present ones; migration guide"

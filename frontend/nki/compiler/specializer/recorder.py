@@ -26,9 +26,10 @@ from nki.compiler.specializer.stacks import calls_of, is_kernel_frame, stack_at,
 from nki.compiler.specializer.variables import variable_of
 from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error
 from nki_isa.ir.form import Forms
-from nki_isa.ir.instruction import REGISTRY, Engine, Instruction
+from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.dtypes import DType
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.rules import Rule, memory, programs, rule_of
 from nki_isa.tensor.opaque import tolerating
