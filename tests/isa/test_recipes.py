@@ -77,7 +77,8 @@ from typing import Any
 
 from nki_isa import cost
 from nki_isa.constraints.constructors import rules, same_shape, tile
-from nki_isa.ir.instruction import MakeTile, Order, instruction, read, write
+from nki_isa.ir.fields import read, write
+from nki_isa.ir.instruction import MakeTile, Order, instruction
 from nki_isa.constraints.operands import elements_per_partition
 from nki_isa.ops.base import VECTOR_ENGINE, ComputeInstruction
 from nki_isa.tensor.tensor import NkiTensor
