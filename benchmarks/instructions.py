@@ -18,7 +18,7 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN2, TRN3
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim import process
 from nki_sim.execution.execute import Machine

@@ -13,7 +13,7 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Evidence, Target
 from nki_isa.machine.targets import TARGETS, since
 from nki_isa.ops.collective import Collective
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 
 # The figures of `Target` that an engine's instructions are timed with, beside those a cost names.
 _FIGURES = {

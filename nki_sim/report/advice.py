@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.cost import Cost, engine_time, row_time, used_engines
+from nki_isa.cost import Cost
+from nki_isa.cost.transfers import engine_time, row_time, used_engines
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import Collective
 from nki_sim import words

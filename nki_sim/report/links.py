@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa import links
+from nki_isa.cost import links
 from nki_isa.machine.machines import Link, Machine
 from nki_isa.ops.collective import Collective
 from nki_sim.timing.scoreboard import Timeline

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.cost import engine_time, used_engines
+from nki_isa.cost.transfers import engine_time, used_engines
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nki_isa.cost import Cost, Transfer, engine_time, finish_time, strided
+from nki_isa.cost import Cost, Transfer
+from nki_isa.cost.streaming import strided
+from nki_isa.cost.transfers import engine_time, finish_time
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine

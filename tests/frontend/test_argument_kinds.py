@@ -20,7 +20,7 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.targets import TRN3
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 from nki_sim.cores.device import execute_all
 from nki_sim.placement.fit_in_memory import fit

@@ -16,7 +16,7 @@ from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype, cast, to_float32
 from nki_isa.machine.targets import TRN2, as_target
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 from nki_isa.tensor.tensor import NkiTensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::nki.uncaught.NkiWarning")

@@ -75,7 +75,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nki_isa import cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.constraints.constructors import rules, same_shape, tile
 from nki_isa.ir.fields import read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
@@ -91,7 +91,7 @@ class tensor_halve(ComputeInstruction):
     engines = (VECTOR_ENGINE,)
     source = "none"
     order = Order.streamed
-    modes = cost.ONE_INPUT
+    modes = streaming.ONE_INPUT
     dst: NkiTensor = write()
     src: NkiTensor = read()
     constraints = rules(*tile("dst", "src"), *same_shape("dst", "src"))
@@ -103,9 +103,9 @@ class tensor_halve(ComputeInstruction):
     def compute(self, src: Any) -> Any:
         return src / 2
 
-    def cost(self, target: Any) -> cost.Cost:
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.src)
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+    def cost(self, target: Any) -> Cost:
+        rate = streaming.rate_of(target, self.modes, self.dst, self.src)
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 '''
 
 

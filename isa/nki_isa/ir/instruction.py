@@ -23,7 +23,8 @@ from nki_isa.tensor.kinds import problem
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 if TYPE_CHECKING:
-    from nki_isa.cost import Cost, Mode
+    from nki_isa.cost import Cost
+    from nki_isa.cost.streaming import Mode
     from nki_isa.machine.target import Feature, Target
 
 

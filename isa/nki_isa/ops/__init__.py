@@ -1,4 +1,4 @@
-"""Every instruction, one class each, one module per engine; importing this fills the registry."""
+"""Every instruction, one class each, one module per family; importing this fills the registry."""
 
 import importlib
 import pkgutil

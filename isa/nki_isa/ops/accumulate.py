@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     STUB,
     column,
@@ -25,7 +24,7 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import indirection
 from nki_isa.constraints.observed import seen
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.enums import reduce_cmd as Reduce
@@ -147,7 +146,7 @@ class tensor_scalar_reduce(Accumulating):
         return result, -registers if self.reduce_res_negate else registers
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(
+        return streaming.elementwise(
             target,
             self.on,
             elements_per_partition(self.dst),
@@ -240,7 +239,7 @@ class tensor_scalar_cumulative(Accumulating):
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
-        return cost.elementwise(target, self.on, n, pointers=pointers(self.imm0))
+        return streaming.elementwise(target, self.on, n, pointers=pointers(self.imm0))
 
 
 _EXPONENTIAL_DST = (
@@ -320,7 +319,7 @@ class exponential(Accumulating):
         return result, self.accumulate(state, OPERATORS["add"], result, reduce_init)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(
+        return streaming.elementwise(
             target,
             self.on,
             elements_per_partition(self.dst),

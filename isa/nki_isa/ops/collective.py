@@ -17,15 +17,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nki_isa import cost, links
 from nki_isa.constraints.constructors import SBUF, attribute_rule, operator_in, rules, shape_of
 from nki_isa.constraints.descriptors import PRIORITY
 from nki_isa.constraints.operands import region_name
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, links
+from nki_isa.cost.links import Exchange
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
-from nki_isa.links import Exchange
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine, machine_of
@@ -180,7 +179,7 @@ class Collective(OnLinks, Meeting):
     def cost(self, target: Target) -> Cost:
         """A start, the hops of its algorithm, and the busiest link or rank."""
         machine = self.machine(target)
-        return cost.collective(target, machine, self.route(target, machine))
+        return links.collective(target, machine, self.route(target, machine))
 
     def machine(self, target: Target) -> Machine:
         """What it runs on: the smallest machine that has the ranks it names."""

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import rules
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, links
 from nki_isa.diagnostics import error
 from nki_isa.ir.fields import Field, Role, attribute, read
 from nki_isa.ir.instruction import MakeTile, instruction
@@ -66,7 +65,7 @@ class _Triggered(Moving):
     def cost(self, target: Target) -> Cost:
         """As all at once, without the start."""
         machine = self.machine(target)
-        whole = cost.collective(target, machine, self.route(target, machine))
+        whole = links.collective(target, machine, self.route(target, machine))
         time = whole.busy - target.collective_start_ns
         return Cost(time, time, "link_hop_ns", whole.rate)
 

@@ -13,14 +13,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from nki_isa import links
 from nki_isa.constraints.constructors import SBUF, attribute_rule, rules, shape_of
 from nki_isa.constraints.operands import region_name
+from nki_isa.cost import links
+from nki_isa.cost.links import Exchange
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read_write, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, instruction
-from nki_isa.links import Exchange
 from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told

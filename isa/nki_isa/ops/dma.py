@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     attribute_rule,
@@ -43,7 +42,7 @@ from nki_isa.constraints.guard import tensors_only
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import seen
 from nki_isa.constraints.operands import free_pattern
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, transfers
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, reads, write
 from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
@@ -189,7 +188,7 @@ class dma_copy(DmaInstruction):
 
     def cost(self, target: Target) -> Cost:
         """Descriptors for the runs that are contiguous on both sides."""
-        return cost.copy(target, by_row(self.dst), by_row(self.src), mode=self.descriptors(target))
+        return transfers.copy(target, by_row(self.dst), by_row(self.src), mode=self.descriptors(target))
 
 
 # --- dma_transpose
@@ -426,7 +425,9 @@ class dma_transpose(DmaInstruction):
 
     def cost(self, target: Target) -> Cost:
         """A copy at the rate of DMA transposes."""
-        return cost.copy(target, self.dst, by_row(self.src), mode=self.descriptors(target), transpose=True)
+        return transfers.copy(
+            target, self.dst, by_row(self.src), mode=self.descriptors(target), transpose=True
+        )
 
 
 # --- dma_compute
@@ -566,9 +567,9 @@ class dma_compute(DmaInstruction):
     def cost(self, target: Target) -> Cost:
         """The descriptors of a copy from each source, at the rate of additions on their way."""
         mode, dst = self.descriptors(target), by_row(self.dst)
-        copies = [cost.copy(target, dst, by_row(s), mode=mode).transfer for s in self.srcs]
+        copies = [transfers.copy(target, dst, by_row(s), mode=mode).transfer for s in self.srcs]
         moved = [t for t in copies if t is not None]
-        return cost.transfer(
+        return transfers.transfer(
             target,
             dataclasses.replace(
                 moved[0],

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
@@ -27,7 +26,7 @@ from nki_isa.constraints.constructors import (
     value_in,
 )
 from nki_isa.constraints.indirection import no_indirection
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write
@@ -156,7 +155,7 @@ class nc_stream_shuffle(ComputeInstruction):
         return result
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst))
 
 
 def check_indices(name: str, indices: Array, limit: int) -> None:
@@ -216,7 +215,7 @@ class nc_n_gather(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
         more = (math.ceil(n / _GROUP) - 1) * target.gpsimd_start_cycles
-        return cost.gpsimd(target, n, extra_cycles=more)
+        return streaming.gpsimd(target, n, extra_cycles=more)
 
 
 _CORE_PARTITIONS = 16
@@ -312,4 +311,4 @@ class local_gather(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         run = self.num_elem_per_idx
         per_cycle = ((28 + 4 * run) / (4 * run)) / min(4 / self.dst.dtype.itemsize, run)
-        return cost.gpsimd(target, _valid(self) * run, factor=per_cycle)
+        return streaming.gpsimd(target, _valid(self) * run, factor=per_cycle)

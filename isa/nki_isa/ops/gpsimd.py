@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
@@ -23,7 +22,7 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import seen
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, register_read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
 from nki_isa.machine.dtypes import cast
@@ -80,7 +79,7 @@ class _Affine(ComputeInstruction):
         return np.add.outer(lanes, value.reshape(-1)).astype(np.int32)
 
     def cost(self, target: Target) -> Cost:
-        return cost.gpsimd(target, elements_per_partition(self.dst))
+        return streaming.gpsimd(target, elements_per_partition(self.dst))
 
 
 @instruction

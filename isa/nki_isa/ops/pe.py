@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost
 from nki_isa.constraints import accumulation
 from nki_isa.constraints.accumulation import Accumulate, Box
 from nki_isa.constraints.constructors import (
@@ -46,7 +45,7 @@ from nki_isa.constraints.systolic import (
     untiled_indirection,
     widths,
 )
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, matmuls
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write
 from nki_isa.ir.instruction import Instruction, MakeTile, Matrices, Order, instruction
@@ -477,7 +476,7 @@ class nc_matmul(_Matmul):
         k, m, n = self.stationary.shape[0], _columns(self.stationary, self), _columns(self.moving, self)
         contracted = 2 * k if _double_row(self) else k
         flops = 0 if self.is_transpose else 2 * contracted * m * n
-        return cost.matmul(target, n, passes, m, k, flops)
+        return matmuls.matmul(target, n, passes, m, k, flops)
 
 
 def _multiply(a: Fp32, b: Fp32, out: Fp32) -> None:
@@ -661,7 +660,7 @@ class nc_matmul_mx(_Matmul):
     def cost(self, target: Target) -> Cost:
         """Streaming of moving's columns once: four values per element contract in one pass."""
         k, m, n = self.stationary.shape[0], *map(elements_per_partition, (self.stationary, self.moving))
-        return cost.matmul(target, n, 1, m, k, 2 * 4 * k * m * n)
+        return matmuls.matmul(target, n, 1, m, k, 2 * 4 * k * m * n)
 
 
 def dequantized(data: Array, tensor: NkiTensor, scale: Array) -> Fp32:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki_isa import cost, links
 from nki_isa.constraints.constructors import attribute_rule, rules
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, links, sequencer
+from nki_isa.cost.links import Exchange
 from nki_isa.ir.fields import attribute, reads, register_read, register_write, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
-from nki_isa.links import Exchange
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine
 from nki_isa.machine.operators import Operator
@@ -266,7 +265,7 @@ class rank_id(Instruction):
         return int(state.rank)
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target)
+        return sequencer.register(target)
 
 
 @instruction
@@ -308,4 +307,4 @@ class collective_permute_implicit_current_processing_rank_id(Grouped, Instructio
         return group[(group.index(state.rank) - int(iteration_id)) % len(group)]
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target)
+        return sequencer.register(target)

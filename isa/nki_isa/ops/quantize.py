@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
@@ -27,7 +26,7 @@ from nki_isa.constraints.constructors import (
     tile,
 )
 from nki_isa.constraints.indirection import no_indirection
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
@@ -180,6 +179,6 @@ class quantize_mx(ComputeInstruction):
         return packed, result.view(self.dst_scale.dtype.numpy)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(
+        return streaming.elementwise(
             target, self.on, elements_per_partition(self.src), rate="vector_quantize_rate"
         )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
@@ -35,7 +34,7 @@ from nki_isa.constraints.constructors import (
     tile,
 )
 from nki_isa.constraints.indirection import no_indirection
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
@@ -138,7 +137,7 @@ class rng(_Random):
         return from_bits(words, self.dst.dtype)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst))
 
 
 def _ordered(instruction: Any, target: Any) -> str | None:
@@ -195,7 +194,7 @@ class rand2(_Random):
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
-        return cost.elementwise(
+        return streaming.elementwise(
             target, self.on, n, rate="vector_random_rate", pointers=pointers(self.min, self.max)
         )
 
@@ -240,7 +239,7 @@ class rand_set_state(_Random):
         return ()
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.src_seeds))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.src_seeds))
 
 
 @instruction
@@ -278,7 +277,7 @@ class rand_get_state(_Random):
         return states.reshape(len(states), -1).copy()
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst))
 
 
 @instruction
@@ -312,7 +311,7 @@ class set_rng_seed(_Random):
         return ()
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, 1)
+        return streaming.elementwise(target, self.on, 1)
 
 
 def _probability_dtype(instruction: Any, target: Any) -> str | None:
@@ -374,4 +373,4 @@ class dropout(_Random):
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
-        return cost.elementwise(target, self.on, n, pointers=pointers(self.prob))
+        return streaming.elementwise(target, self.on, n, pointers=pointers(self.prob))

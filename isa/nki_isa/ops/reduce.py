@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
@@ -31,7 +30,7 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import indirection, no_indirection
 from nki_isa.constraints.observed import bitvec_result
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.operators import OPERATORS, Operator
@@ -104,7 +103,7 @@ class tensor_reduce(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_reduce)"
     order = Order.streamed
-    modes = cost.NARROW
+    modes = streaming.NARROW
     dst: NkiTensor = write()
     op: Operator = attribute(Operator)
     data: NkiTensor = read()
@@ -145,8 +144,8 @@ class tensor_reduce(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         modes = self.modes if self.op.name in ("add", "maximum") else ()
-        rate = cost.streaming_rate(target, modes, self.dst, self.data)
-        return cost.elementwise(target, self.on, elements_per_partition(self.data), rate=rate)
+        rate = streaming.rate_of(target, modes, self.dst, self.data)
+        return streaming.elementwise(target, self.on, elements_per_partition(self.data), rate=rate)
 
 
 _ACROSS = ("add", "average", "maximum", "bitwise_or", "bitwise_and")
@@ -196,7 +195,7 @@ class tensor_partition_reduce(ComputeInstruction):
         return fold(_ADD, values.T) / np.float32(len(values))
 
     def cost(self, target: Target) -> Cost:
-        return cost.gpsimd(target, elements_per_partition(self.data))
+        return streaming.gpsimd(target, elements_per_partition(self.data))
 
 
 @instruction
@@ -216,7 +215,7 @@ class tensor_tensor_scan(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_tensor_scan)"
     order = Order.streamed
-    modes = (cost.Mode("vector_scan_rate"),)
+    modes = (streaming.Mode("vector_scan_rate"),)
     dst: NkiTensor = write()
     data0: NkiTensor = read()
     data1: NkiTensor = read()
@@ -263,9 +262,9 @@ class tensor_tensor_scan(ComputeInstruction):
         return result.T
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.data0, self.data1)
+        rate = streaming.rate_of(target, self.modes, self.dst, self.data0, self.data1)
         n = elements_per_partition(self.dst)
-        return cost.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.initial))
+        return streaming.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.initial))
 
 
 @instruction
@@ -313,7 +312,7 @@ class bn_stats(ComputeInstruction):
         return result
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.data))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.data))
 
 
 @instruction
@@ -356,6 +355,6 @@ class bn_aggr(ComputeInstruction):
         return np.stack([mean, variance], axis=1)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(
+        return streaming.elementwise(
             target, self.on, elements_per_partition(self.data), rate="vector_statistics_rate"
         )

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import SBUF, memory, rules
 from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, sequencer
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
@@ -97,7 +96,7 @@ class register_move(Instruction):
         return int(src)
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target)
+        return sequencer.register(target)
 
 
 @instruction
@@ -132,7 +131,7 @@ class register_load(Instruction):
         return int.from_bytes(src.tobytes(), "little")
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target, memory=True)
+        return sequencer.register(target, memory=True)
 
 
 @instruction
@@ -167,4 +166,4 @@ class register_store(Instruction):
         return np.frombuffer(word[: dtype.itemsize], dtype.numpy)
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target, memory=True)
+        return sequencer.register(target, memory=True)

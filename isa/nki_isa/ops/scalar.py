@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     STUB,
     column,
@@ -28,7 +27,7 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import indirection
 from nki_isa.constraints.observed import COMPUTE, seen
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.enums import reduce_cmd as Reduce
@@ -154,7 +153,7 @@ class _Activation(Accumulating):
         return result, self.accumulate(state, _ADD, rows(result))
 
     def cost(self, target: Target) -> Cost:
-        return cost.activation(
+        return streaming.activation(
             target,
             elements_per_partition(self.dst),
             table=self.op.table,
@@ -365,7 +364,7 @@ class activate2(Accumulating):
         return result, self.accumulate(state, self.reduce_op or _ADD, result)
 
     def cost(self, target: Target) -> Cost:
-        return cost.activation(
+        return streaming.activation(
             target,
             elements_per_partition(self.dst),
             table=self.op.table,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import SBUF, dtypes, memory, rules
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, sequencer
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
@@ -67,7 +66,7 @@ class scalar_load(Instruction):
         return int(src.reshape(-1)[0])
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target, memory=True)
+        return sequencer.register(target, memory=True)
 
 
 @instruction
@@ -104,7 +103,7 @@ class scalar_store(Instruction):
         return np.array([wrapped(int(value), dtype.bits)], dtype.numpy)
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target, memory=True)
+        return sequencer.register(target, memory=True)
 
 
 @instruction
@@ -144,4 +143,4 @@ class scalar_compute(Instruction):
         return wrapped(OPERATORS[values["operator"]](int(left), right), values["bits"])
 
     def cost(self, target: Target) -> Cost:
-        return cost.register(target)
+        return sequencer.register(target)

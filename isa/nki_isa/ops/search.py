@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     STUB,
@@ -27,7 +26,7 @@ from nki_isa.constraints.constructors import (
     tile,
 )
 from nki_isa.constraints.indirection import no_indirection
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.dtypes import cast
@@ -86,7 +85,7 @@ class max8(ComputeInstruction):
         return np.sort(top, axis=1)[:, ::-1]
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.src))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.src))
 
 
 def _occurrences(data: Array, vals: Array, order: range) -> tuple[Array, Array]:
@@ -149,7 +148,7 @@ class nc_find_index8(ComputeInstruction):
         return np.where(found, places, -1).astype(self.dst.dtype.numpy)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.data))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.data))
 
 
 @instruction
@@ -206,7 +205,7 @@ class nc_match_replace8(ComputeInstruction):
         return result, index
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(target, self.on, elements_per_partition(self.data))
+        return streaming.elementwise(target, self.on, elements_per_partition(self.data))
 
 
 _CORE_PARTITIONS = 16  # partitions each of the eight gpsimd cores serves
@@ -271,7 +270,7 @@ class nonzero_with_count(ComputeInstruction):
         return result
 
     def cost(self, target: Target) -> Cost:
-        return cost.gpsimd(target, elements_per_partition(self.src))
+        return streaming.gpsimd(target, elements_per_partition(self.src))
 
 
 def _two_per_segment(instruction: Any, target: Any) -> int | None:
@@ -323,7 +322,7 @@ class sequence_bounds(ComputeInstruction):
         return np.stack([starts, ends])[None]
 
     def cost(self, target: Target) -> Cost:
-        return cost.gpsimd(target, elements_per_partition(self.segment_ids))
+        return streaming.gpsimd(target, elements_per_partition(self.segment_ids))
 
 
 def _snake_length(instruction: Any, target: Any) -> str | None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
@@ -25,7 +24,7 @@ from nki_isa.constraints.constructors import (
     value_in,
 )
 from nki_isa.constraints.indirection import indirection, no_indirection
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
@@ -77,7 +76,7 @@ class tensor_copy_predicated(ComputeInstruction):
     starts = Starts.lanes
     source = f"{STUB} (tensor_copy_predicated)"
     order = Order.streamed
-    modes = (cost.TWO_INPUTS_FP32,)
+    modes = (streaming.TWO_INPUTS_FP32,)
     dst: NkiTensor = read_write()
     src: Any = scalar()
     predicate: NkiTensor = read()
@@ -110,8 +109,8 @@ class tensor_copy_predicated(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         tiles = [t for t in (self.dst, self.src, self.predicate) if isinstance(t, NkiTensor)]
-        rate = cost.streaming_rate(target, self.modes, *tiles) if len(tiles) == 3 else ""
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+        rate = streaming.rate_of(target, self.modes, *tiles) if len(tiles) == 3 else ""
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
 @instruction
@@ -174,7 +173,7 @@ class select_reduce(Accumulating):
         return result, self.accumulate(state, self.reduce_op, result)
 
     def cost(self, target: Target) -> Cost:
-        return cost.elementwise(
+        return streaming.elementwise(
             target,
             self.on,
             elements_per_partition(self.dst),
@@ -281,6 +280,6 @@ class range_select(Accumulating):
 
     def cost(self, target: Target) -> Cost:
         extra = self.reading_cycles(target)
-        return cost.elementwise(
+        return streaming.elementwise(
             target, self.on, elements_per_partition(self.dst), pointers=1, extra_cycles=extra
         )

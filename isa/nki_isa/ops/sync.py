@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     SBUF,
     attribute_rule,
@@ -20,7 +19,7 @@ from nki_isa.constraints.constructors import (
     same_shape,
     value_in,
 )
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, transfers
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write, write
@@ -230,7 +229,7 @@ class sendrecv(Meeting):
         return [[by_core[call.recv_from_rank]] for call in calls]
 
     def cost(self, target: Target) -> Cost:
-        moved = cost.copy(target, self.dst, self.src)
+        moved = transfers.copy(target, self.dst, self.src)
         # The trigger crosses to the other core: one more semaphore-to-DMA hop.
         latency = moved.latency + target.barrier_ns
         return Cost(moved.busy, latency, "barrier_ns", moved.rate, transfer=moved.transfer)

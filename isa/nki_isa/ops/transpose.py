@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     PSUM,
     STUB,
@@ -20,7 +19,7 @@ from nki_isa.constraints.constructors import (
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import PSUM_ALIGNMENT
 from nki_isa.constraints.systolic import fp8_pairs, in_pairs, paired
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, matmuls, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
@@ -151,8 +150,8 @@ class nc_transpose(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         lanes, columns = self.data.shape[0], elements_per_partition(self.data)
         if self.on is VECTOR_ENGINE:
-            return cost.elementwise(target, self.on, columns)
+            return streaming.elementwise(target, self.on, columns)
         passes = 1
         if self.data.dtype.itemsize == 4:
             passes = 2 if Feature.bit_exact_transpose in target.features else target.fp32_passes
-        return cost.matmul(target, lanes, passes, columns, lanes, 0)
+        return matmuls.matmul(target, lanes, passes, columns, lanes, 0)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa import cost
 from nki_isa.constraints.constructors import (
     STUB,
     attribute_rule,
@@ -33,7 +32,7 @@ from nki_isa.constraints.constructors import (
 )
 from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
 from nki_isa.constraints.observed import bitvec_result, seen
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
 from nki_isa.machine.dtypes import DTYPES, cast, integer_range
@@ -78,7 +77,7 @@ class tensor_copy(ComputeInstruction):
     source = f"{STUB} (tensor_copy)"
     order = Order.streamed
     by_element = True
-    modes = cost.ONE_INPUT
+    modes = streaming.ONE_INPUT
     dst: NkiTensor = write()
     src: NkiTensor = read()
     engine: Engine = attribute(Engine, Engine.unknown)
@@ -104,9 +103,9 @@ class tensor_copy(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
         if self.on is SCALAR_ENGINE:
-            return cost.elementwise(target, self.on, n, rate=scalar_engine_rate(self.dst, self.src))
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.src) if self.on is VECTOR_ENGINE else ""
-        return cost.elementwise(target, self.on, n, rate=rate)
+            return streaming.elementwise(target, self.on, n, rate=scalar_engine_rate(self.dst, self.src))
+        rate = streaming.rate_of(target, self.modes, self.dst, self.src) if self.on is VECTOR_ENGINE else ""
+        return streaming.elementwise(target, self.on, n, rate=rate)
 
 
 _FLOATS = (float, np.floating)
@@ -153,7 +152,7 @@ class memset(ComputeInstruction):
     source = f"{STUB} (memset)"
     order = Order.streamed
     by_element = True
-    modes = cost.NARROW
+    modes = streaming.NARROW
     dst: NkiTensor = write()
     value: float = attribute(float)
     engine: Engine = attribute(Engine, Engine.unknown)
@@ -194,8 +193,8 @@ class memset(ComputeInstruction):
 
     def cost(self, target: Target) -> Cost:
         modes = self.modes if self.value == 0 else ()
-        rate = cost.streaming_rate(target, modes, self.dst) if self.on is VECTOR_ENGINE else ""
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+        rate = streaming.rate_of(target, modes, self.dst) if self.on is VECTOR_ENGINE else ""
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
 
 
 _WIDE_INTEGERS = frozenset({DTYPES["int32"], DTYPES["uint32"]})
@@ -249,7 +248,7 @@ class tensor_tensor(ComputeInstruction):
     source = f"{STUB} (tensor_tensor)"
     order = Order.streamed
     by_element = True
-    modes = cost.TWO_INPUTS
+    modes = streaming.TWO_INPUTS
     dst: NkiTensor = write()
     data1: NkiTensor = read()
     data2: NkiTensor = read()
@@ -320,9 +319,9 @@ class tensor_tensor(ComputeInstruction):
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)
         if self.on is GPSIMD_ENGINE:
-            return cost.elementwise(target, self.on, n)
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.data1, self.data2)
-        return cost.elementwise(target, self.on, n, rate=rate)
+            return streaming.elementwise(target, self.on, n)
+        rate = streaming.rate_of(target, self.modes, self.dst, self.data1, self.data2)
+        return streaming.elementwise(target, self.on, n, rate=rate)
 
 
 def _all_wide(*tensors: NkiTensor) -> bool:
@@ -423,7 +422,7 @@ class tensor_scalar(ComputeInstruction):
     source = f"{STUB} (tensor_scalar)"
     order = Order.streamed
     by_element = True
-    modes = cost.ONE_INPUT
+    modes = streaming.ONE_INPUT
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
@@ -515,8 +514,8 @@ class tensor_scalar(ComputeInstruction):
         if self.on is SCALAR_ENGINE:
             rate = scalar_engine_rate(self.dst, self.data)
         elif self.on is VECTOR_ENGINE:
-            rate = cost.streaming_rate(target, self.modes, self.dst, self.data)
-        return cost.elementwise(target, self.on, n, rate=rate, pointers=count)
+            rate = streaming.rate_of(target, self.modes, self.dst, self.data)
+        return streaming.elementwise(target, self.on, n, rate=rate, pointers=count)
 
 
 @instruction
@@ -536,7 +535,7 @@ class scalar_tensor_tensor(ComputeInstruction):
     source = f"{STUB} (scalar_tensor_tensor)"
     order = Order.streamed
     by_element = True
-    modes = (cost.TWO_INPUTS_FP32,)
+    modes = (streaming.TWO_INPUTS_FP32,)
     dst: NkiTensor = write()
     data: NkiTensor = read()
     op0: Operator = attribute(Operator)
@@ -574,9 +573,9 @@ class scalar_tensor_tensor(ComputeInstruction):
         return combine(self.op1, value, second, self.reverse1)
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.data, self.operand1)
+        rate = streaming.rate_of(target, self.modes, self.dst, self.data, self.operand1)
         n = elements_per_partition(self.dst)
-        return cost.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.operand0))
+        return streaming.elementwise(target, self.on, n, rate=rate, pointers=pointers(self.operand0))
 
 
 @instruction
@@ -593,7 +592,7 @@ class reciprocal(ComputeInstruction):
     source = f"{STUB} (reciprocal)"
     order = Order.streamed
     by_element = True
-    modes = (cost.Mode("vector_reciprocal_rate"),)
+    modes = (streaming.Mode("vector_reciprocal_rate"),)
     dst: NkiTensor = write()
     data: NkiTensor = read()
     constraints = rules(*tile("dst", "data"), *same_shape("data", "dst"), no_indirection())
@@ -607,5 +606,5 @@ class reciprocal(ComputeInstruction):
             return np.float32(1) / float32(data, self.data)
 
     def cost(self, target: Target) -> Cost:
-        rate = cost.streaming_rate(target, self.modes, self.dst, self.data)
-        return cost.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)
+        rate = streaming.rate_of(target, self.modes, self.dst, self.data)
+        return streaming.elementwise(target, self.on, elements_per_partition(self.dst), rate=rate)

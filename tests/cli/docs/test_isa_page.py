@@ -9,7 +9,7 @@ from nki_cli.docs.isa_page import page
 from nki_cli.instruction_facts import PARTS, as_dict, costs_of
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.targets import TARGETS, since
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 
 
 def test_page_names_every_instruction_once():

@@ -13,7 +13,7 @@ from nki_isa.ir.form import Forms
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TARGETS
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 _DTYPES = [DTYPES[name] for name in ("float32", "bfloat16", "float8_e4m3", "int32", "uint8")]

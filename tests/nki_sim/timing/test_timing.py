@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
-from nki_isa import cost as costs
-from nki_isa.cost import Cost
+from nki_isa.cost import Cost, transfers
 from nki_isa.ir.fields import Field, Role
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Program, While
@@ -302,15 +301,15 @@ def test_sums_on_the_way_into_sbuf_move_at_half_rate_before_trn3(target, factor)
 
 def test_rows_cost_what_the_traces_show():
     for size, low, high in ((256, 12, 14.2), (512, 23, 24), (2048, 79, 81), (4096, 155, 156)):
-        assert low <= costs.row_time(TRN2, size) <= high
-    assert 22 <= costs.row_time(TRN2, 256, small_write=True) <= 23
-    assert costs.row_time(TRN2, 512, small_write=True) == costs.row_time(TRN2, 512)
+        assert low <= transfers.row_time(TRN2, size) <= high
+    assert 22 <= transfers.row_time(TRN2, 256, small_write=True) <= 23
+    assert transfers.row_time(TRN2, 512, small_write=True) == transfers.row_time(TRN2, 512)
 
 
 def test_partitions_decide_the_engines():
     def share(shape):
-        moved = costs.copy(TRN2, tile(shape), tile(shape, region="shared_hbm", kind="input")).transfer
-        return costs.used_engines(TRN2, moved), costs.engine_time(TRN2, moved)
+        moved = transfers.copy(TRN2, tile(shape), tile(shape, region="shared_hbm", kind="input")).transfer
+        return transfers.used_engines(TRN2, moved), transfers.engine_time(TRN2, moved)
 
     assert share((128, 1024)) == (16, pytest.approx(8 * (4.7 + 4096 / 27.2)))
     assert share((64, 1024)) == (8, pytest.approx(8 * (4.7 + 4096 / 27.2)))

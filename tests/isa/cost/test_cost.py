@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
-from nki_isa import cost
+from nki_isa.cost import matmuls, sequencer, streaming, transfers
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine
@@ -47,7 +47,7 @@ def tile(shape, dtype="float32", region="sbuf", kind="local"):
 def test_performance_modes(kind, dtype, memories, contiguous, rates):
     dtypes = [as_dtype(dtype)] * len(memories)
     modes = REGISTRY[kind].modes
-    found = [cost.vector_rate(t, modes, dtypes, memories, contiguous) for t in (TRN1, TRN2, TRN3)]
+    found = [streaming.vector_rate(t, modes, dtypes, memories, contiguous) for t in (TRN1, TRN2, TRN3)]
     assert [getattr(t, f) for t, f in zip((TRN1, TRN2, TRN3), found, strict=True)] == list(rates)
 
 
@@ -55,8 +55,8 @@ def test_rate_of_views():
     whole = tile((128, 64), "bfloat16")
     strided = NkiTensor((128, 32), (64, 2), 0, whole.dtype, whole.storage)
     modes = REGISTRY["tensor_copy"].modes
-    assert cost.streaming_rate(TRN2, modes, whole, whole) == "vector_fast_rate"
-    assert cost.streaming_rate(TRN2, modes, strided, strided) == "vector_half_fast_rate"
+    assert streaming.rate_of(TRN2, modes, whole, whole) == "vector_fast_rate"
+    assert streaming.rate_of(TRN2, modes, strided, strided) == "vector_half_fast_rate"
 
 
 @pytest.mark.parametrize("target", [TRN1, TRN2, TRN3], ids=lambda target: target.name)
@@ -68,24 +68,24 @@ def test_an_operand_read_by_a_pointer_costs_its_own_time(target):
         Engine.gpsimd: (0, 0),
     }
     for engine, (interval, latency) in by_engine.items():
-        plain = cost.elementwise(target, engine, 64)
+        plain = streaming.elementwise(target, engine, 64)
         for count in (1, 2):
-            more = cost.elementwise(target, engine, 64, pointers=count)
+            more = streaming.elementwise(target, engine, 64, pointers=count)
             assert more.busy - plain.busy == pytest.approx(count * interval)
             assert more.latency - plain.latency == pytest.approx(count * latency)
 
 
 def test_every_cost_names_a_figure():
-    moved = cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
+    moved = transfers.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
     costs = [
-        cost.elementwise(TRN2, Engine.vector, 8),
-        cost.elementwise(TRN2, Engine.scalar, 8),
-        cost.elementwise(TRN2, Engine.gpsimd, 8),
-        cost.activation(TRN2, 8, table="exp", pointer_bias=False, psum_source=False),
-        cost.gpsimd(TRN2, 8),
-        cost.matmul(TRN2, 512, 1, 128, 128, 0),
-        cost.register(TRN2),
-        cost.register(TRN2, memory=True),
+        streaming.elementwise(TRN2, Engine.vector, 8),
+        streaming.elementwise(TRN2, Engine.scalar, 8),
+        streaming.elementwise(TRN2, Engine.gpsimd, 8),
+        streaming.activation(TRN2, 8, table="exp", pointer_bias=False, psum_source=False),
+        streaming.gpsimd(TRN2, 8),
+        matmuls.matmul(TRN2, 512, 1, 128, 128, 0),
+        sequencer.register(TRN2),
+        sequencer.register(TRN2, memory=True),
         moved,
     ]
     assert all(c.source in FIGURES for c in costs)
@@ -97,8 +97,8 @@ def test_every_cost_names_a_figure():
 
 
 def test_gpsimd_is_the_published_formula():
-    assert cost.gpsimd(TRN1, 512).latency == pytest.approx((150 + 512) / 1.4)
-    assert cost.gpsimd(TRN2, 512, factor=2).latency == pytest.approx((150 + 256) / 1.2)
+    assert streaming.gpsimd(TRN1, 512).latency == pytest.approx((150 + 512) / 1.4)
+    assert streaming.gpsimd(TRN2, 512, factor=2).latency == pytest.approx((150 + 256) / 1.2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_gpsimd_is_the_published_formula():
     ids=["16 bit", "fp32 transpose", "fp32"],
 )
 def test_matmul_passes(passes, parts, weights):
-    found = cost.matmul(TRN2, 512, passes, 128, 128, 2 * 128 * 128 * 512)
+    found = matmuls.matmul(TRN2, 512, passes, 128, 128, 2 * 128 * 128 * 512)
     assert (found.columns, found.parts) == (512 * passes, parts)
     assert found.weights == pytest.approx(weights)
     # LoadStationary as the profiler shows it: its own latency and the streaming
@@ -116,9 +116,9 @@ def test_matmul_passes(passes, parts, weights):
 
 
 def test_a_narrow_matmul_takes_its_least_columns():
-    assert cost.matmul(TRN1, 1, 1, 128, 128, 0).columns == 64
-    assert cost.matmul(TRN1, 1, 1, 16, 128, 0).columns == 16
-    assert cost.matmul(TRN1, 100, 1, 128, 128, 0).columns == 100
+    assert matmuls.matmul(TRN1, 1, 1, 128, 128, 0).columns == 64
+    assert matmuls.matmul(TRN1, 1, 1, 16, 128, 0).columns == 16
+    assert matmuls.matmul(TRN1, 100, 1, 128, 128, 0).columns == 100
 
 
 @pytest.mark.parametrize(
@@ -133,58 +133,62 @@ def test_a_narrow_matmul_takes_its_least_columns():
 )
 def test_contiguous_runs(region, shape, strides, run):
     whole = tile((16, 4, 8), region=region)
-    assert cost.contiguous_run(NkiTensor(shape, strides, 0, whole.dtype, whole.storage)) == run
+    assert transfers.contiguous_run(NkiTensor(shape, strides, 0, whole.dtype, whole.storage)) == run
 
 
 def test_copy_deals_rows_that_are_contiguous_on_both_sides():
     hbm = tile((256, 512), region="shared_hbm", kind="input")
     rows = NkiTensor((128, 2, 512), (512, 65536, 1), 0, hbm.dtype, hbm.storage)
-    load = cost.copy(TRN2, tile((128, 2, 512)), rows).transfer
+    load = transfers.copy(TRN2, tile((128, 2, 512)), rows).transfer
     assert (load.elements, load.element_bytes, load.partitions) == (256, 2048, 128)
     assert (load.read_bytes, load.write_bytes, load.total_bytes) == (524288, 0, 524288)
     assert (load.direction, load.mode) == ("load", "swdge")
-    store = cost.copy(TRN2, tile((128, 512), region="private_hbm"), tile((128, 512))).transfer
+    store = transfers.copy(TRN2, tile((128, 512), region="private_hbm"), tile((128, 512))).transfer
     assert (store.direction, store.mode, store.write_bytes) == ("store", "hwdge", 262144)
-    local = cost.copy(TRN1, tile((128, 512)), tile((128, 512))).transfer
+    local = transfers.copy(TRN1, tile((128, 512)), tile((128, 512))).transfer
     assert (local.direction, local.mode, local.read_bytes, local.write_bytes) == ("local", "static", 0, 0)
 
 
 def test_long_rows_are_split():
-    row = cost.copy(TRN2, tile((1, 40000)), tile((1, 40000), region="shared_hbm")).transfer
+    row = transfers.copy(TRN2, tile((1, 40000)), tile((1, 40000), region="shared_hbm")).transfer
     assert row.element_bytes <= TRN2.dma_row_limit_bytes
     assert row.elements == 3
 
 
 def test_a_dma_transpose_is_slower_than_a_copy():
     source, tiles = tile((128, 128), "bfloat16", "shared_hbm"), tile((128, 128), "bfloat16")
-    plain = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source).transfer)
-    turned = cost.engine_time(TRN2, cost.copy(TRN2, tiles, source, transpose=True).transfer)
+    plain = transfers.engine_time(TRN2, transfers.copy(TRN2, tiles, source).transfer)
+    turned = transfers.engine_time(TRN2, transfers.copy(TRN2, tiles, source, transpose=True).transfer)
     assert turned == pytest.approx(plain / 0.9)
 
 
 def test_rows_whose_ends_differ_are_cut_at_both():
     """128 runs of 89 against 89 of 128: one end is shared. Their sizes have no factor in common."""
-    moved = cost.copy(TRN2, tile((128, 89), "bfloat16"), tile((89, 128), "bfloat16"), transpose=True).transfer
+    moved = transfers.copy(
+        TRN2, tile((128, 89), "bfloat16"), tile((89, 128), "bfloat16"), transpose=True
+    ).transfer
     assert moved is not None
     assert moved.elements == 89 + 128 - 1
     assert moved.element_bytes * moved.elements == pytest.approx(moved.total_bytes, rel=0.01)
 
 
 def test_a_small_row_has_a_least_time():
-    assert cost.row_time(TRN2, 4) == cost.row_time(TRN2, 128) == TRN2.dma_row_floor_ns
-    assert cost.row_time(TRN2, 512) == pytest.approx(4.7 + 512 / 27.2)
-    assert cost.row_time(TRN1, 4) == 7.0
+    assert transfers.row_time(TRN2, 4) == transfers.row_time(TRN2, 128) == TRN2.dma_row_floor_ns
+    assert transfers.row_time(TRN2, 512) == pytest.approx(4.7 + 512 / 27.2)
+    assert transfers.row_time(TRN1, 4) == 7.0
 
 
 def test_rows_of_a_kibibyte_are_still_short_ones_on_trn1():
     """Figure 14 of the performance guide: 103 GB/s by 16 engines with rows of 1 KiB, 247 with longer ones."""
-    assert 16 * 1024 / cost.row_time(TRN1, 1024) == pytest.approx(103, rel=0.03)
-    assert cost.row_time(TRN1, 1025) == pytest.approx(4.7 + 1025 / 15.4, rel=1e-6)
+    assert 16 * 1024 / transfers.row_time(TRN1, 1024) == pytest.approx(103, rel=0.03)
+    assert transfers.row_time(TRN1, 1025) == pytest.approx(4.7 + 1025 / 15.4, rel=1e-6)
 
 
 def test_a_write_of_less_than_512_bytes_takes_longer():
-    assert cost.row_time(TRN2, 512, small_write=True) == cost.row_time(TRN2, 512)
-    assert cost.row_time(TRN2, 511, small_write=True) == pytest.approx(1.6 * cost.row_time(TRN2, 511))
+    assert transfers.row_time(TRN2, 512, small_write=True) == transfers.row_time(TRN2, 512)
+    assert transfers.row_time(TRN2, 511, small_write=True) == pytest.approx(
+        1.6 * transfers.row_time(TRN2, 511)
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,16 +210,16 @@ def test_reducing_as_it_goes_takes_an_element_a_cycle():
 
 
 def test_a_copy_is_priced_by_the_names_of_its_arguments():
-    moved = cost.copy(target=TRN2, dst=tile((128, 8)), src=tile((128, 8), region="shared_hbm"))
-    assert moved == cost.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
+    moved = transfers.copy(target=TRN2, dst=tile((128, 8)), src=tile((128, 8), region="shared_hbm"))
+    assert moved == transfers.copy(TRN2, tile((128, 8)), tile((128, 8), region="shared_hbm"))
 
 
 def test_wide_strides_halve_the_rate_of_a_port_on_trn1():
     """Elements over 16 bytes apart, from the second dimension on; trn2 streams them as others."""
-    plain = cost.elementwise(TRN1, Engine.vector, 4096)
+    plain = streaming.elementwise(TRN1, Engine.vector, 4096)
     near, far = tile((128, 4096)), tile((128, 4096, 5))[:, :, 0]
-    assert cost.strided(TRN1, plain, [near, near]) == plain
-    slow = cost.strided(TRN1, plain, [near, far])
+    assert streaming.strided(TRN1, plain, [near, near]) == plain
+    slow = streaming.strided(TRN1, plain, [near, far])
     assert slow.busy - plain.busy == pytest.approx(4096 / TRN1.access_strided_per_ns - plain.stream)
     assert slow.busy > plain.busy
-    assert cost.strided(TRN2, plain, [near, far]) == plain
+    assert streaming.strided(TRN2, plain, [near, far]) == plain

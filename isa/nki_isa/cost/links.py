@@ -1,4 +1,4 @@
-"""How collectives go over the links of a machine: which algorithm, how many hops, what each link carries.
+"""Costs of collectives: which algorithm they take, how many hops, what each link of a machine carries.
 
 The algorithms, and the sizes from which each is taken, are those of the vendor's guide on collectives inside
 a server: up to 1 MiB every chip sends to all others at once (mesh), then chips exchange in pairs (RDH), and
@@ -11,6 +11,7 @@ import functools
 import itertools
 from typing import NamedTuple
 
+from nki_isa.cost import Cost
 from nki_isa.machine.machines import Link, Machine
 from nki_isa.machine.target import Target
 
@@ -179,3 +180,17 @@ def _round(machine: Machine, chips: dict[int, int]) -> list[int]:
 def slowest(machine: Machine, exchange: Exchange) -> float:
     """ns in which the busiest link carries what crosses it."""
     return max((octets / machine.rate(link) for link, octets in exchange.loads.items()), default=0.0)
+
+
+def collective(target: Target, machine: Machine, exchange: Exchange) -> Cost:
+    """A collective: its start, its hops, and the busiest of the links, or of the ranks.
+
+    Args:
+        machine: what it runs on.
+        exchange: how it goes there.
+    """
+    links, ranks = slowest(machine, exchange), exchange.local / target.rank_bytes_per_ns
+    waits = exchange.hops * target.link_hop_ns + exchange.far * target.network_hop_ns
+    time = target.collective_start_ns + waits + max(links, ranks)
+    rate = "link_bytes_per_ns" if links > ranks else "rank_bytes_per_ns"
+    return Cost(time, time, "collective_start_ns", rate)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nki_isa import cost, links
+from nki_isa.cost import links
 from nki_isa.machine.machines import MACHINES, machine_of
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3
-from nki_isa.samples import sample
+from nki_isa.ops.samples import sample
 
 NAMES = {machine.name: machine for machine in MACHINES}
 BOTH_WAYS = pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name.replace(" ", "-"))
@@ -64,7 +64,7 @@ def test_measured_rates_of_all_to_all(ranks, low, high):
     """Public notes: GB/s for a core and direction, with 100 MB for each other rank."""
     machine = machine_of("trn1", ranks)
     found = links.all_to_all(machine, (tuple(range(ranks)),), 100e6)
-    assert low <= 100e6 * (ranks - 1) / cost.collective(TRN1, machine, found).busy <= high
+    assert low <= 100e6 * (ranks - 1) / links.collective(TRN1, machine, found).busy <= high
 
 
 @pytest.mark.parametrize("octets, low, high", [(32, 6, 16), (2048, 6, 16), (16384, 12, 35)])
@@ -72,7 +72,7 @@ def test_published_samples_of_all_gather(octets, low, high):
     """nccom-test, 32 ranks, hardware not named: 6.2, 8.2 and 23.2 us; the assumed start is 10."""
     machine = machine_of("trn2", 32)
     found = links.exchange(TRN2, machine, (tuple(range(32)),), octets)
-    assert low <= cost.collective(TRN2, machine, found).busy / 1000 <= high
+    assert low <= links.collective(TRN2, machine, found).busy / 1000 <= high
 
 
 @pytest.mark.parametrize("whole, name, hops", [
@@ -124,7 +124,7 @@ def test_between_machines_each_step_waits_for_the_network():
     machine = machine_of("trn2", 64)
     found = links.exchange(TRN2, machine, (tuple(range(128)),), 64)
     assert found.far == 1
-    time = cost.collective(TRN2, machine, found).busy
+    time = links.collective(TRN2, machine, found).busy
     assert time > TRN2.collective_start_ns + TRN2.network_hop_ns
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
