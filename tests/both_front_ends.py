@@ -16,7 +16,7 @@ from nki.compiler.specializer.specialize import Specialized
 from nki.launch import prepare
 from nki.launch.cache import Cache
 from nki_isa.ir.program import programs_equal
-from nki_isa.ir.text import format_program
+from nki_isa.text.printer import format_program
 
 _module: Any = sys.modules["nki.compiler.specializer.specialize"]  # the package has a function of that name
 _specialize_call = _module.specialize_call

@@ -301,8 +301,8 @@ def test_an_assertion_on_real_results_is_an_error(nki_sim):
 
 
 def test_ir_parses_back(nki_sim):
-    from nki_isa.ir.text import format_program
-    from nki_isa.text_parser import parse_program
+    from nki_isa.text.parser import parse_program
+    from nki_isa.text.printer import format_program
 
     launches = nki_sim("ir", "add.py", "--format", "json").json["launches"]
     texts = [core["ir"] for launch in launches for core in launch["cores"]]

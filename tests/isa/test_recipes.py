@@ -115,8 +115,8 @@ def test_an_instruction_is_one_class(tmp_path):
 from nki.compiler import specialize
 from nki_cli.docs.isa_page import page
 from nki_isa.diagnostics import NkiError
-from nki_isa.ir.text import format_program
-from nki_isa.text_parser import parse_program
+from nki_isa.text.printer import format_program
+from nki_isa.text.parser import parse_program
 
 
 @nki.jit

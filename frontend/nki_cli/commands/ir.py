@@ -13,7 +13,7 @@ from nki_cli.options import (
 )
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
-from nki_isa.ir.text import format_program
+from nki_isa.text.printer import format_program
 
 
 def ir(

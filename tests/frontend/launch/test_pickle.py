@@ -13,7 +13,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki.compiler import specialize
-from nki_isa.ir.text import format_program
+from nki_isa.text.printer import format_program
 from nki_sim.cores.core_times import simulate
 from nki_sim.report.profile import Profile
 

@@ -24,9 +24,9 @@ from nki.compiler.specializer.specialize import specialize_call
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
 from nki_isa.ir.program import Loop
-from nki_isa.ir.text import format_program
 from nki_isa.machine.targets import as_target
-from nki_isa.text_parser import parse_program
+from nki_isa.text.parser import parse_program
+from nki_isa.text.printer import format_program
 
 before = levels.use("0.7")  # names below are taken from the modules while the tests are read
 tiles, blocks, alloc_tiles, alloc_blocks = nl.tiles, nl.blocks, nl.alloc_tiles, nl.alloc_blocks

@@ -8,8 +8,8 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.ir.program import programs_equal
-from nki_isa.ir.text import format_program
-from nki_isa.text_parser import parse_program
+from nki_isa.text.parser import parse_program
+from nki_isa.text.printer import format_program
 
 TAPS, WIDTH = 3, 32
 

@@ -468,8 +468,8 @@ def test_bad_while_loops(kernel: Any, message: str) -> None:
 
 def test_loops_survive_their_text() -> None:
     from nki_isa.ir.program import programs_equal
-    from nki_isa.ir.text import format_program
-    from nki_isa.text_parser import parse_program
+    from nki_isa.text.parser import parse_program
+    from nki_isa.text.printer import format_program
 
     x = np.array([[2, 0]], np.int32)
     for program in (

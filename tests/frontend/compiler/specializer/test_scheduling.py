@@ -14,8 +14,8 @@ from nki.compiler import specialize
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program, programs_equal
-from nki_isa.ir.text import format_program
-from nki_isa.text_parser import parse_program
+from nki_isa.text.parser import parse_program
+from nki_isa.text.printer import format_program
 from nki_sim.cores.core_times import simulate
 from nki_sim.timing.scoreboard import Wait
 

@@ -464,7 +464,7 @@ def test_outputs_need_not_be_written() -> None:
 
 
 def test_the_same_call_gives_the_same_program() -> None:
-    from nki_isa.ir.text import format_program
+    from nki_isa.text.printer import format_program
 
     assert format_program(specialize(calls_a_kernel, A)) == format_program(specialize(calls_a_kernel, A + 1))
 

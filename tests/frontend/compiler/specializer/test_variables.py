@@ -15,9 +15,9 @@ import nki.language as nl
 from nki.compiler.specializer import variables
 from nki.compiler.specializer.specialize import specialize_call
 from nki.language import NKIObject
-from nki_isa.ir.text import format_program
 from nki_isa.machine.targets import TRN2
-from nki_isa.text_parser import parse_program
+from nki_isa.text.parser import parse_program
+from nki_isa.text.printer import format_program
 
 SHAPE = (128, 4)
 

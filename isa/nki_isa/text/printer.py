@@ -1,4 +1,4 @@
-"""A Program as text, and back: ``parse_program(format_program(p))`` equals ``p``.
+"""A Program as text; what :mod:`nki_isa.text.parser` reads back is equal.
 
 ::
 

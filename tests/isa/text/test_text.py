@@ -18,12 +18,12 @@ from nki_isa.diagnostics import Frame, NkiError, Span
 from nki_isa.ir.fields import REQUIRED, Field, Role
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While, programs_equal
-from nki_isa.ir.text import format_program
 from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
 from nki_isa.machine.enums import Engine, oob_mode
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
-from nki_isa.text_parser import parse_program
+from nki_isa.text.parser import parse_program
+from nki_isa.text.printer import format_program
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 

@@ -1,4 +1,4 @@
-"""Reads the text that :mod:`nki_isa.ir.text` writes; every complaint is NKI-L028 with line and column.
+"""Reads the text that :mod:`nki_isa.text.printer` writes; every complaint is NKI-L028 with line and column.
 
 A line is one statement, nesting is two spaces deeper, blank lines and lines
 that start with ``#`` are skipped. Instructions are built from the registry by
@@ -163,7 +163,7 @@ def parse_program(text: str, file: str = "<ir>") -> Program:
     """The Program that `text` prints.
 
     Args:
-        text: what :func:`nki_isa.ir.text.format_program` gives.
+        text: what :func:`nki_isa.text.printer.format_program` gives.
         file: the name that diagnostics give to `text`.
 
     Raises:
