@@ -76,10 +76,11 @@ from __future__ import annotations
 from typing import Any
 
 from nki_isa.cost import Cost, streaming
-from nki_isa.constraints.constructors import rules, same_shape, tile
+from nki_isa.constraints.operands import elements_per_partition, rules
+from nki_isa.constraints.sizes import same_shape
+from nki_isa.constraints.tiles import tile
 from nki_isa.ir.fields import read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction
-from nki_isa.constraints.operands import elements_per_partition
 from nki_isa.ops.base import VECTOR_ENGINE, ComputeInstruction
 from nki_isa.tensor.tensor import NkiTensor
 

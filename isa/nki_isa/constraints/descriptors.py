@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nki_isa.constraints.constructors import attribute_rule, excludes
+from nki_isa.constraints.values import attribute_rule, excludes
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import Instruction

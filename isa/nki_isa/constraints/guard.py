@@ -16,7 +16,7 @@ Test = Callable[[Any, "Target"], "str | None"]
 def tensors_only(*names: str) -> Callable[[Test], Test]:
     """The decorated test runs only where all the named operands are tensors.
 
-    An operand of a wrong kind is reported by :data:`nki_isa.constraints.constructors.OPERAND_KINDS` alone.
+    An operand of a wrong kind is reported by :data:`nki_isa.constraints.operands.OPERAND_KINDS` alone.
     """
 
     def decorate(test: Test) -> Test:

@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints.constructors import (
-    ARCHITECTURE,
-    attribute_rule,
-    elements_per_partition,
-    excludes,
-    listed,
-    shape_of,
-)
 from nki_isa.constraints.guard import Test, tensors_only
 from nki_isa.constraints.indirection import is_indirect
-from nki_isa.constraints.operands import free_pattern
+from nki_isa.constraints.operands import ARCHITECTURE, elements_per_partition, free_pattern, listed, shape_of
+from nki_isa.constraints.values import attribute_rule, excludes
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.machine.dtypes import DTYPES

@@ -6,24 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    STUB,
-    column,
-    dtypes,
-    elements,
-    elements_per_partition,
-    excludes,
-    max_dims,
-    operator_in,
-    operator_kind,
-    rules,
-    same_partitions,
-    same_shape,
-    tile,
-    value_in,
-)
+from nki_isa.constraints.access_patterns import max_dims
+from nki_isa.constraints.data_types import dtypes
 from nki_isa.constraints.indirection import indirection
 from nki_isa.constraints.observed import seen
+from nki_isa.constraints.operands import STUB, elements_per_partition, rules
+from nki_isa.constraints.operators import operator_in, operator_kind
+from nki_isa.constraints.sizes import elements, same_partitions, same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import column, excludes, value_in
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction

@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nki_isa.constraints.constructors import SBUF, attribute_rule, operator_in, rules, shape_of
 from nki_isa.constraints.descriptors import PRIORITY
-from nki_isa.constraints.operands import region_name
+from nki_isa.constraints.operands import SBUF, region_name, rules, shape_of
+from nki_isa.constraints.operators import operator_in
+from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, links
 from nki_isa.cost.links import Exchange
 from nki_isa.ir.constraint import Constraint

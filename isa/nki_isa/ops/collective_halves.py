@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import rules
+from nki_isa.constraints.operands import rules
 from nki_isa.cost import Cost, links
 from nki_isa.diagnostics import error
 from nki_isa.ir.fields import Field, Role, attribute, read

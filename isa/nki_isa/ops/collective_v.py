@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from nki_isa.constraints.constructors import SBUF, attribute_rule, rules, shape_of
-from nki_isa.constraints.operands import region_name
+from nki_isa.constraints.operands import SBUF, region_name, rules, shape_of
+from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import links
 from nki_isa.cost.links import Exchange
 from nki_isa.diagnostics import error

@@ -16,17 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    attribute_rule,
-    excludes,
-    memory,
-    operator_in,
-    rules,
-    same_dtype,
-    shape_of,
-    value_in,
-)
+from nki_isa.constraints.data_types import same_dtype
 from nki_isa.constraints.descriptors import (
     GATHER_MODE,
     GATHERS,
@@ -40,8 +30,11 @@ from nki_isa.constraints.descriptors import (
 )
 from nki_isa.constraints.guard import tensors_only
 from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import seen
-from nki_isa.constraints.operands import free_pattern
+from nki_isa.constraints.operands import SBUF, free_pattern, rules, shape_of
+from nki_isa.constraints.operators import operator_in
+from nki_isa.constraints.values import attribute_rule, excludes, value_in
 from nki_isa.cost import Cost, transfers
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, reads, write

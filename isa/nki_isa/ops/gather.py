@@ -7,25 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    STUB,
-    attribute_rule,
-    dtypes,
+from nki_isa.constraints.data_types import dtypes, same_dtype
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory
+from nki_isa.constraints.operands import SBUF, STUB, elements_per_partition, free_size_of, rules, start_of
+from nki_isa.constraints.sizes import (
     elements,
-    elements_per_partition,
-    free_size_of,
-    memory,
     partitions_multiple,
-    rules,
-    same_dtype,
     same_elements_per_partition,
     same_partitions,
-    start_of,
-    tile,
-    value_in,
 )
-from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule, value_in
 from nki_isa.cost import Cost, streaming
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint

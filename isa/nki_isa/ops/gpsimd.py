@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    STUB,
-    attribute_rule,
-    elements,
-    elements_per_partition,
-    memory,
-    operator_in,
-    rules,
-    same_shape,
-    shape_of,
-    tile,
-)
 from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import seen
+from nki_isa.constraints.operands import SBUF, STUB, elements_per_partition, rules, shape_of
+from nki_isa.constraints.operators import operator_in
+from nki_isa.constraints.sizes import elements, same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, register_read, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction

@@ -14,26 +14,13 @@ from numpy.typing import NDArray
 
 from nki_isa.constraints import accumulation
 from nki_isa.constraints.accumulation import Accumulate, Box
-from nki_isa.constraints.constructors import (
-    PSUM,
-    SBUF,
-    access,
-    attribute_rule,
-    dtypes,
-    elements_multiple,
-    elements_per_partition,
-    excludes,
-    listed,
-    memory,
-    partitions,
-    rules,
-    same_partitions,
-    shape_of,
-    start_of,
-)
+from nki_isa.constraints.data_types import dtypes
 from nki_isa.constraints.guard import tensors_only
 from nki_isa.constraints.indirection import indirection, is_indirect
+from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import PSUM_ALIGNMENT, TENSOR, seen
+from nki_isa.constraints.operands import PSUM, SBUF, elements_per_partition, listed, rules, shape_of, start_of
+from nki_isa.constraints.sizes import elements_multiple, partitions, same_partitions
 from nki_isa.constraints.systolic import (
     ARRAY,
     ONE_BANK,
@@ -45,6 +32,8 @@ from nki_isa.constraints.systolic import (
     untiled_indirection,
     widths,
 )
+from nki_isa.constraints.tiles import access
+from nki_isa.constraints.values import attribute_rule, excludes
 from nki_isa.cost import Cost, matmuls
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki_isa.constraints.constructors import attribute_rule, rules
+from nki_isa.constraints.operands import rules
+from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, links, sequencer
 from nki_isa.cost.links import Exchange
 from nki_isa.ir.fields import attribute, reads, register_read, register_write, writes

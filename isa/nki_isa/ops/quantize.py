@@ -6,26 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    STUB,
-    consecutive_partitions,
-    dtypes,
+from nki_isa.constraints.access_patterns import consecutive_partitions, fits_partition, max_dims
+from nki_isa.constraints.data_types import dtypes
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory
+from nki_isa.constraints.operands import SBUF, STUB, elements_per_partition, free_size_of, rules, start_of
+from nki_isa.constraints.sizes import (
     elements,
     elements_multiple,
-    elements_per_partition,
-    fits_partition,
-    free_size_of,
-    max_dims,
-    memory,
     partitions,
     partitions_multiple,
-    rules,
     same_partitions,
-    start_of,
-    tile,
 )
-from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.tiles import tile
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write

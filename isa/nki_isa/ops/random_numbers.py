@@ -15,25 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    STUB,
-    attribute_rule,
-    column,
-    dtypes,
-    elements,
-    elements_per_partition,
-    engine_since,
-    memory,
-    memory_since,
-    partitions,
-    rules,
-    same_dtype,
-    same_shape,
-    scalar_rule,
-    tile,
-)
+from nki_isa.constraints.data_types import dtypes, same_dtype
 from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory, memory_since
+from nki_isa.constraints.operands import SBUF, STUB, elements_per_partition, rules
+from nki_isa.constraints.operators import engine_since
+from nki_isa.constraints.sizes import elements, partitions, same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule, column, scalar_rule
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, instruction

@@ -7,29 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    STUB,
-    attribute_rule,
-    bitvec_dtypes,
-    column,
+from nki_isa.constraints.data_types import bitvec_dtypes
+from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.memories import not_both_psum
+from nki_isa.constraints.observed import bitvec_result
+from nki_isa.constraints.operands import STUB, elements_per_partition, rules
+from nki_isa.constraints.operators import operator_in, operator_kind, reduction
+from nki_isa.constraints.sizes import (
     elements,
     elements_multiple,
-    elements_per_partition,
-    excludes,
     free_size,
-    not_both_psum,
-    operator_in,
-    operator_kind,
     partitions,
-    reduction,
-    rules,
     same_elements_per_partition,
     same_partitions,
     same_shape,
-    tile,
 )
-from nki_isa.constraints.indirection import indirection, no_indirection
-from nki_isa.constraints.observed import bitvec_result
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule, column, excludes
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.constraints.constructors import SBUF, memory, rules
+from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
+from nki_isa.constraints.operands import SBUF, rules
 from nki_isa.cost import Cost, sequencer
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write

@@ -7,26 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    STUB,
-    column,
-    elements,
-    elements_per_partition,
-    excludes,
-    in_psum,
-    not_dtypes,
-    operator_in,
-    operator_kind,
-    rules,
-    same_elements_per_partition,
-    same_partitions,
-    same_shape,
-    scalar_rule,
-    tile,
-    value_in,
-)
+from nki_isa.constraints.data_types import not_dtypes
 from nki_isa.constraints.indirection import indirection
 from nki_isa.constraints.observed import COMPUTE, seen
+from nki_isa.constraints.operands import STUB, elements_per_partition, in_psum, rules
+from nki_isa.constraints.operators import operator_in, operator_kind
+from nki_isa.constraints.sizes import elements, same_elements_per_partition, same_partitions, same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import column, excludes, scalar_rule, value_in
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction

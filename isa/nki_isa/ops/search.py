@@ -7,25 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    STUB,
-    attribute_rule,
-    dtypes,
+from nki_isa.constraints.access_patterns import max_dims
+from nki_isa.constraints.data_types import dtypes
+from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.memories import memory
+from nki_isa.constraints.operands import SBUF, STUB, elements_per_partition, free_size_of, rules
+from nki_isa.constraints.sizes import (
     elements,
-    elements_per_partition,
     free_size,
-    free_size_of,
-    max_dims,
-    memory,
     partitions,
     partitions_multiple,
-    rules,
     same_partitions,
     same_shape,
-    tile,
 )
-from nki_isa.constraints.indirection import no_indirection
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction

@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    STUB,
-    attribute_rule,
-    column,
-    dtypes,
-    elements,
-    elements_per_partition,
-    not_both_psum,
-    not_dtypes,
-    operator_in,
-    rules,
-    same_dtype,
-    same_partitions,
-    same_shape,
-    tile,
-    value_in,
-)
+from nki_isa.constraints.data_types import dtypes, not_dtypes, same_dtype
 from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.memories import not_both_psum
+from nki_isa.constraints.operands import STUB, elements_per_partition, rules
+from nki_isa.constraints.operators import operator_in
+from nki_isa.constraints.sizes import elements, same_partitions, same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule, column, value_in
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write, scalar, write

@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nki_isa.constraints.constructors import (
-    SBUF,
-    attribute_rule,
-    memory,
-    rules,
-    same_dtype,
-    same_shape,
-    value_in,
-)
+from nki_isa.constraints.data_types import same_dtype
+from nki_isa.constraints.memories import memory
+from nki_isa.constraints.operands import SBUF, rules
+from nki_isa.constraints.sizes import same_shape
+from nki_isa.constraints.values import attribute_rule, value_in
 from nki_isa.cost import Cost, transfers
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint

@@ -6,19 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    PSUM,
-    STUB,
-    elements_per_partition,
-    in_psum,
-    rules,
-    same_dtype,
-    shape_of,
-    tile,
-)
+from nki_isa.constraints.data_types import same_dtype
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.observed import PSUM_ALIGNMENT
+from nki_isa.constraints.operands import PSUM, STUB, elements_per_partition, in_psum, rules, shape_of
 from nki_isa.constraints.systolic import fp8_pairs, in_pairs, paired
+from nki_isa.constraints.tiles import tile
 from nki_isa.cost import Cost, matmuls, streaming
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write

@@ -11,27 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.constraints.constructors import (
-    STUB,
-    attribute_rule,
-    bitvec_dtypes,
-    column,
-    elements_per_partition,
-    engine_allowed,
-    engine_since,
-    excludes,
-    in_psum,
-    not_both_psum,
-    operator_kind,
-    packed_alike,
-    rules,
-    same_shape,
-    scalar_dtype,
-    scalar_rule,
-    tile,
-)
+from nki_isa.constraints.data_types import bitvec_dtypes, packed_alike
 from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
+from nki_isa.constraints.memories import not_both_psum
 from nki_isa.constraints.observed import bitvec_result, seen
+from nki_isa.constraints.operands import STUB, elements_per_partition, in_psum, rules
+from nki_isa.constraints.operators import engine_allowed, engine_since, operator_kind
+from nki_isa.constraints.sizes import same_shape
+from nki_isa.constraints.tiles import tile
+from nki_isa.constraints.values import attribute_rule, column, excludes, scalar_dtype, scalar_rule
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
