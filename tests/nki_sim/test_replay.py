@@ -10,7 +10,7 @@ import nki.language as nl
 from nki import runtime
 from nki.compiler import specialize
 from nki_isa.machine.targets import TRN2
-from nki_isa.ops.pe import nc_matmul
+from nki_isa.ops.matmul import nc_matmul
 from nki_sim.cores.device import execute
 from nki_sim.placement.place import place
 from nki_sim.replay import Replay, can_replay, is_static, stale_storages

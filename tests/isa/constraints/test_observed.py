@@ -7,7 +7,7 @@ from nki_isa.constraints.observed import PSUM_ALIGNMENT, RESHAPED_ROW, RUN_TIME_
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
-from nki_isa.ops.pe import nc_matmul
+from nki_isa.ops.matmul import nc_matmul
 from nki_isa.rules import dma
 from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
 

@@ -9,7 +9,7 @@ from tiles import NUMERIC, PSUM, SBUF, State, dst_of, plain, run, same, tensor, 
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.ops.pe import nc_matmul
+from nki_isa.ops.matmul import nc_matmul
 from nki_isa.ops.transpose import nc_transpose
 from nki_isa.tensor.tensor import box
 

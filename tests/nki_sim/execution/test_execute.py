@@ -11,7 +11,7 @@ from nki_isa.diagnostics import Frame, NkiError, NkiInternalError, Span, error
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import oob_mode
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
-from nki_isa.ops.pe import nc_matmul
+from nki_isa.ops.matmul import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
 from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
 from nki_sim.cores.device import execute

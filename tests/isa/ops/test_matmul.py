@@ -12,7 +12,8 @@ from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.enums import Engine, matmul_perf_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.ops.pe import nc_matmul, nc_matmul_mx, scale_rows
+from nki_isa.ops.matmul import nc_matmul
+from nki_isa.ops.matmul_mx import nc_matmul_mx, scale_rows
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
 
 NARROW = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
