@@ -9,7 +9,8 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.dma import dma_copy
-from nki_isa.ops.vector import tensor_copy, tensor_scalar
+from nki_isa.ops.elementwise import tensor_copy
+from nki_isa.ops.tensor_scalar import tensor_scalar
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 from nki_sim.precision import execute_widened, high_precision
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nki_isa.constraints.operands import (
-    STUB,
-    listed,
-)
+from nki_isa.constraints.operands import STUB, listed
 from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
@@ -40,6 +37,21 @@ def engine_allowed(
 ) -> Constraint:
     """A rule of its own about which engine runs an instruction (NKI-V106)."""
     return Constraint("NKI-V106", rule, broken, help, source)
+
+
+def bitvec_on_vector(*names: str) -> Constraint:
+    """A bitvec operator in one of `names` runs on the vector engine (NKI-V106)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        for name in names:
+            op = instruction.__dict__[name]
+            if isinstance(op, Operator) and op.kind == "bitvec" and instruction.on is not Engine.vector:
+                return f"engine is {instruction.on.name} and {name} is {op.name}, a bitvec operator"
+        return None
+
+    return engine_allowed(
+        "Bitvec operators run on the vector engine.", broken, "leave engine unset, or pass nisa.engine.vector"
+    )
 
 
 def _computed_by(op: Operator) -> str:

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nki_isa.constraints.operands import (
-    NUMBERS,
-    STUB,
-    elements_per_partition,
-    listed,
-    shape_of,
-    value_of,
-)
+from nki_isa.constraints.operands import NUMBERS, STUB, elements_per_partition, listed, shape_of, value_of
 from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.machine.operators import Operator
 from nki_isa.rules import elementwise
@@ -97,6 +90,25 @@ def scalar_rule(
 ) -> Constraint:
     """A rule of its own about a scalar operand (NKI-V109)."""
     return Constraint("NKI-V109", rule, broken, help, source, row)
+
+
+def unary_operand(op_name: str, operand_name: str) -> Constraint:
+    """With a unary operator its operand is None or 0 (NKI-V109)."""
+
+    def broken(instruction: Any, target: Any) -> str | None:
+        op, value = instruction.__dict__[op_name], instruction.__dict__[operand_name]
+        if isinstance(op, Operator) and "unary" in op.kinds:
+            if isinstance(value, NkiTensor) or (value is not None and value != 0):
+                return f"{op_name} is {op.name}, which takes one argument, and {operand_name} is given"
+        elif isinstance(op, Operator) and value is None:
+            return f"{op_name} is {op.name}, which takes two arguments, and {operand_name} is None"
+        return None
+
+    return scalar_rule(
+        f"{operand_name} is None or 0 with a unary {op_name}, and given with any other.",
+        broken,
+        f"pass {operand_name}=0 with a unary operator, a number or a tile otherwise",
+    )
 
 
 def value_in(name: str, values: Iterable[Any], *, source: str = STUB) -> Constraint:

@@ -14,7 +14,7 @@ from nki_isa.constraints.operands import STUB, elements_per_partition, rules
 from nki_isa.constraints.operators import operator_in, operator_kind
 from nki_isa.constraints.sizes import elements, same_partitions, same_shape
 from nki_isa.constraints.tiles import tile
-from nki_isa.constraints.values import column, excludes, value_in
+from nki_isa.constraints.values import column, excludes, unary_operand, value_in
 from nki_isa.cost import Cost, streaming
 from nki_isa.ir.fields import attribute, read, scalar, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
@@ -31,7 +31,6 @@ from nki_isa.ops.base import (
     rows,
     scalar_operand,
 )
-from nki_isa.ops.vector import unary_operand
 from nki_isa.rules import elementwise
 from nki_isa.tensor.tensor import NkiTensor
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+#: Members of an Enum are found slowly.
 SCALAR_ENGINE, VECTOR_ENGINE, GPSIMD_ENGINE = Engine.scalar, Engine.vector, Engine.gpsimd
+UNKNOWN_ENGINE = Engine.unknown
 
 
 class ComputeInstruction(Instruction):

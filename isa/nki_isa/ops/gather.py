@@ -24,14 +24,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
-from nki_isa.ops.base import (
-    GPSIMD_ENGINE,
-    VECTOR_ENGINE,
-    Array,
-    ComputeInstruction,
-    rows,
-    updating,
-)
+from nki_isa.ops.base import GPSIMD_ENGINE, VECTOR_ENGINE, Array, ComputeInstruction, rows, updating
 from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:

@@ -15,17 +15,7 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.machines import Machine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
-from nki_isa.ops.collective import (
-    OPERATOR,
-    PAGE,
-    RULES,
-    SHAPES,
-    Collective,
-    Groups,
-    pair_of,
-    reduced,
-    told,
-)
+from nki_isa.ops.collective import OPERATOR, PAGE, RULES, SHAPES, Collective, Groups, pair_of, reduced, told
 from nki_isa.ops.meeting import Array, Grouped
 from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
 from nki_isa.tensor.tensor import NkiTensor, VirtualRegister

@@ -27,15 +27,7 @@ from nki_isa.ir.fields import attribute, read, write
 from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.dtypes import cast
 from nki_isa.machine.target import Feature
-from nki_isa.ops.base import (
-    GPSIMD_ENGINE,
-    VECTOR_ENGINE,
-    Array,
-    ComputeInstruction,
-    float32,
-    rows,
-    updating,
-)
+from nki_isa.ops.base import GPSIMD_ENGINE, VECTOR_ENGINE, Array, ComputeInstruction, float32, rows, updating
 from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce
-from nki_isa.ops.vector import memset
+from nki_isa.ops.elementwise import memset
 from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum

@@ -10,7 +10,7 @@ from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN3
 from nki_isa.ops.accumulate import exponential, tensor_scalar_cumulative, tensor_scalar_reduce
-from nki_isa.ops.scalar import activate2
+from nki_isa.ops.activation import activate2
 
 NUMPY = {
     "add": np.add,

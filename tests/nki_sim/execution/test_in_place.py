@@ -10,8 +10,8 @@ from programs import PSUM, SBUF, Builder, view
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ops.dma import dma_copy
+from nki_isa.ops.elementwise import memset, tensor_copy, tensor_tensor
 from nki_isa.ops.matmul import nc_matmul
-from nki_isa.ops.vector import memset, tensor_copy, tensor_tensor
 
 _DTYPES = ("bfloat16", "float16", "float32", "float8_e4m3")
 

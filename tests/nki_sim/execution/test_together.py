@@ -20,14 +20,8 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.operators import OPERATORS
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.dma import dma_copy
-from nki_isa.ops.vector import (
-    memset,
-    reciprocal,
-    scalar_tensor_tensor,
-    tensor_copy,
-    tensor_scalar,
-    tensor_tensor,
-)
+from nki_isa.ops.elementwise import memset, reciprocal, tensor_copy, tensor_tensor
+from nki_isa.ops.tensor_scalar import scalar_tensor_tensor, tensor_scalar
 from nki_sim.execution import together
 from nki_sim.execution.execute import Machine
 from nki_sim.observe import Listener

@@ -10,7 +10,7 @@ from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.ops.accumulate import tensor_scalar_reduce
-from nki_isa.ops.scalar import activation, activation_reduce
+from nki_isa.ops.activation import activation, activation_reduce
 
 EXACT = {
     "copy": lambda x: x,

@@ -25,14 +25,8 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.machine.dtypes import DTYPES, cast, integer_range
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.ops.vector import (
-    memset,
-    reciprocal,
-    scalar_tensor_tensor,
-    tensor_copy,
-    tensor_scalar,
-    tensor_tensor,
-)
+from nki_isa.ops.elementwise import memset, reciprocal, tensor_copy, tensor_tensor
+from nki_isa.ops.tensor_scalar import scalar_tensor_tensor, tensor_scalar
 
 NUMPY = {
     "add": np.add,

@@ -21,15 +21,7 @@ from nki_isa.ir.instruction import MakeTile, Order, Starts, instruction
 from nki_isa.machine.enums import reduce_cmd as Reduce
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.target import Feature, Target
-from nki_isa.ops.base import (
-    SCALAR_ENGINE,
-    Accumulating,
-    Array,
-    combine,
-    float32,
-    rows,
-    scalar_operand,
-)
+from nki_isa.ops.base import SCALAR_ENGINE, Accumulating, Array, combine, float32, rows, scalar_operand
 from nki_isa.rules import elementwise
 from nki_isa.tensor.tensor import NkiTensor
 
