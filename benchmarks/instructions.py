@@ -19,7 +19,8 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN2, TRN3
 from nki_isa.ops.samples import sample
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
 from nki_sim.execution.execute import Machine
 from nki_sim.placement.place import place

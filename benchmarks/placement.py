@@ -29,7 +29,7 @@ from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_isa.tensor.tensor import MemoryRegion
+from nki_isa.tensor.storage import MemoryRegion
 from nki_sim.placement.liveness import liveness
 from nki_sim.placement.place import place
 from nki_sim.placement.utilisation import Holder, usage_of

@@ -9,7 +9,8 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 
 class Stream:

@@ -19,7 +19,8 @@ from nki_isa.ir.program import Program
 from nki_isa.ir.rewrite import on_storages
 from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array

@@ -17,7 +17,8 @@ from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.storage import Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
 from nki_sim.cores.device import execute_all, finish
 from nki_sim.execution.execute import ExecutionResult, Machine

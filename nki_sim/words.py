@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nki_isa.diagnostics import Frame
 from nki_isa.ir.instruction import Instruction
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_sim.placement.utilisation import Holder

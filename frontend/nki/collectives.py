@@ -22,7 +22,7 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.ops.collective import Collective
 from nki_isa.tensor.kinds import is_whole
-from nki_isa.tensor.tensor import MemoryRegion, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 
 
 @dataclass

@@ -9,7 +9,7 @@ from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.ops.meeting import Meeting
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 from nki_sim import process
 from nki_sim.cores.device import meet_all
 from nki_sim.observe import Listener

@@ -26,7 +26,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, walk
 from nki_isa.machine.target import Target
 from nki_isa.ops.meeting import Grouped, Meeting, Seat
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim import process
 from nki_sim.execution.execute import ExecutionResult, Machine, Skipped, written_inputs
 from nki_sim.execution.memory import ZEROS, Addresses

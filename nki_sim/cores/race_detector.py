@@ -31,7 +31,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program, programs_equal
 from nki_isa.ops.collective import Collective
 from nki_isa.ops.meeting import Meeting
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.observe import Core
 
 _Array = NDArray[Any]

@@ -27,7 +27,8 @@ from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.ops.meeting import Meeting
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.matrices import OwnMatrices, SharedMatrices
 from nki_sim.execution.memory import (
     INDIRECTION_GROUP,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.dtypes import DType, to_float32
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, box
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor, box
 from nki_sim.execution.memory import Memory
 
 Array = NDArray[Any]

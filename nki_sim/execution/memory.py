@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, error
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.tensor.strides import reach
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.ir.program import Program

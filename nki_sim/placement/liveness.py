@@ -20,8 +20,9 @@ from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.enums import Engine
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.strides import is_row_major
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 NEVER = -1
 _TENSOR, _PSUM = Engine.tensor, MemoryRegion.psum  # members of an Enum are found slowly

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nki_isa.ir.program import Program
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim.placement import refusals
 from nki_sim.placement.liveness import NEVER, Liveness, liveness
 from nki_sim.placement.packing import Fixed, Requests, Space, pack, tighten

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error
 from nki_isa.machine.targets import TARGETS
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim import words
 from nki_sim.placement.utilisation import Holder, bars, by_line, line_of, samples
 

@@ -29,7 +29,7 @@ import numpy as np
 from nki_isa.ir.dependencies import Touch, data_dependencies, touched
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Node, Program, walk
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim.placement.liveness import NEVER, Liveness
 from nki_sim.placement.packing import Space
 from nki_sim.placement.utilisation import ALL_QUADRANTS, QUADRANTS, quadrants_of

@@ -29,7 +29,8 @@ from nki_isa.ir.instruction import Instruction, Starts
 from nki_isa.ir.program import Program
 from nki_isa.ir.rewrite import moved_view, with_views
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.placement.liveness import NEVER, Liveness
 from nki_sim.placement.utilisation import QUADRANTS, quadrant_range
 

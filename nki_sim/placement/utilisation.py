@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Span
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim.placement.liveness import NEVER
 
 _SAMPLES = 200

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nki_isa.ir.program import Program
-from nki_isa.tensor.tensor import Storage
+from nki_isa.tensor.storage import Storage
 from nki_sim import words
 from nki_sim.placement.place import Holder, Placement, Utilisation
 from nki_sim.placement.utilisation import by_line, usage_of

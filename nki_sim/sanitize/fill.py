@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nki_isa.ir.instruction import Instruction
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import NANS, Memory
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.survey import Survey

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
 from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import Instruction
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 #: Kinds of findings kept; a kernel wrong in more places than this is reported for the first of them.
 _MOST = 200

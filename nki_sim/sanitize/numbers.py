@@ -22,7 +22,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DTYPES, DType, to_float32
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Core, Listener

@@ -26,7 +26,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, box
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor, box
 from nki_sim.execution.memory import Addresses
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import PerCore

@@ -15,7 +15,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.enums import Engine
 from nki_isa.ops.base import Accumulating
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 from nki_sim.sanitize.findings import Findings, done_by, label_at, line_of
 
 CODE = "NKI-H013"

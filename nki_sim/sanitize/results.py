@@ -8,7 +8,7 @@ from nki_isa.diagnostics import Severity
 from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import reduce_cmd
-from nki_isa.tensor.tensor import MemoryRegion
+from nki_isa.tensor.storage import MemoryRegion
 from nki_sim.sanitize.check import Check, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of
 from nki_sim.sanitize.shadow import Shadow, regions

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.ir.instruction import Instruction
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.strides import is_row_major
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 Mask = NDArray[np.uint8]
 Bools = NDArray[np.bool_]

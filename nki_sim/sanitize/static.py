@@ -15,7 +15,8 @@ from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import check_meetings, finish
 from nki_sim.execution.memory import Addresses
 from nki_sim.observe import hooks

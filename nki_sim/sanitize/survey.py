@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Node, Program
 from nki_isa.ops.meeting import Meeting
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.process import no_collection
 
 Touch = tuple[Sequence[NkiTensor], Sequence[NkiTensor]]

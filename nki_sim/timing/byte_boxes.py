@@ -16,7 +16,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 Access = tuple[float, int, int, bool]
 """When an access is over (ns), its event, its engine, whether in an earlier storage there."""

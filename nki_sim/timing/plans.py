@@ -15,7 +15,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OnLinks
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.timing.byte_boxes import Box, Bytes
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")

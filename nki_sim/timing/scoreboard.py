@@ -34,7 +34,7 @@ from nki_isa.cost import Cost
 from nki_isa.ir.form import Form, Forms
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import Storage
+from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
 from nki_sim.timing.clocks import DmaEngines, TensorClock
 from nki_sim.timing.plans import (

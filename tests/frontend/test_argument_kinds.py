@@ -21,7 +21,8 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.operators import OPERATORS, Operator
 from nki_isa.machine.targets import TRN3
 from nki_isa.ops.samples import sample
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
 from nki_sim.placement.fit_in_memory import fit
 from nki_sim.replay import can_replay, is_static

@@ -8,7 +8,8 @@ from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import Engine, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.tensor import NkiTensor
 
 A, C = (64, 16), (64, 1)
 

@@ -19,7 +19,7 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.enums import Engine, dge_mode, matmul_perf_mode, oob_mode, reduce_cmd
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 I = REGISTRY  # instructions by name
 

@@ -3,7 +3,8 @@
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TRN2
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def tensor(dtype, number, region=MemoryRegion.shared_hbm):

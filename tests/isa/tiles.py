@@ -7,7 +7,9 @@ from nki_isa.ir.fields import Role
 from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 FLOATS = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"]

@@ -5,7 +5,9 @@ import numpy as np
 from nki_isa.ir.program import Loop, Program, While
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import as_target
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute
 from nki_sim.execution.memory import Memory
 

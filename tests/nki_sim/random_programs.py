@@ -10,7 +10,8 @@ import nki_isa.ops  # noqa: F401
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While, walk
 from nki_isa.machine.dtypes import as_dtype
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 SBUF, PSUM, HBM = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm
 REGISTERS = 3

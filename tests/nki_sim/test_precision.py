@@ -11,7 +11,8 @@ from nki_isa.machine.targets import TRN2
 from nki_isa.ops.dma import dma_copy
 from nki_isa.ops.elementwise import tensor_copy
 from nki_isa.ops.tensor_scalar import tensor_scalar
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.precision import execute_widened, high_precision
 
 X = np.random.default_rng(0).standard_normal((128, 8)).astype(np.float32)

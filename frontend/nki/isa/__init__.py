@@ -24,7 +24,8 @@ from nki_isa.machine.enums import Engine as engine
 from nki_isa.machine.enums import dge_mode, dma_engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
 from nki_isa.machine.targets import default_target
 from nki_isa.tensor.kinds import checked, is_whole, public_function
-from nki_isa.tensor.tensor import NkiScalar, NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import NkiScalar, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 tensor_engine = engine.tensor
 vector_engine = engine.vector

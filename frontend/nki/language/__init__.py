@@ -79,7 +79,8 @@ from nki.language.regions import (
 from nki.objects import NKIObject
 from nki_isa.machine.dtypes import DTYPES, DType
 from nki_isa.tensor.kinds import checked, public_function
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 bool_ = DTYPES["bool"]
 globals().update(DTYPES)

@@ -16,8 +16,8 @@ from nki_isa.machine.dtypes import cast as cast_values
 from nki_isa.rules import language
 from nki_isa.tensor.constants import read_constant
 from nki_isa.tensor.kinds import Dtype, Shape, is_whole
-from nki_isa.tensor.storage import INPUT
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import INPUT, MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def ndarray(

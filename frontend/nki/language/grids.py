@@ -17,7 +17,8 @@ from nki.language.creation import like, ndarray, new_tensor
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.dtypes import DType
 from nki_isa.tensor.kinds import Dtype, Kind, define, shown
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 #: A tuple of exact ints, which the functions here check themselves (NKI-V150).
 Sizes: TypeAlias = Any

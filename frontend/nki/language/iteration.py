@@ -16,7 +16,8 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import While
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.tensor.kinds import is_whole, is_word, shown
-from nki_isa.tensor.tensor import NkiScalar, NkiTensor, VirtualRegister, ds
+from nki_isa.tensor.storage import NkiScalar, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor, ds
 
 _MIGRATED = "NKI Migration Guides, 0.5 to 0.6, rules for migrated loops"
 

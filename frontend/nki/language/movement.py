@@ -10,7 +10,8 @@ from nki.language.emitting import emit, no_instruction, tile_like
 from nki_isa.diagnostics import error
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.tensor.kinds import Dtype, Shape
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 _LANES = 32  # partitions of a quadrant, the reach of nc_stream_shuffle
 

@@ -12,7 +12,8 @@ from nki_isa.diagnostics import error
 from nki_isa.machine.operators import OPERATORS
 from nki_isa.machine.target import Feature
 from nki_isa.tensor.kinds import Dtype, Shape
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 _UNUSED_BITS = 8  # a float32 in [0, 1) takes the upper 24 of 32
 

@@ -7,7 +7,7 @@ from typing import Any
 from nki.compiler.specializer.recorder import current, is_recording
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
-from nki_isa.tensor.tensor import MemoryRegion
+from nki_isa.tensor.storage import MemoryRegion
 
 sbuf = MemoryRegion.sbuf
 psum = MemoryRegion.psum

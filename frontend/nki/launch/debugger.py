@@ -22,7 +22,8 @@ from nki.launch.arrays import to_numpy
 from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.tensor.shown import showing
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute
 from nki_sim.placement.place import place
 

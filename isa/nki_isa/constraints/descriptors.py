@@ -18,7 +18,8 @@ from nki_isa.machine import enums
 from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.target import Feature, Target
 from nki_isa.rules import dma
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 Array = NDArray[Any]
 

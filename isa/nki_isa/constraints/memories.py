@@ -16,7 +16,8 @@ from nki_isa.ir.constraint import Constraint
 from nki_isa.machine.target import Feature
 from nki_isa.machine.targets import since
 from nki_isa.rules import elementwise
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def memory(*names_and_regions: str | MemoryRegion, source: str = STUB) -> Constraint:

@@ -13,7 +13,8 @@ from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import since
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

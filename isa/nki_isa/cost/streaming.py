@@ -10,7 +10,8 @@ from nki_isa.cost import Cost, kept
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 
 @kept

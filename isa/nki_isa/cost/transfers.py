@@ -6,7 +6,8 @@ import math
 
 from nki_isa.cost import Cost, Transfer
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def contiguous_run(tensor: NkiTensor) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node
 from nki_isa.machine.enums import oob_mode
-from nki_isa.tensor.tensor import Storage, VirtualRegister
+from nki_isa.tensor.storage import Storage, VirtualRegister
 
 Touch = tuple[Any, bool]
 """A storage, register number or engine, and whether it is written."""

@@ -20,7 +20,8 @@ from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.ir.fields import REQUIRED, Field, Role
 from nki_isa.machine.enums import Engine
 from nki_isa.tensor.kinds import problem
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.cost import Cost

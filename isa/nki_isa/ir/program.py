@@ -18,7 +18,8 @@ from nki_isa.diagnostics import Frame
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.dynamic import DynamicOffset
-from nki_isa.tensor.tensor import NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.storage import Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 
 @dataclass(eq=False, slots=True)

@@ -14,7 +14,8 @@ from typing import Any
 from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
-from nki_isa.tensor.tensor import NkiTensor, Storage
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 Change = Callable[[NkiTensor], NkiTensor]
 """The view in the place of another, or that one itself; an index in a view is asked about apart."""

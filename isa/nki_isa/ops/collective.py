@@ -34,7 +34,8 @@ from nki_isa.machine.target import Target
 from nki_isa.ops.meeting import Array, Grouped, Meeting, Seat
 from nki_isa.rules import programs
 from nki_isa.tensor.kinds import Kind, define, is_whole
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 #: The ranks of each group.
 Groups = tuple[tuple[int, ...], ...]

@@ -29,7 +29,8 @@ from nki_isa.ops.collective_v import (
     sample_of,
 )
 from nki_isa.ops.meeting import Array
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 
 class _Triggered(Moving):

@@ -26,8 +26,9 @@ from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told
 from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
+from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.strides import is_row_major
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.tensor import NkiTensor
 
 _SLOTS = 3, 4  # rows of the metadata: with the displacements of what is received, one more
 

@@ -15,7 +15,7 @@ from nki_isa.ir.fields import attribute, read
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.dtypes import DType, to_float32
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.tensor import MemoryRegion
+from nki_isa.tensor.storage import MemoryRegion
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -45,7 +45,8 @@ from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.operators import Operator
 from nki_isa.ops.base import copied
 from nki_isa.rules import dma
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

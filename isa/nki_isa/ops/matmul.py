@@ -41,7 +41,8 @@ from nki_isa.machine.enums import matmul_perf_mode
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.matmul_base import ACCUMULATE, ROWS, Array, Fp32, Matmul
 from nki_isa.rules import tensor_engine
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 _FP8 = ("float8_e4m3", "float8_e5m2")
 _WIDE = ("tfloat32", "float32")

@@ -24,7 +24,8 @@ from nki_isa.ir.instruction import MakeTile, Order, instruction
 from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.matmul_base import ACCUMULATE, ROWS, Array, Fp32, Matmul
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 _MX = "nki/api/nki/isa (nc_matmul_mx)"
 _SCALES = "nki/deep-dives/mxfp-matmul"

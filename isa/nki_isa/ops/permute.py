@@ -18,7 +18,8 @@ from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OPERATOR, PAGE, RULES, SHAPES, Collective, Groups, pair_of, reduced, told
 from nki_isa.ops.meeting import Array, Grouped
 from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def _flat(value: Any) -> list[Any]:

@@ -19,7 +19,8 @@ from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

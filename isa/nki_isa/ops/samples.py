@@ -9,7 +9,8 @@ import itertools
 
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def sample(opcode: str) -> Instruction:

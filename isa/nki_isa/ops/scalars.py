@@ -19,7 +19,7 @@ from nki_isa.ir.fields import attribute, read, register_read, register_write, wr
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.ops.register import HBM, one_element
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target

@@ -25,7 +25,8 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.meeting import Array, Meeting, Seat
 from nki_isa.rules import programs
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 _BARRIER = "nki/api/nki/isa (core_barrier)"
 _SENDRECV = "nki/api/nki/isa (sendrecv)"

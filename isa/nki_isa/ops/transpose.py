@@ -20,7 +20,8 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import VECTOR_ENGINE, Array, ComputeInstruction, float32, rows
 from nki_isa.rules import tensor_engine
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 
 TENSOR_ENGINE = Engine.tensor
 _LIMITS = {TENSOR_ENGINE: 128, VECTOR_ENGINE: 32}

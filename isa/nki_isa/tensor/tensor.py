@@ -28,26 +28,9 @@ from nki_isa.tensor.dynamic import DynamicOffset, already_indirect, dynamic_offs
 from nki_isa.tensor.kinds import Kind, checked, checked_methods, define
 from nki_isa.tensor.opaque import never_equal, opaque, tolerated
 from nki_isa.tensor.shown import more_of
-from nki_isa.tensor.storage import INPUT, MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
+from nki_isa.tensor.storage import INPUT, MemoryRegion, Storage, VirtualRegister
 from nki_isa.tensor.strides import contiguous_strides, integer, is_row_major, pattern_dims, reach, restride
 from nki_isa.tensor.views import StridedView
-
-__all__ = [
-    "DynamicOffset",
-    "DynamicSlice",
-    "MemoryRegion",
-    "NkiScalar",
-    "NkiTensor",
-    "Storage",
-    "VirtualRegister",
-    "assigning",
-    "box",
-    "computing",
-    "contiguous_strides",
-    "ds",
-    "signature",
-]
-
 
 #: A run-time index: a tensor, or where one index serves the whole view a register (NKI-V026).
 Index: TypeAlias = Any

@@ -15,8 +15,9 @@ from nki_isa.tensor.strides import Rearrangement, contiguous_strides, infer_size
 
 if TYPE_CHECKING:
     from nki_isa.machine.dtypes import DType
+    from nki_isa.tensor.dynamic import DynamicOffset
     from nki_isa.tensor.storage import MemoryRegion, Storage
-    from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
+    from nki_isa.tensor.tensor import NkiTensor
 
 
 @checked_methods

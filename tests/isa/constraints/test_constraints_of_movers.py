@@ -10,7 +10,7 @@ from nki_isa.machine.enums import Engine, dge_mode, dma_engine, matmul_perf_mode
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, since
 from nki_isa.ops.base import ComputeInstruction
 from nki_isa.ops.samples import sample
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 OPCODES = sorted(name for name, cls in REGISTRY.items() if not issubclass(cls, ComputeInstruction))
 SQUARE = (128, 128)

@@ -9,7 +9,9 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.matmul import nc_matmul
 from nki_isa.rules import dma
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def broken(constraint, opcode, **given):

@@ -13,7 +13,8 @@ from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.accumulate import tensor_scalar_reduce
 from nki_isa.ops.elementwise import memset
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 

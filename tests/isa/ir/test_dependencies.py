@@ -10,7 +10,8 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import Loop, While
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine, oob_mode
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 BODIES = st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=3), max_size=8)
 

@@ -14,7 +14,8 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TARGETS
 from nki_isa.ops.samples import sample
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 _DTYPES = [DTYPES[name] for name in ("float32", "bfloat16", "float8_e4m3", "int32", "uint8")]
 

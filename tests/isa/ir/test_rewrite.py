@@ -10,7 +10,9 @@ from nki_isa.ir.program import Loop, Program, programs_equal
 from nki_isa.ir.rewrite import in_order, on_storages
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TARGETS
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 
 def program() -> Program:

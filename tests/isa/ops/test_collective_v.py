@@ -9,7 +9,8 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_isa.ops.samples import sample
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 
 HBM, SBUF = MemoryRegion.shared_hbm, MemoryRegion.sbuf
 

@@ -26,7 +26,9 @@ from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.enums import Engine, dge_mode, oob_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
-from nki_isa.tensor.tensor import DynamicOffset, NkiTensor, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 regions = st.sampled_from([SBUF, HBM])
 

@@ -9,7 +9,7 @@ from tiles import NUMERIC, dst_of, fp32, plain, run, same, tensor, tiles
 from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.targets import TRN1
 from nki_isa.ops.gpsimd import affine_select, iota
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 pairs = st.lists(st.tuples(st.integers(-40, 40), st.integers(1, 4)), min_size=1, max_size=4)
 

@@ -14,7 +14,8 @@ from nki_isa.machine.enums import Engine, matmul_perf_mode
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
 from nki_isa.ops.matmul import nc_matmul
 from nki_isa.ops.matmul_mx import nc_matmul_mx, scale_rows
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 NARROW = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
 ROW = matmul_perf_mode.double_row
@@ -388,7 +389,7 @@ def refused(instruction, target, code):
 
 
 def indirect(t, index_dtype="uint32"):
-    from nki_isa.tensor.tensor import DynamicOffset
+    from nki_isa.tensor.dynamic import DynamicOffset
 
     index = tensor(t.shape[0], 16, dtype=index_dtype)
     return NkiTensor(

@@ -10,7 +10,7 @@ from nki_isa.diagnostics import NkiValidationError
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.register import register_load, register_move, register_store
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 REGISTER = VirtualRegister(0)
 SCALARS = ["int8", "uint8", "int16", "uint16", "int32", "uint32"]

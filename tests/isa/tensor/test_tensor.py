@@ -10,22 +10,12 @@ from numpy.lib.stride_tricks import as_strided
 
 from nki_isa.diagnostics import NkiError, NkiValidationError
 from nki_isa.machine.dtypes import DTYPES
+from nki_isa.tensor.dynamic import DynamicOffset
 from nki_isa.tensor.kinds import kind_of
 from nki_isa.tensor.opaque import tolerating
+from nki_isa.tensor.storage import MemoryRegion, NkiScalar, Storage, VirtualRegister, computing
 from nki_isa.tensor.strides import is_row_major, reach, restride
-from nki_isa.tensor.tensor import (
-    DynamicOffset,
-    DynamicSlice,
-    MemoryRegion,
-    NkiScalar,
-    NkiTensor,
-    Storage,
-    VirtualRegister,
-    box,
-    computing,
-    ds,
-    signature,
-)
+from nki_isa.tensor.tensor import DynamicSlice, NkiTensor, box, ds, signature
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 HBM, SHARED = MemoryRegion.private_hbm, MemoryRegion.shared_hbm

@@ -21,7 +21,9 @@ from nki_isa.ir.program import Loop, Node, Program, While, programs_equal
 from nki_isa.machine.dtypes import DTYPES, DType, as_dtype
 from nki_isa.machine.enums import Engine, oob_mode
 from nki_isa.machine.operators import OPERATORS, Operator
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_isa.text.parser import parse_program
 from nki_isa.text.printer import format_program
 

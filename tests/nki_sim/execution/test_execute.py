@@ -13,7 +13,8 @@ from nki_isa.machine.enums import oob_mode
 from nki_isa.ops.dma import dma_compute, dma_copy, dma_transpose
 from nki_isa.ops.matmul import nc_matmul
 from nki_isa.ops.register import register_load, register_move, register_store
-from nki_isa.tensor.tensor import DynamicOffset, NkiTensor
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute
 from nki_sim.execution.execute import Machine
 from nki_sim.execution.memory import NANS

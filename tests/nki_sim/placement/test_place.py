@@ -20,7 +20,9 @@ from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import oob_mode
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.placement.liveness import liveness
 from nki_sim.placement.packing import Fixed, Requests, Space, rotate, tighten
 from nki_sim.placement.place import Placement, overfull, place

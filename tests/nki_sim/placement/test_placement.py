@@ -11,7 +11,7 @@ import placement  # noqa: I001  (a folder of scripts, on the path from here on)
 import timing_kernels
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.machine.targets import TRN2
-from nki_isa.tensor.tensor import MemoryRegion
+from nki_isa.tensor.storage import MemoryRegion
 from nki_sim.placement.place import place
 
 # Those that show another framework have the kernels of the others; those around the kernel library launch its

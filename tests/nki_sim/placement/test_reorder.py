@@ -11,7 +11,7 @@ import nki_isa.ops  # noqa: F401
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import as_dtype
-from nki_isa.tensor.tensor import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
 from nki_sim.placement.liveness import liveness
 from nki_sim.placement.packing import Space
 from nki_sim.placement.reorder import Reordering, moved

@@ -17,7 +17,7 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.machine.dtypes import DTYPES
-from nki_isa.tensor.tensor import MemoryRegion, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim.placement.place import Holder, Placement, Utilisation
 from nki_sim.placement.utilisation import usage_of
 from nki_sim.report import facts

@@ -16,7 +16,8 @@ from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.targets import TRN1, TRN2
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage
+from nki_isa.tensor.storage import MemoryRegion, Storage
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.report.profile import LineSummary, Profile, union
 from nki_sim.report.trace import REASONS
 from nki_sim.timing.scoreboard import Scoreboard, Timeline, Wait

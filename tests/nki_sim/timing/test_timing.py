@@ -17,7 +17,9 @@ from nki_isa.ir.program import Loop, Program, While
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN1, TRN2, TRN3
-from nki_isa.tensor.tensor import DynamicOffset, MemoryRegion, NkiTensor, Storage, VirtualRegister
+from nki_isa.tensor.dynamic import DynamicOffset
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.core_times import simulate
 from nki_sim.timing.byte_boxes import Layout
 from nki_sim.timing.clocks import DmaEngines, TensorClock

@@ -41,7 +41,8 @@ from nki.compiler.specializer.printing import printed
 from nki.compiler.specializer.purity import Read
 from nki.objects import NKIObject, own_fields
 from nki_isa.diagnostics import NkiError, error
-from nki_isa.tensor.tensor import NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 
 # Packages whose functions run as they are: they are the language, not kernel source.
 

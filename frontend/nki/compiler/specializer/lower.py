@@ -28,7 +28,7 @@ from nki.compiler.syntax import tree
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import While
-from nki_isa.tensor.tensor import VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 
 _WHILE, _NEXT, _STEPS, _TURNS = "__nki_while__", "__nki_next__", "__nki_steps__", "__nki_turns__"
 _ENCLOSING = "captured"

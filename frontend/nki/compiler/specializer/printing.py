@@ -8,7 +8,8 @@ from typing import Any
 
 from nki.compiler.specializer.recorder import current, is_recording
 from nki_isa.ir.instruction import REGISTRY
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor
+from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.process import Shared
 
 _print = builtins.print

@@ -33,7 +33,8 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.rules import Rule, memory, programs, rule_of
 from nki_isa.tensor.opaque import tolerating
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, Storage, VirtualRegister, assigning, computing
+from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister, computing
+from nki_isa.tensor.tensor import NkiTensor, assigning
 from nki_sim.placement.place import check_alone
 
 _SCALAR = Engine.scalar

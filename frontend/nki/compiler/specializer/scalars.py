@@ -1,4 +1,4 @@
-"""What the operators of scalars record (:class:`nki_isa.tensor.tensor.NkiScalar`), and what they refuse.
+"""What the operators of scalars record (:class:`nki_isa.tensor.storage.NkiScalar`), and what they refuse.
 
 Source: SDK page ``nki.isa.NkiScalar`` and its deep dive on scalars.
 """
@@ -11,7 +11,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DType, integer_range
 from nki_isa.tensor.kinds import is_whole, shown
-from nki_isa.tensor.tensor import NkiScalar, VirtualRegister
+from nki_isa.tensor.storage import NkiScalar, VirtualRegister
 
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 

@@ -49,7 +49,8 @@ from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.rules import memory, programs
 from nki_isa.tensor.idioms import idiom
-from nki_isa.tensor.tensor import MemoryRegion, NkiTensor, VirtualRegister
+from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
+from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.execute import interrupted_at
 from nki_sim.process import no_collection
 
