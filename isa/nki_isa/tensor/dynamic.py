@@ -15,6 +15,7 @@ from nki_isa.tensor.storage import MemoryRegion, NkiScalar, VirtualRegister
 
 if TYPE_CHECKING:
     from nki_isa.tensor.tensor import NkiTensor
+    from nki_isa.tensor.views import StridedView
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +59,7 @@ class _Indirection:
     dim: int  # the dimension whose positions take their own index
     on_chip: bool | None  # True: SBUF and PSUM only; False: HBM only; None: both
     index: str
-    fits: Callable[[NkiTensor, NkiTensor], bool]  # (addressed tensor, index)
+    fits: Callable[[StridedView, NkiTensor], bool]  # (addressed tensor, index)
     remedy: str = ""
 
 
@@ -89,7 +90,7 @@ _INDIRECTIONS = {
 }
 
 
-def already_indirect(tensor: NkiTensor) -> NkiError:
+def already_indirect(tensor: StridedView) -> NkiError:
     """NKI-V024, ready to raise."""
     return error(
         "NKI-V024",
@@ -98,7 +99,7 @@ def already_indirect(tensor: NkiTensor) -> NkiError:
     )
 
 
-def dynamic_offset(tensor: NkiTensor, kind: str, index: Any, stride: int, limit: int) -> DynamicOffset:
+def dynamic_offset(tensor: StridedView, kind: str, index: Any, stride: int, limit: int) -> DynamicOffset:
     """The run-time offset of a view of `tensor`; the arguments are those of :class:`DynamicOffset`.
 
     Raises:
@@ -124,7 +125,7 @@ def dynamic_offset(tensor: NkiTensor, kind: str, index: Any, stride: int, limit:
     if isinstance(index, VirtualRegister) and kind == "scalar":
         return DynamicOffset(kind, index, stride, wanted.dim, limit)
     if (
-        not isinstance(index, type(tensor))
+        not issubclass(type(index), type(tensor))
         or index.buffer is not MemoryRegion.sbuf
         or index.dtype.kind not in ("int", "uint")
         or index.dynamic is not None

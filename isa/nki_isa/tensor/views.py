@@ -48,6 +48,10 @@ class StridedView:
 
         def _with(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> NkiTensor: ...
 
+    def get_pattern(self) -> list[list[int]]:
+        """``[[stride, count], ...]``, one pair per dimension, outermost first."""
+        return [[stride, count] for stride, count in zip(self.strides, self.shape, strict=True)]
+
     # --- reordering and reshaping
 
     def permute(self, dims: Sequence[int]) -> NkiTensor:
