@@ -130,7 +130,7 @@ def _links(program: Program, found: LinkRows) -> dict[str, Any]:
     """What the links of a launch over ranks carry, as a launch of its own without engines."""
     rows = found.busiest(len(found.rows))
     table = [
-        [str(link), f"{found.machine.rate(link):.4g} GB/s", words.size(octets), words.percent(share)]
+        [str(link), f"{found.topology.rate(link):.4g} GB/s", words.size(octets), words.percent(share)]
         for link, octets, share in rows
     ]
     none = ("verdict", "engines", "lines", "remarks", "advice", "dma_rows", "notes", "memories")
@@ -138,7 +138,7 @@ def _links(program: Program, found: LinkRows) -> dict[str, Any]:
         **{name: [] for name in none},
         "kernel": program.name,
         "core": ", links",
-        "title": f"{program.name}: links of {found.machine.name}",
+        "title": f"{program.name}: links of {found.topology.name}",
         "totals": [("links in use", str(len(rows)), "directions"), ("busiest", str(rows[0][0]), "")],
         "links": table,
         "timeline": _carried(found),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nki_isa.cost import links
-from nki_isa.machine.machines import Link, Machine
+from nki_isa.machine.topologies import Link, Topology
 from nki_isa.ops.collective import Collective
 from nki_sim.timing.scoreboard import Timeline
 
@@ -39,11 +39,11 @@ class LinkRows:
     """The links that a launch uses, in order, and what each carries, in order of time.
 
     Attributes:
-        machine: what it runs on.
+        topology: of the machine it ran on.
         duration: ns of the launch.
     """
 
-    machine: Machine
+    topology: Topology
     duration: float
     rows: dict[Link, list[Carried]]
 
@@ -52,7 +52,7 @@ class LinkRows:
         found = []
         for link, carried in self.rows.items():
             octets = sum(one.octets for one in carried)
-            found.append((link, octets, octets / (self.machine.rate(link) * max(self.duration, 1.0))))
+            found.append((link, octets, octets / (self.topology.rate(link) * max(self.duration, 1.0))))
         return sorted(found, key=lambda row: (-row[2], row[0]))[:most]
 
 
@@ -68,25 +68,25 @@ def link_rows(timelines: Sequence[Timeline]) -> LinkRows | None:
     target = timelines[0].target
     count = 1 + max(rank for instruction, _ in met for group in instruction.groups for rank in group)
     cores = max(1, len(timelines) // count)
-    machine = met[0][0].machine(target)
+    topology = met[0][0].topology(target)
     rows: dict[Link, list[Carried]] = {}
     for rank in range(min(count, len(timelines))):
         timeline = timelines[rank * cores]
         for event, instruction in enumerate(timeline.instructions):
             if not isinstance(instruction, Collective) or rank != min(instruction.group_of(rank)):
                 continue
-            found = of_group(instruction, instruction.group_of(rank)).route(target, machine)
+            found = of_group(instruction, instruction.group_of(rank)).route(target, topology)
             end = float(timeline.end[event])
-            begin = max(float(timeline.start[event]), end - _moving(timeline, machine, instruction))
+            begin = max(float(timeline.start[event]), end - _moving(timeline, topology, instruction))
             for link, octets in found.loads.items():
-                share = min(1.0, octets / (machine.rate(link) * max(end - begin, 1e-9)))
+                share = min(1.0, octets / (topology.rate(link) * max(end - begin, 1e-9)))
                 rows.setdefault(link, []).append(
                     Carried(instruction, event, found.algorithm, begin, end, octets, share)
                 )
     if not rows:
         return None
     duration = max(timeline.duration for timeline in timelines)
-    return LinkRows(machine, duration, {link: rows[link] for link in sorted(rows)})
+    return LinkRows(topology, duration, {link: rows[link] for link in sorted(rows)})
 
 
 def of_group(instruction: Collective, group: tuple[int, ...]) -> Collective:
@@ -98,8 +98,8 @@ def of_group(instruction: Collective, group: tuple[int, ...]) -> Collective:
     return alone
 
 
-def _moving(timeline: Timeline, machine: Machine, instruction: Collective) -> float:
+def _moving(timeline: Timeline, topology: Topology, instruction: Collective) -> float:
     """ns in which a collective moves data: all but its start and its hops."""
     target = timeline.target
-    found = instruction.route(target, machine)
-    return max(links.slowest(machine, found), found.local / target.rank_bytes_per_ns)
+    found = instruction.route(target, topology)
+    return max(links.slowest(topology, found), found.local / target.rank_bytes_per_ns)

@@ -94,11 +94,11 @@ def links_table(found: LinkRows) -> RenderableType:
     """The busiest links of a launch over ranks."""
     table = _table("link", "GB/s", "bytes", "of the launch", numbers=(1, 2, 3))
     for link, octets, share in found.busiest(_LINKS):
-        rate = found.machine.rate(link)
+        rate = found.topology.rate(link)
         table.add_row(str(link), f"{rate:.4g}", words.size(octets), words.percent(share))
     count = len(found.rows)
     shown = f", {_LINKS} of {count}" if count > _LINKS else ""
-    return Group(Text(f"links of {found.machine.name}, the busiest first{shown}"), table)
+    return Group(Text(f"links of {found.topology.name}, the busiest first{shown}"), table)
 
 
 def memory_tables(program: Program, placement: Placement) -> list[RenderableType]:

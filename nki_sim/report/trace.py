@@ -108,7 +108,7 @@ def _core(process: int, which: str, traced: Traced, offset: float) -> Iterator[E
 
 def _links(process: int, which: str, found: LinkRows, offset: float) -> Iterator[Event]:
     """A row for each direction of a link, with the collectives that use it."""
-    yield _metadata("process_name", process, 0, name=f"links of {found.machine.name} ({which})")
+    yield _metadata("process_name", process, 0, name=f"links of {found.topology.name} ({which})")
     yield _metadata("process_sort_index", process, 0, sort_index=process)
     for row, (link, carried) in enumerate(found.rows.items(), 1):
         yield _metadata("thread_name", process, row, name=str(link))

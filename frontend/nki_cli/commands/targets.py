@@ -8,9 +8,9 @@ from rich.table import Table
 from nki_cli.figures import sources, unit
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption, TargetOption, read_target
 from nki_cli.screen import Format, Screen
-from nki_isa.machine.machines import MACHINES, Machine
 from nki_isa.machine.target import FIGURES, Feature, Figure, Target
 from nki_isa.machine.targets import TARGETS
+from nki_isa.machine.topologies import TOPOLOGIES, Topology
 from nki_sim.words import size
 
 
@@ -26,7 +26,7 @@ def targets(
         screen.json(
             {
                 t.name: {f: _as_dict(t, f) for f in FIGURES}
-                | {"features": _named(t), "machines": {m.name: _of(m) for m in machines_of(t)}}
+                | {"features": _named(t), "machines": {m.name: _of(m) for m in topologies_of(t)}}
                 for t in shown
             }
         )
@@ -56,31 +56,31 @@ def _features(shown: list[Target]) -> Table:
     return table
 
 
-def machines_of(target: Target) -> list[Machine]:
+def topologies_of(target: Target) -> list[Topology]:
     """The machines of a generation, by how many ranks they have."""
-    return [machine for machine in MACHINES if machine.target == target.name]
+    return [topology for topology in TOPOLOGIES if topology.target == target.name]
 
 
-def shape(machine: Machine) -> str:
+def shape(topology: Topology) -> str:
     """How the chips of a machine are connected."""
-    if machine.chips == 1:
+    if topology.chips == 1:
         return "one chip"
-    if machine.switched:
-        servers = machine.grid[0]
-        chips = f"{machine.grid[1]} chips behind a switch"
+    if topology.switched:
+        servers = topology.grid[0]
+        chips = f"{topology.grid[1]} chips behind a switch"
         return f"{servers} servers of {chips}" if servers > 1 else chips
-    sizes = " x ".join(map(str, machine.grid))
-    kind = ("chain", "ring")[machine.closed] if len(machine.grid) == 1 else f"{len(machine.grid)}-D torus"
+    sizes = " x ".join(map(str, topology.grid))
+    kind = ("chain", "ring")[topology.closed] if len(topology.grid) == 1 else f"{len(topology.grid)}-D torus"
     return f"{sizes} chips in a {kind}"
 
 
-def rates(machine: Machine) -> dict[str, Figure]:
+def rates(topology: Topology) -> dict[str, Figure]:
     """What the links of a machine carry, by which they are."""
-    names = ["to chips of the server", "to other servers"] if machine.switched else ["a link"]
-    if len(machine.grid) == 3:
+    names = ["to chips of the server", "to other servers"] if topology.switched else ["a link"]
+    if len(topology.grid) == 3:
         names = ["a link between servers", "a link in a server"]
-    found = dict(zip(names, machine.rates, strict=False))
-    return found | ({"the network, for a chip": machine.network} if machine.network else {})
+    found = dict(zip(names, topology.rates, strict=False))
+    return found | ({"the network, for a chip": topology.network} if topology.network else {})
 
 
 def _machines(shown: list[Target]) -> Table:
@@ -91,15 +91,15 @@ def _machines(shown: list[Target]) -> Table:
     table.add_column("chips", no_wrap=True)
     table.add_column("GB/s of one direction", overflow="fold")
     for target in shown:
-        for machine in machines_of(target):
+        for topology in topologies_of(target):
             figures = "; ".join(
-                f"{name} {f.value:g} {f.source.evidence.value[0]}" for name, f in rates(machine).items()
+                f"{name} {f.value:g} {f.source.evidence.value[0]}" for name, f in rates(topology).items()
             )
-            table.add_row(machine.name, str(machine.ranks), shape(machine), figures)
+            table.add_row(topology.name, str(topology.ranks), shape(topology), figures)
     return table
 
 
-def _of(machine: Machine) -> dict[str, object]:
+def _of(topology: Topology) -> dict[str, object]:
     figures = {
         name: {
             "value": f.value,
@@ -107,9 +107,9 @@ def _of(machine: Machine) -> dict[str, object]:
             "evidence": f.source.evidence.value,
             "source": f.source.reference,
         }
-        for name, f in rates(machine).items()
+        for name, f in rates(topology).items()
     }
-    return {"ranks": machine.ranks, "chips": machine.chips, "shape": shape(machine), "links": figures}
+    return {"ranks": topology.ranks, "chips": topology.chips, "shape": shape(topology), "links": figures}
 
 
 def _shown(target: Target, figure: str) -> str:

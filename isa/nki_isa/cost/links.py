@@ -2,7 +2,7 @@
 
 The algorithms, and the sizes from which each is taken, are those of the vendor's guide on collectives inside
 a server: up to 1 MiB every chip sends to all others at once (mesh), then chips exchange in pairs (RDH), and
-from 56 MiB on parts go round rings. Which way data take is this module's own: :meth:`Machine.path`.
+from 56 MiB on parts go round rings. Which way data take is this module's own: :meth:`Topology.path`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import itertools
 from typing import NamedTuple
 
 from nki_isa.cost import Cost
-from nki_isa.machine.machines import Link, Machine
 from nki_isa.machine.target import Target
+from nki_isa.machine.topologies import Link, Topology
 
 Groups = tuple[tuple[int, ...], ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -43,7 +43,7 @@ class Exchange(NamedTuple):
 
 
 def exchange(
-    target: Target, machine: Machine, groups: Groups, octets: float, *, both: bool = False
+    target: Target, topology: Topology, groups: Groups, octets: float, *, both: bool = False
 ) -> Exchange:
     """An all-gather, a reduce-scatter, or (`both`) one after the other.
 
@@ -52,94 +52,94 @@ def exchange(
     """
     whole = octets * len(groups[0])
     if whole < target.link_mesh_bytes:
-        found = _mesh(machine, groups, both)
+        found = _mesh(topology, groups, both)
     elif whole < target.link_rdh_bytes:
-        found = _doubling(machine, groups, both) or _ring(machine, groups, both)
+        found = _doubling(topology, groups, both) or _ring(topology, groups, both)
     else:
-        found = _ring(machine, groups, both)
+        found = _ring(topology, groups, both)
     return found.of(octets)
 
 
-def all_to_all(machine: Machine, groups: Groups, octets: float) -> Exchange:
+def all_to_all(topology: Topology, groups: Groups, octets: float) -> Exchange:
     """Every rank sends another part, of so many bytes, to each other one; always at once."""
-    return _all_to_all(machine, groups).of(octets)
+    return _all_to_all(topology, groups).of(octets)
 
 
-def permute(machine: Machine, pairs: Pairs, octets: float) -> Exchange:
+def permute(topology: Topology, pairs: Pairs, octets: float) -> Exchange:
     """Each first rank of a pair sends so many bytes to the second."""
-    return _permute(machine, pairs).of(octets)
+    return _permute(topology, pairs).of(octets)
 
 
 @functools.cache
-def _mesh(machine: Machine, groups: Groups, both: bool) -> Exchange:
+def _mesh(topology: Topology, groups: Groups, both: bool) -> Exchange:
     """A chip's parts go to every other chip, then to the ranks there."""
     loads: dict[Link, float] = {}
     size, times = len(groups[0]), 2 if both else 1
-    for chips in _by_chip(machine, groups):
+    for chips in _by_chip(topology, groups):
         for source, target in itertools.permutations(chips, 2):
-            _carry(loads, machine.path(source, target), chips[source] * times)
+            _carry(loads, topology.path(source, target), chips[source] * times)
     hops = 0 if size == 1 else 2 if loads else 1
-    far = min(1, _machines(machine, groups) - 1)
+    far = min(1, _machines(topology, groups) - 1)
     return Exchange("mesh", hops * times, loads, (size - 1) * times, far * times)
 
 
 @functools.cache
-def _doubling(machine: Machine, groups: Groups, both: bool) -> Exchange | None:
+def _doubling(topology: Topology, groups: Groups, both: bool) -> Exchange | None:
     """Chips exchange in pairs, twice as much each time; None where they are not a power of two."""
     loads: dict[Link, float] = {}
     hops, times = 0, 2 if both else 1
-    for chips in _by_chip(machine, groups):
+    for chips in _by_chip(topology, groups):
         order, count = list(chips), len(chips)
         if count & (count - 1) or count == 1:
             return None
         for step in range(count.bit_length() - 1):
             for place, source in enumerate(order):
-                path = machine.path(source, order[place ^ (1 << step)])
+                path = topology.path(source, order[place ^ (1 << step)])
                 _carry(loads, path, chips[source] * (1 << step) * times)
         hops = max(hops, count.bit_length() - 1 + any(ranks > 1 for ranks in chips.values()))
-    far = (_machines(machine, groups) - 1).bit_length()
+    far = (_machines(topology, groups) - 1).bit_length()
     return Exchange("rdh", hops * times, loads, (len(groups[0]) - 1) * times, far * times)
 
 
 @functools.cache
-def _ring(machine: Machine, groups: Groups, both: bool) -> Exchange:
+def _ring(topology: Topology, groups: Groups, both: bool) -> Exchange:
     """Parts go round; two ranks of a chip are one station where all of a chip's ranks take part."""
     loads: dict[Link, float] = {}
     size, times = len(groups[0]), 2 if both else 1
-    paired = machine.ranks_per_chip > 1
-    for chips in _by_chip(machine, groups):
-        order = _round(machine, chips)
-        paired &= all(ranks == machine.ranks_per_chip for ranks in chips.values())
-        parallel = machine.rings if len(order) >= machine.chips else 2
+    paired = topology.ranks_per_chip > 1
+    for chips in _by_chip(topology, groups):
+        order = _round(topology, chips)
+        paired &= all(ranks == topology.ranks_per_chip for ranks in chips.values())
+        parallel = topology.rings if len(order) >= topology.chips else 2
         if len(order) > 1:
             for a, b in zip(order, (*order[1:], order[0]), strict=True):
                 for source, target in ((a, b), (b, a)):
-                    _carry(loads, machine.path(source, target), (size - 1) * times / parallel)
+                    _carry(loads, topology.path(source, target), (size - 1) * times / parallel)
     hops = (size // 2 if paired else size) - 1 or int(size > 1)
-    name, machines = "kangaring" if paired else "ring", _machines(machine, groups)
+    name, machines = "kangaring" if paired else "ring", _machines(topology, groups)
     far = machines if machines > 1 else 0
     return Exchange(name, hops * times, loads, (size - 1) * times, far * times)
 
 
 @functools.cache
-def _all_to_all(machine: Machine, groups: Groups) -> Exchange:
+def _all_to_all(topology: Topology, groups: Groups) -> Exchange:
     loads: dict[Link, float] = {}
     size = len(groups[0])
-    for chips in _by_chip(machine, groups):
+    for chips in _by_chip(topology, groups):
         for source, target in itertools.permutations(chips, 2):
-            _carry(loads, machine.path(source, target), chips[source] * chips[target])
-    return Exchange("mesh", int(size > 1), loads, size - 1, min(1, _machines(machine, groups) - 1))
+            _carry(loads, topology.path(source, target), chips[source] * chips[target])
+    return Exchange("mesh", int(size > 1), loads, size - 1, min(1, _machines(topology, groups) - 1))
 
 
 @functools.cache
-def _permute(machine: Machine, pairs: Pairs) -> Exchange:
+def _permute(topology: Topology, pairs: Pairs) -> Exchange:
     loads: dict[Link, float] = {}
     hops = 0
     for source, target in pairs:
-        path = machine.path(machine.chip(source), machine.chip(target))
+        path = topology.path(topology.chip(source), topology.chip(target))
         hops = max(hops, len(path), int(source != target))
         _carry(loads, path, 1)
-    return Exchange("permute", hops, loads, float(hops > 0), min(1, _machines(machine, pairs) - 1))
+    return Exchange("permute", hops, loads, float(hops > 0), min(1, _machines(topology, pairs) - 1))
 
 
 def _carry(loads: dict[Link, float], path: tuple[Link, ...], parts: float) -> None:
@@ -147,49 +147,49 @@ def _carry(loads: dict[Link, float], path: tuple[Link, ...], parts: float) -> No
         loads[link] = loads.get(link, 0.0) + parts
 
 
-def _by_chip(machine: Machine, groups: Groups) -> list[dict[int, int]]:
+def _by_chip(topology: Topology, groups: Groups) -> list[dict[int, int]]:
     """For each group, how many of its ranks each chip has."""
     found = []
     for group in groups:
         chips: dict[int, int] = {}
         for rank in group:
-            chips[machine.chip(rank)] = chips.get(machine.chip(rank), 0) + 1
+            chips[topology.chip(rank)] = chips.get(topology.chip(rank), 0) + 1
         found.append(chips)
     return found
 
 
-def _machines(machine: Machine, groups: Groups) -> int:
+def _machines(topology: Topology, groups: Groups) -> int:
     """Of how many machines a group has ranks."""
-    return max(len({rank // machine.ranks for rank in group}) for group in groups)
+    return max(len({rank // topology.ranks for rank in group}) for group in groups)
 
 
-def _round(machine: Machine, chips: dict[int, int]) -> list[int]:
+def _round(topology: Topology, chips: dict[int, int]) -> list[int]:
     """Chips in an order in which neighbours are near: every other row of the grid backwards."""
 
     def key(chip: int) -> tuple[int, ...]:
         place: list[int] = []
         turned = False
-        for position, size in zip(machine.place(chip), machine.grid, strict=True):
+        for position, size in zip(topology.place(chip), topology.grid, strict=True):
             place.append(size - 1 - position if turned else position)
             turned ^= bool(position % 2)
-        return chip // machine.chips, *place
+        return chip // topology.chips, *place
 
     return sorted(chips, key=key)
 
 
-def slowest(machine: Machine, exchange: Exchange) -> float:
+def slowest(topology: Topology, exchange: Exchange) -> float:
     """ns in which the busiest link carries what crosses it."""
-    return max((octets / machine.rate(link) for link, octets in exchange.loads.items()), default=0.0)
+    return max((octets / topology.rate(link) for link, octets in exchange.loads.items()), default=0.0)
 
 
-def collective(target: Target, machine: Machine, exchange: Exchange) -> Cost:
+def collective(target: Target, topology: Topology, exchange: Exchange) -> Cost:
     """A collective: its start, its hops, and the busiest of the links, or of the ranks.
 
     Args:
-        machine: what it runs on.
+        topology: of the machine it runs on.
         exchange: how it goes there.
     """
-    links, ranks = slowest(machine, exchange), exchange.local / target.rank_bytes_per_ns
+    links, ranks = slowest(topology, exchange), exchange.local / target.rank_bytes_per_ns
     waits = exchange.hops * target.link_hop_ns + exchange.far * target.network_hop_ns
     time = target.collective_start_ns + waits + max(links, ranks)
     rate = "link_bytes_per_ns" if links > ranks else "rank_bytes_per_ns"

@@ -28,9 +28,9 @@ from nki_isa.ir.fields import attribute, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
+from nki_isa.machine.topologies import Topology, topology_of
 from nki_isa.ops.meeting import Array, Grouped, Meeting, Seat
 from nki_isa.rules import programs
 from nki_isa.tensor.kinds import Kind, define, is_whole
@@ -180,19 +180,19 @@ class Collective(OnLinks, Meeting):
 
     def cost(self, target: Target) -> Cost:
         """A start, the hops of its algorithm, and the busiest link or rank."""
-        machine = self.machine(target)
-        return links.collective(target, machine, self.route(target, machine))
+        topology = self.topology(target)
+        return links.collective(target, topology, self.route(target, topology))
 
-    def machine(self, target: Target) -> Machine:
-        """What it runs on: the smallest machine that has the ranks it names."""
-        return machine_of(target.name, 1 + max(rank for group in self.groups for rank in group))
+    def topology(self, target: Target) -> Topology:
+        """That of what it runs on: the smallest machine that has the ranks it names."""
+        return topology_of(target.name, 1 + max(rank for group in self.groups for rank in group))
 
     def octets(self) -> int:
         """Bytes that a rank sends of what it reads."""
         return sum(t.size * t.dtype.itemsize for t in self.__dict__[self.sources[0]])
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
-        """How it goes over the links of `machine`."""
+    def route(self, target: Target, topology: Topology) -> Exchange:
+        """How it goes over the links of `topology`."""
         raise NotImplementedError(self.opcode)
 
 
@@ -421,9 +421,9 @@ class all_reduce(Collective):
         """Everyone receives the reduction."""
         return _each(lambda k, arrays: [reduced(self.op, arrays, self.srcs[k])] * len(arrays), sent)
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """A reduce-scatter and an all-gather."""
-        return links.exchange(target, machine, self.groups, self.octets() / len(self.groups[0]), both=True)
+        return links.exchange(target, topology, self.groups, self.octets() / len(self.groups[0]), both=True)
 
 
 @instruction
@@ -454,9 +454,9 @@ class all_gather(Collective):
         """Everyone receives all of it."""
         return _each(lambda k, arrays: [np.concatenate(arrays, self.collective_dim)] * len(arrays), sent)
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """Each rank's part goes to all."""
-        return links.exchange(target, machine, self.groups, self.octets())
+        return links.exchange(target, topology, self.groups, self.octets())
 
 
 @instruction
@@ -493,9 +493,9 @@ class reduce_scatter(Collective):
             sent,
         )
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """The sum of each part goes to its rank."""
-        return links.exchange(target, machine, self.groups, self.octets() / len(self.groups[0]))
+        return links.exchange(target, topology, self.groups, self.octets() / len(self.groups[0]))
 
 
 @instruction
@@ -551,6 +551,6 @@ class all_to_all(Collective):
 
         return _each(parts, sent)
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """A part for each other rank."""
-        return links.all_to_all(machine, self.groups, self.octets() / len(self.groups[0]))
+        return links.all_to_all(topology, self.groups, self.octets() / len(self.groups[0]))

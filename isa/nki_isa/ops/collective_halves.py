@@ -25,8 +25,8 @@ from nki_isa.ops.collective_v import (
     VARIABLE_RULES,
     Moving,
     Variable,
-    machine_on,
     sample_of,
+    topology_on,
 )
 from nki_isa.ops.meeting import Array
 from nki_isa.tensor.storage import MemoryRegion
@@ -65,8 +65,8 @@ class _Triggered(Moving):
 
     def cost(self, target: Target) -> Cost:
         """As all at once, without the start."""
-        machine = self.machine(target)
-        whole = links.collective(target, machine, self.route(target, machine))
+        topology = self.topology(target)
+        whole = links.collective(target, topology, self.route(target, topology))
         time = whole.busy - target.collective_start_ns
         return Cost(time, time, "link_hop_ns", whole.rate)
 
@@ -98,12 +98,12 @@ class _Prepared(Variable):
         Raises:
             NKI-V155: another one was not triggered. NKI-V108: switches connect the ranks.
         """
-        machine = machine_on(self, recorder.target)
-        if machine.switched:
+        topology = topology_on(self, recorder.target)
+        if topology.switched:
             whole = self.opcode.removesuffix("_prepare")
             raise error(
                 "NKI-V108",
-                f"{self.opcode}: the ranks of a {machine.name} are connected by switches",
+                f"{self.opcode}: the ranks of a {topology.name} are connected by switches",
                 help=f"write {whole}",
                 notes=(f"source: {PAGE} at 0.7",),
             )

@@ -21,8 +21,8 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read_write, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, instruction
-from nki_isa.machine.machines import Machine, machine_of
 from nki_isa.machine.target import Feature, Target
+from nki_isa.machine.topologies import Topology, topology_of
 from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told
 from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
@@ -87,8 +87,10 @@ class Variable(OnLinks):
     def specialize(self, recorder: Any) -> None:
         """Say what the vendor restricts, and what compilers were seen to refuse."""
         target: Target = recorder.target
-        machine = machine_on(self, target)
-        inside = [group for group in self.replica_group if len({rank // machine.node for rank in group}) == 1]
+        topology = topology_on(self, target)
+        inside = [
+            group for group in self.replica_group if len({rank // topology.node for rank in group}) == 1
+        ]
         if not self.gathers and any(len(group) > 1 for group in inside):
             recorder.tell(
                 programs.VARIABLE_IN_A_SERVER,
@@ -96,7 +98,7 @@ class Variable(OnLinks):
                 "servers as there are ranks",
                 help="pad to equal counts and write all_to_all",
             )
-        if recorder.grid < target.logical_cores and (self.gathers or machine.switched):
+        if recorder.grid < target.logical_cores and (self.gathers or topology.switched):
             recorder.tell(
                 programs.VARIABLE_ON_ONE_CORE,
                 f"{self.opcode}: the kernel is launched on {recorder.grid} core of a logical core of "
@@ -107,9 +109,9 @@ class Variable(OnLinks):
         super().specialize(recorder)
 
 
-def machine_on(i: Any, target: Target) -> Machine:
+def topology_on(i: Any, target: Target) -> Topology:
     """What a call runs on."""
-    return machine_of(target.name, 1 + max(rank for group in i.replica_group for rank in group))
+    return topology_of(target.name, 1 + max(rank for group in i.replica_group for rank in group))
 
 
 def metadata_shape(i: Any) -> tuple[int, ...]:
@@ -167,9 +169,9 @@ def _slots(i: Any, target: Target) -> str | None:
 
 @told
 def _of_one_chip(i: Any, target: Target) -> str | None:
-    machine = machine_on(i, target)
+    topology = topology_on(i, target)
     for group in i.replica_group:
-        if len(group) != 4 or len({machine.chip(rank) for rank in group}) != 1:
+        if len(group) != 4 or len({topology.chip(rank) for rank in group}) != 1:
             return f"the group {list(group)} is not the 4 ranks of a chip"
     return None
 
@@ -181,23 +183,23 @@ def _no_displacements(i: Any, target: Target) -> str | None:
 
 @told
 def _whole_chips(i: Any, target: Target) -> str | None:
-    machine = machine_on(i, target)
+    topology = topology_on(i, target)
     for group in i.replica_group:
         run = list(range(group[0], group[0] + len(group)))
-        chips = len(group) // machine.ranks_per_chip
-        if machine.switched and (list(group) != run or len(group) % machine.ranks_per_chip or chips < 2):
+        chips = len(group) // topology.ranks_per_chip
+        if topology.switched and (list(group) != run or len(group) % topology.ranks_per_chip or chips < 2):
             return f"the group {list(group)} is not all ranks, one after the other, of two chips or more"
     return None
 
 
 @told
 def _displacements_between_servers(i: Any, target: Target) -> str | None:
-    machine = machine_on(i, target)
-    if not i.has_rdispls or machine.switched:
+    topology = topology_on(i, target)
+    if not i.has_rdispls or topology.switched:
         return None
     for group in i.replica_group:
-        servers = {rank // machine.node for rank in group}
-        if len(servers) < len(group) or len({rank % machine.node for rank in group}) > 1:
+        servers = {rank // topology.node for rank in group}
+        if len(servers) < len(group) or len({rank % topology.node for rank in group}) > 1:
             return f"has_rdispls is True, and the group {list(group)} is not of one rank of each server"
     return None
 
@@ -367,12 +369,12 @@ class Moving(Variable, Collective):
         made.dsts = [dst[c.place : c.place + c.elements] for c in chunks if c.target == place]
         return made
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """As if all of `srcs` went out."""
         octets = self.octets()
         if self.gathers:
-            return links.exchange(target, machine, self.groups, octets)
-        return links.all_to_all(machine, self.groups, octets / len(self.groups[0]))
+            return links.exchange(target, topology, self.groups, octets)
+        return links.all_to_all(topology, self.groups, octets / len(self.groups[0]))
 
 
 class _AtOnce(Moving):

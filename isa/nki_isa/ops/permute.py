@@ -12,9 +12,9 @@ from nki_isa.cost.links import Exchange
 from nki_isa.ir.fields import attribute, reads, register_read, register_write, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.machines import Machine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
+from nki_isa.machine.topologies import Topology
 from nki_isa.ops.collective import OPERATOR, PAGE, RULES, SHAPES, Collective, Groups, pair_of, reduced, told
 from nki_isa.ops.meeting import Array, Grouped
 from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
@@ -103,9 +103,9 @@ class collective_permute(Collective):
         sender = {target: source for source, target in self.source_target_pairs}
         return [list(sent[ranks.index(sender[r])]) if r in sender else [None] for r in ranks]
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """All pairs at once."""
-        return links.permute(machine, tuple(self.source_target_pairs), self.octets())
+        return links.permute(topology, tuple(self.source_target_pairs), self.octets())
 
 
 @told
@@ -115,11 +115,11 @@ def _channels(i: Any, target: Target) -> str | None:
         return f"channel_ids is {channels}, it must be consecutive from 0 on"
     if len(channels) != len(i.__dict__[i.received]):
         return f"channel_ids names {len(channels)} channels, {i.received} has {len(i.__dict__[i.received])}"
-    machine = i.machine(target)
-    chips = min(len({machine.chip(rank) for rank in group}) for group in i.groups)
-    most = 4 if chips >= machine.server_chips > 0 or chips >= machine.chips else 2
+    topology = i.topology(target)
+    chips = min(len({topology.chip(rank) for rank in group}) for group in i.groups)
+    most = 4 if chips >= topology.server_chips > 0 or chips >= topology.chips else 2
     if len(channels) > most:
-        where = f"{chips} of the {machine.server_chips or machine.chips} chips of a {machine.name}"
+        where = f"{chips} of the {topology.server_chips or topology.chips} chips of a {topology.name}"
         return f"channel_ids names {len(channels)} channels, a group on {where} has {most} at most"
     return None
 
@@ -139,10 +139,10 @@ class _Ring(Collective):
     received = "dsts_by_channel"
     by_channel = True
 
-    def route(self, target: Target, machine: Machine) -> Exchange:
+    def route(self, target: Target, topology: Topology) -> Exchange:
         """To the next rank of the group."""
         pairs = tuple(pair for group in self.groups for pair in zip(group, (*group[1:], group[0])))
-        return links.permute(machine, pairs, self.octets())
+        return links.permute(topology, pairs, self.octets())
 
 
 @instruction

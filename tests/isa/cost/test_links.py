@@ -7,47 +7,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nki_isa.cost import links
-from nki_isa.machine.machines import MACHINES, machine_of
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3
+from nki_isa.machine.topologies import TOPOLOGIES, topology_of
 from nki_isa.ops.samples import sample
 
-NAMES = {machine.name: machine for machine in MACHINES}
-BOTH_WAYS = pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.name.replace(" ", "-"))
+NAMES = {topology.name: topology for topology in TOPOLOGIES}
+BOTH_WAYS = pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda m: m.name.replace(" ", "-"))
 
 
-def hops(machine, a, b):
+def hops(topology, a, b):
     """The fewest links between two chips of one machine, by the shape of the grid alone."""
-    if machine.switched:
+    if topology.switched:
         return 2 * (a != b)
     total = 0
-    for x, y, size in zip(machine.place(a), machine.place(b), machine.grid):
+    for x, y, size in zip(topology.place(a), topology.place(b), topology.grid):
         apart = abs(x - y)
-        total += min(apart, size - apart) if machine.closed else apart
+        total += min(apart, size - apart) if topology.closed else apart
     return total
 
 
 @BOTH_WAYS
-def test_paths_are_whole_and_short(machine):
-    for a, b in itertools.product(range(0, machine.chips, 3), range(0, machine.chips, 5)):
-        path = machine.path(a, b)
-        assert len(path) == hops(machine, a, b)
+def test_paths_are_whole_and_short(topology):
+    for a, b in itertools.product(range(0, topology.chips, 3), range(0, topology.chips, 5)):
+        path = topology.path(a, b)
+        assert len(path) == hops(topology, a, b)
         ends = [a, *(link.target for link in path)]
         assert [link.source for link in path] == ends[:-1] and ends[-1] == b
-        assert all(machine.rate(link) > 0 for link in path)
+        assert all(topology.rate(link) > 0 for link in path)
 
 
 @BOTH_WAYS
-def test_all_chips_stand_apart(machine):
-    assert len({machine.place(chip) for chip in range(machine.chips)}) == machine.chips
-    assert machine.chip(machine.ranks - 1) == machine.chips - 1
-    assert machine.chips % (machine.node // machine.ranks_per_chip) == 0
+def test_all_chips_stand_apart(topology):
+    assert len({topology.place(chip) for chip in range(topology.chips)}) == topology.chips
+    assert topology.chip(topology.ranks - 1) == topology.chips - 1
+    assert topology.chips % (topology.node // topology.ranks_per_chip) == 0
 
 
 def test_two_machines_meet_on_the_network():
-    machine = NAMES["trn2.48xlarge"]
-    path = machine.path(3, 18)
+    topology = NAMES["trn2.48xlarge"]
+    path = topology.path(3, 18)
     assert [str(link) for link in path] == ["chip 3 to the network", "the network to chip 18"]
-    assert machine.path(17, 18) == tuple(link._replace(source=17, target=18) for link in machine.path(1, 2))
+    assert topology.path(17, 18) == tuple(link._replace(source=17, target=18) for link in topology.path(1, 2))
 
 
 @pytest.mark.parametrize("target, ranks, name", [
@@ -56,41 +56,41 @@ def test_two_machines_meet_on_the_network():
     ("trn3", 16, "Trn3 server"), ("trn3", 576, "Trn3 Gen2 UltraServer"),
 ])  # fmt: skip
 def test_the_smallest_machine_with_the_ranks(target, ranks, name):
-    assert machine_of(target, ranks).name == name
+    assert topology_of(target, ranks).name == name
 
 
 @pytest.mark.parametrize("ranks, low, high", [(32, 25.7, 27.5), (8, 6.3, 6.7)])
 def test_measured_rates_of_all_to_all(ranks, low, high):
     """Public notes: GB/s for a core and direction, with 100 MB for each other rank."""
-    machine = machine_of("trn1", ranks)
-    found = links.all_to_all(machine, (tuple(range(ranks)),), 100e6)
-    assert low <= 100e6 * (ranks - 1) / links.collective(TRN1, machine, found).busy <= high
+    topology = topology_of("trn1", ranks)
+    found = links.all_to_all(topology, (tuple(range(ranks)),), 100e6)
+    assert low <= 100e6 * (ranks - 1) / links.collective(TRN1, topology, found).busy <= high
 
 
 @pytest.mark.parametrize("octets, low, high", [(32, 6, 16), (2048, 6, 16), (16384, 12, 35)])
 def test_published_samples_of_all_gather(octets, low, high):
     """nccom-test, 32 ranks, hardware not named: 6.2, 8.2 and 23.2 us; the assumed start is 10."""
-    machine = machine_of("trn2", 32)
-    found = links.exchange(TRN2, machine, (tuple(range(32)),), octets)
-    assert low <= links.collective(TRN2, machine, found).busy / 1000 <= high
+    topology = topology_of("trn2", 32)
+    found = links.exchange(TRN2, topology, (tuple(range(32)),), octets)
+    assert low <= links.collective(TRN2, topology, found).busy / 1000 <= high
 
 
 @pytest.mark.parametrize("whole, name, hops", [
     (1 << 19, "mesh", 2), (1 << 22, "rdh", 5), (1 << 27, "kangaring", 31),
 ])  # fmt: skip
 def test_sizes_decide_the_algorithm(whole, name, hops):
-    machine = machine_of("trn2", 64)
-    found = links.exchange(TRN2, machine, (tuple(range(64)),), whole / 64)
+    topology = topology_of("trn2", 64)
+    found = links.exchange(TRN2, topology, (tuple(range(64)),), whole / 64)
     assert (found.algorithm, found.hops) == (name, hops)
-    twice = links.exchange(TRN2, machine, (tuple(range(64)),), whole / 64, both=True)
+    twice = links.exchange(TRN2, topology, (tuple(range(64)),), whole / 64, both=True)
     assert twice.hops == 2 * hops
     assert sum(twice.loads.values()) == pytest.approx(2 * sum(found.loads.values()))
 
 
 def test_one_rank_of_each_chip_goes_round_one_by_one():
-    machine = machine_of("trn2", 64)
+    topology = topology_of("trn2", 64)
     group = (tuple(range(0, 64, 4)),)
-    found = links.exchange(TRN2, machine, group, 1 << 26)
+    found = links.exchange(TRN2, topology, group, 1 << 26)
     assert (found.algorithm, found.hops) == ("ring", 15)
 
 
@@ -101,30 +101,30 @@ def test_what_arrives_has_crossed_links(data):
     target = data.draw(st.sampled_from([TRN1, TRN2, TRN3]))
     size = data.draw(st.sampled_from([2, 4, 8]))
     groups = data.draw(st.integers(1, 3))
-    machine = machine_of(target.name, 32)
+    topology = topology_of(target.name, 32)
     ranks = data.draw(st.permutations(range(32)))[: size * groups]
     made = tuple(tuple(ranks[k * size : (k + 1) * size]) for k in range(groups))
-    found = links.all_to_all(machine, made, 5.0)
+    found = links.all_to_all(topology, made, 5.0)
     crossed = sum(
-        5.0 * hops(machine, machine.chip(a), machine.chip(b))
+        5.0 * hops(topology, topology.chip(a), topology.chip(b))
         for group in made
         for a, b in itertools.permutations(group, 2)
     )
     assert sum(found.loads.values()) == pytest.approx(crossed)
     assert found.local == 5.0 * (size - 1)
     pairs = tuple(zip(made[0], made[0][1:]))
-    moved = links.permute(machine, pairs, 7.0)
+    moved = links.permute(topology, pairs, 7.0)
     assert sum(moved.loads.values()) == pytest.approx(
-        sum(7.0 * hops(machine, machine.chip(a), machine.chip(b)) for a, b in pairs)
+        sum(7.0 * hops(topology, topology.chip(a), topology.chip(b)) for a, b in pairs)
     )
-    assert links.exchange(target, machine, made, 3.0).local == 3.0 * (size - 1)
+    assert links.exchange(target, topology, made, 3.0).local == 3.0 * (size - 1)
 
 
 def test_between_machines_each_step_waits_for_the_network():
-    machine = machine_of("trn2", 64)
-    found = links.exchange(TRN2, machine, (tuple(range(128)),), 64)
+    topology = topology_of("trn2", 64)
+    found = links.exchange(TRN2, topology, (tuple(range(128)),), 64)
     assert found.far == 1
-    time = links.collective(TRN2, machine, found).busy
+    time = links.collective(TRN2, topology, found).busy
     assert time > TRN2.collective_start_ns + TRN2.network_hop_ns
 
 

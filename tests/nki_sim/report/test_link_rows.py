@@ -11,7 +11,7 @@ import nki.collectives as ncc
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.machine.machines import Link
+from nki_isa.machine.topologies import Link
 from nki_sim.report.columns import unpacked
 from nki_sim.report.html import page
 from nki_sim.report.links import link_rows
@@ -44,7 +44,7 @@ def launch():
 
 def test_rows(launch):
     found = link_rows([core.timeline for core in launch.cores])
-    assert found.machine.name == "trn2.48xlarge"
+    assert found.topology.name == "trn2.48xlarge"
     pairs = {Link(0, 1), Link(1, 0), Link(2, 3), Link(3, 2)}
     assert set(found.rows) == pairs
     for carried in found.rows.values():

@@ -1,7 +1,7 @@
-"""Machines that ranks run on: which chips they have, how those are connected, and how fast each link is.
+"""How the chips of the machines that ranks run on are connected, and how fast each link is.
 
 A rank is a logical core; ranks count through the chips in order. A launch runs on the smallest machine of its
-generation that has its ranks (:func:`machine_of`), all of which its collectives name.
+generation that has its ranks (:func:`topology_of`), all of which its collectives name.
 
 Chips stand in a grid whose rows close to rings (a torus), in a chain, or behind switches. Data go along the
 first dimension first, the shorter way round. Units: bytes per nanosecond (= GB/s) of one direction of a link.
@@ -38,8 +38,8 @@ def _end(number: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Machine:
-    """A machine, or several that links connect; compared by identity.
+class Topology:
+    """The chips and links of a machine, or of several that links connect; compared by identity.
 
     Attributes:
         name: as the vendor calls it.
@@ -115,31 +115,31 @@ class Machine:
 
 
 @functools.cache
-def _path(machine: Machine, source: int, target: int) -> tuple[Link, ...]:
+def _path(topology: Topology, source: int, target: int) -> tuple[Link, ...]:
     if source == target:
         return ()
-    if source // machine.chips != target // machine.chips:
+    if source // topology.chips != target // topology.chips:
         return Link(source, _NETWORK), Link(_NETWORK, target)
-    first = source - source % machine.chips
-    here, there = list(machine.place(source)), machine.place(target)
-    if machine.switched:
+    first = source - source % topology.chips
+    here, there = list(topology.place(source)), topology.place(target)
+    if topology.switched:
         switch = -1 if here[:-1] == list(there[:-1]) else -2
         return Link(source, switch), Link(switch, target)
     links = []
-    for dimension, size in enumerate(machine.grid):
+    for dimension, size in enumerate(topology.grid):
         forward = (there[dimension] - here[dimension]) % size
         backward = size - forward
         short = forward < backward or (forward == backward and here[dimension] % 2 == 0)  # halfway: in turn
-        step = 1 if (short if machine.closed else there[dimension] > here[dimension]) else -1
+        step = 1 if (short if topology.closed else there[dimension] > here[dimension]) else -1
         while here[dimension] != there[dimension]:
-            before = first + _number(machine, here)
+            before = first + _number(topology, here)
             here[dimension] = (here[dimension] + step) % size
-            links.append(Link(before, first + _number(machine, here)))
+            links.append(Link(before, first + _number(topology, here)))
     return tuple(links)
 
 
-def _number(machine: Machine, place: list[int]) -> int:
-    return functools.reduce(lambda number, pair: number * pair[0] + pair[1], zip(machine.grid, place), 0)
+def _number(topology: Topology, place: list[int]) -> int:
+    return functools.reduce(lambda number, pair: number * pair[0] + pair[1], zip(topology.grid, place), 0)
 
 
 def _link(target: str) -> Figure:
@@ -150,29 +150,30 @@ def _link(target: str) -> Figure:
 _TRN1, _TRN2 = _link("trn1"), _link("trn2")
 _INF2 = measured(14.9, COLLECTIVES_MEASURED + "; 8 ranks of an inf2.24xlarge: 6.5 per core")
 _TRN2_Z = assumed(35.7, f"{TRN2_PAGE}: 256 for a chip between servers, 64 for a direction, {LINK_SHARE}")
+_TRN2_ULTRA = _TRN2_Z, _TRN2, _TRN2
 _TRN3 = _link("trn3"), assumed(178.7, f"{TRN3_PAGE}: 320 for a chip between servers, {LINK_SHARE}")
 
 _EFA = published(25.0, f"{TRN2_PAGE}, {TRN3_PAGE}: 3,200 Gbps for 16 chips")
 _EFA_TRN1 = published(6.25, "SDK page trn1-arch: 800 Gbps for 16 chips")
 _EFA_INF2 = assumed(1.04, "100 Gbps of the instance for 12 chips")
 
-MACHINES: tuple[Machine, ...] = (
-    Machine("trn1.2xlarge", "trn1", (1,), 2),
-    Machine("inf2.24xlarge", "trn1", (6,), 2, (_INF2,), closed=False),
-    Machine("inf2.48xlarge", "trn1", (12,), 2, (_INF2,), network=_EFA_INF2),
-    Machine("trn1.32xlarge", "trn1", (4, 4), 2, (_TRN1, _TRN1), network=_EFA_TRN1),
-    Machine("trn2.3xlarge", "trn2", (1,), 4),
-    Machine("trn2.48xlarge", "trn2", (4, 4), 4, (_TRN2, _TRN2), network=_EFA),
-    Machine("Trn2 UltraServer", "trn2", (4, 4, 4), 4, (_TRN2_Z, _TRN2, _TRN2), server_chips=16, network=_EFA),
-    Machine("Trn3 server", "trn3", (1, 4), 4, _TRN3, switched=True),
-    Machine("Trn3 Gen1 UltraServer", "trn3", (4, 16), 4, _TRN3, switched=True, server_chips=16),
-    Machine("Trn3 Gen2 UltraServer", "trn3", (36, 4), 4, _TRN3, switched=True, server_chips=4, network=_EFA),
+TOPOLOGIES: tuple[Topology, ...] = (
+    Topology("trn1.2xlarge", "trn1", (1,), 2),
+    Topology("inf2.24xlarge", "trn1", (6,), 2, (_INF2,), closed=False),
+    Topology("inf2.48xlarge", "trn1", (12,), 2, (_INF2,), network=_EFA_INF2),
+    Topology("trn1.32xlarge", "trn1", (4, 4), 2, (_TRN1, _TRN1), network=_EFA_TRN1),
+    Topology("trn2.3xlarge", "trn2", (1,), 4),
+    Topology("trn2.48xlarge", "trn2", (4, 4), 4, (_TRN2, _TRN2), network=_EFA),
+    Topology("Trn2 UltraServer", "trn2", (4, 4, 4), 4, _TRN2_ULTRA, server_chips=16, network=_EFA),
+    Topology("Trn3 server", "trn3", (1, 4), 4, _TRN3, switched=True),
+    Topology("Trn3 Gen1 UltraServer", "trn3", (4, 16), 4, _TRN3, switched=True, server_chips=16),
+    Topology("Trn3 Gen2 UltraServer", "trn3", (36, 4), 4, _TRN3, switched=True, server_chips=4, network=_EFA),
 )
 """All of them; those of a generation by how many ranks they have."""
 
 
 @functools.cache
-def machine_of(target: str, ranks: int) -> Machine:
-    """The smallest machine of a generation with so many ranks, or the largest, of which there are several."""
-    own = [machine for machine in MACHINES if machine.target == target]
-    return next((machine for machine in own if machine.ranks >= ranks), own[-1])
+def topology_of(target: str, ranks: int) -> Topology:
+    """That of the smallest machine of a generation with so many ranks; else of the largest, several times."""
+    own = [topology for topology in TOPOLOGIES if topology.target == target]
+    return next((topology for topology in own if topology.ranks >= ranks), own[-1])
