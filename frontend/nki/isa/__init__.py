@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki import levels
 from nki.compiler.language import names
-from nki.compiler.specializer.recorder import current, is_recording
+from nki.compiler.specializer.recorder import current, current_or_none, is_recording
 from nki.compiler.specializer.scalars import new_scalar
 from nki_isa.diagnostics import NkiError, NkiValidationError, error
 from nki_isa.ir.instruction import REGISTRY, Instruction
@@ -170,12 +171,17 @@ def entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
             level = levels.current()
-            made = (
-                cls(*args, **kwargs) if level == levels.NEWEST else _built(module, name, args, kwargs, level)
-            )
+            is_newest = level == levels.NEWEST
+            recorder = current_or_none()
+            if is_newest and recorder is not None:
+                like_others = recorder.forms.made(cls, args, kwargs)
+                if like_others is not None:
+                    return _Handle(recorder.emit(like_others))
+            made = cls(*args, **kwargs) if is_newest else _built(module, name, args, kwargs, level)
             if made.misfits:
                 made.notes = levels.orders(module, name, len(args))
-            return _Handle(current().emit(made, lambda: _accepting(module, name, args, kwargs)))
+            more = partial(_accepting, module, name, args, kwargs)
+            return _Handle(current().emit(made, more, (args, kwargs) if is_newest else None))
         except NkiError as found:
             told = levels.with_orders(module, name, len(args), found)
             notes = _accepting(module, name, args, kwargs)

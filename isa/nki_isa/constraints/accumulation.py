@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ _Key = tuple[int, tuple[int, ...], tuple[int, ...], int]
 _Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
-class _Written:
+class Written:
     """The views of one PSUM storage that matmuls have written."""
 
     __slots__ = ("views",)
@@ -57,17 +56,14 @@ class _Written:
         return tuple(_boxes(before.reshape(*view.shape, -1)[..., 0]))
 
 
-# By the recorder of a kernel, then by the index of a storage.
-_WRITTEN: WeakKeyDictionary[Any, dict[int, _Written]] = WeakKeyDictionary()
-
-
 def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulate:
     """Whether the next matmul of `recorder` accumulates onto `dst`, or onto which parts of it.
 
     `dst` counts as written from now on.
 
     Args:
-        recorder: what collects the Program; its ``target`` decides what is defined.
+        recorder: what collects the Program; its ``target`` decides what is defined, its ``multiplied`` holds
+            what matmuls have written, by the index of a storage.
         accumulate: what the user asked for, None to follow the rule.
 
     Raises:
@@ -75,13 +71,11 @@ def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulat
             NKI-V131, `dst` is addressed at run time in a tensor of which a matmul has written a part, so
             that the answer is not known.
     """
-    storages = _WRITTEN.get(recorder)
-    if storages is None:
-        storages = _WRITTEN[recorder] = {}
+    storages: dict[int, Written] = recorder.multiplied
     view = dst if dst.dynamic is None else NkiTensor.whole(dst.storage)
     written = storages.get(dst.storage.index)
     if written is None:
-        written = storages[dst.storage.index] = _Written()
+        written = storages[dst.storage.index] = Written()
     before = written.add(view)
     if accumulate is None:
         if dst.dynamic is not None and isinstance(before, tuple):

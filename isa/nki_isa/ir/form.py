@@ -12,8 +12,9 @@ instruction for what it touches and get the answer of its form.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nki_isa.diagnostics import Diagnostic
@@ -22,7 +23,7 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.kinds import KINDS
-from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
+from nki_isa.tensor.storage import PSUM, Storage, VirtualRegister
 from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor, signature
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 #: Values that exist once and for all: their identity says everything.
 _SINGLE = (enum.Enum, Operator, DType, bool, type(None))
 _SINGLE_KINDS = (KINDS["bool"], KINDS["Operator"])
+
+#: Values of calls of which type and value say everything.
+_PLAIN = (*_SINGLE, int, float, str, FunctionType)
 
 _EMPTY: tuple[()] = ()
 
@@ -119,12 +123,7 @@ def _by_name(
         if name is None:
             return None, None
         names.append(name)
-    if len(names) > 1:
-        return tuple(names), itemgetter(*names)
-    if names:
-        only = names[0]
-        return (only,), lambda values: (values[only],)
-    return (), lambda values: ()
+    return tuple(names), _getter(names)
 
 
 def _limits(sample: Instruction) -> dict[str, int]:
@@ -142,38 +141,81 @@ def _limits(sample: Instruction) -> dict[str, int]:
     return found
 
 
-class _Class(NamedTuple):
-    """The fields of an instruction class but its label: those whose values exist once, and the others."""
+class _Parts(NamedTuple):
+    """Fields of an instruction, but its label: those whose values exist once, and the others."""
 
     singles: Callable[[dict[str, Any]], Any]
     others: tuple[str, ...]
 
 
-_CLASSES: dict[type[Instruction], _Class] = {}
+_CLASSES: dict[type[Instruction], _Parts] = {}  # all fields and the engine
+#: The fields given in a call, by class, number of arguments and keywords.
+_CALLS: dict[tuple[Any, ...], _Parts] = {}
 
 
-def _class_of(kind: type[Instruction]) -> _Class:
+def _class_of(kind: type[Instruction]) -> _Parts:
     found = _CLASSES.get(kind)
     if found is None:
         if REGISTRY.get(kind.opcode) is not kind:
             raise _Unknown  # it may keep facts beside its fields
-        singles: list[str] = []
-        others: list[str] = []
-        for name, field in kind.fields.items():
-            if name == "name":  # a label: no rule reads it
-                continue
-            is_single = field.role is Role.attribute and (
+        found = _CLASSES[kind] = _parts_of(kind, (*kind.fields, "on"))
+    return found
+
+
+def _call_of(shape: tuple[Any, ...]) -> _Parts:
+    found = _CALLS.get(shape)
+    if found is None:
+        kind, count, *keywords = shape
+        found = _CALLS[shape] = _parts_of(kind, (*kind.parameters[:count], *keywords))
+    return found
+
+
+def _parts_of(kind: type[Instruction], names: tuple[str, ...]) -> _Parts:
+    singles: list[str] = []
+    others: list[str] = []
+    for name in names:
+        if name == "name":  # a label: no rule reads it
+            continue
+        field = kind.fields.get(name)
+        is_single = field is None or (
+            field.role is Role.attribute
+            and (
                 isinstance(field.kind, enum.EnumMeta)
                 or (bool(field.kinds) and all(one in _SINGLE_KINDS for one in field.kinds))
             )
-            (singles if is_single else others).append(name)
-        singles += ["on"] * (1 if singles else 2)  # the engine; at least two, and so always a tuple
-        found = _CLASSES[kind] = _Class(itemgetter(*singles), tuple(others))
-    return found
+        )
+        (singles if is_single else others).append(name)
+    return _Parts(_getter(singles), tuple(others))
+
+
+def _getter(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What gets the values of these names as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    if names:
+        only = names[0]
+        return lambda values: (values[only],)
+    return lambda values: ()
 
 
 class _Unknown(Exception):
     """A value of which it is not known what it decides."""
+
+
+class _Pattern(NamedTuple):
+    """What calls have in common whose instructions are of one form.
+
+    Attributes:
+        form: that of the instructions.
+        settled: what they hold beside the tensors and the name that they are given.
+        given: values that the calls are known by; held, for their ids.
+        has_name: True if a name is given.
+    """
+
+    form: Form
+    settled: dict[str, Any]
+    given: tuple[Any, ...]
+    has_name: bool
 
 
 class Forms:
@@ -186,6 +228,7 @@ class Forms:
     def __init__(self, target: Target):
         self.target = target
         self._forms: dict[_Key | None, Form] = {}
+        self._patterns: dict[_Key, _Pattern] = {}
         self._memories: dict[Storage, int] = {}
         self._facts: dict[Any, int] = {}
 
@@ -196,7 +239,7 @@ class Forms:
         """The form of an instruction that is not changed any more, which keeps it."""
         form: Form | None = instruction.__dict__.get("form")
         if form is None:
-            key, _ = self._key(instruction)
+            key, _ = self._key_of(instruction)
             form = instruction.form = self._intern(key, instruction)
         return form
 
@@ -208,7 +251,7 @@ class Forms:
         Raises:
             NkiValidationError: its own message; a form that breaks a rule is not kept.
         """
-        key, places = self._key(instruction)
+        key, places = self._key_of(instruction)
         form = self._forms.get(key)
         remarks: tuple[Diagnostic, ...] = ()
         if form is None or form.has_remarks or (places and not form.holds(places)):
@@ -218,14 +261,55 @@ class Forms:
         instruction.form = form
         return remarks
 
+    def made(
+        self, kind: type[Instruction], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Instruction | None:
+        """What ``kind(*args, **kwargs)`` makes, with its form; None if no such call was kept.
+
+        Args:
+            kind: its class.
+            args, kwargs: as the user gives them.
+        """
+        shape = (kind, len(args), *kwargs)
+        fields = _CALLS.get(shape) or _call_of(shape)
+        given = {**dict(zip(kind.parameters, args)), **kwargs} if args else kwargs
+        key, places = self._key(shape, fields, given)
+        pattern = self._patterns.get(key)  # type: ignore[arg-type]
+        if pattern is None or (places and not pattern.form.holds(places)):
+            return None
+        if pattern.has_name and type(given["name"]) is not str:
+            return None
+        instruction = kind.__new__(kind)
+        instruction.form = pattern.form
+        values = instruction.__dict__
+        values.update(given)
+        values.update(pattern.settled)
+        return instruction
+
+    def keep(self, instruction: Instruction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Have :meth:`made` know calls such as this one, of which :meth:`check` had nothing to say."""
+        form: Form = instruction.form
+        kind = type(instruction)
+        given = {**dict(zip(kind.parameters, args)), **kwargs}
+        others = [v for v in given.values() if type(v) is not NkiTensor]
+        if form.has_remarks or not form.is_plain or not all(isinstance(v, _PLAIN) for v in others):
+            return
+        shape = (kind, len(args), *kwargs)
+        key, _ = self._key(shape, _call_of(shape), given)
+        if key is None:
+            return
+        own = {"form", "stack", *(name for name in given if name == "name" or type(given[name]) is NkiTensor)}
+        settled = {name: value for name, value in instruction.__dict__.items() if name not in own}
+        self._patterns[key] = _Pattern(form, settled, tuple(others), "name" in given)
+
     def settle(self, instruction: Instruction) -> None:
         """Give an instruction its form anew, as specialization has settled some of its attributes."""
         values = instruction.__dict__
         before: Form = values["form"]
-        settled = tuple([values[name] for name in instruction.settles])
+        settled = tuple(map(values.get, instruction.settles))
         form = before.variants.get(settled)
         if form is None:
-            key, _ = self._key(instruction)
+            key, _ = self._key_of(instruction)
             form = self._intern(key, instruction)
             if all(type(value) is bool for value in settled):
                 before.variants[settled] = form
@@ -241,64 +325,64 @@ class Forms:
 
     # --- keys
 
-    def _key(self, instruction: Instruction) -> tuple[_Key | None, list[tuple[str, int]]]:
-        """What a form is found by, None if that is not known; and where in their partitions views start."""
+    def _key_of(self, instruction: Instruction) -> tuple[_Key | None, list[tuple[str, int]]]:
         kind = type(instruction)
         try:
-            singles, others = _CLASSES.get(kind) or _class_of(kind)
+            fields = _CLASSES.get(kind) or _class_of(kind)
         except _Unknown:
             return None, []
-        values = instruction.__dict__
-        parts: list[Any] = [kind]
+        return self._key(kind, fields, instruction.__dict__)
+
+    def _key(
+        self, label: Any, fields: _Parts, values: dict[str, Any]
+    ) -> tuple[_Key | None, list[tuple[str, int]]]:
+        """What a form or a call is found by, None if not known; and where in their partitions views start.
+
+        Args:
+            label: what it is known by besides.
+            fields: which of the values count.
+            values: those of an instruction, or those given to it.
+        """
+        singles, others = fields
+        parts: list[Any] = [label]
         parts += map(id, singles(values))
-        storages: list[Any] = []
-        offsets: list[int] = []
+        shared: dict[Any, int] = {}
         places: list[tuple[str, int]] = []
         memories = self._memories
         for name in others:
             value = values[name]
             if type(value) is NkiTensor and value.dynamic is None:
-                storage, offset = value.storage, value.offset
+                storage, offset, dtype = value.storage, value.offset, value.dtype
                 memory = memories.get(storage)
                 if memory is None:
                     memory = self._memory(storage)
-                dtype = value.dtype
+                start = 0
                 if offset:
-                    start, low = divmod(offset, storage.row_bytes // dtype.itemsize or 1)
+                    low, row = offset, storage.row_bytes // dtype.itemsize or 1
+                    if offset >= row:
+                        start, low = divmod(offset, row)
                     if low:
                         places.append((name, low))
-                        if storage.region is MemoryRegion.psum:
+                        if storage.region is PSUM:
                             start = -offset  # in which bank, and at which byte of it, matters there
+                parts += (memory, value.shape, value.strides, start, dtype)
+                if storage in shared:
+                    parts += (_place(storage, shared), offset - shared[storage])
                 else:
-                    start = 0
-                if storage in storages:
-                    first = storages.index(storage)
-                    parts += (
-                        first,
-                        memory,
-                        value.shape,
-                        value.strides,
-                        start,
-                        id(dtype),
-                        offset - offsets[first],
-                    )
-                else:
-                    parts += (memory, value.shape, value.strides, start, id(dtype))
-                storages.append(storage)
-                offsets.append(offset)
+                    shared[storage] = offset
             elif value is None or value is True or value is False or value is _EMPTY:
                 parts.append(value)
             else:
                 try:
-                    self._value(value, parts, storages, offsets)
+                    self._value(value, parts, shared)
                 except _Unknown:
                     return None, places
         return tuple(parts), places
 
-    def _value(self, value: Any, parts: list[Any], storages: list[Any], offsets: list[int]) -> None:
+    def _value(self, value: Any, parts: list[Any], shared: dict[Any, int]) -> None:
         kind = type(value)
         if kind is NkiTensor:
-            self._tensor(value, parts, storages, offsets)
+            self._tensor(value, parts, shared)
         elif isinstance(value, _SINGLE):
             parts.append(id(value))
         elif kind is float:
@@ -306,23 +390,23 @@ class Forms:
         elif kind is int or kind is str:
             parts += (kind, value)
         elif kind is VirtualRegister:
-            parts += (kind, value.frozen, _shared(value, storages, offsets))
+            parts += (kind, value.frozen, _place(value, shared))
         elif kind is list or kind is tuple:
             parts += (kind, len(value))
             for item in value:
-                self._value(item, parts, storages, offsets)
+                self._value(item, parts, shared)
         else:
             raise _Unknown
 
-    def _tensor(self, tensor: NkiTensor, parts: list[Any], storages: list[Any], offsets: list[int]) -> None:
+    def _tensor(self, tensor: NkiTensor, parts: list[Any], shared: dict[Any, int]) -> None:
         """Of a view in a list or with a run-time address, where all of its place counts."""
         storage = tensor.storage
-        parts += (_shared(storage, storages, offsets), self._memory(storage), tensor.shape, tensor.strides)
+        parts += (_place(storage, shared), self._memory(storage), tensor.shape, tensor.strides)
         parts += (tensor.offset, id(tensor.dtype))
         dynamic = tensor.dynamic
         if dynamic is not None:
             parts += (dynamic.kind, dynamic.stride, dynamic.dim, dynamic.limit)
-            self._value(dynamic.index, parts, storages, offsets)
+            self._value(dynamic.index, parts, shared)
 
     def _memory(self, storage: Storage) -> int:
         """A number for what rules and costs see of a storage."""
@@ -334,11 +418,10 @@ class Forms:
         return found
 
 
-def _shared(thing: Any, things: list[Any], offsets: list[int]) -> int:
+def _place(thing: Any, shared: dict[Any, int]) -> int:
     """The place of a storage or register among those before it."""
-    for k, other in enumerate(things):
+    for k, other in enumerate(shared):
         if other is thing:
             return k
-    things.append(thing)
-    offsets.append(0)
-    return len(things) - 1
+    shared[thing] = 0
+    return len(shared) - 1

@@ -299,7 +299,7 @@ def checked(function: _F, prefix: str = "") -> _F:
     names = tuple(signature.parameters)
     method = bool(names) and names[0] == "self"
     known: dict[Any, tuple[_Row | None, ...]] = {}  # by how many arguments, and keywords
-    usual: set[tuple[Any, ...]] = set()  # these, and the types of the values
+    usual: set[tuple[Any, ...]] = set()  # keywords, and the types of all values
     rows: dict[str, _Row] = {}
 
     def called(args: tuple[Any, ...]) -> str:
@@ -317,7 +317,7 @@ def checked(function: _F, prefix: str = "") -> _F:
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any], call: tuple[Any, ...]) -> None:
         """Check the arguments of `call`; note it where all calls of values of these types are right."""
-        shape = call[: 1 + len(kwargs)]
+        shape = (len(args), *kwargs)
         wanted = known.get(shape)
         if wanted is None:
             wanted = known[shape] = settle(args, kwargs)
@@ -331,7 +331,7 @@ def checked(function: _F, prefix: str = "") -> _F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        made = len(args), *kwargs, *map(type, args), *map(type, kwargs.values())
+        made = (*kwargs, *map(type, args), *map(type, kwargs.values())) if kwargs else tuple(map(type, args))
         if made not in usual:
             check(args, kwargs, made)
         return function(*args, **kwargs)

@@ -56,11 +56,14 @@ class DynamicSlice:
     __slots__ = ("size", "start")
 
     def __init__(self, start: int | VirtualRegister | NkiTensor, size: int):
-        is_plain = type(start) is int or isinstance(start, (VirtualRegister, NkiTensor))
-        self.start = start if is_plain else integer(start)
-        self.size = size if type(size) is int else integer(size)
-        if self.size < 0:
-            raise error("NKI-V013", f"nl.ds takes {self.size} elements", help="a size is at least 0")
+        if type(start) is not int and not isinstance(start, (VirtualRegister, NkiTensor)):
+            start = integer(start)
+        if type(size) is not int:
+            size = integer(size)
+        if size < 0:
+            raise error("NKI-V013", f"nl.ds takes {size} elements", help="a size is at least 0")
+        self.start = start
+        self.size = size
 
     def __repr__(self) -> str:
         return f"ds({self.start!r}, {self.size})"
@@ -181,34 +184,33 @@ class NkiTensor(AddressedView):
             if not any([item is Ellipsis for item in keys]):
                 raise self._too_many_indices(keys)
             return self[self._without_ellipsis(keys)]
-        on_chip = self.storage.on_chip
-        locked = 0 if dynamic is None else dynamic.dim + 1
-        new_shape: list[int] = []
-        new_strides: list[int] = []
-        dim = -1
+        sizes = list(shape)
+        changed: list[int | None] | None = None  # strides, None for a dimension that is dropped
         for dim, item in enumerate(keys):
-            stride = strides[dim]
             kind = type(item)
-            if kind is slice and item.start is item.stop is item.step is None and shape[dim]:  # all of it
-                new_shape.append(shape[dim])
-                new_strides.append(stride)
-                continue
-            if item is Ellipsis:
+            if kind is DynamicSlice:
+                start, count = item.start, item.size
+                if type(start) is int:
+                    if start < 0 or start + count > shape[dim]:
+                        raise self._out_of_range(dim, item)
+                    if self.dynamic is not None:
+                        self._check_locked(dim, count)
+                    offset += start * strides[dim]
+                    sizes[dim] = count
+                    continue
+            elif kind is slice and item.start is item.stop is item.step is None and shape[dim]:
+                continue  # all of it
+            elif item is Ellipsis:
                 return self[self._without_ellipsis(keys)]
-            if kind is DynamicSlice and type(item.start) is int:
-                start, count, step, kept = item.start, item.size, 1, True
-                if start < 0 or start + count > shape[dim]:
-                    raise self._out_of_range(dim, item)
-            else:
-                start, count, step, kept = self._extent(dim, item)
-            if dim < locked and not (kept and count == shape[dim]):
-                raise self._locked("index", dim)
-            if kind is DynamicSlice and type(item.start) is not int:
+            start, count, step, kept = self._extent(dim, item)
+            if self.dynamic is not None:
+                self._check_locked(dim, count if kept else 0)
+            if kind is DynamicSlice:
                 self._refuse_runtime_partition(dim)
                 if dynamic is not None:
                     raise already_indirect(self)
-                dynamic = dynamic_offset(self, "scalar", item.start, stride, shape[dim] - count + 1)
-            if dim == 0 and on_chip:
+                dynamic = dynamic_offset(self, "scalar", item.start, strides[dim], shape[dim] - count + 1)
+            if dim == 0 and self.storage.on_chip:
                 kept = True
                 if step != 1 and count > 1:
                     raise error(
@@ -218,19 +220,19 @@ class NkiTensor(AddressedView):
                         help="step along a free dimension, or move the partitions with nisa.dma_copy",
                     )
                 step = 1
-            offset += start * stride
-            if kept:
-                new_shape.append(count)
-                new_strides.append(stride * step)
-        new_shape.extend(shape[dim + 1 :])
-        new_strides.extend(strides[dim + 1 :])
-        if len(new_shape) < 1 + on_chip:
-            new_shape.append(1)
-            new_strides.append(strides[-1])
-        steps = tuple(new_strides)
-        if steps == strides:
-            steps = strides  # one object for all parts of a tensor
-        return NkiTensor(tuple(new_shape), steps, offset, self.dtype, self.storage, dynamic)
+            offset += start * strides[dim]
+            sizes[dim] = count
+            if step != 1 or not kept:
+                changed = changed or [*strides]
+                changed[dim] = strides[dim] * step if kept else None
+        if changed is not None:  # else one object for all parts of a tensor
+            sizes = [size for size, stride in zip(sizes, changed, strict=True) if stride is not None]
+            new = [stride for stride in changed if stride is not None]
+            if len(sizes) < 1 + self.storage.on_chip:
+                sizes.append(1)
+                new.append(strides[-1])
+            strides = tuple(new)
+        return NkiTensor(tuple(sizes), strides, offset, self.dtype, self.storage, dynamic)
 
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
         """Elements `start` to `end` (exclusive) of `dim`, every `step`-th.
@@ -347,8 +349,11 @@ class NkiTensor(AddressedView):
         size = self.shape[dim]
         kind = type(item)
         if kind is slice:
-            start = 0 if item.start is None else self._position(item.start, size)
-            stop = size if item.stop is None else self._position(item.stop, size)
+            start, stop = item.start, item.stop
+            if type(start) is not int or start < 0:
+                start = 0 if start is None else self._position(start, size)
+            if type(stop) is not int or stop < 0:
+                stop = size if stop is None else self._position(stop, size)
             step = 1 if item.step is None else integer(item.step, "the step of a slice")
             if start < 0 or stop < 0 or stop > size:
                 raise self._out_of_range(dim, item)
@@ -367,6 +372,11 @@ class NkiTensor(AddressedView):
         if not 0 <= start < size:
             raise self._out_of_range(dim, item)
         return start, 1, 1, False
+
+    def _check_locked(self, dim: int, count: int) -> None:
+        """Refuse to take a part of a dimension that a run-time index addresses."""
+        if self.dynamic is not None and dim <= self.dynamic.dim and count != self.shape[dim]:
+            raise self._locked("index", dim)
 
     def _position(self, value: Any, size: int) -> int:
         """An index or bound as an int, counted from the start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,13 +21,13 @@ from nki_isa.tensor.tensor import NkiTensor
 _DTYPES = [DTYPES[name] for name in ("float32", "bfloat16", "float8_e4m3", "int32", "uint8")]
 
 
-def variants(opcode: str) -> st.SearchStrategy[Instruction]:
-    """The sample call of `opcode` with its tensors elsewhere, of other types, or in one storage."""
+def arguments(opcode: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Those of the sample call of `opcode` with its tensors elsewhere, of other types, or in one storage."""
     typical = sample(opcode)
     names = [name for name in typical.fields if type(typical.__dict__[name]) is NkiTensor]
 
     @st.composite
-    def made(draw: st.DrawFn) -> Instruction:
+    def made(draw: st.DrawFn) -> dict[str, Any]:
         values = {name: typical.__dict__[name] for name in typical.fields}
         storages: list[Storage] = []
         for name in names:
@@ -48,9 +49,14 @@ def variants(opcode: str) -> st.SearchStrategy[Instruction]:
             )
             strides = (*whole.strides[: view.ndim - 1], 1)
             values[name] = NkiTensor((rows, *view.shape[1:]), strides, offset, dtype, storage)
-        return REGISTRY[opcode](**values)
+        return values
 
     return made()
+
+
+def variants(opcode: str) -> st.SearchStrategy[Instruction]:
+    """What such calls make."""
+    return arguments(opcode).map(lambda values: REGISTRY[opcode](**values))
 
 
 def told(check, instruction: Instruction) -> list[tuple[str, str]]:
@@ -80,6 +86,68 @@ def test_a_form_answers_for_each_of_its_instructions(opcode, data):
         assert instruction.writes == instruction.views_written()
         assert form.has_registers == bool(instruction.registers_read or instruction.registers_written)
         assert form.cost(target) == instruction.cost(target)
+
+
+def stated(instruction: Instruction) -> dict[str, Any]:
+    """All that an instruction holds but its form; numbers with their types, as 1, 1.0 and True are equal."""
+    values = {name: value for name, value in instruction.__dict__.items() if name != "form"}
+    return {name: (type(value), repr(value), value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("opcode", sorted(REGISTRY))
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_an_instruction_made_like_others_is_what_its_call_makes(opcode, data):
+    kind, forms = REGISTRY[opcode], Forms(TARGETS["trn2"])
+    calls = data.draw(st.lists(arguments(opcode), min_size=2, max_size=5))
+    by_position = data.draw(st.integers(0, len(kind.parameters)))
+    for values in (*calls, *calls):
+        args = tuple(values[name] for name in kind.parameters[:by_position])
+        kwargs = {name: value for name, value in values.items() if name not in kind.parameters[:by_position]}
+        alone, made = kind(*args, **kwargs), forms.made(kind, args, kwargs)
+        if told(forms.check, alone):
+            assert made is None
+            continue
+        assert made is None or (stated(made), made.form) == (stated(alone), alone.form)
+        forms.keep(alone, args, kwargs)
+
+
+def test_calls_with_numbers_that_compare_equal_are_told_apart():
+    kind, forms = REGISTRY["memset"], Forms(TARGETS["trn2"])
+    tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))
+    for value in (0.0, -0.0, 0, 1, 1.0):
+        assert forms.made(kind, (tile, value), {}) is None
+        alone = kind(tile, value)
+        forms.check(alone)
+        forms.keep(alone, (tile, value), {})
+    for value in (0.0, -0.0, 0, 1, 1.0):
+        made = forms.made(kind, (tile[:, 8:], value), {})
+        assert made is None  # of another shape
+        made = forms.made(kind, (tile, value), {"name": "n"})
+        assert made is None  # of another call
+        assert stated(forms.made(kind, (tile, value), {})) == stated(kind(tile, value))
+
+
+def test_a_name_is_that_of_its_own_call():
+    kind, forms = REGISTRY["memset"], Forms(TARGETS["trn2"])
+    tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))
+    first = kind(dst=tile, value=0.0, name="first")
+    forms.check(first)
+    forms.keep(first, (), {"dst": tile, "value": 0.0, "name": "first"})
+    made = forms.made(kind, (), {"dst": tile, "value": 0.0, "name": "second"})
+    assert made is not None and made.name == "second"
+    assert forms.made(kind, (), {"dst": tile, "value": 0.0, "name": 3}) is None
+
+
+def test_calls_with_lists_are_made_one_by_one():
+    """Which tensors are in a list is not seen in what its calls are known by."""
+    kind, forms = REGISTRY["dma_compute"], Forms(TARGETS["trn2"])
+    given = {name: value for name, value in sample("dma_compute").__dict__.items() if name in kind.parameters}
+    alone = kind(**given)
+    assert told(forms.check, alone) == []
+    forms.keep(alone, (), given)
+    assert any(isinstance(value, list) for value in given.values())
+    assert forms.made(kind, (), given) is None
 
 
 def test_instructions_that_differ_in_their_place_have_one_form():

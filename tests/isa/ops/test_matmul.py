@@ -197,7 +197,7 @@ class Recorder:
     """What :func:`resolve` asks of a recorder."""
 
     def __init__(self, target=TRN2, repeating=False):
-        self.target, self.repeating, self.warned = target, repeating, []
+        self.target, self.repeating, self.warned, self.multiplied = target, repeating, [], {}
 
     def repeats(self, storage):
         return self.repeating

@@ -24,6 +24,7 @@ from nki.compiler.specializer.scalars import computed
 from nki.compiler.specializer.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.specializer.stacks import calls_of, is_kernel_frame, stack_at, stack_of
 from nki.compiler.specializer.variables import variable_of
+from nki_isa.constraints.accumulation import Written
 from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error
 from nki_isa.ir.form import Forms
 from nki_isa.ir.instruction import REGISTRY, Instruction
@@ -34,6 +35,7 @@ from nki_isa.machine.target import Target
 from nki_isa.rules import Rule, memory, programs, rule_of
 from nki_isa.tensor.opaque import tolerating
 from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister, computing
+from nki_isa.tensor.strides import contiguous_strides
 from nki_isa.tensor.tensor import NkiTensor, assigning
 from nki_sim.placement.place import check_alone
 
@@ -59,6 +61,11 @@ def current() -> Recorder:
 def is_recording() -> bool:
     """True while a kernel is being specialized."""
     return _current.get() is not None
+
+
+def current_or_none() -> Recorder | None:
+    """As :func:`current`, None outside of a kernel."""
+    return _current.get()
 
 
 @contextlib.contextmanager
@@ -90,9 +97,11 @@ class Recorder:
         arrays: what the call hands in, for each of the program's inputs.
         collector: constraint errors found so far.
         steps: what is left of the steps that the kernel may take.
+        multiplied: what matmuls have written, by the index of a storage.
         emitted: how many instructions there are, refused ones included.
         collectives: those emitted so far.
         prepared: the preparation of a collective that waits for its trigger, and the device loop it is in.
+        forms: those of its instructions.
         inline: while tracing, gives the function of a kernel that the kernel calls.
     """
 
@@ -115,6 +124,7 @@ class Recorder:
         self.arrays: list[Any] = []
         self.collector = Collector()
         self.steps = steps.steps()
+        self.multiplied: dict[int, Written] = {}
         self.emitted = 0
         self.collectives: list[Instruction] = []
         self.prepared: tuple[Any, Loop | While | None] | None = None
@@ -125,7 +135,9 @@ class Recorder:
         self._outside: list[int] = []  # for each open region, how many storages there were before it
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
-        self._forms = Forms(target)
+        self.forms = Forms(target)
+        self._instructions = steps.by_instruction(self.steps)
+        self._strides: dict[tuple[Any, ...], tuple[int, ...]] = {}  # of tensors that fit in their memory
         self._named: dict[str, int] = {}  # how many tensors have been called after each variable
         self._given: dict[str, tuple[Frame, ...]] = {}  # names given with name=, and where first
         self._edges: list[Edge] = []
@@ -158,7 +170,7 @@ class Recorder:
         """
         storages = self.program.storages
         index = len(storages)
-        calls = calls_of(sys._getframe(1))
+        calls = calls_of(sys._getframe(2))  # the user's code calls neither this nor what calls it
         stack = stack_at(calls) if kind == "local" else ()
         given = bool(name)
         if not given:
@@ -168,13 +180,16 @@ class Recorder:
             if count > 1:
                 name = f"{name}#{count}"
         storage = Storage(index, name, region, shape, dtype, address, kind, stack, data)
-        check_alone(storage, self.target)
-        if address is not None and not storage.on_chip:
-            self._check_apart(storage)
+        strides = self._strides.get((shape, id(dtype), id(region)))
+        if strides is None or address is not None:
+            check_alone(storage, self.target)
+            if address is not None and not storage.on_chip:
+                self._check_apart(storage)
+            strides = self._strides[shape, id(dtype), id(region)] = contiguous_strides(shape)
         storages.append(storage)
         if given and kind == "local":
             self._name(name, "tensor", stack)
-        return NkiTensor.whole(storage)
+        return NkiTensor(shape, strides, 0, dtype, storage)
 
     def _check_apart(self, storage: Storage) -> None:
         """Refuse a tensor in HBM whose addresses overlap those of another: not modelled (NKI-U011)."""
@@ -205,26 +220,30 @@ class Recorder:
 
     # --- instructions
 
-    def emit(self, instruction: Instruction, notes: Callable[[], tuple[str, ...]] = tuple) -> Instruction:
+    def emit(
+        self,
+        instruction: Instruction,
+        notes: Callable[[], tuple[str, ...]] = tuple,
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    ) -> Instruction:
         """Check `instruction` and append it; its errors are kept, not raised, so the rest is checked too.
 
         Args:
+            instruction: one that has a form was made like others that were checked.
             notes: asked for more to say of an instruction that is refused.
+            call: the arguments that it was made of, for others to be made like it.
         """
-        steps.take(self.steps, steps.INSTRUCTION)
+        next(self._instructions)
         self.emitted += 1
-        instruction.stack = stack_of(sys._getframe(1))
+        instruction.stack = stack_at(calls_of(sys._getframe(2)))  # as in :meth:`allocate`
         try:
-            try:
-                remarks = self._forms.check(instruction)
-            except NkiError as found:
-                more = notes()
-                raise NkiError(replace(d, notes=(*d.notes, *more)) for d in found.diagnostics) from None
-            for remark in remarks:
-                self._remark(remark, instruction.stack)
+            if instruction.form is None:
+                self._check(instruction, notes)
+                if call is not None:
+                    self.forms.keep(instruction, *call)
             instruction.specialize(self)
             if instruction.settles:
-                self._forms.settle(instruction)
+                self.forms.settle(instruction)
         except NkiError as found:
             self.report(
                 found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack)
@@ -239,6 +258,15 @@ class Recorder:
                 instruction.after = (self._before,)
             self._before = instruction
         return instruction
+
+    def _check(self, instruction: Instruction, notes: Callable[[], tuple[str, ...]]) -> None:
+        try:
+            remarks = self.forms.check(instruction)
+        except NkiError as found:
+            more = notes()
+            raise NkiError(replace(d, notes=(*d.notes, *more)) for d in found.diagnostics) from None
+        for remark in remarks:
+            self._remark(remark, instruction.stack)
 
     def _name(self, name: str, what: str, stack: tuple[Frame, ...]) -> None:
         """Say that `name`, given to an instruction or a tensor, was given before."""

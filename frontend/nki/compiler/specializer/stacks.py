@@ -128,7 +128,7 @@ def outermost(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     return function(*args, **kwargs)
 
 
-_OUTERMOST = outermost.__code__
+_OUTERMOST = id(outermost.__code__)
 
 
 def stack_of(frame: FrameType | None) -> tuple[Frame, ...]:
@@ -142,11 +142,10 @@ def calls_of(frame: FrameType | None) -> tuple[int, ...]:
     mine = _KERNEL_CODES if of_user is None else _TRACED_CODES
     key: list[int] = []
     while frame is not None:
-        code = frame.f_code
-        number = id(code)
+        number = id(frame.f_code)
         if number in mine:
             key += (number, frame.f_lasti)
-        elif code is _OUTERMOST:
+        elif number == _OUTERMOST:
             break
         elif of_user is not None and number not in _OTHER_CODES and _is_traced(frame, of_user):
             continue  # met for the first time

@@ -45,6 +45,6 @@ def _spent(most: int) -> Iterator[bool]:
     raise WithoutEnd(found.diagnostics)
 
 
-def take(left: Iterator[bool], count: int) -> None:
-    """Take `count` steps at once."""
-    next(islice(left, count - 1, None))
+def by_instruction(left: Iterator[bool]) -> Iterator[bool]:
+    """Takes the steps of one instruction at a time."""
+    return islice(left, INSTRUCTION - 1, None, INSTRUCTION)

@@ -22,6 +22,8 @@ from nki import levels
 from nki.compiler import specialize
 from nki.compiler.specializer.specialize import Specialized, specialize_call
 from nki_isa.diagnostics import NkiError
+from nki_isa.ir.form import Forms
+from nki_isa.ir.program import programs_equal
 from nki_isa.machine.targets import as_target
 
 TRN2 = as_target("trn2")
@@ -495,3 +497,43 @@ def test_checks_are_not_repeated_but_never_skipped() -> None:
     lines = {d.span.line for d in refused.value.diagnostics if d.span}
     first = kernel.__code__.co_firstlineno
     assert lines == {first + 6, first + 7}
+
+
+def test_instructions_of_a_loop_are_those_that_each_call_makes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matmuls that start and go on, slices that move, numbers and names that change, one in a device loop."""
+
+    def kernel(x, y):
+        out = nl.ndarray((128, 512), x.dtype, buffer=nl.shared_hbm)
+        for i in range(4):
+            total = nl.ndarray((128, 128), nl.float32, buffer=nl.psum)
+            for k in range(3):
+                part = nl.ndarray((128, 128), x.dtype, buffer=nl.sbuf)
+                nisa.dma_copy(dst=part, src=x[:, nl.ds(128 * i, 128)], name=f"load_{i}_{k}")
+                nisa.nc_matmul(total[:, 0 : 128 // (1 + k)], part, moving=part[:, 0 : 128 // (1 + k)])
+                nisa.tensor_scalar(part, part, nl.add, float(k - 1), op1=nl.multiply, operand1=-0.0)
+            done = nl.ndarray((128, 128), x.dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=done, src=total, engine=nisa.scalar_engine if i % 2 else nisa.vector_engine)
+            nisa.dma_copy(dst=out[:, 128 * i : 128 * i + 128], src=done)
+        for j in nl.sequential_range(2):
+            nisa.dma_copy(dst=out[:, nl.ds(j, 128)], src=y)
+        return out
+
+    x, y = np.ones((128, 512), np.float32), np.ones((128, 128), np.float32)
+    together = call(kernel, x, y).program
+    monkeypatch.setattr(Forms, "made", lambda *_: None)
+    alone = call(kernel, x, y).program
+    assert programs_equal(together, alone)
+    assert [i.form.sample.opcode for i in together.walk()] == [i.form.sample.opcode for i in alone.walk()]
+
+
+def test_an_instruction_that_is_refused_in_a_later_turn_is_told_at_its_line() -> None:
+    def kernel(x):
+        tile = nl.ndarray((128, 64), nl.float32, buffer=nl.sbuf)
+        for i in range(4):
+            nisa.tensor_copy(dst=tile[:, 0:32], src=tile.ap(pattern=[[64, 128], [1, 32]], offset=12 * i))
+            nisa.tensor_copy(dst=tile[:, 0:32], src=tile.ap(pattern=[[64, 128], [1, 32]], offset=8 * i))
+
+    with pytest.raises(NkiError) as refused:
+        specialize(kernel, A)
+    (found,) = refused.value.diagnostics
+    assert (found.code, found.span and found.span.line) == ("NKI-V023", kernel.__code__.co_firstlineno + 3)
