@@ -105,7 +105,8 @@ def test_fp32_with_rope():
 
 
 @pytest.mark.parametrize(
-    "bs, heads, keys", [(1, 1, 256), (3, 2, 512), (4, 4, 128), (16, 4, 256), (1, 1, 128)]
+    "bs, heads, keys",
+    [(1, 1, 256), (3, 2, 512), (9, 3, 256), (2, 1, 256), (4, 4, 128), (16, 4, 256), (1, 1, 128)],
 )
 def test_two_cores(bs, heads, keys):
     """Keys shared, or the batch, or, with one sequence and few keys, nothing."""
@@ -128,12 +129,39 @@ def test_sections(choices):
     close(cfg, sink=True)
 
 
+def test_sections_of_two_cores():
+    """An odd batch: the cores share the keys, and each works on more than a section of them."""
+    close(sizes(1, 2, 1, 16384 + 1024, 16384 + 1024, 64, **IN_SBUF), lnc=2, sink=True)
+
+
 def test_few_keys():
     close(sizes(keys=100, full=128, use_pos_id=True, **IN_SBUF))
 
 
-def test_many_sequences_share_units():
-    close(sizes(bs=24, heads=1, active=1, keys=256, full=256, **IN_SBUF))
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("bs", [24, 26])
+def test_many_sequences_share_units(bs, heads):
+    """Several sequences lie side by side on the partitions; those of 3 rows leave partitions between them."""
+    close(sizes(bs=bs, heads=heads, active=1, keys=256, full=256, **IN_SBUF), lnc=2)
+
+
+def test_keys_of_a_last_run_that_is_short():
+    """5120 keys are a run of 32 and one of 8 in each partition; the new ones are in the latter."""
+    close(sizes(bs=1, active=5, keys=5120, full=5120, **IN_SBUF))
+    close(sizes(bs=1, active=5, keys=5120, full=5120, use_pos_id=True, **IN_SBUF))
+
+
+def test_a_sequence_that_sees_nothing():
+    """Its result is 0, and no other one is the worse for it."""
+    cfg = sizes(bs=4, active=1, **IN_SBUF)
+    arguments = tkg_inputs(np.random.default_rng(0), cfg)
+    arguments["mask"][:, 1] = 0
+    (result,) = TKG.run(arguments).results
+    with np.errstate(invalid="ignore"):
+        (expected,) = TKG.expected(arguments)
+    others = [0, 2, 3]
+    np.testing.assert_allclose(result[others], expected[others], rtol=2e-2, atol=2e-2)
+    assert not result[1].any()
 
 
 @pytest.mark.parametrize("tp_k", [False, True])

@@ -2,34 +2,46 @@
 
     out = softmax(q @ [cache, new].T + mask) @ [cache, new]
 
-What limits it is reading the cache once, and nearly as much that 128 keys, and their values, are stationary
-for few columns: 107 ns each on the tensor engine, 183 ns for both in HBM. All else runs beside that. Scores
-are made transposed, keys on the partitions: a tile is 128 keys, and a row one head of one new token. Softmax
-then works on all 128 partitions however few rows there are, and its weights have the layout in which they
-meet the values.
+What limits it is reading the cache once; all else runs beside that. Scores are made transposed, keys on the
+partitions: a tile is 128 keys, and a row one head of one new token. Softmax then works on all 128 partitions
+however few rows there are, and its weights are the stationary operand of their product with the values.
 
-A unit is a section of the keys of some sequences, as many as fill a few tiles. Of each:
+A matmul takes the time of 128 columns however few move, 55.8 ns for a tile of keys or values at the tensor
+engine's full clock, of which HBM needs 91.5 ns. But the clock falls to half, and the time to 109 ns, where
+less than 37 % of it is moved columns. So values move, 128 columns, and the rows of a sequence, the moving
+operand beside stationary keys, are read as often as 128 columns hold them (a step of 0), which costs nothing.
 
-    DMA      keys [d, n] or [128, tiles, d], values [128, tiles, d], in runs of kilobytes; the keys of the
-             next unit before the values, so that its weights are there when its values are
-    tensor   keys that come with d last, transposed; scores of a tile: stationary keys, moving queries
+A unit is a section of the keys of some sequences, as many as fill 64 tiles. Of each:
+
+    DMA      keys [d, n] or [128, tiles, d], values [128, tiles, d], in runs of 8 KiB; the keys of the next
+             unit before the values, so that its weights are there when its values are
+    tensor   keys that come with d last, transposed; scores of a tile: stationary keys, moving rows
     gpsimd   -inf into the scores; scores - maximum
     vector   scores over it where the mask says so; maximum over tiles; maximum of 128 partitions, transposed
              by the tensor engine; which a second transpose brings back to every partition
     scalar   exp
-    tensor   sums of weighted values: stationary values, moving weights; sums of weights: a product with ones,
-             which leaves them on every partition, where the division needs them
+    tensor   sums of weights: a product with ones, which leaves them on every partition; sums of weighted
+             values: stationary weights, moving values
+    vector   one over the sums of weights, beside those products; then the result, which is stored as it is
+
+Four sequences of 8192 keys with four heads (Llama-3 8B, TP8), 16.8 MB, take 29.1 us of two cores of a trn2:
+0.75 us until the first byte, 25.6 us of bytes, 0.7 us until the last ones are seen, 0.4 us of products with
+them, 0.2 us for the result and 1.4 us for its store. The tensor engine is busy for half of it, and never
+behind the bytes at the end: the last values come in pieces that shrink to 4 tiles, and their new rows are
+loaded beside them.
 
 With more than 8192 keys for one core, sections follow each other and the sums before a new maximum are
 scaled down, as in flash attention. The sink is where the maximum starts, and one more weight in the sum.
 
-A partition holds `run` neighbouring keys: key (f * 128 + p) * run + j is in partition p, tile f * run + j.
-The run is a whole section with `strided_mm1`, the piece of a block with a block cache, else 1. The new keys
-and values take the place of the last ones in SBUF; the cache in HBM is not written.
+A partition holds `run` neighbouring keys, see :class:`.attention_tkg_plan.Fold`: 32 with `strided_mm1`, so
+that a descriptor of values has 8 KiB and the work on keys begins with their first megabyte; the piece of a
+block with a block cache, else 1. The new keys and values take the place of the last ones in SBUF; the cache
+in HBM is not written.
 
-Two programs share the batch or the keys, as :mod:`.attention_tkg_utils` says. With the keys shared, each
-finds its sums and its maximum for all rows, they exchange them once, and each finishes all rows; of a
-result in HBM it stores half.
+Two programs share the batch if it is even: nothing is exchanged then, but a result in SBUF. Else they share
+the keys: each finds its sums and its maximum for all rows, they exchange them once, and each finishes all
+rows. (What :mod:`.attention_tkg_utils` says of sharing is what callers see: the order of a block cache's
+mask, and the layout of debug tensors.)
 
 SBUF, per partition and unit of G sequences, T tiles and r rows each: keys 2 * 128 * G * T bytes, values and
 untransposed keys 2 * d * G * T, scores and weights 6 * T * G * r; up to three units, the mask T bytes for
@@ -44,6 +56,7 @@ import nki.language as nl
 from ..utils.allocator import sizeinbytes
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info
 from .attention_tkg_check import check_arguments
+from .attention_tkg_debug import store_debug_scores, store_debug_weights
 from .attention_tkg_io import (
     load_aside,
     load_keys,
@@ -52,12 +65,34 @@ from .attention_tkg_io import (
     load_values,
     prepare_operands,
     settle_keys,
-    store_debug_rows,
-    store_debug_scores,
-    store_debug_weights,
-    store_results,
 )
-from .attention_tkg_plan import Call, Finish, Slot, Unit, share_of
+from .attention_tkg_plan import (
+    BANK,
+    BANK_BYTES,
+    MAX_BANK,
+    PLACES,
+    SCORE_BANK,
+    SECTION_TILES,
+    TILE,
+    TURN_BANK,
+    TURN_BANKS,
+    VALUE_BANK,
+    VALUE_BANKS,
+    Call,
+    Slot,
+    Unit,
+    folds_of,
+    share_of,
+)
+from .attention_tkg_results import (
+    allocate_finish,
+    allocate_state,
+    combine,
+    finish_bytes,
+    places_of,
+    settle,
+    weigh,
+)
 from .attention_tkg_utils import (  # noqa: F401, callers import what they need from here as well
     AttnTKGConfig,
     TileConstants,
@@ -68,19 +103,7 @@ from .attention_tkg_utils import (  # noqa: F401, callers import what they need 
     uses_flash_attention,
 )
 
-TILE = 128
-BANK = 512  # fp32 elements
-BANK_BYTES = 2048
 NOTHING = -1e30  # the maximum of a row that sees no key yet
-
-# Banks of PSUM.
-SCORE_BANK, SCORE_BANKS = 0, 3
-TURN_BANK, TURN_BANKS = 3, 2
-MAX_BANK, MAX_BANKS = 5, 1
-VALUE_BANK, VALUE_BANKS = 6, 1
-SUM_BANK = 7
-
-UNIT_TILES = 64  # tiles of keys, over all sequences of a unit, that one unit takes if it can
 UNIT_COLUMNS = 2048  # scores of a partition in such a unit
 
 
@@ -138,7 +161,7 @@ def attention_tkg(
         q, k_active, v_active, k_prior, v_prior, mask, out, cfg, inv_freqs, rope_pos_ids, sink,
         active_blocks_table, k_out, DBG_TENSORS, programs,
     )  # fmt: skip
-    share = share_of(cfg, programs, program)
+    share = share_of(cfg, programs, program, DBG_TENSORS is not None)
     call = Call(
         cfg, share, sbm, k_prior, v_prior, v_active, mask, out, rope_pos_ids, sink, active_blocks_table,
         DBG_TENSORS,
@@ -153,30 +176,26 @@ def attention_tkg(
     _constants(call)
     units = _units(call)
     _row_constants(call)
+    _diagonal(call)
     slots = _slots(call, units)
     number, depth = len(units), len(slots)
-    # Values are met as late as slots allow: the weights of the next unit are then made while values arrive.
-    lag = 0 if depth == 1 else 2 if depth in (3, number) else 1
-    for step in range(number + max(1, lag)):
-        if step < number:  # keys come a unit before their values, which wait for weights
-            load_keys(call, units[step], slots[step % depth])
-            load_mask(call, units[step], slots[step % depth])
-        met = 0 < step <= number
-        if met:
-            load_values(call, units[step - 1], slots[(step - 1) % depth])
-            _maximum(call, units[step - 1], slots[(step - 1) % depth], step - 1)
-        if met and lag == 0:
-            _weights(call, units[step - 1], slots[0], step - 1)
-            _values(call, units[step - 1], slots[0], step - 1)
-        if step < number:
-            _scores(call, units[step], slots[step % depth])
-        if met and lag > 0:
-            _weights(call, units[step - 1], slots[(step - 1) % depth], step - 1)
-        done = step - lag
-        if lag > 0 and 0 <= done < number:
-            _values(call, units[done], slots[done % depth], done)
+    ahead = min(depth - 1, 1)
+    if ahead > 0:
+        _begin(call, units[0], slots[0])
+    for step in range(number):
+        slot, following = slots[step % depth], step + ahead
+        if following < number:  # keys come a unit before their values, which wait for weights
+            _begin(call, units[following], slots[following % depth])
+        load_values(call, units[step], slot, following >= number - 1 + ahead)
+        _scores(call, units[step], slot)
+        _maximum(call, units[step], slot, step)
+        _weights(call, units[step], slot, step)
+        if step >= ahead:
+            _values(call, units[step - ahead], slots[(step - ahead) % depth], step - ahead)
+    if ahead > 0:
+        _values(call, units[number - 1], slots[(number - 1) % depth], number - 1)
     if share.cores_by_key > 1:
-        _combine(call)
+        combine(call)
     elif share.cores_by_batch > 1 and cfg.out_in_sb:
         rows = share.batches * call.row
         mine = out[:, share.first_batch * call.row : share.first_batch * call.row + rows]
@@ -218,6 +237,20 @@ def _row_constants(call):
     pattern = [[0, call.group], [1, cfg.q_head], [0, cfg.s_active]]
     load_aside(call.floor, call.sink.ap(pattern=pattern, offset=0))
     call.sink_row = sbm.alloc_stack((TILE, cfg.q_head), dtype=nl.float32, buffer=nl.sbuf)
+    load_aside(call.sink_row, call.sink.ap(pattern=[[0, TILE], [1, cfg.q_head]], offset=0))
+
+
+def _diagonal(call):
+    """1 where partition band * width + r meets column band * row + r."""
+    columns = call.bands * call.row
+    call.diagonal = call.sbm.alloc_stack((TILE, columns), dtype=nl.bfloat16, buffer=nl.sbuf)
+    shape = [[call.row, call.bands], [1, call.row]]
+    ones = call.ones.ap(pattern=[[TILE, TILE]] + shape)
+    nisa.affine_select(
+        dst=call.diagonal.ap(pattern=[[columns, TILE]] + shape), offset=0, channel_multiplier=1,
+        pattern=[[-call.width, call.bands], [-1, call.row]], on_true_tile=ones,
+        on_false_value=0.0, cmp_op=nl.equal,
+    )  # fmt: skip
 
 
 # --- units and where they work
@@ -226,9 +259,11 @@ def _row_constants(call):
 def _units(call):
     """Sections of groups of sequences, of a size of which SBUF has room for three where that is possible."""
     share, row = call.share, call.row
+    call.width = 32 if row <= 32 else 64 if row <= 64 else TILE
+    call.bands = TILE // call.width
     tiles = div_ceil(share.keys, TILE)
     room = call.sbm.get_free_space() - _fixed_bytes(call)
-    section = min(tiles, UNIT_TILES)
+    section = min(tiles, SECTION_TILES)
     step = share.run if call.cfg.block_len > 0 else 1
     section = section // step * step if section >= step else step
     while section > step and _slot_bytes(call, 1, section) > room:
@@ -237,13 +272,20 @@ def _units(call):
     while (
         group < share.batches
         and (group + 1) * row <= TILE
-        and (group + 1) * section <= UNIT_TILES
+        and (group + 1) * section <= SECTION_TILES
         and (group + 1) * section * row <= UNIT_COLUMNS
+        and div_ceil(group + 1, call.bands) <= PLACES * VALUE_BANKS
         and 3 * _slot_bytes(call, group + 1, section) <= room
     ):
         group += 1
-    group = div_ceil(share.batches, div_ceil(share.batches, group))
+    # Two units, if they are large: the weights of one are made while the values of the other arrive.
+    parts = div_ceil(share.batches, group)
+    if parts == 1 and section == tiles and share.batches > 1 and share.batches * tiles >= SECTION_TILES // 2:
+        parts = 2
+    group = div_ceil(share.batches, parts)
     call.group, call.section = group, section
+    call.bands = min(call.bands, group)
+    call.lanes = call.width if call.bands > 1 and call.width % row == 0 else row
     units = []
     for batch in range(0, share.batches, group):
         for tile in range(0, tiles, section):
@@ -255,19 +297,14 @@ def _units(call):
             )  # fmt: skip
     call.sections = div_ceil(tiles, section)
     if share.cores_by_key > 1 or call.sections > 1:
-        rows = share.batches * row if share.cores_by_key > 1 else group * row
-        cores = share.cores_by_key
-        call.both = call.sbm.alloc_stack((TILE, cores, 3, rows), dtype=nl.float32, buffer=nl.sbuf)
-        call.state = call.both[:, 0, :, :]
-        if call.cfg.d_head < TILE and cores > 1:
-            nisa.memset(dst=call.state, value=0.0)
+        allocate_state(call)
     return units
 
 
 def _fixed_bytes(call):
     """Bytes of a partition that are allocated beside the slots after they are sized."""
     rows = call.share.batches * call.row
-    return 12 * min(rows, TILE) * 6 + 4096 + rows * min(div_ceil(call.share.keys, TILE), UNIT_TILES)
+    return 12 * min(rows, TILE) * 6 + 4096 + rows * min(div_ceil(call.share.keys, TILE), SECTION_TILES)
 
 
 def _slot_bytes(call, group, section):
@@ -277,7 +314,7 @@ def _slot_bytes(call, group, section):
     loaded = group * section * d * size if call.natural else 0
     values = group * section * d * sizeinbytes(call.dtype)
     columns = group * section * call.row
-    return keys + loaded + values + 7 * columns + 24 * group * call.row + 256
+    return keys + loaded + values + 7 * columns + 12 * group * call.row + 256 + finish_bytes(call, group)
 
 
 def _slots(call, units):
@@ -313,10 +350,7 @@ def _slots(call, units):
                 highest=sbm.alloc_stack((partitions, rows), dtype=nl.float32, buffer=nl.sbuf),
                 largest=sbm.alloc_stack((rows, 1), dtype=nl.float32, buffer=nl.sbuf),
                 maximum=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
-                total=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
-                decay=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
-                result=sbm.alloc_stack((d, rows), dtype=call.out.dtype, buffer=nl.sbuf),
-                turned=sbm.alloc_stack((TILE, d, cfg.s_active), dtype=call.out.dtype, buffer=nl.sbuf),
+                work=allocate_finish(call, group),
             )
         )
     return slots
@@ -338,60 +372,77 @@ def _bank(first, count, number, shape, dtype=nl.float32):
     return nl.ndarray(shape, dtype=dtype, buffer=nl.psum, address=(0, (first + number % count) * BANK_BYTES))
 
 
+def _begin(call, unit, slot):
+    """Loads the mask and the keys of a unit, and writes what scores are where the mask hides them."""
+    load_mask(call, unit, slot)
+    load_keys(call, unit, slot)
+    partitions, section, rows = slot.scores.shape
+    scores = slot.scores.reshape((partitions, section * rows))
+    used = unit.tiles * unit.batches * call.row
+    nisa.memset(dst=scores[:, 0:used], value=-math.inf, engine=nisa.gpsimd_engine)
+
+
 def _scores(call, unit, slot):
     """The scores of all keys and rows of a unit, masked, and their maximum in each partition."""
     row = call.row
     rows = unit.batches * row
     partitions = slot.scores.shape[0]
-    settle_keys(call, unit, slot)
+    if call.natural:
+        settle_keys(call, unit, slot)
     capacity = slot.scores.shape[1] * slot.scores.shape[2]
     scores = slot.scores.reshape((partitions, capacity))
     _, section, width = slot.mask.shape
     column = (unit.batch - call.share.first_batch) * row if call.sections == 1 else 0
-    used = unit.tiles * rows
-    nisa.memset(dst=scores[:, 0:used], value=-math.inf, engine=nisa.gpsimd_engine)
-    run = _run(call, unit)
-    chunk = BANK // rows
-    for first in range(0, unit.tiles, chunk):
-        count = min(chunk, unit.tiles - first)
-        bank = _bank(SCORE_BANK, SCORE_BANKS, first // chunk, (partitions, count, rows))
-        for i in range(count):
-            for batch in range(unit.batches):
-                nisa.nc_matmul(
-                    dst=bank[:, i, nl.ds(batch * row, row)],
-                    stationary=_keys_of(call, slot, batch, first + i, run),
-                    moving=call.q[:, nl.ds((unit.batch + batch) * row, row)],
-                )
-        shape = [[capacity, partitions], [rows, count], [1, rows]]
-        seen = slot.mask.ap(
-            pattern=[[section * width, partitions], [width, count], [1, rows]], offset=first * width + column
+    times = TILE // row
+    chunk = BANK // (times * row)
+    banks = TURN_BANK if call.natural else TURN_BANK + TURN_BANKS
+    number = 0
+    for batch in range(unit.batches):
+        queries = call.q.ap(
+            pattern=[[call.q.shape[1], call.q.shape[0]], [0, times], [1, row]],
+            offset=(unit.batch + batch) * row,
         )
-        nisa.tensor_copy_predicated(
-            dst=slot.scores.ap(pattern=shape, offset=first * rows), src=bank, predicate=seen
-        )
+        for first in range(0, unit.tiles, chunk):
+            count = min(chunk, unit.tiles - first)
+            bank = _bank(SCORE_BANK, banks, number, (partitions, count, times, row))
+            number += 1
+            for i in range(count):
+                keys = _keys_of(call, unit, slot, batch, first + i)
+                nisa.nc_matmul(dst=bank[:, i, :, :], stationary=keys, moving=queries)
+            shape = [[capacity, partitions], [rows, count], [1, row]]
+            seen = slot.mask.ap(
+                pattern=[[section * width, partitions], [width, count], [1, row]],
+                offset=first * width + column + batch * row,
+            )
+            nisa.tensor_copy_predicated(
+                dst=slot.scores.ap(pattern=shape, offset=first * rows + batch * row),
+                src=bank[:, :, 0, :],
+                predicate=seen,
+            )
     across = scores.ap(pattern=[[capacity, partitions], [1, rows], [rows, unit.tiles]])
     nisa.tensor_reduce(dst=slot.highest[:, 0:rows], op=nl.maximum, data=across, axis=2)
 
 
-def _run(call, unit):
-    return unit.tiles if call.share.run == 0 else call.share.run
-
-
-def _keys_of(call, slot, batch, tile, run):
+def _keys_of(call, unit, slot, batch, tile):
     """The keys of a tile as the stationary operand, [d, partitions]: transposed here, or apart by the run."""
     d, groups, length = slot.keys.shape
     partitions = slot.scores.shape[0]
     if call.natural:
         return slot.keys[:, batch, nl.ds(tile * partitions, partitions)]
-    start = batch * length + tile // run * partitions * run + tile % run
-    return slot.keys.ap(pattern=[[groups * length, d], [run, partitions]], offset=start)
+    folds = folds_of(call, unit)
+    fold = folds[0]
+    if tile >= folds[len(folds) - 1].first:
+        fold = folds[len(folds) - 1]
+    key = (tile - fold.first) // fold.run * partitions * fold.run + (tile - fold.first) % fold.run
+    start = batch * length + fold.first * partitions + key
+    return slot.keys.ap(pattern=[[groups * length, d], [fold.run, partitions]], offset=start)
 
 
 def _maximum(call, unit, slot, number):
     """The maximum of each row of a unit, and of those before it, where rows are partitions."""
     rows = unit.batches * call.row
     partitions = slot.scores.shape[0]
-    bank = _bank(MAX_BANK, MAX_BANKS, number, (TILE, TILE))
+    bank = _bank(MAX_BANK, 1, 0, (TILE, TILE))
     nisa.nc_transpose(dst=bank[0:rows, 0:partitions], data=slot.highest[:, 0:rows])
     nisa.tensor_reduce(dst=slot.largest[0:rows, :], op=nl.maximum, data=bank[0:rows, 0:partitions], axis=1)
     before = call.floor if unit.opens else call.largest
@@ -405,7 +456,7 @@ def _weights(call, unit, slot, number):
     """exp(score - maximum) of a unit, the maximum brought to all partitions by a second transpose."""
     rows = unit.batches * call.row
     partitions = slot.scores.shape[0]
-    bank = _bank(MAX_BANK, MAX_BANKS, number, (TILE, TILE))
+    bank = _bank(MAX_BANK, 1, 0, (TILE, TILE))
     wide = slot.largest.ap(pattern=[[1, rows], [0, TILE]])
     nisa.nc_transpose(dst=bank[:, 0:rows], data=wide)
     nisa.tensor_copy(dst=slot.maximum[:, 0:rows], src=bank[:, 0:rows], engine=nisa.vector_engine)
@@ -419,122 +470,49 @@ def _weights(call, unit, slot, number):
     nisa.activation(dst=weights, op=nl.exp, data=scores)
 
 
-def _values(call, unit, slot, number):
-    """The products of a unit's weights with its values and with ones; into the result, or the state."""
-    row, d = call.row, call.cfg.d_head
-    rows = unit.batches * row
+def _sums(call, unit, slot):
+    """The sums of a unit's weights, on all partitions: a product with ones, of as many tiles as fit."""
+    rows = unit.batches * call.row
     partitions, section, width = slot.weights.shape
     weights = slot.weights.reshape((partitions, section * width))
-    # The sums of weights on all partitions at once: a product with ones, of as many tiles as a bank takes.
-    chunk = min(unit.tiles, BANK // rows)
-    sums = _bank(SUM_BANK, 1, 0, (TILE, chunk * rows))
+    chunk = min(unit.tiles, (BANK - TILE) // rows)
+    sums = _bank(MAX_BANK, 1, 0, (TILE, BANK))  # its first columns are those of maxima
     for tile in range(0, unit.tiles, chunk):
         columns = min(chunk, unit.tiles - tile) * rows
         nisa.nc_matmul(
-            dst=sums[:, 0:columns], stationary=call.ones[0:partitions, :],
+            dst=sums[:, nl.ds(TILE, columns)], stationary=call.ones[0:partitions, :],
             moving=weights[:, nl.ds(tile * rows, columns)],
         )  # fmt: skip
     nisa.tensor_reduce(
-        dst=slot.total[:, 0:rows], op=nl.add, axis=2,
-        data=sums.ap(pattern=[[chunk * rows, TILE], [1, rows], [rows, chunk]]),
+        dst=slot.work.total[:, 0:rows], op=nl.add, axis=2,
+        data=sums.ap(pattern=[[BANK, TILE], [1, rows], [rows, chunk]], offset=TILE),
     )  # fmt: skip
-    bank = _bank(VALUE_BANK, VALUE_BANKS, number, (TILE, TILE))
-    for batch in range(unit.batches):
-        for tile in range(unit.tiles):
-            nisa.nc_matmul(
-                dst=bank[0:d, nl.ds(batch * row, row)], stationary=slot.values[:, batch, tile, :],
-                moving=weights[:, nl.ds(tile * rows + batch * row, row)],
-            )  # fmt: skip
-    product, total, maximum = bank[0:d, 0:rows], slot.total[:, 0:rows], slot.maximum[:, 0:rows]
-    if call.state is not None:
-        first = (unit.batch - call.share.first_batch) * row if call.share.cores_by_key > 1 else 0
-        span = nl.ds(first, rows)
-        product, total, maximum = _accumulate(call, unit, slot, product, total, maximum, span)
     if call.debug is not None:
         store_debug_weights(call, unit, slot)
-    if unit.closes and call.share.cores_by_key == 1:
-        _finish(call, slot, unit.batch, unit.batches, product, total, maximum)
+    weigh(call, unit, slot)
 
 
-def _accumulate(call, unit, slot, product, total, maximum, span):
-    """Adds a section to the sums of those before it, which its maximum may make smaller."""
-    d, rows = call.cfg.d_head, unit.batches * call.row
-    values, sums, largest = call.state[0:d, 0, span], call.state[:, 1, span], call.state[:, 2, span]
-    if unit.opens:
-        nisa.tensor_copy(dst=values, src=product, engine=nisa.vector_engine)
-        nisa.tensor_copy(dst=sums, src=total, engine=nisa.vector_engine)
-    else:
-        decay = slot.decay[:, 0:rows]
-        nisa.tensor_tensor(dst=decay, data1=largest, data2=maximum, op=nl.subtract)
-        nisa.activation(dst=decay, op=nl.exp, data=decay)
-        nisa.tensor_tensor(dst=values, data1=values, data2=decay[0:d, :], op=nl.multiply)
-        nisa.tensor_tensor(dst=values, data1=values, data2=product, op=nl.add)
-        nisa.tensor_tensor(dst=sums, data1=sums, data2=decay, op=nl.multiply)
-        nisa.tensor_tensor(dst=sums, data1=sums, data2=total, op=nl.add)
-    nisa.tensor_copy(dst=largest, src=maximum, engine=nisa.gpsimd_engine)
-    return values, sums, largest
-
-
-def _finish(call, work, batch, batches, product, total, maximum):
-    """Divides the sums by the sum of weights, the sink's included, and stores them.
-
-    Args:
-        work: a slot, or tiles of its names for `total`, `decay`, `result` and `turned`.
-        product: [d, rows] of the sequences.
-        total: [128, rows].
-        maximum: [128, rows].
-    """
-    cfg = call.cfg
-    d, rows = cfg.d_head, batches * call.row
-    sums = work.total[:, 0:rows]
-    if call.sink is not None:
-        weight = work.decay[:, 0:rows]
-        if not call.sink_is_there:
-            there = call.sink.ap(pattern=[[0, TILE], [1, cfg.q_head]], offset=0)
-            nisa.dma_copy(dst=call.sink_row, src=there)
-            call.sink_is_there = True
-        pattern = [[cfg.q_head, TILE], [0, batches], [1, cfg.q_head], [0, cfg.s_active]]
-        sinks = call.sink_row.ap(pattern=pattern)
-        nisa.tensor_tensor(dst=weight, data1=sinks, data2=maximum, op=nl.subtract)
-        nisa.activation(dst=weight, op=nl.exp, data=weight)
-        nisa.tensor_tensor(dst=sums, data1=weight, data2=total, op=nl.add)
-        total = sums
-    if call.debug is not None:
-        store_debug_rows(call, work, batch, rows, maximum, total)
-    factor = work.decay[:, 0:rows]
-    nisa.tensor_scalar(dst=factor, data=total, op0=nl.power, operand0=-1.0, engine=nisa.gpsimd_engine)
-    if cfg.out_in_sb:
-        there = call.out[:, nl.ds(batch * call.row, rows)]
-        nisa.tensor_tensor(dst=there, data1=product, data2=factor[0:d, :], op=nl.multiply)
-        return
-    result = work.result[:, 0:rows]
-    nisa.tensor_tensor(dst=result, data1=product, data2=factor[0:d, :], op=nl.multiply)
-    store_results(call, work, batch, batches)
-
-
-def _combine(call):
-    """Both cores add what they found for their halves of the keys."""
-    cfg, sbm, core = call.cfg, call.sbm, call.share.core
-    both, d = call.both, cfg.d_head
-    rows = both.shape[3]
-    nisa.sendrecv(
-        src=both[:, 0, :, :], dst=both[:, 1, :, :], send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0
-    )
-    work = Finish(
-        total=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
-        decay=sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf),
-        result=sbm.alloc_stack((d, rows), dtype=call.out.dtype, buffer=nl.sbuf),
-        turned=sbm.alloc_stack((TILE, d, cfg.s_active), dtype=call.out.dtype, buffer=nl.sbuf),
-    )
-    maximum = sbm.alloc_stack((TILE, rows), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_tensor(dst=maximum, data1=both[:, 0, 2, :], data2=both[:, 1, 2, :], op=nl.maximum)
-    decay = both[:, :, 2, :]
-    largest = maximum.ap(pattern=[[rows, TILE], [0, 2], [1, rows]])
-    nisa.tensor_tensor(dst=decay, data1=decay, data2=largest, op=nl.subtract)
-    nisa.activation(dst=decay, op=nl.exp, data=decay)
-    factors = both.ap(pattern=[[6 * rows, TILE], [3 * rows, 2], [0, 2], [1, rows]], offset=2 * rows)
-    sums = both[:, :, 0:2, :]
-    nisa.tensor_tensor(dst=sums, data1=sums, data2=factors, op=nl.multiply)
-    total = both[:, 0, 0:2, :]
-    nisa.tensor_tensor(dst=total, data1=total, data2=both[:, 1, 0:2, :], op=nl.add)
-    _finish(call, work, 0, cfg.bs, total[0:d, 0, :], total[:, 1, :], maximum)
+def _values(call, unit, slot, number):
+    """The sums of a unit's weighted values: stationary weights, moving values."""
+    row, d = call.row, call.cfg.d_head
+    rows = unit.batches * row
+    partitions, section, width = slot.weights.shape
+    _sums(call, unit, slot)  # and what follows from them, beside the products
+    places = places_of(call, unit.batches)
+    bank = _bank(VALUE_BANK, VALUE_BANKS if places <= PLACES else 1, number, (TILE, places, TILE))
+    for batch in range(unit.batches):
+        band, place = batch % call.bands, batch // call.bands
+        there = bank[nl.ds(band * call.width, call.lanes), place, 0:d]
+        for tile in range(unit.tiles):
+            stationary = slot.weights.ap(
+                pattern=[[section * width, partitions], [0, call.lanes // row], [1, row]],
+                offset=tile * rows + batch * row,
+            )
+            if call.bands == 1:
+                nisa.nc_matmul(dst=there, stationary=stationary, moving=slot.values[:, batch, tile, :])
+            else:
+                nisa.nc_matmul(
+                    dst=there, stationary=stationary, moving=slot.values[:, batch, tile, :],
+                    tile_position=(0, band * call.width), tile_size=(TILE, call.width),
+                )  # fmt: skip
+    settle(call, unit, slot, bank)

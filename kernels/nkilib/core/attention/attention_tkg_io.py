@@ -1,4 +1,4 @@
-"""Operands of attention_tkg on their way into SBUF, and its results on their way out."""
+"""Operands of attention_tkg on their way into SBUF."""
 
 import math
 
@@ -6,15 +6,12 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ..utils.allocator import sizeinbytes
-from ..utils.kernel_helpers import div_ceil
-from ..utils.projection import AT_ONCE, copy_in
+from ..utils.projection import copy_in
 from ..utils.tiled_range import TiledRange
+from .attention_tkg_plan import BANK_BYTES, RUN, STORE_BANK, TILE, TURN_BANK, TURN_BANKS, folds_of
 
-TILE = 128
-BANK_BYTES = 2048
-TURN_BANK, TURN_BANKS = 3, 2
-STORE_BANK = 5
-PIECES, PIECE_BYTES = 4, 512 * 1024  # a section comes in up to 4 pieces, as work begins with the first
+PIECE_BYTES = 1 << 20  # of a load: work begins with the first
+LAST_TILES = 4
 
 # 2 pi in three parts; a multiple below 2^15 of the first two is exact in fp32.
 TWO_PI = (6.28125, 0.0019350051879882812, 2.9810517628540e-07)
@@ -66,7 +63,7 @@ def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):
     else:
         call.k_active = sbm.alloc_stack((cfg.d_head, columns), dtype=k_out.dtype, buffer=nl.sbuf)
     _rotate(call, call.k_active, k_active, 1, cosines, sines, 1.0)
-    if not cfg.k_out_in_sb and call.share.writes:
+    if not cfg.k_out_in_sb and call.share.core == 0:
         pattern = [[cfg.s_active, cfg.d_head], [cfg.d_head * cfg.s_active, cfg.bs], [1, cfg.s_active]]
         nisa.dma_copy(dst=k_out.ap(pattern=pattern, offset=0), src=call.k_active)
 
@@ -179,14 +176,10 @@ def load_table(call):
         nisa.dma_copy(dst=call.debug[4].ap(pattern=pattern, offset=offset), src=call.blocks)
 
 
-def _run(call, unit):
-    return unit.tiles if call.share.run == 0 else call.share.run
-
-
 def _load_blocks(call, unit, dst, src):
     """dst[p, sequence, tile, :] = the row of a block cache of that key."""
     cfg = call.cfg
-    d, run = cfg.d_head, _run(call, unit)
+    d, run = cfg.d_head, call.share.run
     pieces = src.reshape((src.shape[0] * cfg.block_len // run, run * d))
     columns = call.blocks.reshape((TILE, call.blocks.shape[1] * cfg.bs))
     for batch in range(unit.batches):
@@ -199,21 +192,44 @@ def _load_blocks(call, unit, dst, src):
             nisa.dma_copy(dst=dst[:, batch, nl.ds(fold * run, run), :], src=rows)
 
 
-def _load_rows(call, unit, dst, src, lanes, first, count):
-    """dst[p, sequence, tile, :] = a flat cache's row of that key, of some tiles of `lanes` partitions."""
-    cfg, share = call.cfg, call.share
-    d, run, length = cfg.d_head, _run(call, unit), cfg.full_sprior
+def _pieces(call, unit, size):
+    """Cuts a unit of a flat cache for its loads: (first sequence, sequences, first tile, tiles, run).
+
+    Args:
+        size: bytes of an element.
+    """
+    pieces = []
+    folds = folds_of(call, unit)
+    sequence = unit.tiles * TILE * call.cfg.d_head * size
+    for part in TiledRange(unit.batches, max(1, PIECE_BYTES // sequence)):
+        for fold in folds:
+            step = fold.run if fold.run > 1 else min(fold.count, RUN)
+            for tiles in TiledRange(fold.run * fold.count, step):
+                tile = fold.first + tiles.start_offset
+                pieces.append((part.start_offset, part.size, tile, tiles.size, fold.run))
+    return pieces
+
+
+def _load_rows(call, unit, dst, src):
+    """dst[p, sequence, tile, :] = a flat cache's row of that key."""
     partitions = dst.shape[0]
-    step = d if run > 1 else partitions * d  # from tile to tile
-    start = (unit.batch * length + share.first_key + unit.tile * partitions) * d
-    pieces = max(1, min(PIECES, lanes * unit.batches * count * d * sizeinbytes(src.dtype) // PIECE_BYTES))
-    for part in TiledRange(unit.batches, div_ceil(unit.batches, pieces)):
-        for tiles in TiledRange(count, div_ceil(count, max(1, pieces // div_ceil(unit.batches, part.size)))):
-            tile = first + tiles.start_offset
-            pattern = [[run * d, lanes], [length * d, part.size], [step, tiles.size], [1, d]]
-            offset = start + part.start_offset * length * d + tile * step
-            there = dst[nl.ds(0, lanes), nl.ds(part.start_offset, part.size), nl.ds(tile, tiles.size), :]
-            copy_in(there, src.ap(pattern=pattern, offset=offset))
+    for piece in _pieces(call, unit, sizeinbytes(src.dtype)):
+        batch, batches, tile, tiles, run = piece
+        _load_tiles(call, unit, dst, src, (batch, batches, tile, run), 0, partitions, 0, tiles)
+
+
+def _load_tiles(call, unit, dst, src, block, lane, lanes, tile, tiles):
+    """Some lanes and tiles of (first sequence, sequences, first tile, run), whose keys follow each other."""
+    cfg, share = call.cfg, call.share
+    if lanes <= 0 or tiles <= 0:
+        return
+    batch, batches, first, run = block
+    d, length, partitions = cfg.d_head, cfg.full_sprior, dst.shape[0]
+    step = d if run > 1 else partitions * d
+    start = (unit.batch + batch) * length + share.first_key + (unit.tile + first) * partitions
+    pattern = [[run * d, lanes], [length * d, batches], [step, tiles], [1, d]]
+    there = dst[nl.ds(lane, lanes), nl.ds(batch, batches), nl.ds(first + tile, tiles), :]
+    copy_in(there, src.ap(pattern=pattern, offset=(start + lane * run) * d + tile * step))
 
 
 def load_keys(call, unit, slot):
@@ -221,27 +237,37 @@ def load_keys(call, unit, slot):
     cfg, share = call.cfg, call.share
     d, length = cfg.d_head, cfg.full_sprior
     partitions = slot.scores.shape[0]
-    count = unit.tiles * partitions
     if cfg.block_len > 0:
         _load_blocks(call, unit, slot.loaded, call.k_prior)
         return
     if call.natural:
-        _load_rows(call, unit, slot.loaded, call.k_prior, partitions, 0, unit.tiles)
+        _load_rows(call, unit, slot.loaded, call.k_prior)
         return
-    for part in TiledRange(unit.batches, div_ceil(unit.batches, PIECES)):
-        batches = nl.ds(part.start_offset, part.size)
-        pattern = [[length, d], [d * length, part.size], [1, count]]
-        offset = (unit.batch + part.start_offset) * d * length + share.first_key + unit.tile * partitions
-        copy_in(slot.keys[:, batches, 0:count], call.k_prior.ap(pattern=pattern, offset=offset))
+    holds = _holds_active(call, unit)
+    for piece in _pieces(call, unit, sizeinbytes(call.key_dtype)):
+        batch, batches, tile, tiles, _ = piece
+        count = tiles * partitions
+        if holds and tile + tiles == unit.tiles:
+            count -= cfg.s_active
+        columns = nl.ds(tile * partitions, count)
+        first = share.first_key + (unit.tile + tile) * partitions
+        pattern = [[length, d], [d * length, batches], [1, count]]
+        source = call.k_prior.ap(pattern=pattern, offset=(unit.batch + batch) * d * length + first)
+        copy_in(slot.keys[:, nl.ds(batch, batches), columns], source)
+    if holds:
+        new = call.k_active.ap(
+            pattern=[[cfg.bs * cfg.s_active, d], [cfg.s_active, unit.batches], [1, cfg.s_active]],
+            offset=unit.batch * cfg.s_active,
+        )
+        there = slot.keys[:, 0 : unit.batches, nl.ds(unit.tiles * partitions - cfg.s_active, cfg.s_active)]
+        nisa.tensor_copy(dst=there, src=new, engine=nisa.vector_engine)
 
 
 def settle_keys(call, unit, slot):
-    """Keys of a unit as [d, sequences, keys], the active ones in their place."""
+    """Keys that came with d last as [d, sequences, keys], the active ones in their place."""
     active, d = call.cfg.s_active, call.cfg.d_head
     partitions = slot.scores.shape[0]
-    count = unit.tiles * partitions
-    if call.natural:
-        _turn_keys(call, unit, slot)
+    _turn_keys(call, unit, slot)
     if not _holds_active(call, unit):
         return
     total = call.cfg.bs * active
@@ -250,15 +276,12 @@ def settle_keys(call, unit, slot):
         new = call.k_active.ap(
             pattern=[[total, d], [active, unit.batches], [1, number]], offset=unit.batch * active + index
         )
-        if not call.natural:
-            there = slot.keys[:, 0 : unit.batches, nl.ds(count - active + index, number)]
-        else:
-            capacity = slot.keys.shape[2]
-            step = partitions if along_tiles else 1
-            there = slot.keys.ap(
-                pattern=[[slot.keys.shape[1] * capacity, d], [capacity, unit.batches], [step, number]],
-                offset=tile * partitions + lane,
-            )
+        capacity = slot.keys.shape[2]
+        step = partitions if along_tiles else 1
+        there = slot.keys.ap(
+            pattern=[[slot.keys.shape[1] * capacity, d], [capacity, unit.batches], [step, number]],
+            offset=tile * partitions + lane,
+        )
         nisa.tensor_copy(dst=there, src=new, engine=nisa.vector_engine)
 
 
@@ -295,24 +318,42 @@ def _turn_keys(call, unit, slot):
             number += 1
 
 
-def load_values(call, unit, slot):
-    """Values of a unit as [128, sequences, tiles, d], the active ones in their place."""
-    cfg = call.cfg
-    partitions = slot.values.shape[0]
-    places = _places(call, unit, partitions) if _holds_active(call, unit) else []
-    if cfg.block_len == 0 and len(places) == 1:  # the old ones beside the new ones: neither waits
-        _, number, lane, tile, along_tiles = places[0]
-        _load_new_values(call, unit, slot, places)
-        if tile > 0:
-            _load_rows(call, unit, slot.values, call.v_prior, partitions, 0, tile)
-        if lane > 0:
-            _load_rows(call, unit, slot.values, call.v_prior, lane, tile, number if along_tiles else 1)
+def load_values(call, unit, slot, is_last):
+    """Values of a unit as [128, sequences, tiles, d], the active ones in their place.
+
+    Args:
+        is_last: True if no unit follows: the end comes in small pieces, as its products come after it.
+    """
+    values, partitions = slot.values, slot.values.shape[0]
+    holds = _holds_active(call, unit)
+    if call.cfg.block_len > 0:
+        _load_blocks(call, unit, values, call.v_prior)
+    if holds:
+        _load_new_values(call, unit, slot, _places(call, unit, partitions))
+    if call.cfg.block_len > 0:
         return
-    if cfg.block_len > 0:
-        _load_blocks(call, unit, slot.values, call.v_prior)
-    else:
-        _load_rows(call, unit, slot.values, call.v_prior, partitions, 0, unit.tiles)
-    _load_new_values(call, unit, slot, places)
+    active = call.cfg.s_active
+    pieces = _pieces(call, unit, sizeinbytes(call.v_prior.dtype))
+    for number in range(len(pieces)):
+        batch, batches, tile, tiles, run = pieces[number]
+        ends = holds and tile + tiles == unit.tiles
+        block = (batch, batches, tile, run)
+        last = 0
+        if ends or (is_last and number == len(pieces) - 1):
+            last = min(tiles, max(LAST_TILES, active)) if run > 1 else 1
+        done = 0
+        while done < tiles - last:
+            size = tiles - last
+            if is_last and number == len(pieces) - 1:
+                size = min(tiles - last - done, max(last, (tiles - done) // 2))
+            _load_tiles(call, unit, values, call.v_prior, block, 0, partitions, done, size)
+            done += size
+        if ends:  # old values beside the new ones: neither wait
+            lanes, rest = (partitions * run - active) // run, (partitions * run - active) % run
+            _load_tiles(call, unit, values, call.v_prior, block, lanes, 1, done, rest - done)
+            _load_tiles(call, unit, values, call.v_prior, block, 0, lanes, done, last)
+        else:
+            _load_tiles(call, unit, values, call.v_prior, block, 0, partitions, done, last)
 
 
 def _load_new_values(call, unit, slot, places):
@@ -337,13 +378,15 @@ def _holds_active(call, unit):
 
 def _places(call, unit, partitions):
     """Where active keys are: runs of (first key, keys, partition, tile, whether the next is a tile on)."""
-    run = _run(call, unit)
     active = call.cfg.s_active
+    folds = folds_of(call, unit)
+    fold = folds[len(folds) - 1]
+    run = fold.run
     found = []
     for i in range(active):
-        key = unit.tiles * partitions - active + i
+        key = (unit.tiles - fold.first) * partitions - active + i
         lane = key // run % partitions
-        tile = key // (run * partitions) * run + key % run
+        tile = fold.first + key // (run * partitions) * run + key % run
         if len(found) > 0:
             index, number, first_lane, first_tile, along_tiles = found[len(found) - 1]
             if lane == first_lane and tile == first_tile + number and (number == 1 or along_tiles):
@@ -367,25 +410,33 @@ def load_mask(call, unit, slot):
         return
     rows, width = batches * call.row, cfg.bs * call.row
     partitions, section, capacity = slot.mask.shape
-    run = _run(call, unit)
-    folds = unit.tiles // run
     column = first_batch * call.row
-    mask = slot.mask.ap(pattern=[[section * capacity, partitions], [capacity, unit.tiles], [1, rows]])
-    if not cfg.use_pos_id:
+    if cfg.block_len > 0 and not cfg.use_pos_id:
         first = share.first_key + unit.tile * partitions
-        if cfg.block_len > 0:
-            pattern = [[width, partitions], [partitions * width, unit.tiles], [1, rows]]
-        else:
-            pattern = [[run * width, partitions]]
-            if folds > 1:
-                pattern += [[partitions * run * width, folds]]
-            pattern += [[width, run], [1, rows]]
+        mask = slot.mask.ap(pattern=[[section * capacity, partitions], [capacity, unit.tiles], [1, rows]])
+        pattern = [[width, partitions], [partitions * width, unit.tiles], [1, rows]]
         nisa.dma_copy(dst=mask, src=call.mask.ap(pattern=pattern, offset=first * width + column))
         return
-    nisa.iota(
-        dst=slot.index[:, 0 : unit.tiles], pattern=[[partitions * run, folds], [1, run]],
-        offset=share.first_key + unit.tile * partitions, channel_multiplier=run,
-    )  # fmt: skip
+    for fold in folds_of(call, unit):
+        first, run = share.first_key + (unit.tile + fold.first) * partitions, fold.run
+        tiles = run * fold.count
+        if cfg.use_pos_id:
+            nisa.iota(
+                dst=slot.index[:, nl.ds(fold.first, tiles)],
+                pattern=[[partitions * run, fold.count], [1, run]], offset=first, channel_multiplier=run,
+            )  # fmt: skip
+            continue
+        mask = slot.mask.ap(
+            pattern=[[section * capacity, partitions], [capacity, tiles], [1, rows]],
+            offset=fold.first * capacity,
+        )
+        pattern = [[run * width, partitions]]
+        if fold.count > 1:
+            pattern += [[partitions * run * width, fold.count]]
+        pattern += [[width, run], [1, rows]]
+        nisa.dma_copy(dst=mask, src=call.mask.ap(pattern=pattern, offset=first * width + column))
+    if not cfg.use_pos_id:
+        return
     shape = [[section * capacity, partitions], [capacity, unit.tiles], [call.row, batches], [1, call.row]]
     index = slot.index.ap(pattern=[[section, partitions], [1, unit.tiles], [0, batches], [0, call.row]])
     position = call.positions.ap(
@@ -404,95 +455,3 @@ def load_mask(call, unit, slot):
             else:
                 pattern = [[section * capacity, number], [1, rows]]
             load_aside(slot.mask.ap(pattern=pattern, offset=start), source)
-
-
-# --- results
-
-
-def store_results(call, work, batch, batches):
-    """work.result [d, rows] to out[B, H, d, s]: by transposes, so that the heads are rows of HBM."""
-    cfg = call.cfg
-    d, active = cfg.d_head, cfg.s_active
-    count = batches * cfg.q_head
-    capacity = work.result.shape[1]
-    start, stop = 0, d
-    if call.share.cores_by_key > 1:  # both cores have all of it
-        start, stop = (0, d // 2) if call.share.core == 0 else (d // 2, d)
-    number = stop - start
-    if number == 0:
-        return
-    most = BANK_BYTES // (number * sizeinbytes(work.result.dtype))  # tokens of a bank
-    for first in range(0, active, most):
-        tokens = min(most, active - first)
-        bank = nl.ndarray(
-            (count, tokens, number), dtype=work.result.dtype, buffer=nl.psum,
-            address=(0, STORE_BANK * BANK_BYTES),
-        )  # fmt: skip
-        for i in range(tokens):
-            rows = work.result.ap(pattern=[[capacity, d], [active, count]], offset=first + i)
-            nisa.nc_transpose(dst=bank[:, i, :], data=rows[start:stop, :])
-        there = work.turned.ap(pattern=[[d * active, count], [1, tokens], [active, number]], offset=first)
-        nisa.tensor_copy(dst=there, src=bank, engine=nisa.vector_engine)
-    pattern = [[d * active, count], [active, number], [1, active]]
-    offset = (batch * cfg.q_head * d + start) * active
-    there = call.out.ap(pattern=pattern, offset=offset)
-    nisa.dma_copy(dst=there, src=work.turned[0:count, 0:number, :], dge_mode=AT_ONCE)
-
-
-def _debug_tile(call, unit):
-    share = call.share
-    return unit.tile + (share.core * share.keys // TILE if share.cores_by_key > 1 else 0)
-
-
-def store_debug_scores(call, unit, scores, there):
-    """DBG_QK: the masked scores, -inf where masked."""
-    cfg = call.cfg
-    if not call.share.writes and call.share.cores_by_key == 1:
-        return
-    width = cfg.bs * call.row
-    rows = unit.batches * call.row
-    pattern = [[cfg.curr_sprior // TILE * width, scores.shape[0]], [width, unit.tiles], [1, rows]]
-    offset = _debug_tile(call, unit) * width + unit.batch * call.row
-    nisa.dma_copy(dst=there.ap(pattern=pattern, offset=offset), src=scores)
-
-
-def store_debug_weights(call, unit, slot):
-    """DBG_QK_EXP: the weights, relative to the maximum that both cores find."""
-    share = call.share
-    rows = unit.batches * call.row
-    partitions, section, capacity = slot.weights.shape
-    shape = [[section * capacity, partitions], [rows, unit.tiles], [1, rows]]
-    weights = slot.weights.ap(pattern=shape)
-    if share.cores_by_key > 1:
-        other, mine = slot.total[:, 0:rows], slot.maximum[:, 0:rows]
-        nisa.sendrecv(
-            src=mine, dst=other, send_to_rank=1 - share.core, recv_from_rank=1 - share.core, pipe_id=1
-        )
-        nisa.tensor_tensor(dst=other, data1=other, data2=mine, op=nl.maximum)
-        nisa.tensor_tensor(dst=other, data1=mine, data2=other, op=nl.subtract)
-        nisa.activation(dst=other, op=nl.exp, data=other)
-        factor = slot.total.ap(pattern=[[slot.total.shape[1], partitions], [0, unit.tiles], [1, rows]])
-        scores = slot.scores.ap(pattern=shape)
-        nisa.tensor_tensor(dst=scores, data1=weights, data2=factor, op=nl.multiply)
-        store_debug_scores(call, unit, scores, call.debug[2])
-        return
-    store_debug_scores(call, unit, weights, call.debug[2])
-
-
-def store_debug_rows(call, work, batch, rows, maximum, total):
-    """DBG_QK_MAX, which is minus the maximum, and DBG_EXP_SUM, which has the sink."""
-    share = call.share
-    if share.cores_by_batch == 1 and share.core > 0:
-        return
-    width = 1
-    for size in call.debug[1].shape[1:]:
-        width = width * size
-    offset = (share.core * width if share.cores_by_batch > 1 else 0) + (batch - share.first_batch) * call.row
-    negative = work.decay[0:1, 0:rows]
-    nisa.tensor_scalar(dst=negative, data=maximum[0:1, :], op0=nl.multiply, operand0=-1.0)
-    sums = work.total[0:1, 0:rows]
-    if call.sink is None:
-        nisa.tensor_copy(dst=sums, src=total[0:1, :])
-    pattern = [[width, 1], [1, rows]]
-    nisa.dma_copy(dst=call.debug[1].ap(pattern=pattern, offset=offset), src=negative)
-    nisa.dma_copy(dst=call.debug[3].ap(pattern=pattern, offset=offset), src=sums)

@@ -12,6 +12,19 @@ from .attention_tkg_utils import (
 )
 
 TILE = 128
+BANK = 512  # fp32 elements
+BANK_BYTES = 2048
+
+# Banks of PSUM.
+SCORE_BANK = 0
+TURN_BANK, TURN_BANKS = 3, 2  # scores have them as well where no keys are transposed
+MAX_BANK = 5  # sums of weights behind the maxima
+STORE_BANK = 5
+VALUE_BANK, VALUE_BANKS = 6, 2
+PLACES = 4  # of sums of values in a bank
+
+SECTION_TILES = 64  # tiles of keys, over all sequences of a unit, that one unit takes if it can
+RUN = 32  # keys of a partition that are neighbours: values come in runs of kilobytes, keys in few pieces
 
 
 @dataclass
@@ -21,8 +34,7 @@ class Share(nl.NKIObject):
     Attributes:
         first_batch, batches: sequences.
         first_key, keys: keys of the window of `curr_sprior`.
-        run: neighbouring keys that a partition holds: key (f * 128 + p) * run + j is in partition p, tile
-            f * run + j.
+        run: neighbouring keys that a partition holds, see :class:`Fold`.
         cores_by_key, cores_by_batch: cores that share the keys, or the sequences.
         core: this one.
         writes: it stores what all cores have.
@@ -65,15 +77,18 @@ class Call(nl.NKIObject):
     ones: Any = None  # [128, 128] bf16
     floor: Any = None  # [rows of a unit, 1] fp32: the sink, or NOTHING
     sink_row: Any = None  # [128, heads] fp32
-    sink_is_there: bool = False
     positions: Any = None  # [128, B] fp32
     blocks: Any = None  # [128, tiles of blocks, B] int32: rows of the cache
     group: int = 0  # sequences of a unit
     section: int = 0  # tiles of keys of a unit
     sections: int = 0
+    width: int = 0  # partitions of a band of sums of values
+    bands: int = 0
+    lanes: int = 0  # partitions of a band that are written: all, or those of the rows of a sequence
+    diagonal: Any = None  # [128, bands * row] bf16: 1 where a column is the row of a partition
     largest: Any = None  # [rows, 1] fp32: the maximum of the last unit
-    both: Any = None  # [128, cores, 3, rows] fp32: sums of values, of weights, maximum; first this core's
-    state: Any = None  # [128, 3, rows], this core's, where they are more than one unit's
+    both: Any = None  # [128, cores, n] fp32: sums that are more than one unit's; first this core's
+    groups: int = 0  # groups of sequences in it
 
 
 @dataclass
@@ -97,6 +112,23 @@ class Unit(nl.NKIObject):
 
 
 @dataclass
+class Fold(nl.NKIObject):
+    """Tiles of a unit whose keys are laid out alike.
+
+    Key (f * 128 + p) * run + j of the fold is in partition p, tile first + f * run + j.
+
+    Attributes:
+        first: first tile.
+        run: neighbouring keys that a partition holds.
+        count: times that 128 * run keys follow each other.
+    """
+
+    first: int
+    run: int
+    count: int
+
+
+@dataclass
 class Slot(nl.NKIObject):
     """The tiles in SBUF that a unit works in.
 
@@ -111,10 +143,7 @@ class Slot(nl.NKIObject):
         highest: [128, rows] fp32, the maximum of each partition.
         largest: [rows, 1] fp32, that of all.
         maximum: [128, rows] fp32, the maximum of all on every partition.
-        total: [128, rows] fp32, sums of weights.
-        decay: [128, rows] fp32, what earlier sums are multiplied by.
-        result: [d, rows].
-        turned: [128, d, s_active], heads of the result by rows.
+        work: where its results are finished.
     """
 
     keys: Any
@@ -127,27 +156,44 @@ class Slot(nl.NKIObject):
     highest: Any
     largest: Any
     maximum: Any
-    total: Any
-    decay: Any
-    result: Any
-    turned: Any
+    work: Any
 
 
 @dataclass
 class Finish(nl.NKIObject):
-    """The tiles of a :class:`Slot` that results are finished in."""
+    """The tiles in SBUF that results are finished in.
+
+    Attributes:
+        total: [128, rows] fp32, sums of weights.
+        decay: [128, rows] fp32, what sums are multiplied by.
+        scratch: [128, rows] fp32.
+        factor: [128, places] fp32, what sums of values are multiplied by, in the partitions of their rows.
+        inverse: [128, places] fp32, one over the sums of weights, there as well.
+        result: [128, places, d], rows in their partitions.
+        turned: [d, rows].
+        heads: [128, d, s_active], heads of the result by rows.
+    """
 
     total: Any
     decay: Any
+    scratch: Any
+    factor: Any
+    inverse: Any
     result: Any
     turned: Any
+    heads: Any
 
 
-def share_of(cfg, programs, program):
-    """What a program works on."""
+def share_of(cfg, programs, program, as_documented):
+    """What a program works on: half of the sequences, so that no sums are exchanged, or half of the keys.
+
+    Args:
+        as_documented: True to share as :mod:`.attention_tkg_utils` says, which the layout of debug tensors
+            follows.
+    """
     first_batch, batches, first_key, keys = 0, cfg.bs, 0, cfg.curr_sprior
     by_key = by_batch = 1
-    if programs > 1 and is_batch_sharded(cfg, TILE):
+    if programs > 1 and cfg.bs % programs == 0 and (not as_documented or is_batch_sharded(cfg, TILE)):
         by_batch = programs
         batches = cfg.bs // programs
         first_batch = program * batches
@@ -160,6 +206,22 @@ def share_of(cfg, programs, program):
         blocks = cfg.curr_sprior // cfg.block_len
         run, _ = resize_cache_block_len_for_attention_tkg_kernel(blocks, cfg.block_len, programs, TILE)
     elif cfg.strided_mm1:
-        run = 0  # all tiles of a section
+        run = SECTION_TILES if as_documented else RUN
     writes = by_batch > 1 or program == 0
     return Share(first_batch, batches, first_key, keys, run, by_key, by_batch, program, writes)
+
+
+def reads_new_keys(cfg, programs, program):
+    """False for a program whose share of the keys does not hold the last ones."""
+    share = share_of(cfg, programs, program, False)
+    return share.first_key + share.keys == cfg.curr_sprior
+
+
+def folds_of(call, unit):
+    """The folds of a unit: of runs as long as the share's, and the rest."""
+    run = min(call.share.run, unit.tiles)
+    count = unit.tiles // run
+    folds = [Fold(0, run, count)]
+    if count * run < unit.tiles:
+        folds.append(Fold(count * run, unit.tiles - count * run, 1))
+    return folds

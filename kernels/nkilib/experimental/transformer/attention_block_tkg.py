@@ -24,7 +24,8 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...core.attention.attention_tkg import attention_tkg
-from ...core.attention.attention_tkg_utils import AttnTKGConfig, is_s_prior_sharded
+from ...core.attention.attention_tkg_plan import reads_new_keys
+from ...core.attention.attention_tkg_utils import AttnTKGConfig
 from ...core.embeddings.rope import RoPE_sbuf
 from ...core.output_projection.output_projection_tkg import output_projection_tkg
 from ...core.qkv.qkv_tkg import qkv_tkg
@@ -186,7 +187,7 @@ def attention_block_tkg(
         )
 
     cfg = _attention_config(sizes, V_cache, attention_mask, active_blocks_table, K_cache_transposed)
-    attends_new = not skip_attention and _reads_new_keys(sizes, cfg)
+    attends_new = not skip_attention and reads_new_keys(cfg, sizes.programs, sizes.program)
     keys = nl.ndarray((d, rows), dtype=sizes.dtype, buffer=nl.sbuf)
     nisa.tensor_copy(
         dst=keys.reshape((d, sizes.batch, sizes.tokens)),
@@ -457,11 +458,6 @@ def _attention_config(sizes, V_cache, mask, table, transposed):
         qk_in_sb=True,
         out_in_sb=True,
     )
-
-
-def _reads_new_keys(sizes, cfg):
-    """False for a program whose part of the keys does not hold the last ones."""
-    return not (is_s_prior_sharded(cfg, P) and sizes.program < sizes.programs - 1)
 
 
 def _cache_view(cache, cfg, transposed):
