@@ -25,7 +25,7 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import as_target
 from nki_sim.placement.place import Placement, place
-from nki_sim.report.html import Core, page
+from nki_sim.report.html import ReportedCore, page
 from nki_sim.report.usage import memory_report
 from nki_sim.sanitize import execute_checked
 
@@ -68,7 +68,7 @@ def findings(program: Program, placement: Placement, inputs: list[np.ndarray]) -
         return len(refused.diagnostics)
 
 
-class _Run(Core):
+class _Run(ReportedCore):
     """A run without times."""
 
     timeline = None

@@ -10,7 +10,7 @@ from nki_cli.figures import unit
 from nki_isa.ir.fields import REQUIRED, Field
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.target import Evidence, Target
+from nki_isa.machine.target import EvidenceKind, Target
 from nki_isa.machine.targets import TARGETS, since
 from nki_isa.ops.collective import Collective
 from nki_isa.ops.samples import sample
@@ -99,7 +99,7 @@ def _known(cls: type[Instruction], target: Target, figure: str) -> dict[str, str
     source = target.source(figure)
     if cls.assumed:
         assumption = f"not published; assumed: {cls.assumed}"
-        return {"figure": figure, "evidence": Evidence.assumed.value, "source": assumption}
+        return {"figure": figure, "evidence": EvidenceKind.assumed.value, "source": assumption}
     return {"figure": figure, "evidence": source.evidence.value, "source": source.reference}
 
 

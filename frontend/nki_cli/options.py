@@ -17,7 +17,7 @@ from nki_sim.report.mechanisms import mechanisms
 from nki_sim.sanitize import CHECKS, check_classes
 
 
-class Language(str, enum.Enum):
+class LanguageProfile(str, enum.Enum):
     """The language profiles."""
 
     strict = "strict"
@@ -31,10 +31,10 @@ FileArgument = Annotated[
     ),
 ]
 LanguageOption = Annotated[
-    Language, typer.Option("--language", help="Language profile: constructs accepted in kernels.")
+    LanguageProfile, typer.Option("--language", help="Language profile: constructs accepted in kernels.")
 ]
 OwnLanguageOption = Annotated[
-    Language | None,
+    LanguageProfile | None,
     typer.Option(
         "--language",
         help="Language profile: constructs accepted in kernels. Default: strict, or library where they are "
@@ -135,9 +135,9 @@ FillOption = Annotated[
 ]
 
 
-def read_language(language: Language | None) -> str:
+def read_language(language: LanguageProfile | None) -> str:
     """The profile of a check: strict where the parser compiles kernels; the tracer takes all of Python."""
-    default = Language.library if frontends.takes_python() else Language.strict
+    default = LanguageProfile.library if frontends.takes_python() else LanguageProfile.strict
     return (language or default).value
 
 

@@ -17,7 +17,7 @@ from nki_isa.machine.enums import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class Construct:
+class Uncovered:
     """One row.
 
     Attributes:
@@ -43,13 +43,13 @@ def _dynamic_result(instruction: Instruction) -> bool:
 
 
 #: What is left of the API when all that pages state and public kernels use is taken away.
-CONSTRUCTS = (
-    Construct(
+UNCOVERED = (
+    Uncovered(
         "a compute result at a run-time offset",
         lambda i, loops: _dynamic_result(i) and not _indirect(i),
         "pages describe sources at run-time offsets; no public kernel that compiles writes to one",
     ),
-    Construct(
+    Uncovered(
         "an instruction three device loops deep",
         lambda i, loops: loops > 2,
         "no page states how deep loops may be, and no public kernel nests three",
@@ -61,7 +61,7 @@ def uncovered(program: Program) -> Counter[str]:
     """How often `program` uses each construct that nothing covers."""
     found: Counter[str] = Counter()
     for instruction, loops in _with_depth(program.body, 0):
-        for construct in CONSTRUCTS:
+        for construct in UNCOVERED:
             if construct.uses(instruction, loops):
                 found[construct.name] += 1
     return found

@@ -131,7 +131,7 @@ class Row:
         results = self.reference(**{name: value for name, value in given.items() if name in known})
         return arrays_of(self.values(results, arguments))
 
-    def run(self, arguments: Inputs, lnc: int = 1, target: str = "trn2", **options: Any) -> Outcome:
+    def run(self, arguments: Inputs, lnc: int = 1, target: str = "trn2", **options: Any) -> KernelResult:
         """Launch the kernel.
 
         Args:
@@ -142,11 +142,11 @@ class Row:
         """
         with session(target=as_target(target), **options) as record:
             returned = self.kernel[lnc](**arguments)
-        return Outcome(arrays_of(self.values(returned, arguments)), record.launches[-1])
+        return KernelResult(arrays_of(self.values(returned, arguments)), record.launches[-1])
 
 
 @dataclass(frozen=True)
-class Outcome:
+class KernelResult:
     """The arrays a kernel returned, and the launch that made them."""
 
     results: list[np.ndarray[Any, Any]]

@@ -36,7 +36,7 @@ Array = NDArray[Any]
 
 
 @dataclass(slots=True, eq=False)
-class Core:
+class RunningCore:
     """A core in a run.
 
     Attributes:
@@ -100,12 +100,12 @@ class Core:
 
 
 #: Is told of a meeting: of the cores in it.
-Meet = Callable[[Sequence[Core]], None]
+Meet = Callable[[Sequence[RunningCore]], None]
 #: Lets cores run to their next meetings.
-Go = Callable[[Sequence[Core]], None]
+Go = Callable[[Sequence[RunningCore]], None]
 
 
-def _advance(cores: Sequence[Core]) -> None:
+def _advance(cores: Sequence[RunningCore]) -> None:
     for core in cores:
         core.advance()
 
@@ -204,7 +204,7 @@ def load(
     world: int | None = None,
     fill: int = ZEROS,
     target: Target | None = None,
-) -> tuple[list[Core], list[Meet]]:
+) -> tuple[list[RunningCore], list[Meet]]:
     """The cores of ranks, ready to run, and what is to be told of each meeting of theirs.
 
     Args:
@@ -212,7 +212,7 @@ def load(
         first: the number of the first of them, where others run elsewhere.
         world: how many there are in all; None for these.
     """
-    cores: list[Core] = []
+    cores: list[RunningCore] = []
     for number, rank in enumerate(ranks, first):
         cores += _load(number, rank, world or len(ranks), fill, target)
     for start in hooks(listeners, "start"):
@@ -228,7 +228,7 @@ def load(
     return cores, meetings
 
 
-def results_of(cores: Sequence[Core]) -> list[ExecutionResult]:
+def results_of(cores: Sequence[RunningCore]) -> list[ExecutionResult]:
     """What each rank gave, in order."""
     by_rank: dict[int, list[Any]] = {}
     for core in cores:
@@ -243,7 +243,7 @@ def meet_all(ranks: Sequence[Sequence[Iterator[Meeting]]], *meet: Callable[..., 
         NkiError: NKI-H020 for a meeting that cannot happen.
     """
     cores = [
-        Core(k, None, running, number, len(ranks), len(rank))
+        RunningCore(k, None, running, number, len(ranks), len(rank))
         for number, rank in enumerate(ranks)
         for k, running in enumerate(rank)
     ]
@@ -251,7 +251,7 @@ def meet_all(ranks: Sequence[Sequence[Iterator[Meeting]]], *meet: Callable[..., 
     run(cores, [partial(_meet_of_all, numbers, meet)])
 
 
-def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[Core]:
+def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None) -> list[RunningCore]:
     """The cores of a rank with its inputs in their memories."""
     machines = [
         Machine(program, placement, fill=fill, target=target)
@@ -263,21 +263,23 @@ def _load(number: int, rank: Rank, world: int, fill: int, target: Target | None)
         machine.state.rank = number
     for start in hooks(rank.listeners, "start"):
         start(machines)
-    return [Core(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
+    return [RunningCore(k, m, m.run(), number, world, len(machines)) for k, m in enumerate(machines)]
 
 
-def meet_of_all(cores: Sequence[Core], listeners: Sequence[Listener]) -> Meet:
+def meet_of_all(cores: Sequence[RunningCore], listeners: Sequence[Listener]) -> Meet:
     """What tells listeners of meetings; for them cores count through all of these."""
     numbers = {id(core): k for k, core in enumerate(cores)}
     return partial(_meet_of_all, numbers, hooks(listeners, "meet"))
 
 
-def _meet_of_all(numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[Core]) -> None:
+def _meet_of_all(
+    numbers: dict[int, int], told: Sequence[Callable[..., None]], group: Sequence[RunningCore]
+) -> None:
     for meet in told:
         meet([(numbers[id(core)], core.waiting) for core in group])
 
 
-def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[Core]) -> None:
+def _meet_of_rank(rank: int, told: Sequence[Callable[..., None]], group: Sequence[RunningCore]) -> None:
     own = [(core.number, core.waiting) for core in group if core.rank == rank]
     if own:
         for meet in told:
@@ -367,7 +369,7 @@ def check_meetings(programs: Sequence[Program]) -> None:
         _check_shared(programs[0], other, number)
     if all(_is_counted(program.body) for program in programs):
         count = len(programs)
-        run([Core(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
+        run([RunningCore(k, None, _meetings(p.body), cores=count) for k, p in enumerate(programs)])
 
 
 def _is_counted(body: list[Node]) -> bool:
@@ -444,7 +446,7 @@ def _differing(k: int, a: Storage | None, b: Storage | None, number: int) -> Nki
     )
 
 
-def run(cores: list[Core], meetings: Sequence[Meet] = (), go: Go = _advance) -> None:
+def run(cores: list[RunningCore], meetings: Sequence[Meet] = (), go: Go = _advance) -> None:
     """Let all `cores` run to their ends.
 
     Args:
@@ -460,12 +462,12 @@ def run(cores: list[Core], meetings: Sequence[Meet] = (), go: Go = _advance) -> 
 
 
 def settle(
-    cores: list[Core], going: Sequence[Core], meetings: Sequence[Meet] = (), go: Go = _advance
+    cores: list[RunningCore], going: Sequence[RunningCore], meetings: Sequence[Meet] = (), go: Go = _advance
 ) -> None:
     """Let `going`, and those of `cores` they meet, run until no meeting is left for which all are there."""
     while going:
         go(going)
-        met: list[Core] = []
+        met: list[RunningCore] = []
         while group := _ready([core for core in cores if core not in met]):
             for meet in meetings:
                 meet(group)
@@ -475,7 +477,7 @@ def settle(
         going = met
 
 
-def _ready(cores: list[Core]) -> list[Core]:
+def _ready(cores: list[RunningCore]) -> list[RunningCore]:
     """The cores of the first meeting for which all have arrived; empty if there is none."""
     for core in cores:
         if core.waiting is None:
@@ -487,18 +489,18 @@ def _ready(cores: list[Core]) -> list[Core]:
     return []
 
 
-def _meets(core: Core, other: Core, asked: frozenset[tuple[int, int]]) -> bool:
+def _meets(core: RunningCore, other: RunningCore, asked: frozenset[tuple[int, int]]) -> bool:
     """True if `other` has arrived where `core` waits for those `asked`."""
     if other.waiting is None or other.waiting.partners(other.seat) != asked:
         return False
     return core.waiting is other.waiting or core.meeting.agrees(other.waiting)
 
 
-def _carry_out(group: list[Core]) -> None:
+def _carry_out(group: list[RunningCore]) -> None:
     """Move the data of a meeting: everything is read before it is written."""
     meeting = group[0].meeting
     lines = [[group[k] for k in line] for line in meeting.lines([core.seat for core in group])]
-    received: list[tuple[Core, list[Array | None]]] = []
+    received: list[tuple[RunningCore, list[Array | None]]] = []
     try:
         for line in lines if meeting.listened_together else ():
             sent, ranks = _sent(line) if meeting.partial else [], [core.rank for core in line]
@@ -514,12 +516,12 @@ def _carry_out(group: list[Core]) -> None:
         raise found.at(_place(meeting), meeting.stack) from None
 
 
-def _sent(line: Sequence[Core]) -> list[list[Array]]:
+def _sent(line: Sequence[RunningCore]) -> list[list[Array]]:
     """What each core of a line reads; all are asked before the first has to answer."""
     return [answer() for answer in [core.sent() for core in line]]
 
 
-def _deadlock(cores: list[Core]) -> NkiError:
+def _deadlock(cores: list[RunningCore]) -> NkiError:
     """Each core waits for one that will not come: say what every one of them was doing."""
     stuck = [core for core in cores if core.waiting is not None]
     places = [_place(core.waiting) for core in stuck]
@@ -548,7 +550,7 @@ def _deadlock(cores: list[Core]) -> NkiError:
     )
 
 
-def _by_doing(cores: list[Core]) -> str:
+def _by_doing(cores: list[RunningCore]) -> str:
     """What ranks do, those that do the same together."""
     found: dict[str, list[str]] = {}
     for core in cores:
@@ -560,7 +562,7 @@ def _by_doing(cores: list[Core]) -> str:
     return "; ".join(parts)
 
 
-def _said(core: Core) -> str:
+def _said(core: RunningCore) -> str:
     return "has ended" if core.waiting is None else f"is in {core.waiting.said()}"
 
 

@@ -29,7 +29,7 @@ from nki_sim.report.links import LinkRows, link_rows
 from nki_sim.report.profile import Profile
 from nki_sim.report.rows import rows_of
 from nki_sim.report.trace import described, reason
-from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
+from nki_sim.report.usage import AllocationScope, Uses, savings, scopes_by_call, scopes_by_name
 from nki_sim.timing.scoreboard import Timeline
 
 _LINES = 12  # of source listed
@@ -40,7 +40,7 @@ _STYLE, _SCRIPT, _DATA, _POLICY = "/*STYLE*/", "/*SCRIPT*/", "/*DATA*/", "/*POLI
 _SCRIPTS = ("picture.js", "timeline.js", "memory.js", "page.js")
 
 
-class Core(Protocol):
+class ReportedCore(Protocol):
     """What one core of a launch ran, where its tensors were, and when, if it was timed."""
 
     @property
@@ -51,7 +51,7 @@ class Core(Protocol):
     def timeline(self) -> Timeline | None: ...
 
 
-Launches = Iterable[Sequence[Core]]
+Launches = Iterable[Sequence[ReportedCore]]
 """Kernel launches in order, each as its cores in order."""
 
 
@@ -105,7 +105,7 @@ def _file(name: str) -> str:
     return (resources.files("nki_sim.report") / "page" / name).read_text(encoding="utf-8")
 
 
-def _core(core: Core, number: int, cores: int) -> dict[str, Any]:
+def _core(core: ReportedCore, number: int, cores: int) -> dict[str, Any]:
     program, placement, timeline = core.program, core.placement, core.timeline
     profile = Profile.of(timeline) if timeline else None
     uses = Uses(program)
@@ -309,7 +309,7 @@ def _group(holder: Holder) -> dict[str, Any]:
     }
 
 
-def _scope(scope: Scope, used: Utilisation) -> dict[str, Any]:
+def _scope(scope: AllocationScope, used: Utilisation) -> dict[str, Any]:
     at_peak, own_peak = scope.held(used)
     return {
         "label": scope.label,

@@ -18,7 +18,7 @@ from nki_sim.report import facts
 from nki_sim.report.links import LinkRows
 from nki_sim.report.mechanisms import MECHANISMS, Ablated
 from nki_sim.report.profile import Profile
-from nki_sim.report.usage import Scope, Uses, savings, scopes_by_call, scopes_by_name
+from nki_sim.report.usage import AllocationScope, Uses, savings, scopes_by_call, scopes_by_name
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed
@@ -180,7 +180,7 @@ def _savings_table(used: Utilisation, uses: Uses) -> Table:
 
 def _scopes_table(used: Utilisation) -> Table | None:
     """The scopes of names where there are any, and the calls that allocated where there are several."""
-    lines: list[tuple[str, Scope]] = []
+    lines: list[tuple[str, AllocationScope]] = []
     names, calls = scopes_by_name(used.live), scopes_by_call(used.live)
     for tree in (names, calls if _functions(calls) > 1 else None):
         if tree:
@@ -196,7 +196,7 @@ def _scopes_table(used: Utilisation) -> Table | None:
     return table
 
 
-def _functions(calls: Scope) -> int:
+def _functions(calls: AllocationScope) -> int:
     return len({frame.function for holder in calls.holders for frame in holder.storage.stack})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa.machine.target import Evidence
+from nki_isa.machine.target import EvidenceKind
 from nki_sim import words
 from nki_sim.timing.scoreboard import Timeline
 
@@ -90,7 +90,7 @@ def _assumed(timeline: Timeline) -> tuple[float, str]:
     sums: dict[str, float] = {}
     for cost, time in zip(timeline.costs, held, strict=True):
         for figure in dict.fromkeys((cost.rate, cost.source)):
-            if figure and sources[figure].evidence is Evidence.assumed:
+            if figure and sources[figure].evidence is EvidenceKind.assumed:
                 sums[figure] = sums.get(figure, 0.0) + time
                 break
     total = sum(held)

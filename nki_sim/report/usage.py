@@ -25,7 +25,7 @@ _KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class TensorUse:
     """The accesses to one tensor by one line and opcode, in one role.
 
     Attributes:
@@ -75,12 +75,13 @@ class Uses:
         # Tensors that some instruction reads.
         self._read = set(self.storages[self.roles % 2 == 0].tolist())
 
-    def of(self, storage: Storage) -> list[Use]:
+    def of(self, storage: Storage) -> list[TensorUse]:
         """The accesses to `storage`, by line, in order of the first."""
         low, high = np.searchsorted(self.storages, [storage.index, storage.index + 1])
         columns = (self.roles[low:high], self.counts[low:high], self.firsts[low:high])
         return [
-            Use(r // 2, bool(r % 2), n, at) for r, n, at in zip(*(c.tolist() for c in columns), strict=True)
+            TensorUse(r // 2, bool(r % 2), n, at)
+            for r, n, at in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
     def around(self, storage: Storage, position: int) -> tuple[int, int]:
@@ -158,7 +159,7 @@ def _advice(group: Sequence[Holder], used: Utilisation, uses: Uses) -> str:
 
 
 @dataclass(slots=True)
-class Scope:
+class AllocationScope:
     """Tensors that belong together, as a tree.
 
     Attributes:
@@ -169,17 +170,17 @@ class Scope:
 
     label: str
     holders: list[Holder] = field(default_factory=list)
-    inside: dict[str, Scope] = field(default_factory=dict)
+    inside: dict[str, AllocationScope] = field(default_factory=dict)
 
     def add(self, holder: Holder, path: Iterable[str]) -> None:
         """Enter `holder` in this scope and in those along `path`."""
         scope = self
         scope.holders.append(holder)
         for label in path:
-            scope = scope.inside.setdefault(label, Scope(label))
+            scope = scope.inside.setdefault(label, AllocationScope(label))
             scope.holders.append(holder)
 
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, Scope]]:
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, AllocationScope]]:
         """The scopes inside, each before those inside it, with their depth."""
         for scope in self.inside.values():
             yield depth, scope
@@ -202,18 +203,18 @@ class Scope:
         }
 
 
-def scopes_by_name(holders: Iterable[Holder]) -> Scope | None:
+def scopes_by_name(holders: Iterable[Holder]) -> AllocationScope | None:
     """The tree that names such as ``attention/scores`` or ``mlp.gate`` make; None if no name has a scope."""
-    root = Scope("")
+    root = AllocationScope("")
     for holder in holders:
         parts = [part for part in _SEPARATORS.split(holder.storage.name) if part]
         root.add(holder, parts[:-1])
     return root if root.inside else None
 
 
-def scopes_by_call(holders: Iterable[Holder]) -> Scope:
+def scopes_by_call(holders: Iterable[Holder]) -> AllocationScope:
     """The tree of calls that allocated: function, then the functions it called, then the line."""
-    root = Scope("")
+    root = AllocationScope("")
     for holder in holders:
         stack = holder.storage.stack
         root.add(holder, [*(frame.function for frame in stack), *([words.place(stack)] if stack else ())])

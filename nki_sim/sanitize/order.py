@@ -63,7 +63,7 @@ def interleaved(survey: Survey, addresses: Addresses) -> dict[int, list[Written]
     return pairs
 
 
-class Order(PerCore):
+class AccessOrder(PerCore):
     """Follows accesses to bytes that tensors with addresses share."""
 
     name = "order"

@@ -25,7 +25,7 @@ class Lost(Exception):
     """A worker is gone, and what it held."""
 
 
-class Held(Protocol):
+class RemoteShard(Protocol):
     """A :class:`~nki_sim.workers.shard.Shard` in a worker."""
 
     where: str
@@ -46,7 +46,7 @@ class Cluster(Protocol):
         """Those that are there now."""
         ...
 
-    def hold(self, worker: Any) -> Held:
+    def hold(self, worker: Any) -> RemoteShard:
         """Make a shard in a worker.
 
         Raises:
@@ -70,7 +70,7 @@ class Dask:
         """Their addresses."""
         return sorted(self._client.nthreads())
 
-    def hold(self, worker: str) -> Held:
+    def hold(self, worker: str) -> RemoteShard:
         """An actor on the worker of this address."""
         future = self._client.submit(Shard, actor=True, workers=[worker], pure=False)
         while True:
@@ -108,7 +108,7 @@ class Ray:
         """A number for each processor."""
         return range(int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def hold(self, worker: int) -> Held:
+    def hold(self, worker: int) -> RemoteShard:
         """An actor where Ray has room."""
         options = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
         return _OnRay(self._ray, self._ray.remote(Shard).options(**options).remote())
@@ -179,4 +179,4 @@ def _imported(extra: str, package: str) -> Any:
         raise error("NKI-L034", f"workers of {extra} need the package {package}", help=help) from None
 
 
-__all__ = ["CLUSTERS", "Answer", "Cluster", "Dask", "Held", "Lost", "Ray", "as_cluster"]
+__all__ = ["CLUSTERS", "Answer", "Cluster", "Dask", "RemoteShard", "Lost", "Ray", "as_cluster"]

@@ -17,12 +17,12 @@ import numpy as np
 from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.ir.instruction import Instruction
 from nki_sim.cores.core_times import CoreTimes
-from nki_sim.cores.device import Core, Rank, check_ranks, meet_of_all, run
+from nki_sim.cores.device import Rank, RunningCore, check_ranks, meet_of_all, run
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array
 from nki_sim.placement.place import Placement
 from nki_sim.timing.scoreboard import Timeline
-from nki_sim.workers.clusters import Answer, Cluster, Held, Lost
+from nki_sim.workers.clusters import Answer, Cluster, Lost, RemoteShard
 from nki_sim.workers.shard import How, Part, meetings_of, packed
 
 _LOST = "NKI-L058"
@@ -88,7 +88,7 @@ class _Shard:
     """
 
     name: str
-    held: Held
+    held: RemoteShard
     cores: list[_Remote] = field(default_factory=list)
     orders: list[tuple[tuple[Any, ...], list[Any]]] = field(default_factory=list)
     given: list[bytes] = field(default_factory=list)
@@ -101,7 +101,7 @@ class _Shard:
 
 
 @dataclass(slots=True, eq=False)
-class _Remote(Core):
+class _Remote(RunningCore):
     """A core in a worker; its machine is the worker's.
 
     Attributes:
@@ -119,12 +119,12 @@ class _Remote(Core):
     send: Callable[[], None] = lambda: None
 
     def tell(self, instruction: Instruction) -> None:
-        """See :class:`~nki_sim.cores.device.Core`."""
+        """See :class:`~nki_sim.cores.device.RunningCore`."""
         used = None if instruction is self.waiting else packed(instruction, self.program)
         self.machine.order("tell", self.place, used)
 
     def sent(self) -> Callable[[], list[Array]]:
-        """See :class:`~nki_sim.cores.device.Core`; all workers are asked when the first answer is wanted."""
+        """See :class:`RunningCore`; all workers are asked when the first answer is wanted."""
         answer = self.machine.order("sent", self.place)
 
         def wait() -> list[Array]:
@@ -136,7 +136,7 @@ class _Remote(Core):
         return wait
 
     def put(self, received: Sequence[Array | None]) -> None:
-        """See :class:`~nki_sim.cores.device.Core`."""
+        """See :class:`~nki_sim.cores.device.RunningCore`."""
         self.machine.order("put", self.place, received)
 
 
@@ -169,7 +169,7 @@ class _Team:
     def __init__(self, cluster: Cluster, restarts: int):
         self._cluster, self._restarts = cluster, restarts
         self.shards: list[_Shard] = []
-        self._cores: list[Core] = []
+        self._cores: list[RunningCore] = []
 
     def hold(self, ranks: Sequence[Rank], placements: Sequence[Sequence[Placement]], how: How) -> None:
         """Give each worker ranks that follow one another, as many as others."""
@@ -204,13 +204,13 @@ class _Team:
         times = [meet_of_all(self._cores, [_Times(self._cores)])] if timed else []
         run(self._cores, [*times, self._meet], self._go)
 
-    def _meet(self, group: Sequence[Core]) -> None:
+    def _meet(self, group: Sequence[RunningCore]) -> None:
         for shard in self.shards:
             places = [core.place for core in shard.cores if core in group]
             if places:
                 shard.order("meet", places)
 
-    def _go(self, cores: Sequence[Core]) -> None:
+    def _go(self, cores: Sequence[RunningCore]) -> None:
         answers = [
             (shard, shard.order("go", places))
             for shard in self.shards
@@ -308,7 +308,7 @@ class _Team:
         raise _lost(shard.name, shard.held.where, lost, waiting)
 
 
-def _ask(held: Held, octets: bytes) -> Answer:
+def _ask(held: RemoteShard, octets: bytes) -> Answer:
     """What asks for the answer to orders that were given; a worker that could not be given them is lost."""
     try:
         return held.do(octets)

@@ -20,7 +20,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes
-from nki_sim.cores.device import Core, Rank, at_work, finish, load, results_of, settle
+from nki_sim.cores.device import Rank, RunningCore, at_work, finish, load, results_of, settle
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Listener
@@ -110,7 +110,7 @@ class Shard:
     _checked: CheckedRanks
 
     def __init__(self) -> None:
-        self._cores: list[Core] = []
+        self._cores: list[RunningCore] = []
         self._listeners: list[Listener] = []
         self._results: list[ExecutionResult] = []  # of the first run, when it is over
         self._times: CoreTimes | None = None
@@ -154,9 +154,9 @@ class Shard:
 
     def go(self, places: Sequence[int]) -> list[Arrival]:
         """Let these cores run, and all they meet here; says where those that moved have come to."""
-        moved: dict[int, Core] = {}
+        moved: dict[int, RunningCore] = {}
 
-        def advance(cores: Sequence[Core]) -> None:
+        def advance(cores: Sequence[RunningCore]) -> None:
             for core in cores:
                 core.advance()
                 moved[id(core)] = core
@@ -167,7 +167,7 @@ class Shard:
             raise (refused if self._results else self._checked.refused(refused)) from None
         return [self._arrival(k, core) for k, core in enumerate(self._cores) if id(core) in moved]
 
-    def _arrival(self, place: int, core: Core) -> Arrival:
+    def _arrival(self, place: int, core: RunningCore) -> Arrival:
         if core.waiting is None:
             return place, None, 0.0
         start = 0.0

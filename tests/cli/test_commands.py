@@ -9,7 +9,7 @@ import pytest
 
 from nki_isa.diagnostics.codes import CODES
 from nki_isa.ir.instruction import REGISTRY
-from nki_isa.machine.target import FIGURES, Evidence
+from nki_isa.machine.target import FIGURES, EvidenceKind
 from nki_isa.machine.targets import TARGETS
 
 DATA = Path(__file__).parent / "data"
@@ -469,7 +469,7 @@ def test_isa_coverage_counts(nki_sim):
     assert found["costs"]["trn2"]["fixed"]["fitted"] >= 20
     assert found["costs"]["trn3"]["throughput"]["published"] >= 10
     shown = nki_sim("isa", "--coverage").out
-    assert all(kind.value in shown for kind in Evidence)
+    assert all(kind.value in shown for kind in EvidenceKind)
 
 
 def test_isa_of_an_unknown_name_suggests(nki_sim):

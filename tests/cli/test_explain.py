@@ -12,14 +12,14 @@ from nki.compiler.checker.check import check_text
 from nki.compiler.language import names
 from nki.launch import prepare
 from nki_cli.docs import errors_pages
-from nki_cli.docs.code_pages import NOT_TO_PROVOKE, Kind, MalformedPage, Snippet, pages, parse
+from nki_cli.docs.code_pages import NOT_TO_PROVOKE, ExampleKind, MalformedPage, Snippet, pages, parse
 from nki_cli.main import app
 from nki_isa.diagnostics.codes import CODES
 
 ROOT = Path(__file__).parents[2]
 
 FILE = "kernel.py"
-PLAIN = Snippet(Kind.right, "python", "nisa.memset(dst=tile, value=0.0)\n", {}).source()
+PLAIN = Snippet(ExampleKind.right, "python", "nisa.memset(dst=tile, value=0.0)\n", {}).source()
 
 SNIPPETS = [
     pytest.param(code, snippet, id=f"{code}-{snippet.kind.value}-{number}")
@@ -53,13 +53,13 @@ def test_snippet(code, snippet, tmp_path, monkeypatch):
     monkeypatch.setenv("NKI_PRECISE_FP", "1")  # restored after what an example sets
     monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "")
     told, errors = codes_of(snippet)
-    if snippet.kind is Kind.wrong:
+    if snippet.kind is ExampleKind.wrong:
         assert code in told and errors <= {code}
     else:
         assert not errors and code not in told
 
 
-RIGHT = [p for p in SNIPPETS if p.values[1].kind is Kind.right and p.values[1].language == "python"]
+RIGHT = [p for p in SNIPPETS if p.values[1].kind is ExampleKind.right and p.values[1].language == "python"]
 
 
 @pytest.mark.parametrize("code, snippet", RIGHT)
@@ -83,13 +83,13 @@ def test_every_code_has_a_page():
 @pytest.mark.parametrize("code", CODES)
 def test_a_page_has_both_kinds_of_example(code):
     kinds = {snippet.kind for snippet in pages()[code].snippets}
-    assert kinds == (set() if code in NOT_TO_PROVOKE else set(Kind))
+    assert kinds == (set() if code in NOT_TO_PROVOKE else set(ExampleKind))
 
 
 def test_the_examples_of_a_page_are_in_order_and_differ():
     for page in pages().values():
         kinds = [snippet.kind for snippet in page.snippets]
-        assert kinds == sorted(kinds, key=list(Kind).index)
+        assert kinds == sorted(kinds, key=list(ExampleKind).index)
         assert len({(s.text, *s.command()) for s in page.snippets}) == len(page.snippets)
 
 

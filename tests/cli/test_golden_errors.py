@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nki_cli.docs.code_pages import NOT_TO_PROVOKE, Kind, Snippet, pages
+from nki_cli.docs.code_pages import NOT_TO_PROVOKE, ExampleKind, Snippet, pages
 from nki_cli.main import app
 from nki_isa.diagnostics.codes import CODES
 
 FILE = "kernel.py"
-PLAIN = Snippet(Kind.right, "python", "nisa.memset(dst=tile, value=0.0)\n", {}).source()
+PLAIN = Snippet(ExampleKind.right, "python", "nisa.memset(dst=tile, value=0.0)\n", {}).source()
 _TRACEBACK = re.compile(r"^Traceback .*\n(?:  .*\n)*.*\n", re.MULTILINE)  # Python's words, and our lines
-WRONG = {code: [s for s in page.snippets if s.kind is Kind.wrong] for code, page in pages().items()}
+WRONG = {code: [s for s in page.snippets if s.kind is ExampleKind.wrong] for code, page in pages().items()}
 
 
 def test_every_code_has_a_golden_text():

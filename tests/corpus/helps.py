@@ -15,7 +15,7 @@ from unittest import mock
 
 from typer.testing import CliRunner
 
-from nki_cli.docs.code_pages import Kind, Snippet
+from nki_cli.docs.code_pages import ExampleKind, Snippet
 from nki_cli.main import app
 
 #: The kernel that texts about a call are about.
@@ -356,5 +356,5 @@ def found(text: str, command: str, *options: str) -> list[tuple[str, str, str]]:
 
 def of_text(text: str, command: str, language: str = "library") -> list[tuple[str, str, str]]:
     """What is said of a text of the corpus."""
-    source = Snippet(Kind.right, "python", text, {}).source()
+    source = Snippet(ExampleKind.right, "python", text, {}).source()
     return found(source, command, "--language", language)

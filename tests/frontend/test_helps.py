@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nki.compiler.language import frontends
-from nki_cli.docs.code_pages import Kind, pages
+from nki_cli.docs.code_pages import ExampleKind, pages
 from nki_isa.diagnostics import NkiError
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
@@ -157,7 +157,7 @@ def told():
     for command, (wrong, _) in PAIRS:
         yield from (advice for _, _, advice in of_text(wrong, command))
     for page in pages().values():
-        for snippet in page.examples(Kind.wrong):
+        for snippet in page.examples(ExampleKind.wrong):
             if snippet.language == "python":
                 command, *options = snippet.command()
                 yield from (advice for _, _, advice in found(snippet.source(), command, *options))

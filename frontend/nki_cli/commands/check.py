@@ -30,7 +30,7 @@ from nki_sim.words import counted
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFile:
     """What the check of one file gave.
 
     Attributes:
@@ -121,12 +121,12 @@ def check(
 
 def _check(
     file: str, language: str, options: Options | None, require_launch: bool, traceback: bool
-) -> Checked:
+) -> CheckedFile:
     """Check the text of `file`, and unless `options` is None or the text has errors, run it."""
     found = list(check_file(file, language))
     kernels = kernels_of_file(file)
     if options is None or any(d.severity is Severity.error for d in found):
-        return Checked(file, found, None, len(kernels), 0)
+        return CheckedFile(file, found, None, len(kernels), 0)
     outcome = run_script(file, options, prints=Prints.nowhere, whole_traceback=traceback)
     fresh = dict.fromkeys((*outcome.caught, *outcome.diagnostics))
     known = {*map(_what_and_where, found)}
@@ -136,7 +136,7 @@ def _check(
     if not outcome.errors and (missed or not (kernels or outcome.reached)):
         told = _not_reached(file, missed)
         found.append(replace(told, severity=Severity.error) if require_launch else told)
-    return Checked(file, found, outcome, len(kernels), len(kernels) - len(missed))
+    return CheckedFile(file, found, outcome, len(kernels), len(kernels) - len(missed))
 
 
 def _what_and_where(found: Diagnostic) -> tuple[str, Span | None, str]:
@@ -160,7 +160,7 @@ def _not_reached(file: str, missed: list[Definition]) -> Diagnostic:
     )
 
 
-def _show(screen: Screen, checked: Checked, target: str) -> None:
+def _show(screen: Screen, checked: CheckedFile, target: str) -> None:
     """Write what was found in one file, and in text what was checked."""
     outcome = checked.outcome
     if outcome and outcome.traceback and screen.is_text:
@@ -174,7 +174,7 @@ def _show(screen: Screen, checked: Checked, target: str) -> None:
             screen.remark("What the file does after the refused call was not checked.")
 
 
-def _reached(checked: Checked, target: str) -> Iterator[str]:
+def _reached(checked: CheckedFile, target: str) -> Iterator[str]:
     """How much of a file was checked, in words."""
     if checked.outcome is None:
         if not checked.errors:

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from nki_cli.docs.code_pages import Kind, Page, Snippet, heading, pages, twin
+from nki_cli.docs.code_pages import ExampleKind, Page, Snippet, heading, pages, twin
 from nki_cli.options import ColorOption, DataFormat, DataFormatOption
 from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
@@ -32,7 +32,7 @@ def explain(
         ),
     ],
     example: Annotated[
-        Kind | None,
+        ExampleKind | None,
         typer.Option(help="Print only this example: a whole file, or shell lines.", show_default=False),
     ] = None,
     format: DataFormatOption = DataFormat.text,
@@ -64,9 +64,9 @@ def find(code: str) -> Code | None:
     return CODES.get(_spelled(code))
 
 
-def _explain_rule(screen: Screen, rule: Rule, example: Kind | None) -> None:
+def _explain_rule(screen: Screen, rule: Rule, example: ExampleKind | None) -> None:
     """Print a row of the table of rules, or one of its twins."""
-    snippets = [made for kind in Kind if (made := twin(rule, kind)).text]
+    snippets = [made for kind in ExampleKind if (made := twin(rule, kind)).text]
     if example is not None:
         wanted = [snippet for snippet in snippets if snippet.kind is example]
         if not wanted:
@@ -101,7 +101,7 @@ def _spelled(code: str) -> str:
     return f"NKI-{short}"
 
 
-def _print_example(screen: Screen, page: Page, kind: Kind) -> None:
+def _print_example(screen: Screen, page: Page, kind: ExampleKind) -> None:
     found = page.examples(kind)
     if not found:
         message = f"{page.row.code} has no {kind.value} example: nothing a user writes leads to it"

@@ -14,8 +14,8 @@ from nki.runtime import Options
 from nki_cli import render, sarif
 from nki_cli.options import (
     ColorOption,
-    Language,
     LanguageOption,
+    LanguageProfile,
     TargetOption,
     TracebackOption,
     read_target,
@@ -74,7 +74,7 @@ def gate(
             show_default=False,
         ),
     ] = None,
-    language: LanguageOption = Language.library,
+    language: LanguageOption = LanguageProfile.library,
     target: TargetOption = None,
     format: Annotated[
         GateFormat, typer.Option("--format", help="text to read, json for programs, sarif for code scanning.")

@@ -19,7 +19,7 @@ from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.target import Evidence, Target
+from nki_isa.machine.target import EvidenceKind, Target
 from nki_isa.machine.targets import TARGETS
 
 
@@ -123,10 +123,10 @@ def _show_coverage(screen: Screen) -> None:
     table = _table("what", "count")
     for what, count in [*counts.items(), *((f"on the {e} engine", n) for e, n in engines.items() if n)]:
         table.add_row(what, str(count))
-    costs = _table("costs on", "part", *(e.value for e in Evidence))
+    costs = _table("costs on", "part", *(e.value for e in EvidenceKind))
     for name, parts in known.items():
         for part, found in parts.items():
-            costs.add_row(name, part, *(str(found[e.value]) for e in Evidence))
+            costs.add_row(name, part, *(str(found[e.value]) for e in EvidenceKind))
     screen.show(table, "", costs)
 
 
@@ -134,7 +134,7 @@ def _evidence(classes: list[type[Instruction]], target: str, part: str) -> dict[
     """Of how many instructions a part of the cost has which evidence on a generation."""
     costs = (c for cls in classes for c in costs_of(cls) if c["target"] == target)
     found = Counter(c[part]["evidence"] for c in costs if c[part] is not None)
-    return {e.value: found[e.value] for e in Evidence}
+    return {e.value: found[e.value] for e in EvidenceKind}
 
 
 def _table(*columns: str) -> Table:

@@ -23,7 +23,7 @@ from nki_sim.report.html import write_html
 from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import launch_line, profile_tables
 from nki_sim.words import time
-from nkilib.registry import Difference, Example, Outcome, Row, difference, rows
+from nkilib.registry import Difference, Example, KernelResult, Row, difference, rows
 
 
 def lib(
@@ -157,7 +157,9 @@ def _unknown(screen: Screen, message: str, known: Any) -> NoReturn:
     screen.fail([Diagnostic("NKI-L032", message, help=help)])
 
 
-def _show(screen: Screen, row: Row, example: Example, outcome: Outcome, found: Sequence[Difference]) -> None:
+def _show(
+    screen: Screen, row: Row, example: Example, outcome: KernelResult, found: Sequence[Difference]
+) -> None:
     launch = outcome.launch
     screen.show(
         f"{row.name}: {row.summary}. Example {example.name}{f': {example.about}' if example.about else ''}"
@@ -176,7 +178,7 @@ def _show(screen: Screen, row: Row, example: Example, outcome: Outcome, found: S
 
 
 def _as_json(
-    row: Row, example: Example, lnc: int, target: str, outcome: Outcome, found: Sequence[Difference]
+    row: Row, example: Example, lnc: int, target: str, outcome: KernelResult, found: Sequence[Difference]
 ) -> dict[str, Any]:
     return {
         "command": "lib",

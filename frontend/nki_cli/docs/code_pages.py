@@ -37,7 +37,7 @@ from nki_tools.snippets import is_framed, whole
 NOT_TO_PROVOKE = frozenset({"NKI-U011", "NKI-L034", "NKI-L058", "NKI-I004", "NKI-M008", "NKI-C020"})
 
 
-class Kind(enum.Enum):
+class ExampleKind(enum.Enum):
     """What a snippet is an example of."""
 
     wrong = "wrong"
@@ -55,7 +55,7 @@ class Snippet:
         options: of the command, and the command where it is not ``check``.
     """
 
-    kind: Kind
+    kind: ExampleKind
     language: str
     text: str
     options: dict[str, str]
@@ -94,7 +94,7 @@ class Page:
     snippets: tuple[Snippet, ...]
     source: str
 
-    def examples(self, kind: Kind) -> list[Snippet]:
+    def examples(self, kind: ExampleKind) -> list[Snippet]:
         """The snippets of one kind."""
         return [snippet for snippet in self.snippets if snippet.kind is kind]
 
@@ -161,10 +161,10 @@ def _seen() -> dict[str, Page]:
 def _page_of(code: Code, rows: list[Rule]) -> Page:
     why = "\n\n".join(f"{row.reason} This is {CLASSES[row.standing]}." for row in rows)
     source = "; ".join(dict.fromkeys(str(row.evidence) for row in rows))
-    wrong = tuple(twin(row, Kind.wrong) for row in rows if row.wrong)
+    wrong = tuple(twin(row, ExampleKind.wrong) for row in rows if row.wrong)
     right: list[Snippet] = []
     for row in rows:
-        made = twin(row, Kind.right)
+        made = twin(row, ExampleKind.right)
         if row.right and made not in right:
             right.append(made)
     return Page(code, why, (*wrong, *right), source)
@@ -180,12 +180,12 @@ CLASSES = {
 }
 
 
-def twin(row: Rule, kind: Kind) -> Snippet:
+def twin(row: Rule, kind: ExampleKind) -> Snippet:
     """The wrong or the right twin of a row as a snippet."""
     options = {"target": row.targets[0]} if row.targets and row.targets[0] != "trn2" else {}
     if row.until:
         options["api"] = row.until
-    return Snippet(kind, "python", row.wrong if kind is Kind.wrong else row.right, options)
+    return Snippet(kind, "python", row.wrong if kind is ExampleKind.wrong else row.right, options)
 
 
 _SECTION = re.compile(r"^## (\S+)\n", re.MULTILINE)
@@ -208,7 +208,7 @@ def parse(text: str) -> Iterator[Page]:
 
 
 def _snippet(language: str, kind: str, options: str, text: str) -> Snippet:
-    return Snippet(Kind(kind), language, text, dict(word.split("=") for word in options.split()))
+    return Snippet(ExampleKind(kind), language, text, dict(word.split("=") for word in options.split()))
 
 
 def _tight(prose: str) -> str:

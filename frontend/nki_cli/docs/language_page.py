@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nki.compiler.language.constructs import CONSTRUCTS
-from nki.compiler.language.profile import BUILTINS, PROFILES, Verdict
+from nki.compiler.language.profile import BUILTINS, PROFILES, Acceptance
 
 _HEAD = """\
 # The language of kernels
@@ -90,7 +90,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _in(profile: str, verdict: Verdict) -> str:
+def _in(profile: str, verdict: Acceptance) -> str:
     severity = PROFILES[profile][verdict]
     return "yes" if severity is None else "warning" if severity.value == "warning" else "no"
 

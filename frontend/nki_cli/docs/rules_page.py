@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nki_cli.docs.code_pages import CLASSES, Kind, heading, twin
+from nki_cli.docs.code_pages import CLASSES, ExampleKind, heading, twin
 from nki_isa.rules import RULES, Rule, Standing
 from nki_tools.snippets import FRAME
 
@@ -62,7 +62,7 @@ def _entry(row: Rule) -> str:
         f"{CLASSES[row.standing].capitalize()}. Generations: {_generations(row)}.{level}{until}",
         f"Evidence: {row.evidence}.",
     ]
-    for kind in Kind:
+    for kind in ExampleKind:
         made = twin(row, kind)
         if made.text:
             word = heading(made)
@@ -71,4 +71,4 @@ def _entry(row: Rule) -> str:
     return "\n\n".join([*parts, ""])
 
 
-_NEVER = {Kind.wrong: "Right, though it was refused once", Kind.right: "Right"}
+_NEVER = {ExampleKind.wrong: "Right, though it was refused once", ExampleKind.right: "Right"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 
-class Evidence(enum.Enum):
+class EvidenceKind(enum.Enum):
     """How a figure is known."""
 
     published = "published"  # the vendor printed it
@@ -28,7 +28,7 @@ class Evidence(enum.Enum):
 class Source:
     """Where a figure comes from."""
 
-    evidence: Evidence
+    evidence: EvidenceKind
     reference: str
 
 
@@ -41,22 +41,22 @@ class Figure(NamedTuple):
 
 def published(value: float, reference: str) -> Figure:
     """A figure the vendor printed."""
-    return Figure(value, Source(Evidence.published, reference))
+    return Figure(value, Source(EvidenceKind.published, reference))
 
 
 def measured(value: float, reference: str) -> Figure:
     """A figure read off a public hardware profile, or derived from one."""
-    return Figure(value, Source(Evidence.measured, reference))
+    return Figure(value, Source(EvidenceKind.measured, reference))
 
 
 def fitted(value: float, reference: str) -> Figure:
     """A figure set so that rows measured on hardware come out; ``benchmarks/fidelity/fit.py`` names them."""
-    return Figure(value, Source(Evidence.fitted, reference))
+    return Figure(value, Source(EvidenceKind.fitted, reference))
 
 
 def assumed(value: float, reference: str) -> Figure:
     """A figure nobody published or measured; `reference` says why this value."""
-    return Figure(value, Source(Evidence.assumed, reference))
+    return Figure(value, Source(EvidenceKind.assumed, reference))
 
 
 class Feature(enum.Enum):

@@ -328,7 +328,7 @@ def _seen_groups(i: Any, target: Target) -> str | None:
 _DIMENSION = attribute_rule(
     "collective_dim is 0; of an all_gather in SBUF 0 or 1.", _dimension, "pass collective_dim=0", source=PAGE
 )
-RULES = (
+COLLECTIVE_RULES = (
     Constraint(
         "NKI-V142",
         "Each rank is in one group, and all groups are of one size.",
@@ -411,7 +411,7 @@ class all_reduce(Collective):
     priority: int | None = attribute(int, None)
 
     in_sbuf = coalesced = True
-    constraints = rules(*RULES, SHAPES, OPERATOR)
+    constraints = rules(*COLLECTIVE_RULES, SHAPES, OPERATOR)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -444,7 +444,7 @@ class all_gather(Collective):
 
     sized = "src"
     in_sbuf = coalesced = True
-    constraints = rules(*RULES, _DIMENSION, SHAPES)
+    constraints = rules(*COLLECTIVE_RULES, _DIMENSION, SHAPES)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -478,7 +478,7 @@ class reduce_scatter(Collective):
 
     sized = "dst"
     in_sbuf = coalesced = True
-    constraints = rules(*RULES, _DIMENSION, SHAPES, OPERATOR)
+    constraints = rules(*COLLECTIVE_RULES, _DIMENSION, SHAPES, OPERATOR)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -515,7 +515,7 @@ class all_to_all(Collective):
 
     coalesced = True
     constraints = rules(
-        *RULES,
+        *COLLECTIVE_RULES,
         _DIMENSION,
         SHAPES,
         Constraint(

@@ -23,7 +23,7 @@ from nki_isa.ir.fields import attribute, read_write, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, instruction
 from nki_isa.machine.target import Feature, Target
 from nki_isa.machine.topologies import Topology, topology_of
-from nki_isa.ops.collective import PAGE, RULES, Collective, Groups, OnLinks, told
+from nki_isa.ops.collective import COLLECTIVE_RULES, PAGE, Collective, Groups, OnLinks, told
 from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
 from nki_isa.tensor.storage import MemoryRegion
@@ -214,7 +214,7 @@ def _exact_slots(i: Any, target: Target) -> str | None:
 
 
 VARIABLE_RULES = (
-    *RULES,
+    *COLLECTIVE_RULES,
     Constraint(
         "NKI-V103",
         "metadata_tensor has 3 rows, 4 with displacements of what is received, and a column for each rank "

@@ -15,7 +15,17 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.machine.topologies import Topology
-from nki_isa.ops.collective import OPERATOR, PAGE, RULES, SHAPES, Collective, Groups, pair_of, reduced, told
+from nki_isa.ops.collective import (
+    COLLECTIVE_RULES,
+    OPERATOR,
+    PAGE,
+    SHAPES,
+    Collective,
+    Groups,
+    pair_of,
+    reduced,
+    told,
+)
 from nki_isa.ops.meeting import Array, Grouped
 from nki_isa.tensor.kinds import Kind, define, is_whole, list_of
 from nki_isa.tensor.storage import VirtualRegister
@@ -75,7 +85,7 @@ class collective_permute(Collective):
     priority: int | None = attribute(int, None)
 
     constraints = rules(
-        *RULES[1:],
+        *COLLECTIVE_RULES[1:],
         SHAPES,
         attribute_rule(
             "A rank is the source of one pair and the target of one at most.",
@@ -165,7 +175,7 @@ class collective_permute_implicit(_Ring):
 
     sources = ("srcs_by_channel",)
     in_sbuf = True
-    constraints = rules(*RULES, SHAPES, _CHANNELS)
+    constraints = rules(*COLLECTIVE_RULES, SHAPES, _CHANNELS)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -200,7 +210,7 @@ class collective_permute_implicit_reduce(_Ring):
 
     sources = ("srcs0_by_channel", "srcs1_by_channel")
     in_sbuf = True
-    constraints = rules(*RULES, SHAPES, _CHANNELS, OPERATOR)
+    constraints = rules(*COLLECTIVE_RULES, SHAPES, _CHANNELS, OPERATOR)
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:
@@ -282,7 +292,7 @@ class collective_permute_implicit_current_processing_rank_id(Grouped, Instructio
     stateful = True
     source = PAGE
     order = Order.streamed
-    constraints = rules(RULES[0])
+    constraints = rules(COLLECTIVE_RULES[0])
 
     @classmethod
     def sample(cls, t: MakeTile) -> dict[str, Any]:

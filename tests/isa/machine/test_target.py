@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nki_isa.diagnostics import NkiValidationError
-from nki_isa.machine.target import FIGURES, Evidence
+from nki_isa.machine.target import FIGURES, EvidenceKind
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, as_target, default_target
 
 
@@ -22,7 +22,7 @@ def test_every_numeric_figure_has_a_source(target):
         value = getattr(target, name)
         assert isinstance(value, (int, float)) and not isinstance(value, bool), name
         source = target.source(name)
-        assert isinstance(source.evidence, Evidence)
+        assert isinstance(source.evidence, EvidenceKind)
         assert len(source.reference) > 8, name
 
 

@@ -11,7 +11,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError
-from nki_sim.cores.device import Core
+from nki_sim.cores.device import RunningCore
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
@@ -566,7 +566,7 @@ def test_reading_bytes_that_the_other_core_may_be_clearing_races():
 def test_cores_are_named_as_users_call_them():
     """By the core where there is one rank; by the rank, and its core where it has several."""
     named = [
-        Core(1, None, iter(()), rank, world, cores).name
+        RunningCore(1, None, iter(()), rank, world, cores).name
         for rank, world, cores in ((0, 1, 2), (1, 2, 1), (1, 2, 2))
     ]
     assert named == ["core 1", "rank 1", "rank 1 core 1"]

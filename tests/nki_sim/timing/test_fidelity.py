@@ -15,7 +15,7 @@ from programs import Builder
 
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.target import Evidence
+from nki_isa.machine.target import EvidenceKind
 from nki_isa.machine.targets import TARGETS, TRN2
 from nki_sim.cores.core_times import simulate
 from nki_sim.report.trust import COMPARED, Trust, trust
@@ -97,7 +97,7 @@ def test_rows_that_fit_and_rows_that_check_are_apart(fit, evaluate) -> None:
         (target.name, figure)
         for target in TARGETS.values()
         for figure, source in target.sources.items()
-        if source.evidence is Evidence.fitted
+        if source.evidence is EvidenceKind.fitted
     }
 
 
@@ -234,7 +234,7 @@ def test_a_time_is_inside_the_domain_or_says_why_not() -> None:
     assert not unknown.inside and "no times measured on trn3" in unknown.says
     short = run("trn2", "tensor_copy", 1, src=None, engine=Engine.vector)
     assert not short.inside and "kernels compared took" in short.says
-    assumed = [f for f, s in TRN2.sources.items() if s.evidence is Evidence.assumed]
+    assumed = [f for f, s in TRN2.sources.items() if s.evidence is EvidenceKind.assumed]
     guessed = run("trn2", "tensor_copy", 100, src=None, engine=Engine.gpsimd)
     assert guessed.inside == ("gpsimd_rate" not in assumed and "gpsimd_start_cycles" not in assumed)
 

@@ -47,7 +47,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class CallFault:
     """One thing wrong with a call.
 
     Attributes:
@@ -67,7 +67,7 @@ class Misfit:
     missing: tuple[str, ...] = ()
 
 
-def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
+def misfits(call: tree.Call, signature: Signature) -> Iterator[CallFault]:
     """Everything wrong with the arguments of `call`."""
     by_name = {p.name: p for p in signature.parameters if p.kind is not POSITIONAL}
     by_place = [p for p in signature.parameters if p.kind is not KEYWORD]
@@ -78,12 +78,12 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
         extra = call.args[len(by_place)]
         takes = f"{len(by_place)} argument{'s' * (len(by_place) != 1)} by position"
         message = f"{signature.callee} takes {takes} but {len(call.args)} are given"
-        yield Misfit(extra, message, f"its signature is {signature}")
+        yield CallFault(extra, message, f"its signature is {signature}")
     for keyword in call.keywords:
         if keyword.arg is None:
             continue
         if keyword.arg in given:
-            yield Misfit(
+            yield CallFault(
                 keyword,
                 f"{signature.callee} gets {keyword.arg!r} twice",
                 f"leave out one; its signature is {signature}",
@@ -93,13 +93,13 @@ def misfits(call: tree.Call, signature: Signature) -> Iterator[Misfit]:
             given.update([near] if near else [])
             hint = f"write {near}=" if near else f"its signature is {signature}"
             message = f"{signature.callee} has no parameter {keyword.arg!r}"
-            yield Misfit(keyword, message, hint, keyword.arg, near)
+            yield CallFault(keyword, message, hint, keyword.arg, near)
         given.add(keyword.arg)
     missing = tuple(p.name for p in signature.parameters if not p.optional and p.name not in given)
     if missing and not spread:
         plural = "s" * (len(missing) > 1)
         message = f"{signature.callee}: missing required argument{plural} {', '.join(missing)}"
-        yield Misfit(call, message, f"its signature is {signature}", missing=missing)
+        yield CallFault(call, message, f"its signature is {signature}", missing=missing)
 
 
 def _meant(keyword: str, free: list[Parameter]) -> str | None:

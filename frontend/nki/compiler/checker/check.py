@@ -22,18 +22,18 @@ from nki.compiler.checker.scope import (
     Definition,
     Host,
     LiveScope,
-    Module,
     Scope,
     Sourceless,
     TextScope,
     Unresolved,
+    UserModule,
     Value,
 )
 from nki.compiler.checker.walk import Walker
 from nki.compiler.language import array_arguments, frontends
 from nki.compiler.language.constructs import not_accepted
 from nki.compiler.language.frontends import FrontEnd
-from nki.compiler.language.profile import PROFILES, Verdict
+from nki.compiler.language.profile import PROFILES, Acceptance
 from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource, kernel_source
@@ -332,7 +332,7 @@ class Run:
         self.severities = dict(PROFILES[self.profile])
         self.python = frontends.takes_python() and self.profile != "strict"
         if self.python:
-            self.severities[Verdict.undocumented] = None
+            self.severities[Acceptance.undocumented] = None
 
     def add(self, found: Diagnostic) -> None:
         """Keep `found` once."""
@@ -361,7 +361,11 @@ class Run:
 
     def depend(self, names: Scope, name: str, value: Value) -> None:
         """What was reached depends on the global `name` being what it is."""
-        if isinstance(names, LiveScope) and isinstance(value, (Definition, Module)) and name in names.globals:
+        if (
+            isinstance(names, LiveScope)
+            and isinstance(value, (Definition, UserModule))
+            and name in names.globals
+        ):
             self._dependencies[id(names.globals), name] = (names.globals, name, names.globals[name])
 
     @property

@@ -141,13 +141,13 @@ def method(owner: Definition, node: tree.FunctionDef) -> Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class UserModule:
     """A module of the user."""
 
     scope: Scope
 
 
-Value = Host | Legacy | Sourceless | Definition | Module | Unresolved
+Value = Host | Legacy | Sourceless | Definition | UserModule | Unresolved
 
 
 @dataclass(eq=False)
@@ -264,7 +264,7 @@ def attribute(base: Value, name: str) -> Value:
         return Unresolved.missing if found is Unresolved.missing and _is_closed(value) else Unresolved.unknown
     if isinstance(base, Legacy):
         return Legacy(f"{base.name}.{name}")
-    if isinstance(base, Module):
+    if isinstance(base, UserModule):
         return base.scope.get(name)
     if isinstance(base, Definition) and isinstance(base.node, tree.ClassDef):
         found = base.member(name)
@@ -329,7 +329,7 @@ def _live(value: Any) -> Value:
     if isinstance(value, ModuleType):
         if value.__name__.partition(".")[0] == LEGACY:
             return Legacy(value.__name__)
-        return Host(value) if is_host(value.__name__) else Module(LiveScope(vars(value)))
+        return Host(value) if is_host(value.__name__) else UserModule(LiveScope(vars(value)))
     if str(getattr(type(value), "__module__", "")).partition(".")[0] == LEGACY:
         return Legacy(type(value).__name__)
     return Host(value)
@@ -611,7 +611,7 @@ def module_named(dotted: str, roots: tuple[Path, ...]) -> Value:
         for candidate in ((root / relative).with_suffix(".py"), root / relative / "__init__.py"):
             with contextlib.suppress(OSError):  # a file that cannot be read is not known
                 if dotted and candidate.is_file():
-                    return Module(text_scope(candidate))
+                    return UserModule(text_scope(candidate))
     return Unresolved.unknown
 
 

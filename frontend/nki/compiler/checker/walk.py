@@ -18,14 +18,14 @@ from nki.compiler.checker.scope import (
     Definition,
     Host,
     Legacy,
-    Module,
     Sourceless,
     TextScope,
     Unresolved,
+    UserModule,
     Value,
 )
 from nki.compiler.language import frontends, names
-from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, Verdict, cited
+from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, Acceptance, cited
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.tree import Node
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
@@ -40,9 +40,9 @@ _DUNDERS = ("__name__", "__file__", "__doc__", "__debug__", "__package__", "__cl
 _COMPREHENSIONS = (tree.ListComp, tree.SetComp, tree.DictComp, tree.GeneratorExp)
 _TENSOR_ATTRIBUTES = frozenset(name for name in dir(NkiTensor) if not name.startswith("_")) - {"name"}
 _STATES = {
-    Verdict.used: "outside of the documented NKI language",
-    Verdict.undocumented: "in no document of the NKI language",
-    Verdict.refused: "not taken by the parser front end",
+    Acceptance.used: "outside of the documented NKI language",
+    Acceptance.undocumented: "in no document of the NKI language",
+    Acceptance.refused: "not taken by the parser front end",
 }
 
 
@@ -179,13 +179,19 @@ class Walker:
                 self.construct(row.title, row.verdict, message, at, row.instead, (cited(row.source),))
 
     def construct(
-        self, what: str, verdict: Verdict, message: str, node: Any, instead: str, notes: tuple[str, ...] = ()
+        self,
+        what: str,
+        verdict: Acceptance,
+        message: str,
+        node: Any,
+        instead: str,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Report a construct that the profile does not accept, or note that it needs the tracer."""
         severity = self.findings.severities[verdict]
         if severity is None:
             return
-        if verdict is Verdict.refused and not self.findings.refused(what, _place(node, self.definition)):
+        if verdict is Acceptance.refused and not self.findings.refused(what, _place(node, self.definition)):
             return
         if severity is Severity.error and not frontends.takes_python():
             instead = f"{instead}; {frontends.REMEDY}"
@@ -312,9 +318,9 @@ class Walker:
             self.construct(f"the built-in {name}", row.verdict, message, node, instead, note)
             return
         if hasattr(builtins, name):
-            message = f"the built-in {name} is {_STATES[Verdict.refused]}"
+            message = f"the built-in {name} is {_STATES[Acceptance.refused]}"
             instead = "compute the value on the host and pass it in"
-            self.construct(f"the built-in {name}", Verdict.refused, message, node, instead)
+            self.construct(f"the built-in {name}", Acceptance.refused, message, node, instead)
             return
         module = next((m for m in self.starred() if names.is_known_missing(m.__name__, name)), None)
         if module is not None:
@@ -339,7 +345,7 @@ class Walker:
     def _visit_attribute(self, node: tree.Attribute, parent: Node) -> None:
         base = self.value(node.value)
         found = self.value(node)
-        if isinstance(base, Module):
+        if isinstance(base, UserModule):
             self.findings.depend(base.scope, node.attr, found)
         if found is Unresolved.missing and isinstance(node.ctx, tree.Load):
             self.unknown_attribute(node, base, node.attr, self.text(node))
@@ -353,7 +359,7 @@ class Walker:
 
     def unknown_attribute(self, node: Any, base: Value, name: str, written: str) -> None:
         """`base` has no `name`; the user wrote it as `written`."""
-        if isinstance(base, Module):
+        if isinstance(base, UserModule):
             near = names.nearest(name, base.scope.names())
             hint = f"write {near}" if near else f"define {name} in that file"
             fix = _renamed(node, near, written)
@@ -478,7 +484,7 @@ class Walker:
             if removed is not None:
                 severity: Severity | None = Severity.error
                 if opcode is not None and problem.keyword == "dtype":  # taken if it is that of dst
-                    severity = self.findings.severities[Verdict.undocumented]
+                    severity = self.findings.severities[Acceptance.undocumented]
                 self.report(
                     "NKI-L015",
                     f"{signature.callee}: the argument {problem.keyword}= was removed from the NKI API",
@@ -500,7 +506,7 @@ class Walker:
                 notes = (*notes, *levels.fitting(*place, len(node.args), given))
             self.report("NKI-L012", problem.message, problem.node, hint, labels=label, fix=fix, notes=notes)
 
-    def _renamed_keyword(self, problem: calls.Misfit) -> str | None:
+    def _renamed_keyword(self, problem: calls.CallFault) -> str | None:
         """The text of an unknown keyword under the name it is likely to stand for, if it is on one line."""
         node = problem.node
         if problem.near is None or not isinstance(node, tree.keyword) or node.lineno != node.end_lineno:

@@ -14,7 +14,7 @@ from typing import Any
 
 from nki import levels
 from nki.compiler.language import names
-from nki.compiler.language.profile import PROFILES, Verdict
+from nki.compiler.language.profile import PROFILES, Acceptance
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.tree import Node
 
@@ -40,7 +40,7 @@ class Construct:
 
     key: str
     title: str
-    verdict: Verdict
+    verdict: Acceptance
     source: str
     nodes: tuple[type[Node], ...]
     example: str
@@ -134,7 +134,7 @@ _STATEMENTS: tuple[type[Node], ...] = tuple(
 )
 _GUIDE, _KLR, _BOTH = "language guide", "KLR", "language guide, KLR"
 _M12, _M23, _M56 = "migration guide 0.1 to 0.2", "migration guide 0.2 to 0.3", "migration guide 0.5 to 0.6"
-_D, _R = Verdict.documented, Verdict.refused
+_D, _R = Acceptance.documented, Acceptance.refused
 _SEQUENTIAL = "kernels are sequential programs"
 _VALUES = "the containers are tuples, lists, dictionaries and classes"
 _CALLS = "the arguments of a call are known from its text"
@@ -416,7 +416,7 @@ CONSTRUCTS: tuple[Construct, ...] = (
         _is(True),
     ),
     Construct(
-        "is", "`is` between values", Verdict.used, f"nkilib; {_M23} refuses it", (tree.Compare,),
+        "is", "`is` between values", Acceptance.used, f"nkilib; {_M23} refuses it", (tree.Compare,),
         "x = y is z", _is(False), "identity of objects has no meaning in a compiled kernel", "write == or !=",
         "0.3",
     ),

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from nki_isa.diagnostics import Severity
 
 
-class Verdict(enum.Enum):
+class Acceptance(enum.Enum):
     """What the sources say about a construct."""
 
     documented = "documented"  # the language guide states it, or the public formal front end (KLR) takes it
@@ -32,18 +32,18 @@ class Verdict(enum.Enum):
     refused = "refused"  # a source refuses it
 
 
-PROFILES: dict[str, dict[Verdict, Severity | None]] = {
+PROFILES: dict[str, dict[Acceptance, Severity | None]] = {
     "library": {
-        Verdict.documented: None,
-        Verdict.used: None,
-        Verdict.undocumented: Severity.warning,
-        Verdict.refused: Severity.error,
+        Acceptance.documented: None,
+        Acceptance.used: None,
+        Acceptance.undocumented: Severity.warning,
+        Acceptance.refused: Severity.error,
     },
     "strict": {
-        Verdict.documented: None,
-        Verdict.used: Severity.error,
-        Verdict.undocumented: Severity.error,
-        Verdict.refused: Severity.error,
+        Acceptance.documented: None,
+        Acceptance.used: Severity.error,
+        Acceptance.undocumented: Severity.error,
+        Acceptance.refused: Severity.error,
     },
 }
 
@@ -60,13 +60,13 @@ class Builtin:
     """
 
     name: str
-    verdict: Verdict
+    verdict: Acceptance
     source: str
     instead: str = ""
 
 
 _GUIDE, _KLR = "language guide", "KLR"
-_D, _S, _N, _R = Verdict.documented, Verdict.used, Verdict.undocumented, Verdict.refused
+_D, _S, _N, _R = Acceptance.documented, Acceptance.used, Acceptance.undocumented, Acceptance.refused
 _LOOP = "write a for loop over range(len(x))"
 _CONTAINERS = "language guide: containers are tuple, list, dict and classes"
 _SHAPES = "language guide: kernels are pure functions of their arguments"
@@ -140,4 +140,4 @@ _BUILTINS = (
 )
 
 BUILTINS: dict[str, Builtin] = {row.name: row for row in _BUILTINS}
-HOST_BUILTINS: tuple[str, ...] = tuple(row.name for row in _BUILTINS if row.verdict is not Verdict.refused)
+HOST_BUILTINS: tuple[str, ...] = tuple(row.name for row in _BUILTINS if row.verdict is not Acceptance.refused)

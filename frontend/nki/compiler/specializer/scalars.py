@@ -16,7 +16,7 @@ from nki_isa.tensor.storage import NkiScalar, VirtualRegister
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 
-class Recorder(Protocol):
+class ScalarRecorder(Protocol):
     """What scalars need of the recorder of a kernel."""
 
     def new_register(self, *, frozen: bool = False) -> VirtualRegister:
@@ -26,12 +26,12 @@ class Recorder(Protocol):
         """Make `instruction` a part of the Program."""
 
 
-def new_scalar(recorder: Recorder, dtype: DType) -> NkiScalar:
+def new_scalar(recorder: ScalarRecorder, dtype: DType) -> NkiScalar:
     """A scalar that an instruction is going to set."""
     return NkiScalar(recorder.new_register(frozen=True), dtype)
 
 
-def computed(recorder: Recorder, operator: str, left: Any, right: Any) -> NkiScalar:
+def computed(recorder: ScalarRecorder, operator: str, left: Any, right: Any) -> NkiScalar:
     """The scalar ``left operator right``; one of the two is a scalar.
 
     Raises:

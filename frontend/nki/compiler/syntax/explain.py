@@ -28,7 +28,7 @@ class Alike(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class MalformedExample:
     """Malformed texts and what to say about them, with `{found}` and `{previous}` for the user's tokens."""
 
     texts: tuple[str, ...]
@@ -38,7 +38,7 @@ class Example:
 
 
 EXAMPLES = (
-    Example(
+    MalformedExample(
         (
             "if x\n    pass\n",
             "if x:\n    pass\nelif y\n    pass\n",
@@ -61,7 +61,7 @@ EXAMPLES = (
         "`:` is missing at the end of the line",
         "Write `:` before the indented block.",
     ),
-    Example(
+    MalformedExample(
         (
             "if x = 1:\n    pass\n",
             "if x:\n    pass\nelif x = 1:\n    pass\n",
@@ -71,24 +71,24 @@ EXAMPLES = (
         "`=` assigns and cannot be used in a condition",
         "Write `==` to compare.",
     ),
-    Example(
+    MalformedExample(
         ("f(x.y = 1)\n", "f(1 = 2)\n"),
         "what stands before `=` in a call is not the name of a parameter",
         "Write a plain name before `=`, or `==` to compare.",
     ),
-    Example(
+    MalformedExample(
         ("x = 1\n    y = 2\n",),
         "this line is indented, but no line before it opens a block",
         "Indent it like the line before.",
     ),
-    Example(
+    MalformedExample(
         ("if x:\ny = 1\n", "def f():\nx = 1\n"),
         "an indented block is missing after the line that ends in `:`",
         "Indent the lines that belong to it, or write `pass`.",
         Alike.anything,
     ),
-    Example(("print x\n",), "`print` is a function", "Write `print(...)`.", Alike.previous),
-    Example(
+    MalformedExample(("print x\n",), "`print` is a function", "Write `print(...)`.", Alike.previous),
+    MalformedExample(
         (
             *tuple(
                 before + second + after + "\n"
@@ -109,34 +109,36 @@ EXAMPLES = (
         "`{previous}` and `{found}` stand side by side",
         "Write an operator or a comma between them.",
     ),
-    Example(("if x:\n    pass\nelse if y:\n    pass\n",), "`else if` is two statements", "Write `elif`."),
-    Example(
+    MalformedExample(
+        ("if x:\n    pass\nelse if y:\n    pass\n",), "`else if` is two statements", "Write `elif`."
+    ),
+    MalformedExample(
         ("else:\n    pass\n", "elif x:\n    pass\n", "except x:\n    pass\n", "finally:\n    pass\n"),
         "`{found}` continues no statement at this indentation",
         "Indent it like the statement it belongs to, and put no other statement between them.",
     ),
-    Example(("x = a && b\n",), "`&&` is not an operator", "Write `and`."),
-    Example(("x = a || b\n",), "`||` is not an operator", "Write `or`."),
-    Example(("!x\n", "y = !x\n", "if !x:\n    pass\n"), "`!` is not an operator", "Write `not`."),
-    Example(("x = a <> b\n",), "`<>` is not an operator", "Write `!=`."),
-    Example(
+    MalformedExample(("x = a && b\n",), "`&&` is not an operator", "Write `and`."),
+    MalformedExample(("x = a || b\n",), "`||` is not an operator", "Write `or`."),
+    MalformedExample(("!x\n", "y = !x\n", "if !x:\n    pass\n"), "`!` is not an operator", "Write `not`."),
+    MalformedExample(("x = a <> b\n",), "`<>` is not an operator", "Write `!=`."),
+    MalformedExample(
         ("def f:\n    pass\n",),
         "the parameters are missing",
         "Write `()` after the name, with the parameters inside.",
     ),
-    Example(
+    MalformedExample(
         ("try:\n    pass\nexcept A, e:\n    pass\n",),
         "`except` takes one expression",
         "Write `except (A, B):` for several classes, `except A as e:` to name the exception.",
     ),
-    Example(("raise A, b\n",), "`raise` takes one exception", "Write `raise A(b)`."),
-    Example(
+    MalformedExample(("raise A, b\n",), "`raise` takes one exception", "Write `raise A(b)`."),
+    MalformedExample(
         ("@d\nx = 1\n",),
         "a decorator is followed by neither a function nor a class",
         "Put it on the line before `def` or `class`.",
         Alike.anything,
     ),
-    Example(
+    MalformedExample(
         ("f'{}'\n",), "a replacement field of an f-string is empty", "Write an expression in it, or `{{}}`."
     ),
 )
@@ -206,9 +208,9 @@ class Explainer:
         return Diagnostic("NKI-L004", f"expected {listed}, found {found}", span, help=help)
 
     @lazy
-    def examples(self) -> dict[_Key, Example]:
+    def examples(self) -> dict[_Key, MalformedExample]:
         """The table by where its mistakes surface."""
-        table: dict[_Key, Example] = {}
+        table: dict[_Key, MalformedExample] = {}
         for example in EXAMPLES:
             for text in example.texts:
                 tokens = self.lexer.tokens(text, "<example>")

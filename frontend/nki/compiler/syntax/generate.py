@@ -29,11 +29,11 @@ from nki.compiler.syntax.llk import (
     Choice,
     Expression,
     Grammar,
+    GrammarRule,
     Lookahead,
     Match,
     Optional,
     Repeat,
-    Rule,
     Sequence,
 )
 
@@ -132,7 +132,7 @@ class _Writer:
         self.sites.append(Site(self._rule, expected))
         return f"fail({len(self.sites) - 1})"
 
-    def _write_rule(self, rule: Rule) -> None:
+    def _write_rule(self, rule: GrammarRule) -> None:
         self._rule = rule.name
         self._variables = 0
         self._line(f"def r_{rule.name}():")
@@ -151,7 +151,7 @@ class _Writer:
             self._write_ways(rule)
         self._depth -= 1
 
-    def _write_ways(self, rule: Rule) -> None:
+    def _write_ways(self, rule: GrammarRule) -> None:
         if len(rule.body.ways) == 1:
             self._write_way(rule, rule.body.ways[0], verified=False)
             return
@@ -162,7 +162,7 @@ class _Writer:
             self._depth -= 1
         self._line(self._fail(self.grammar.first(rule.body)))
 
-    def _write_way(self, rule: Rule, way: Sequence, verified: bool) -> None:
+    def _write_way(self, rule: GrammarRule, way: Sequence, verified: bool) -> None:
         """One way through a rule, ending in the call of its builder method."""
         *head, last = way.items
         method = way.alias or (rule.name if rule.name in self.methods else None)

@@ -113,7 +113,7 @@ Lookahead = dict[str, "Lookahead | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GrammarRule:
     """One rule: `inline` is Lark's ``?``."""
 
     name: str
@@ -124,7 +124,7 @@ class Rule:
 # --- Reading Lark's notation --------------------------------------------------------------------------------
 
 
-def read_rules(text: str) -> dict[str, Rule]:
+def read_rules(text: str) -> dict[str, GrammarRule]:
     """The rules of a grammar by name.
 
     This is the one place that touches ``lark.load_grammar``, which Lark does not document; the version of
@@ -141,7 +141,7 @@ def read_rules(text: str) -> dict[str, Rule]:
         body = _read(tree, options.keep_all_tokens)
         if not isinstance(body, Choice):
             body = Choice((body if isinstance(body, Sequence) else Sequence((body,)),))
-        rules[str(name)] = Rule(str(name), body, options.expand1)
+        rules[str(name)] = GrammarRule(str(name), body, options.expand1)
     return rules
 
 
@@ -216,7 +216,7 @@ class Grammar:
         GrammarError: a rule is left-recursive, a repetition can match nothing, or k tokens do not decide.
     """
 
-    rules: dict[str, Rule]
+    rules: dict[str, GrammarRule]
     start: tuple[str, ...]
     k: int
     decisions: dict[Expression, tuple[Lookahead, ...]] = field(default_factory=dict)
@@ -236,7 +236,7 @@ class Grammar:
 
     def __post_init__(self) -> None:
         self._uses = {name: [] for name in self.rules}
-        places: list[tuple[Rule, Choice | Optional | Repeat, Stack]] = []
+        places: list[tuple[GrammarRule, Choice | Optional | Repeat, Stack]] = []
         for rule in self.rules.values():
             self._walk(rule, rule.body, (Follow(rule.name), None), places)
         for name in self.start:
@@ -281,7 +281,7 @@ class Grammar:
                 return not expression.required
         return all(map(self.nullable, expression.items))
 
-    def _walk(self, rule: Rule, expression: Expression, rest: Stack, places: list[Any]) -> None:
+    def _walk(self, rule: GrammarRule, expression: Expression, rest: Stack, places: list[Any]) -> None:
         """Note every decision and every use of a rule, each with what comes after it inside its rule."""
         match expression:
             case Call():
@@ -411,7 +411,9 @@ class Grammar:
             return repeat
         return self._loops.setdefault(repeat, Repeat(repeat.body, required=False))
 
-    def _decide(self, rule: Rule, place: Choice | Optional | Repeat, rest: Stack) -> tuple[Lookahead, ...]:
+    def _decide(
+        self, rule: GrammarRule, place: Choice | Optional | Repeat, rest: Stack
+    ) -> tuple[Lookahead, ...]:
         """The tries that tell the ways of `place` apart."""
         ways: list[Stack]
         if isinstance(place, Choice):
@@ -435,7 +437,7 @@ class Grammar:
         return tries
 
     def _separate(
-        self, rule: Rule, ways: list[Stack], after: list[list[Stack | None]], prefix: tuple[str, ...]
+        self, rule: GrammarRule, ways: list[Stack], after: list[list[Stack | None]], prefix: tuple[str, ...]
     ) -> list[Lookahead]:
         """Tries over the tokens after `prefix`, which all `ways` can begin with."""
         if len(prefix) == self.k:
@@ -466,7 +468,7 @@ def _shared(sets: list[frozenset[str]]) -> list[str]:
     return sorted(twice)
 
 
-def _show(rule: Rule, way: Stack) -> str:
+def _show(rule: GrammarRule, way: Stack) -> str:
     """A way as its production: the expression it begins with, or the end of its rule."""
     expression = way[0]
     return f"{rule.name}: {expression}" if not isinstance(expression, Follow) else str(expression)

@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 from nki.compiler.checker.check import check_file
 from nki.compiler.language.constructs import CONSTRUCTS, Construct
 from nki.compiler.language.frontends import REMEDY
-from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, PROFILES, Builtin, Verdict
+from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, PROFILES, Acceptance, Builtin
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.parse import parse
 from nki.rendering import plain
@@ -115,7 +115,7 @@ def test_every_syntax_node_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in CONSTRUCTS if r.verdict is Verdict.refused], ids=lambda row: row.key
+    "row", [r for r in CONSTRUCTS if r.verdict is Acceptance.refused], ids=lambda row: row.key
 )
 def test_refused_constructs_say_why_and_what_instead(row: Construct, tmp_path: Path) -> None:
     assert row.why and row.instead and row.source
@@ -129,7 +129,7 @@ def test_refused_constructs_say_why_and_what_instead(row: Construct, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in CONSTRUCTS if r.verdict is Verdict.documented], ids=lambda row: row.key
+    "row", [r for r in CONSTRUCTS if r.verdict is Acceptance.documented], ids=lambda row: row.key
 )
 def test_documented_constructs_pass_in_every_profile(row: Construct, tmp_path: Path) -> None:
     file = tmp_path / "kernel.py"
@@ -150,8 +150,8 @@ def test_builtins(row: Builtin, profile: str, tmp_path: Path) -> None:
     found = [(d.code, d.severity) for d in check_file(str(file), profile)]
     severity = PROFILES[profile][row.verdict]
     assert found == ([("NKI-L005", severity)] if severity else [])
-    assert row.instead or severity is not Severity.error or row.verdict is Verdict.used
-    assert (row.name in HOST_BUILTINS) == (row.verdict is not Verdict.refused)
+    assert row.instead or severity is not Severity.error or row.verdict is Acceptance.used
+    assert (row.name in HOST_BUILTINS) == (row.verdict is not Acceptance.refused)
 
 
 def test_builtins_outside_the_table_are_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_builtins_outside_the_table_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in CONSTRUCTS if r.verdict is not Verdict.documented], ids=lambda row: row.key
+    "row", [r for r in CONSTRUCTS if r.verdict is not Acceptance.documented], ids=lambda row: row.key
 )
 def test_text_of_a_construct(row: Construct, golden: Golden) -> None:
     text = golden(_with(row))
@@ -174,7 +174,7 @@ def test_text_of_a_construct(row: Construct, golden: Golden) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in BUILTINS.values() if r.verdict is not Verdict.documented], ids=lambda row: row.name
+    "row", [r for r in BUILTINS.values() if r.verdict is not Acceptance.documented], ids=lambda row: row.name
 )
 def test_text_of_a_builtin(row: Builtin, golden: Golden) -> None:
     text = golden(KERNEL.format(body=f"return {row.name}"))
