@@ -19,13 +19,13 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from nki.compiler.checker.source_file import Imported, SourceFile, bindings_in, source_file
 from nki.compiler.language import names
 from nki.compiler.source import host_modules, source
 from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.syntax import tree
-from nki.compiler.syntax.parse import parse
 from nki.compiler.syntax.tree import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
 from nki_sim.process import lazy
@@ -148,81 +148,6 @@ class UserModule:
 
 
 Value = Host | Legacy | Sourceless | Definition | UserModule | Unresolved
-
-
-@dataclass(eq=False)
-class SourceFile:
-    """A parsed text: its tree, its definitions by (name, first line), its mistakes."""
-
-    name: str
-    text: str
-
-    @lazy
-    def _parsed(self) -> Any:
-        return parse(self.text, self.name)
-
-    @lazy
-    def lines(self) -> list[str]:
-        """The text by line."""
-        return self.text.splitlines()
-
-    @property
-    def module(self) -> tree.Module:
-        """Its statements."""
-        return self._parsed.tree or tree.Module([], [])
-
-    @property
-    def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Its mistakes of syntax."""
-        return self._parsed.diagnostics
-
-    @lazy
-    def imports(self) -> list[tuple[tree.Import | tree.ImportFrom, str, str]]:
-        """Its import statements, as :func:`imports_in` gives them."""
-        return list(imports_in(self.module))
-
-    @lazy
-    def definitions(self) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
-        """Every function and class, by name and first line."""
-        kinds = (tree.FunctionDef, tree.ClassDef)
-        return {(n.name, source.first_line(n)): n for n in tree.walk(self.module) if isinstance(n, kinds)}
-
-    @lazy
-    def classes(self) -> dict[str, tree.ClassDef]:
-        """The classes at the top of the text, and those inside them, by qualified name."""
-        return dict(_classes(self.module.body, ""))
-
-
-def _classes(body: Iterable[Node], prefix: str) -> Iterator[tuple[str, tree.ClassDef]]:
-    for node in body:
-        if isinstance(node, tree.ClassDef):
-            yield prefix + node.name, node
-            yield from _classes(node.body, f"{prefix}{node.name}.")
-        elif isinstance(node, (tree.If, tree.Try, tree.With)):
-            yield from _classes(tree.children(node), prefix)
-
-
-def imports_in(part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
-    """The import statements in a tree: the statement, the top package it names, the name it binds."""
-    for node in tree.walk(part):
-        if isinstance(node, tree.Import):
-            for alias in node.names:
-                top = alias.name.partition(".")[0]
-                yield node, top, alias.asname or top
-        elif isinstance(node, tree.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                yield node, node.module.partition(".")[0], alias.asname or alias.name
-
-
-_files: Kept[str, SourceFile] = Kept(1024)
-
-
-def source_file(name: str, text: str) -> SourceFile:
-    """The parsed `text`; the same object as long as the text stays the same."""
-    found = _files.get(name)
-    if found is None or found.text != text:
-        found = _files[name] = SourceFile(name, text)
-    return found
 
 
 class Scope:
@@ -453,7 +378,7 @@ class TextScope(Scope):
     @lazy
     def bindings(self) -> dict[str, Node]:
         """The node that binds each name of the module, the last one of several."""
-        return dict(_bindings(self.source.module.body))
+        return dict(bindings_in(self.source.module.body))
 
     @lazy
     def stars(self) -> list[tree.ImportFrom]:
@@ -466,7 +391,7 @@ class TextScope(Scope):
 
     def origin(self, name: str) -> tuple[Value, str] | None:
         node = self.bindings.get(name)
-        if isinstance(node, _Imported) and node.name is not None:
+        if isinstance(node, Imported) and node.name is not None:
             return self._module(node.module, node.level), node.name
         return None
 
@@ -488,7 +413,7 @@ class TextScope(Scope):
             return self._from_stars(name)
         if isinstance(node, (tree.FunctionDef, tree.ClassDef)):
             return Definition(node, self.source, self, name)
-        if isinstance(node, _Imported):
+        if isinstance(node, Imported):
             return self._import(node)
         if isinstance(node, tree.Assign):
             return self._assigned(node.value)
@@ -508,7 +433,7 @@ class TextScope(Scope):
                 return found
         return Unresolved.unknown if self.source.diagnostics else Unresolved.missing
 
-    def _import(self, node: _Imported) -> Value:
+    def _import(self, node: Imported) -> Value:
         if node.name is None:
             return self._module(node.module, node.level)
         module = self._module(node.module, node.level)
@@ -525,43 +450,6 @@ class TextScope(Scope):
             kept = parents[: len(parents) - (level - 1)]
             dotted = ".".join([*kept, dotted] if dotted else kept)
         return module_named(dotted, self.roots)
-
-
-@dataclass(slots=True, eq=False)
-class _Imported(Node):
-    """What one name of an import statement stands for: a module, or `name` in it."""
-
-    module: str
-    name: str | None
-    level: int
-
-
-def _bindings(body: Iterable[Node]) -> Iterator[tuple[str, Node]]:
-    for node in body:
-        if isinstance(node, (tree.FunctionDef, tree.ClassDef)):
-            yield node.name, node
-        elif isinstance(node, tree.Import):
-            for alias in node.names:
-                top = alias.name.partition(".")[0]
-                yield alias.asname or top, _Imported(alias.name if alias.asname else top, None, 0)
-        elif isinstance(node, tree.ImportFrom):
-            for alias in node.names:
-                if alias.name != "*":
-                    yield alias.asname or alias.name, _Imported(node.module or "", alias.name, node.level)
-        elif (
-            isinstance(node, tree.Assign)
-            and len(node.targets) == 1
-            and isinstance(node.targets[0], tree.Name)
-        ):
-            yield node.targets[0].id, node
-        elif isinstance(node, tree.expr):
-            continue
-        else:
-            for child in tree.walk(node):
-                if isinstance(child, tree.Name) and isinstance(child.ctx, tree.Store):
-                    yield child.id, child
-            if not isinstance(node, (tree.Assign, tree.AugAssign, tree.AnnAssign)):
-                yield from _bindings(tree.children(node))
 
 
 _text_modules: Kept[Path, TextScope] = Kept(1024)

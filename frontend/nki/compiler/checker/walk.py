@@ -24,6 +24,7 @@ from nki.compiler.checker.scope import (
     UserModule,
     Value,
 )
+from nki.compiler.checker.source_file import imports_in
 from nki.compiler.language import frontends, names
 from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, Acceptance, cited
 from nki.compiler.syntax import tree
@@ -410,7 +411,7 @@ class Walker:
 
     def imports(self, node: tree.Import | tree.ImportFrom) -> None:
         """What an import statement takes from nki, or from where nki was in Beta 1."""
-        if any(top == scope.LEGACY for _, top, _ in scope.imports_in(node)):
+        if any(top == scope.LEGACY for _, top, _ in imports_in(node)):
             self.beta1(node)
         if not isinstance(node, tree.ImportFrom):
             return
