@@ -190,8 +190,20 @@ def _no_collection() -> Callable[[], None]:
     if not gc.isenabled():
         return lambda: None
     gc.disable()
-    return gc.enable
+    return _collect_again
 
+
+def _collect_again() -> None:
+    """The collector takes up its work; where very many objects were made meanwhile, they are old to it."""
+    if gc.get_count()[0] > _MANY and not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()
+    gc.enable()
+
+
+#: Objects made in a block beyond which they are old to the collector at once: to look through them takes
+#: longer than a tenth of a second.
+_MANY = 1 << 18
 
 one_thread = Shared(_single)
 """Matrix products of the process use one thread inside the block.

@@ -27,7 +27,7 @@ from nki_isa.machine.operators import Operator
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.ops.meeting import Meeting
-from nki_isa.tensor.storage import VirtualRegister
+from nki_isa.tensor.storage import Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.matrices import OwnMatrices, SharedMatrices
 from nki_sim.execution.memory import (
@@ -134,8 +134,15 @@ def written_inputs(*programs: Program) -> tuple[int, ...]:
     """The positions of the inputs that any of the Programs of a launch writes."""
     found: set[int] = set()
     for program in programs:
-        written = {tensor.storage.index for i in program.walk() for tensor in i.writes}
-        found |= {i for i, tensor in enumerate(program.inputs) if tensor.storage.index in written}
+        written: set[Storage] = set()
+        forms: dict[Any, bool] = {None: True}  # which may write inputs: what memory they write they all say
+        for instruction in program.walk():
+            form = instruction.form
+            if form not in forms:
+                forms[form] = any(tensor.storage.kind == "input" for tensor in form.sample.writes)
+            if forms[form]:
+                written |= {tensor.storage for tensor in instruction.writes}
+        found |= {i for i, tensor in enumerate(program.inputs) if tensor.storage in written}
     return tuple(sorted(found))
 
 

@@ -80,6 +80,31 @@ def test_the_collector_rests_inside_the_block_and_stays_as_it_was():
         gc.enable()
 
 
+def made_in_a_block(count):
+    with process.no_collection():
+        made = [[] for _ in range(count)]
+    old = {id(thing) for thing in gc.get_objects(generation=2)}
+    return {id(thing) in old for thing in made}
+
+
+def test_very_many_objects_made_in_a_block_are_old_after_it(monkeypatch):
+    monkeypatch.setattr(process, "_MANY", 1000)
+    assert made_in_a_block(2000) == {True}
+    assert gc.get_freeze_count() == 0
+    assert made_in_a_block(500) == {False}
+
+
+def test_what_others_have_frozen_stays_so(monkeypatch):
+    monkeypatch.setattr(process, "_MANY", 1000)
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        assert made_in_a_block(2000) == {False}
+        assert gc.get_freeze_count() >= frozen - 100  # all but what was freed since
+    finally:
+        gc.unfreeze()
+
+
 def test_products_use_one_thread_inside_the_block():
     def threads():
         pools = ThreadpoolController().info()

@@ -26,7 +26,7 @@ from nki_isa.machine.operators import Operator
 from nki_sim.execution.execute import written_inputs
 from nki_sim.execution.memory import host_bytes
 from nki_sim.placement.place import Placement
-from nki_sim.process import Lock
+from nki_sim.process import Lock, lazy
 from nki_sim.replay import Replay, can_replay, is_static
 from nki_sim.sanitize.static import Looked
 
@@ -98,9 +98,6 @@ class Prepared:
     Attributes:
         specialized: for each core, what specialization gave.
         placements: where each core's tensors are.
-        host_bytes: what a run with data takes of the host's memory.
-        written: positions of the arrays that the kernel writes, on any core.
-        static: True if every run does the same accesses on one core, so that checks of them find the same.
         passed: the sets of checks that a run of a static Program passed without a finding.
         looked_at: what the checks that need no data found, by the set of them and whether all are errors.
         replay: the loaded machine of a Program that is run again.
@@ -109,19 +106,26 @@ class Prepared:
 
     specialized: list[Specialized]
     placements: list[Placement]
-    host_bytes: int = 0
-    written: tuple[int, ...] = ()
-    static: bool = False
     passed: set[frozenset[str]] = field(default_factory=set)
     looked_at: dict[tuple[frozenset[str], bool], Looked] = field(default_factory=dict)
     replay: Replay | None = None
     running: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
+    @lazy
+    def host_bytes(self) -> int:
+        """What a run with data takes of the host's memory."""
+        return host_bytes(self.programs)
+
+    @lazy
+    def written(self) -> tuple[int, ...]:
+        """Positions of the arrays that the kernel writes, on any core."""
+        return written_inputs(*self.programs)
+
+    @lazy
+    def static(self) -> bool:
+        """True if every run does the same accesses on one core, so that checks of them find the same."""
         program = self.programs[0]
-        self.host_bytes = host_bytes(self.programs)
-        self.written = written_inputs(*self.programs)
-        self.static = len(self.specialized) == 1 and is_static(program) and can_replay(program)
+        return len(self.specialized) == 1 and is_static(program) and can_replay(program)
 
     @property
     def programs(self) -> list[Program]:
