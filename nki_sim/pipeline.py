@@ -59,13 +59,18 @@ class Pass(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlacePass:
-    """Gives each tensor its bytes, where they do not suffice side by side or in another order.
+    """Gives each tensor its bytes, where they do not suffice side by side, in another order or with spills.
 
     See :func:`nki_sim.placement.fit_in_memory.fit`.
+
+    Attributes:
+        spills: False to refuse what would have to be spilled.
     """
 
+    spills: bool = True
+
     def __call__(self, given: Staged) -> Staged:
-        found = fit(given.program, given.target)
+        found = fit(given.program, given.target, spills=self.spills)
         told = (*given.diagnostics, *found.diagnostics)
         return replace(given, program=found.program, placement=found.placement, diagnostics=told)
 
@@ -85,11 +90,18 @@ class SchedulePass:
         return replace(given, program=scheduled(given.program, given.target, given.placement, **options))
 
 
-#: The passes for each order of instructions that a run may ask for.
-PASSES: dict[ScheduleName, tuple[Pass, ...]] = {
-    "program": (PlacePass(),),
-    "compiler": (PlacePass(), SchedulePass()),
-}
+#: What orders the placed instructions, for each order that a run may ask for.
+_ORDERING: dict[ScheduleName, tuple[Pass, ...]] = {"program": (), "compiler": (SchedulePass(),)}
+
+
+def passes(schedule: ScheduleName, *, spills: bool = True) -> tuple[Pass, ...]:
+    """The passes of a run.
+
+    Args:
+        schedule: the order of its instructions.
+        spills: False to refuse what would have to be spilled.
+    """
+    return (PlacePass(spills), *_ORDERING[schedule])
 
 
 def staged(programs: Sequence[Program], target: Target, passes: Iterable[Pass]) -> list[Staged]:
@@ -98,7 +110,7 @@ def staged(programs: Sequence[Program], target: Target, passes: Iterable[Pass]) 
     Args:
         programs: the kernel, specialized for each core.
         target: the generation.
-        passes: such as ``PASSES["program"]``.
+        passes: such as ``passes("program")``.
 
     Raises:
         NkiMemoryError: a memory cannot hold what a Program needs.
@@ -109,4 +121,4 @@ def staged(programs: Sequence[Program], target: Target, passes: Iterable[Pass]) 
     return found
 
 
-__all__ = ["PASSES", "ScheduleName", "Pass", "PlacePass", "SchedulePass", "Staged", "staged"]
+__all__ = ["Pass", "PlacePass", "ScheduleName", "SchedulePass", "Staged", "passes", "staged"]

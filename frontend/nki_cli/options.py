@@ -89,6 +89,16 @@ NoDataOption = Annotated[
 ]
 
 
+NoSpillOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-spill",
+        help="Refuse a kernel that fits SBUF only with spills to HBM.",
+        show_default=False,
+    ),
+]
+
+
 class ScheduleMode(str, enum.Enum):
     """The order instructions run in."""
 

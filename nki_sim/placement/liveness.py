@@ -87,7 +87,7 @@ class _Scope:
         if index in self.written and self.written[index] is None:
             return
         is_sure = is_sure and tensor.dynamic is None
-        if is_sure and _covers(tensor):
+        if is_sure and covers(tensor):
             self.written[index] = None
             return
         mask = self.written.get(index)
@@ -194,7 +194,7 @@ def _total_bytes(storage: Storage) -> int:
     return storage.partitions * storage.row_bytes
 
 
-def _covers(tensor: NkiTensor) -> bool:
+def covers(tensor: NkiTensor) -> bool:
     """True if `tensor` is its whole storage, in order."""
     return (
         tensor.offset == 0

@@ -32,11 +32,6 @@ _OVERFLOWS = {
     MemoryRegion.psum: ("NKI-M002", "psum_partition_bytes", "psum_partition_bytes"),
 }
 
-_NOT_MODELLED = (
-    "tensors stay on chip from their first use to their last; the vendor's compiler may reorder "
-    "instructions or spill to HBM instead, which costs HBM traffic and is not modelled"
-)
-
 
 def too_much_hbm(program: Program, target: Target) -> NkiMemoryError | None:
     """NKI-M003 where the HBM tensors of `program` exceed the HBM of the whole device; None where they fit."""
@@ -165,7 +160,6 @@ def overflow(
         _tipping(culprit, tipped, usage),
         *(_curve(usage, capacity) if is_over else []),
         *_capacities(region, peak, target),
-        *([_NOT_MODELLED] if is_over else []),
     ]
     refused = error(_OVERFLOWS[region][0], message, help=_advice(groups[0], peak), notes=notes)
     return _with_labels(_at(refused, culprit.storage), _labels(program, culprit, tipped, usage, groups))

@@ -24,18 +24,13 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-
 from nki_isa.ir.dependencies import Touch, data_dependencies, touched
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Node, Program, walk
 from nki_isa.tensor.storage import MemoryRegion, Storage
-from nki_sim.placement.liveness import NEVER, Liveness
+from nki_sim.placement.demand import Bytes, Demand, addressed, summed
+from nki_sim.placement.liveness import Liveness
 from nki_sim.placement.packing import Space
-from nki_sim.placement.utilisation import ALL_QUADRANTS, QUADRANTS, quadrants_of
-
-#: Bytes of each memory: of the spaces given in their order, with each quadrant of SBUF by itself if need be.
-Bytes = tuple[int, ...]
 
 
 class Reordering:
@@ -53,7 +48,7 @@ class Reordering:
         self._touched = [list(touched(node)) for node in program.body]
         self._needed = _dependencies(program, self._touched)
         self._results = [k for k, node in enumerate(program.body) if _is_result(node)]
-        self._demand = partial(_Demand, program, live, spaces, self._touched)
+        self._demand = partial(Demand, program, live, spaces, self._touched)
         self._whole = self._demand({})
 
     def orders(self, starts: Mapping[int, int]) -> Iterator[list[Node]]:
@@ -164,23 +159,11 @@ def _sharing_bytes(program: Program) -> dict[Storage, Hashable]:
     keys: dict[Storage, Hashable] = {}
     for region in (MemoryRegion.sbuf, MemoryRegion.psum):
         end, key = 0, 0
-        for offset, stop, storage in _addressed(program, region):
+        for offset, stop, storage in addressed(program, region):
             key = key if offset < end else key + 1
             end = max(end, stop)
             keys[storage] = (region, key)
     return keys
-
-
-def _addressed(
-    program: Program, region: MemoryRegion, part: int = ALL_QUADRANTS
-) -> list[tuple[int, int, Storage]]:
-    """(first byte, end, storage) of the storages with an address that have bytes in `part`, by address."""
-    found = [
-        (s.address[1], s.address[1] + s.row_bytes, s)
-        for s in program.storages
-        if s.region is region and s.address is not None and quadrants_of(s.address[0], s.partitions) & part
-    ]
-    return sorted(found, key=lambda row: row[:2])
 
 
 # --- which orders to go by
@@ -203,94 +186,6 @@ def _by_result(needed: Sequence[Sequence[int]], ends: Mapping[int, int]) -> list
         for before in needed[k]:
             wanted[before] = min(wanted[before], wanted[k])
     return sorted(range(len(needed)), key=wanted.__getitem__)
-
-
-# --- what is held
-
-
-class _Demand:
-    """What the nodes of a Program need of the memories.
-
-    Attributes:
-        limit: bytes of each memory that tensors without an address can have.
-        start: bytes of each memory held before the first instruction, by constants.
-        tensors: for each node the storages it touches that other nodes touch too.
-        inside: for each node the most bytes of each memory that storages only it touches hold at once.
-        size: bytes of a storage in each memory.
-        uses: how many nodes touch a storage.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        live: Liveness,
-        spaces: Mapping[MemoryRegion, Space],
-        touched: Sequence[Sequence[Touch]],
-        starts: Mapping[int, int],
-    ):
-        memories = [(region, part) for region in spaces for part in _parts(region, bool(starts))]
-        self.limit: Bytes = tuple(
-            spaces[region].capacity - _union(_addressed(program, region, part)) for region, part in memories
-        )
-        self.size: dict[int, Bytes] = {}
-        for storage in program.storages:
-            if storage.region.on_chip and storage.address is None and live.first[storage.index] != NEVER:
-                space = spaces[storage.region]
-                unit = space.bank or space.align
-                taken = -(-storage.row_bytes // unit) * unit
-                lanes = quadrants_of(starts.get(storage.index, 0), storage.partitions)
-                self.size[storage.index] = tuple(
-                    taken * (region is storage.region and part & lanes != 0) for region, part in memories
-                )
-        touching = [
-            dict.fromkeys(thing.index for thing, _ in things if isinstance(thing, Storage))
-            for things in touched
-        ]
-        constants = [s.index for s in program.storages if s.data is not None and s.index in self.size]
-        self.uses = dict.fromkeys(self.size, 0)
-        for indices in touching:
-            for index in indices:
-                if index in self.uses:
-                    self.uses[index] += 1
-        self.start = _sum([self.size[index] for index in constants], len(memories))
-        self.held = frozenset(constants)
-        self.tensors: list[list[int]] = []
-        self.inside: list[Bytes] = []
-        for node, indices in zip(program.body, touching, strict=True):
-            own = [i for i in indices if self.uses.get(i) == 1 and i not in self.held]
-            self.tensors.append([i for i in indices if i in self.size and i not in own])
-            sizes = [self.size[i] for i in own]
-            if isinstance(node, Instruction) or not own:
-                self.inside.append(_sum(sizes, len(memories)))
-            else:
-                self.inside.append(_most(live, own, sizes))
-
-
-def _parts(region: MemoryRegion, is_apart: bool) -> Sequence[int]:
-    """What counts as a memory: each quadrant of SBUF if tensors lie side by side, else the whole."""
-    return [1 << k for k in range(QUADRANTS)] if is_apart and region is MemoryRegion.sbuf else [ALL_QUADRANTS]
-
-
-def _union(pieces: Sequence[tuple[int, int, Storage]]) -> int:
-    total = end = 0
-    for start, stop, _ in pieces:
-        total += max(0, stop - max(start, end))
-        end = max(end, stop)
-    return total
-
-
-def _sum(sizes: Sequence[Bytes], memories: int) -> Bytes:
-    return tuple(sum(size[m] for size in sizes) for m in range(memories))
-
-
-def _most(live: Liveness, indices: Sequence[int], sizes: Sequence[Bytes]) -> Bytes:
-    """The most bytes of each memory that the storages `indices`, live as they are, hold at once."""
-    first, last = live.first[indices], live.last[indices]
-    begin = int(first.min())
-    change = np.zeros((int(last.max()) - begin + 2, len(sizes[0])), np.int64)
-    np.add.at(change, first - begin, np.array(sizes))
-    np.add.at(change, last - begin + 1, -np.array(sizes))
-    return tuple(change.cumsum(axis=0).max(axis=0).tolist())
 
 
 # --- what comes next
@@ -319,7 +214,7 @@ class _Queues:
 
 
 def _fitting(
-    base: Sequence[int], needed: Sequence[Sequence[int]], demand: _Demand, is_freeing: bool
+    base: Sequence[int], needed: Sequence[Sequence[int]], demand: Demand, is_freeing: bool
 ) -> list[int] | None:
     """The order that takes, each time, the first node of `base` that may run and fits; None at a dead end.
 
@@ -345,11 +240,11 @@ def _fitting(
     done: set[int] = set()  # ranks
 
     def enter(k: int) -> None:
-        taken = _sum([size[index] for index in demand.tensors[k] if index not in held], len(limit))
+        taken = summed([size[index] for index in demand.tensors[k] if index not in held], len(limit))
         need = tuple(map(int.__add__, taken, demand.inside[k]))
         ready.add(k, need)
         if is_freeing:
-            freed = _sum([size[index] for index in demand.tensors[k] if uses[index] == 1], len(limit))
+            freed = summed([size[index] for index in demand.tensors[k] if uses[index] == 1], len(limit))
             if taken != freed and all(map(int.__le__, taken, freed)):
                 freeing.add(k, need)
 

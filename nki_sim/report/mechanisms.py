@@ -132,6 +132,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "DMA engines shared by the transfers in flight",
         {"dma_shared": False},
     ),
+    "spills": Mechanism(
+        "moving tensors that SBUF has no room for to HBM and back",
+        {"spills": False},
+    ),
     "hbm-sharing": Mechanism(
         "the bandwidth of HBM shared by the cores of a launch",
         {"hbm_cores": 1, "hbm_efficiency": 1.0},

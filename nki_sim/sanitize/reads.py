@@ -17,6 +17,7 @@ from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
+from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array, Memory
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
@@ -48,11 +49,15 @@ class Watch:
         self.memory: Memory
         self.survey = survey
         self.missing = missing
+        self._has_spills = any(storage.kind == "spill" for storage in survey.program.storages)
 
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
         """The observer: `instruction` is about to run."""
         reads, writes = self.survey.touches[instruction]
         states = self.shadow.states
+        if self._has_spills and is_spill(instruction):
+            states[writes[0].storage.index].carry(states[reads[0].storage.index])
+            reads = writes = []
         for tensor in reads:
             state = states[tensor.storage.index]
             if state.storage.address is not None:

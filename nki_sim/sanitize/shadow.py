@@ -87,6 +87,11 @@ class Written:
             if self._count == self.size:
                 self.full, self.mask = True, None
 
+    def carry(self, other: Written) -> None:
+        """Note that every byte of `other`, a tensor of the same layout, is copied here, written or not."""
+        self.full, self._count, self.last = other.full, other._count, other.last
+        self.mask = None if other.mask is None else other.mask.copy()
+
     def missing(self, tensor: NkiTensor) -> Bools | None:
         """Elements of `tensor` that have a byte nobody wrote, or None if there is none."""
         view = self.view(tensor)

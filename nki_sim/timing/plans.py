@@ -15,6 +15,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OnLinks
+from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.timing.byte_boxes import Box, Bytes
@@ -126,12 +127,14 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
         dma = _dma(target, cost, cost.transfer, slowdown)
+        if not target.spills and is_spill(sample):
+            dma = Dma(0.0, 0.0, 0.0, 0.0)
     operands = None
     if form.is_plain and form.read_names is not None and form.written_names is not None:
         uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
         uses += [(Use.write, name) for name in form.written_names]
         operands = tuple(
-            Operand(name, use, sample.__dict__[name].storage.kind != "local", {})
+            Operand(name, use, sample.__dict__[name].storage.is_given, {})
             for use, name in sorted(uses, key=lambda row: row[0])
         )
     held = cost.busy if dma is None else dma.interval

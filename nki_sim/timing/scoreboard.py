@@ -247,7 +247,7 @@ class Scoreboard:
             else:
                 view, use = operand
                 storage = view.storage
-                is_given = storage.kind != "local"
+                is_given = storage.is_given
                 if is_given and use is not _WRITE and storage not in self._written:
                     untouched.append(storage)
                     continue

@@ -326,13 +326,22 @@ def test_sbuf_json_is_the_placements_report(nki_sim):
 def test_sbuf_shows_what_does_not_fit(nki_sim, tmp_path):
     (tmp_path / "full.py").write_text(FULL)
     html = tmp_path / "full.html"
-    told = nki_sim("sbuf", str(tmp_path / "full.py"), "--html", str(html))
+    told = nki_sim("sbuf", str(tmp_path / "full.py"), "--no-spill", "--html", str(html))
     assert told.status == 1 and "NKI-M001" in told.err
     assert "SBUF            240 KiB   208 KiB   115.4 %" in told.out and "tile and 29 more" in told.out
     assert "full.py:8" in html.read_text()
-    found = nki_sim("sbuf", str(tmp_path / "full.py"), "--format", "json").json
+    found = nki_sim("sbuf", str(tmp_path / "full.py"), "--no-spill", "--format", "json").json
     assert found["launches"] == [] and [d["code"] for d in found["diagnostics"]] == ["NKI-M001"]
     assert found["overfull"][0]["cores"][0]["memory"]["sbuf"]["peak_kib"] == 240
+
+
+@pytest.mark.parametrize("command", ["run", "check", "profile", "sbuf"])
+def test_what_does_not_fit_runs_with_spills_and_is_refused_if_asked(nki_sim, tmp_path, command):
+    (tmp_path / "full.py").write_text(FULL)
+    told = nki_sim(command, str(tmp_path / "full.py"))
+    assert told.status == 0 and "warning[NKI-M009]" in told.err
+    told = nki_sim(command, str(tmp_path / "full.py"), "--no-spill")
+    assert told.status == 1 and "error[NKI-M001]" in told.err
 
 
 FULL = """import numpy as np

@@ -11,7 +11,7 @@ from random_programs import Maker
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.targets import TRN2
-from nki_sim.pipeline import PASSES, PlacePass, ScheduleName, SchedulePass, Staged, staged
+from nki_sim.pipeline import PlacePass, ScheduleName, SchedulePass, Staged, passes, staged
 from nki_sim.placement.place import place
 from nki_sim.schedule.compiler import scheduled
 
@@ -28,14 +28,16 @@ def too_large():
 
 
 def test_every_order_has_its_passes():
-    assert set(PASSES) == set(get_args(ScheduleName))
+    for schedule in get_args(ScheduleName):
+        assert passes(schedule)[0] == PlacePass(spills=True)
+        assert passes(schedule, spills=False) == (PlacePass(spills=False), *passes(schedule)[1:])
 
 
 def test_each_pass_takes_what_the_one_before_gave():
     program = Maker(3).program
-    (plain,) = staged([program], TRN2, PASSES["program"])
+    (plain,) = staged([program], TRN2, passes("program"))
     assert plain.program is program and plain.placed.addresses == place(program, TRN2).addresses
-    (ordered,) = staged([program], TRN2, PASSES["compiler"])
+    (ordered,) = staged([program], TRN2, passes("compiler"))
     assert ordered.placed.addresses == plain.placed.addresses
     assert order_of(ordered.program) == order_of(scheduled(program, TRN2, plain.placed))
     assert order_of(ordered.program) != order_of(program)

@@ -25,7 +25,7 @@ from nki_isa.tensor.shown import showing
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute
-from nki_sim.placement.place import place
+from nki_sim.placement.fit_in_memory import fit
 
 _DEBUGGERS = ("bdb", "pdb", "IPython", "ipdb", "debugpy", "_pydevd_bundle", "pydevd")
 
@@ -73,5 +73,7 @@ def _so_far(recorder: Recorder, tensor: NkiTensor) -> Any:
         body=[*program.body, REGISTRY["dma_copy"](dst=copied, src=tensor)],
     )
     with contextlib.redirect_stdout(io.StringIO()):  # what it prints was not printed yet
-        done = execute(until, place(until, recorder.target).addresses, [to_numpy(a) for a in recorder.arrays])
+        fitted = fit(until, recorder.target)
+        arrays = [to_numpy(array) for array in recorder.arrays]
+        done = execute(fitted.program, fitted.placement.addresses, arrays)
     return done.outputs[0]

@@ -49,7 +49,8 @@ def _kept(
     key: Key | None = None
     try:
         parts, inputs = call_key(bind(kernel, args, kwargs).arguments.values())
-        language = levels.current(), frontends.current(), profile, session.options.schedule
+        passes = session.options.schedule, session.options.spill
+        language = levels.current(), frontends.current(), profile, *passes
         key = (
             kernel.function,
             (kernel.grid, kernel.schedule, kernel.prints, kernel.config, target, language, parts),
@@ -81,8 +82,9 @@ def _made(
         ]
     found = specialized[0].inputs
     programs = [one.program for one in specialized]
+    passes = pipeline.passes(session.options.schedule, spills=session.options.spill)
     try:
-        staged = pipeline.staged(programs, target, pipeline.PASSES[session.options.schedule])
+        staged = pipeline.staged(programs, target, passes)
     except NkiMemoryError:
         if session.keep:
             session.overfull.append(Overfull(kernel.function.__name__, tuple(programs), target))

@@ -39,6 +39,7 @@ class Options:
         without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule.compiler`. Results are the same bits.
+        spill: False refuses a kernel that fits SBUF only with spills to HBM; else NKI-M009 warns of them.
         workers: where the ranks of a launch run: ``"dask"``, ``"ray"``, the address of a scheduler of Dask, a
             client of it, or another :class:`nki_sim.workers.clusters.Cluster`; None takes the environment's
             ``NKI_SIM_WORKERS``, or this process. Results and times are the same.
@@ -58,6 +59,7 @@ class Options:
     trips: int | None = None
     without: frozenset[str] = frozenset()
     schedule: ScheduleName = "program"
+    spill: bool = True
     workers: Any = None
     restarts: int | None = None
     calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None

@@ -16,6 +16,7 @@ from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FormatOption,
+    NoSpillOption,
     OwnLanguageOption,
     TargetOption,
     TracebackOption,
@@ -82,6 +83,7 @@ def check(
         typer.Option("--require-launch", help="A kernel that is not called is an error.", show_default=False),
     ] = False,
     language: OwnLanguageOption = None,
+    no_spill: NoSpillOption = False,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -98,7 +100,11 @@ def check(
     paths = [path for name in files for path in files_of(name)]
     for path in paths:
         readable(screen, path)
-    options = None if static else Options(target=chosen, profile=profile, data=False, check="all")
+    options = (
+        None
+        if static
+        else Options(target=chosen, profile=profile, data=False, check="all", spill=not no_spill)
+    )
     checked = []
     for path in paths:
         one = _check(path, profile, options, require_launch, traceback)

@@ -12,6 +12,7 @@ from nki_cli.options import (
     FileArgument,
     FormatOption,
     NoDataOption,
+    NoSpillOption,
     ScheduleMode,
     ScheduleOption,
     TargetOption,
@@ -68,6 +69,7 @@ def profile(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also time each call without each mechanism.", show_default=False)
     ] = False,
+    no_spill: NoSpillOption = False,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -84,6 +86,7 @@ def profile(
         check="none",
         trips=trips,
         schedule=schedule.value,
+        spill=not no_spill,
         without=lacking,
     )
     outcome = launches_of(screen, file, options, whole_traceback=traceback)

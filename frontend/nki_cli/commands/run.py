@@ -16,6 +16,7 @@ from nki_cli.options import (
     FormatOption,
     LanguageOption,
     LanguageProfile,
+    NoSpillOption,
     ScheduleMode,
     ScheduleOption,
     TargetOption,
@@ -41,6 +42,7 @@ def run(
     warnings_as_errors: WarningsAsErrorsOption = False,
     fill: FillOption = FillMode.zeros,
     schedule: ScheduleOption = ScheduleMode.program,
+    no_spill: NoSpillOption = False,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -58,6 +60,7 @@ def run(
         warnings_as_errors=warnings_as_errors,
         fill=fill.value,
         schedule=schedule.value,
+        spill=not no_spill,
     )
     outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:

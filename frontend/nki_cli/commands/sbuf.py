@@ -9,6 +9,7 @@ from nki_cli.options import (
     ColorOption,
     FileArgument,
     FormatOption,
+    NoSpillOption,
     TargetOption,
     TracebackOption,
     read_target,
@@ -25,6 +26,7 @@ from nki_sim.report.usage import memory_report
 def sbuf(
     file: FileArgument,
     html: HtmlOption = None,
+    no_spill: NoSpillOption = False,
     target: TargetOption = None,
     format: FormatOption = Format.text,
     no_color: ColorOption = False,
@@ -36,7 +38,7 @@ def sbuf(
     """
     screen = Screen.open(format, no_color)
     chosen = read_target(target, screen)
-    options = Options(target=chosen, data=False, check="none")
+    options = Options(target=chosen, data=False, check="none", spill=not no_spill)
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
     overfull = [refused.placed() for refused in outcome.overfull]
     shown = [*outcome.launches, *overfull]

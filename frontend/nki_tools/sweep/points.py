@@ -205,7 +205,12 @@ class Job:
         kernel = self.kernel if call.cores is None else self.kernel[call.cores]
         found: Row = dict.fromkeys(COLUMNS)
         with runtime.session(
-            target=as_target(call.target), schedule=call.schedule, data=False, timing=True, check="none"
+            target=as_target(call.target),
+            schedule=call.schedule,
+            spill=False,  # what is looked for is what is fast, and fits
+            data=False,
+            timing=True,
+            check="none",
         ) as record:
             try:
                 kernel(**{name: filled(value) for name, value in call.arguments.items()})

@@ -243,6 +243,7 @@ _ROWS = (
     Code("NKI-M006", "fits only after reordering", "What is live at once should fit in the order the kernel states."),
     Code("NKI-M007", "fits only with partition sharing", "Each tensor that is live at once should fit with bytes of its own."),
     Code("NKI-M005", "too many open accumulations", "Matmuls may accumulate into one tensor per PSUM bank at a time."),
+    Code("NKI-M009", "fits only with spills", "What is live at once should fit SBUF without going to HBM and back."),
     Code("NKI-M008", "launch over the host's memory", "All tensors of a launch must fit the memory of the host."),
 )
 

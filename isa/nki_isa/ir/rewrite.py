@@ -7,8 +7,9 @@ they were asked to run after is the copies of what they ran after before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nki_isa.diagnostics import NkiError
@@ -38,7 +39,45 @@ def on_storages(program: Program, storages: list[Storage], change: Change | None
         NkiError: what `change` raises, at the line of the instruction that has the view.
     """
     moved = {old: new for old, new in zip(program.storages, storages, strict=True) if old is not new}
-    return _Copy(program, storages, change or (lambda view: moved_view(view, moved))).program
+    change = change or partial(moved_view, moved=moved)
+    copied = _Copy()
+    body = [copied.node(node, change) for node in program.body]
+    copied.keep_order()
+    return replace(
+        program,
+        storages=storages,
+        inputs=[_view(view, change) for view in program.inputs],
+        outputs=[_view(view, change) for view in program.outputs],
+        body=body,
+    )
+
+
+def spliced(
+    program: Program,
+    storages: list[Storage],
+    moved: Mapping[int, Mapping[Storage, Storage]],
+    inserted: Mapping[int, Sequence[Instruction]],
+) -> Program:
+    """`program` with instructions inserted, and with nodes of its body on other storages.
+
+    Args:
+        program: it stays as it is; so do its inputs and outputs.
+        storages: its own, and those that take their place at some nodes, each of the layout, data type and
+            memory of the one it stands for.
+        moved: by position in the body, the storages that take the place of others in that node.
+        inserted: by position in the body, the instructions that run right before that node.
+    """
+    copied = _Copy()
+    body: list[Node] = []
+    for position, node in enumerate(program.body):
+        body += inserted.get(position, ())
+        there = moved.get(position)
+        made = copied.node(node, partial(moved_view, moved=there) if there else _as_it_is)
+        if isinstance(made, Instruction) and isinstance(node, Instruction):
+            made.form = node.form  # a form says nothing of which storages they are
+        body.append(made)
+    copied.keep_order()
+    return replace(program, storages=storages, body=body)
 
 
 def moved_view(view: NkiTensor, moved: Mapping[Storage, Storage]) -> NkiTensor:
@@ -86,31 +125,22 @@ def _view(view: NkiTensor, change: Change) -> NkiTensor:
     return NkiTensor(made.shape, made.strides, made.offset, made.dtype, made.storage, dynamic)
 
 
+def _as_it_is(view: NkiTensor) -> NkiTensor:
+    return view
+
+
 class _Copy:
-    """A Program with its views changed."""
+    """Copies of nodes with their views changed."""
 
-    def __init__(self, program: Program, storages: list[Storage], change: Change):
-        self._change = change
+    def __init__(self) -> None:
         self._made: dict[Instruction, Instruction] = {}
-        body = self._body(program.body)
-        for made in self._made.values():
-            made.after = tuple(self._made.get(before, before) for before in made.after)
-        self.program = replace(
-            program,
-            storages=storages,
-            inputs=[_view(view, change) for view in program.inputs],
-            outputs=[_view(view, change) for view in program.outputs],
-            body=body,
-        )
 
-    def _body(self, body: list[Node]) -> list[Node]:
-        return [self._node(node) for node in body]
-
-    def _node(self, node: Node) -> Node:
+    def node(self, node: Node, change: Change) -> Node:
+        """The copy of `node`, the node itself if it is an instruction that does not change."""
         if isinstance(node, (Loop, While)):
-            return replace(node, body=self._body(node.body))
+            return replace(node, body=[self.node(inner, change) for inner in node.body])
         try:
-            made = with_views(node, self._change)
+            made = with_views(node, change)
         except NkiError as found:
             raise found.at(node.stack[-1].span if node.stack else None, node.stack) from None
         if made is node and any(before in self._made for before in node.after):
@@ -118,3 +148,8 @@ class _Copy:
         if made is not node:
             self._made[node] = made
         return made
+
+    def keep_order(self) -> None:
+        """Have the copies run after the copies of what they ran after before."""
+        for made in self._made.values():
+            made.after = tuple(self._made.get(before, before) for before in made.after)

@@ -108,6 +108,7 @@ class Target:
         features: what it can do that others cannot.
         dma_shared: False for a machine whose transfers each have DMA engines of their own, which there is
             not (:mod:`nki_sim.report.mechanisms`).
+        spills: False for a machine where what is spilled moves in no time, which there is not either.
         sources: where each figure comes from, by the figure's name.
 
     The other fields are its figures.
@@ -251,6 +252,7 @@ class Target:
     dma_roof_bytes_per_ns: float
 
     dma_shared: bool = True
+    spills: bool = True
 
     def has(self, feature: Feature | None) -> bool:
         """True if it has `feature`; every generation has what needs none."""
@@ -309,6 +311,7 @@ _NOT_FIGURES = frozenset(
         "features",
         "sources",
         "dma_shared",
+        "spills",
     )
 )
 

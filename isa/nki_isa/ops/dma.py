@@ -38,7 +38,7 @@ from nki_isa.constraints.values import attribute_rule, excludes, value_in
 from nki_isa.cost import Cost, transfers
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, reads, write
-from nki_isa.ir.instruction import MakeTile, Matrices, Order, Starts, instruction
+from nki_isa.ir.instruction import Instruction, MakeTile, Matrices, Order, Starts, instruction
 from nki_isa.machine import enums
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine, dge_mode
@@ -183,6 +183,14 @@ class dma_copy(DmaInstruction):
     def cost(self, target: Target) -> Cost:
         """Descriptors for the runs that are contiguous on both sides."""
         return transfers.copy(target, by_row(self.dst), by_row(self.src), mode=self.descriptors(target))
+
+
+def is_spill(instruction: Instruction) -> bool:
+    """True for a copy that the compiler put in: of a tensor that SBUF has no room for, to HBM or back."""
+    return isinstance(instruction, dma_copy) and "spill" in (
+        instruction.dst.storage.kind,
+        instruction.src.storage.kind,
+    )
 
 
 # --- dma_transpose

@@ -67,7 +67,8 @@ class Storage:
         shape: as allocated; dimension 0 is the partition dimension on chip.
         dtype: as allocated.
         address: ``(partition, byte)`` the user asked for, or None to be placed.
-        kind: ``"local"``, ``"input"``, ``"constant"``.
+        kind: ``"local"``, ``"input"``, ``"constant"``, or ``"spill"`` for HBM that the compiler allocated, to
+            keep there what SBUF has no room for.
         stack: the user's calls that allocated it, innermost last.
         data: initial bytes of a constant, else None.
         on_chip: True for SBUF and PSUM.
@@ -92,6 +93,11 @@ class Storage:
         self.on_chip = self.region is SBUF or self.region is PSUM
         self.partitions = self.shape[0] if self.on_chip else 1
         self.row_bytes = math.prod(self.shape[self.on_chip :]) * self.dtype.itemsize
+
+    @property
+    def is_given(self) -> bool:
+        """True for what is there before the first instruction: tensors of the caller and constants."""
+        return self.kind in ("input", "constant")
 
 
 _LOOPS = "use nl.fori_loop or nl.while_loop for loops the device decides about"

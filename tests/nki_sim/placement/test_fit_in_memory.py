@@ -255,15 +255,20 @@ def test_results_stored_together_are_worked_on_together():
     ids=lambda value: getattr(getattr(value, "function", None), "__name__", None),
 )
 def test_what_must_not_move_is_refused_as_before(kernel, arguments, cores):
-    with runtime.session(target=TRN2, data=False), pytest.raises(NkiMemoryError) as caught:
+    with runtime.session(target=TRN2, data=False, spill=False), pytest.raises(NkiMemoryError) as caught:
         kernel[cores](X, *arguments)
     (refusal,) = caught.value.diagnostics
     assert refusal.code == "NKI-M001"
     assert "256" in refusal.message or "258" in refusal.message
-    assert (
-        "no other order of the instructions that was tried within their dependencies fits either"
-        in refusal.notes[-1]
-    )
+    order, spills = refusal.notes[-2:]
+    assert "no other order of the instructions that was tried within their dependencies fits either" in order
+    assert "not tried, as asked" in spills
+
+
+def test_a_loop_on_the_device_that_holds_too_much_is_refused_with_spills_too():
+    with runtime.session(target=TRN2, data=False), pytest.raises(NkiMemoryError) as caught:
+        inside_a_device_loop(X)
+    assert "one loop on the device needs at once" in caught.value.diagnostics[0].notes[-1]
 
 
 def test_addresses_stay_and_their_users_keep_their_order():

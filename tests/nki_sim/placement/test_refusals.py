@@ -48,7 +48,7 @@ def opens_nine_products(x):
 
 
 def refused(kernel, target):
-    with runtime.session(target=target, data=False), pytest.raises(NkiMemoryError) as caught:
+    with runtime.session(target=target, data=False, spill=False), pytest.raises(NkiMemoryError) as caught:
         kernel(np.ones((128, 512), np.float32))
     (diagnostic,) = caught.value.diagnostics
     return diagnostic

@@ -67,7 +67,7 @@ def ran(kernel, *arguments):
 
 
 def refused(kernel, *arguments):
-    with runtime.session(target=TRN2, data=False), pytest.raises(NkiMemoryError) as caught:
+    with runtime.session(target=TRN2, data=False, spill=False), pytest.raises(NkiMemoryError) as caught:
         kernel(X, *arguments)
     (found,) = caught.value.diagnostics
     return found
