@@ -31,7 +31,8 @@ from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_isa.tensor.storage import MemoryRegion
 from nki_sim.placement.liveness import liveness
-from nki_sim.placement.place import place
+from nki_sim.placement.place import place, spaces
+from nki_sim.placement.spill import spilled
 from nki_sim.placement.utilisation import Holder, usage_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -184,6 +185,11 @@ def overflow(version: str) -> None:
     print(
         f"    with every load right before its first use: {kib(int(usage_of(late, live.instructions).max()))}"
     )
+    target = as_target("trn2")
+    found = spilled(program, live, target, spaces(target)[MemoryRegion.sbuf])
+    if found is not None:
+        moved = f"{found.bytes_out / 1e9:.2f} GB out, {found.bytes_in / 1e9:.2f} in"
+        print(f"    spilled in that order: {moved}, {found.time / 1e6:.2f} ms of the DMA engines")
 
 
 if __name__ == "__main__":
