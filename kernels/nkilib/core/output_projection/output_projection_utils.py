@@ -60,27 +60,32 @@ def accumulate(dst, stationary, moving, contraction, stationary_from, moving_fro
         stationary_from: first column of `stationary`.
         moving_from: first column of `moving`.
     """
+    for step in contraction.steps:
+        multiply(dst, stationary, moving, step, stationary_from, moving_from)
+
+
+def multiply(dst, stationary, moving, step, stationary_from, moving_from):
+    """Adds the products of one step of a contraction; arguments as of :func:`accumulate`."""
     m, total = dst.shape
     columns = nl.ds(stationary_from, m)
-    for step in contraction.steps:
-        tile, together, rows = step
-        for start in range(0, total, BANK):
-            width = min(BANK, total - start)
-            part = nl.ds(moving_from + start, width)
-            if together == 2:
-                pair = nl.ds(tile, 2)
-                nisa.nc_matmul(
-                    dst=dst[:, nl.ds(start, width)],
-                    stationary=stationary[0:rows, pair, columns],
-                    moving=moving[0:rows, pair, part],
-                    perf_mode=nisa.matmul_perf_mode.double_row,
-                )
-            else:
-                nisa.nc_matmul(
-                    dst=dst[:, nl.ds(start, width)],
-                    stationary=stationary[0:rows, tile, columns],
-                    moving=moving[0:rows, tile, part],
-                )
+    tile, together, rows = step
+    for start in range(0, total, BANK):
+        width = min(BANK, total - start)
+        part = nl.ds(moving_from + start, width)
+        if together == 2:
+            pair = nl.ds(tile, 2)
+            nisa.nc_matmul(
+                dst=dst[:, nl.ds(start, width)],
+                stationary=stationary[0:rows, pair, columns],
+                moving=moving[0:rows, pair, part],
+                perf_mode=nisa.matmul_perf_mode.double_row,
+            )
+        else:
+            nisa.nc_matmul(
+                dst=dst[:, nl.ds(start, width)],
+                stationary=stationary[0:rows, tile, columns],
+                moving=moving[0:rows, tile, part],
+            )
 
 
 def load_rows(dst, weight, contraction, tile, together, rows, first):

@@ -20,6 +20,21 @@ def copy_in(dst, src):
         nisa.dma_copy(dst=dst, src=src)
 
 
+def shrinking(columns):
+    """Cuts the last columns that arrive into (first, size) pieces, each half of what is left, in whole banks.
+
+    Less is left to do when the last byte is there: one bank to move out of PSUM, and to store.
+    """
+    pieces = []
+    first = 0
+    while columns - first > BANK:
+        size = max(BANK, (columns - first) // (2 * BANK) * BANK)
+        pieces.append((first, size))
+        first += size
+    pieces.append((first, columns - first))
+    return pieces
+
+
 def load_line(row, first, columns):
     """Columns of a row [1, H] in HBM, in one partition of SBUF."""
     line = nl.ndarray((1, columns), dtype=row.dtype, buffer=nl.sbuf)
