@@ -431,7 +431,8 @@ class Machine:
         works_in_place = kind.in_place is not Instruction.in_place and kind.compute is kind.stands_for
         if works_in_place and not _indirect(instruction):
             (destination,) = instruction.writes
-            works = instruction.in_place(self.memory.view(destination), matrices or self._own)
+            operands = matrices or self._own
+            works = instruction.in_place(operands.view(destination), operands)
             if works is not None:
                 return works
         inputs, outputs = self._operands(instruction)
@@ -573,6 +574,8 @@ def _is_whole(tensor: NkiTensor) -> bool:
 
 
 def _indirect(instruction: Instruction) -> bool:
+    if instruction.form is not None:
+        return not instruction.form.is_plain
     return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))
 
 

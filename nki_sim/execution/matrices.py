@@ -2,7 +2,7 @@
 
 A tile is read by many matmuls between two writes of it, and to widen it takes as long as a good part of the
 product. In instructions that follow each other without a loop it is known before they run which of them read
-the same bytes: a counter for each stretch of SBUF says which instruction wrote it last.
+the same bytes: views of them that are equal, with no write to any of their bytes in between.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.dtypes import DType, to_float32
-from nki_isa.tensor.storage import MemoryRegion
+from nki_isa.tensor.storage import SBUF, Storage
 from nki_isa.tensor.tensor import NkiTensor, box
 from nki_sim.execution.memory import Memory
 
 Array = NDArray[Any]
 
-_STRETCH = 64  # bytes of a partition that one counter is for
+#: Bytes of a partition that are looked through together.
+_STRETCH = 2048
+
+#: What a matrix is known by: storage, offset, shape, strides and data type of a view.
+_Key = tuple[Storage, int, tuple[int, ...], tuple[int, ...], DType]
 
 
 class Matrix:
@@ -80,35 +84,57 @@ class SharedMatrices(OwnMatrices):
 
     def __init__(self, memory: Memory):
         super().__init__(memory)
-        self._written = np.zeros(memory.sbuf.shape[1] // _STRETCH + 2, np.int64)
-        self._position = 0
-        self._made: dict[Any, Matrix] = {}
+        self._made: list[Matrix] = []
+        self._valid: dict[_Key, Matrix] = {}  # whose bytes nothing has written since
+        self._near: dict[int, list[tuple[int, int, _Key]]] = {}  # by stretch: first byte, end, and whose
+        self._viewed: tuple[NkiTensor, Array] | None = None
 
     def matrix(self, tensor: NkiTensor) -> Callable[[], Array]:
         """As of one that others share, if they read the same values."""
-        if tensor.storage.region is not MemoryRegion.sbuf:
+        storage = tensor.storage
+        if storage.region is not SBUF:
             return super().matrix(tensor)
-        last = int(self._written[self._stretch(tensor)].max())
-        key = self._memory.address(tensor), tensor.dtype, last
-        found = self._made.get(key)
+        key = storage, tensor.offset, tensor.shape, tensor.strides, tensor.dtype
+        found = self._valid.get(key)
         if found is None:
-            found = self._made[key] = Matrix(self._memory.view(tensor), tensor.dtype)
+            found = self._valid[key] = Matrix(self._memory.view(tensor), tensor.dtype)
+            self._made.append(found)
+            first, end = self._bytes(tensor)
+            for stretch in _stretches(first, end):
+                self._near.setdefault(stretch, []).append((first, end, key))
         found.uses += 1
         return found
 
+    def view(self, tensor: NkiTensor) -> Array:
+        """As of all operands; matmuls that add to one tile follow each other."""
+        if self._viewed is None or self._viewed[0] is not tensor:
+            self._viewed = tensor, super().view(tensor)
+        return self._viewed[1]
+
     def passed(self, instruction: Instruction) -> None:
         """`instruction` is the next; what it writes is new for those after it."""
-        self._position += 1
         for tensor in instruction.writes:
-            if tensor.storage.region is MemoryRegion.sbuf:
-                self._written[self._stretch(tensor)] = self._position
+            if tensor.storage.region is SBUF:
+                low, high = self._bytes(tensor)
+                for stretch in _stretches(low, high):
+                    near = self._near.get(stretch)
+                    if near:
+                        for first, end, key in near:
+                            if first < high and low < end:
+                                self._valid.pop(key, None)
+                        self._near[stretch] = [row for row in near if row[2] in self._valid]
 
-    def _stretch(self, tensor: NkiTensor) -> slice:
+    def _bytes(self, tensor: NkiTensor) -> tuple[int, int]:
+        """Where in its partitions `tensor` lies: the first byte, and the end."""
         _, _, first, end = box(tensor)
         byte = self._memory.place(tensor.storage)[1]
-        return slice((byte + first) // _STRETCH, (byte + end - 1) // _STRETCH + 1)
+        return byte + first, byte + end
 
     def forget(self) -> None:
         """Another run begins."""
-        for made in self._made.values():
+        for made in self._made:
             made.values = None
+
+
+def _stretches(first: int, end: int) -> range:
+    return range(first // _STRETCH, (end - 1) // _STRETCH + 1)

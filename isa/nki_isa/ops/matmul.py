@@ -342,7 +342,7 @@ class nc_matmul(Matmul):
         tensors = (self.dst, self.stationary, self.moving)
         if self.is_transpose or _double_row(self) or not isinstance(self.accumulate, bool):
             return None
-        if out.dtype != np.float32 or any(len(t.shape) != 2 or min(t.shape) < 2 for t in tensors):
+        if out.dtype != np.float32 or any([len(t.shape) != 2 or min(t.shape) < 2 for t in tensors]):
             return None
         row, item = out.strides
         if item != out.itemsize or row % item or row < item * out.shape[1]:
