@@ -18,6 +18,7 @@ from watching import watched
 from nki.compiler.checker.check import check_text
 from nki.compiler.syntax import parse as parsing
 from nki.compiler.syntax import tree, tree_cache, tree_data
+from nki.compiler.syntax.node import dump
 from nki.compiler.syntax.parse import parse
 
 ROOT = Path(__file__).parents[2]
@@ -83,12 +84,12 @@ def test_mutated_caches_are_trees_or_nothing(count, tmp_path, monkeypatch):
             assert events == []
             if found is not None:
                 read += 1
-                assert isinstance(found[0], tree.Module) and tree.dump(found[0], places=True)
+                assert isinstance(found[0], tree.Module) and dump(found[0], places=True)
     assert 0 < read < count / 2  # changed names and places are trees still
     place.write_bytes(damaged)
     parsing._results.clear()
     monkeypatch.setattr(parsing.os.path, "isfile", lambda path: True)
-    assert tree.dump(parse(text, "<other>").tree, places=True) == tree.dump(right.tree, places=True)
+    assert dump(parse(text, "<other>").tree, places=True) == dump(right.tree, places=True)
 
 
 @pytest.mark.parametrize("count", whole(100, 3_000))
@@ -109,7 +110,7 @@ def test_mutated_rows_are_trees_or_nothing(count):
             found = tree_data.decode(json.dumps(changed))
         except tree_data.DamagedTree:
             continue
-        assert tree.dump(found, places=True)
+        assert dump(found, places=True)
 
 
 # --- texts

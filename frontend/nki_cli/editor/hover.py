@@ -9,6 +9,7 @@ from typing import Any
 
 from nki.compiler.checker import scope
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import walk
 from nki_cli.instruction_facts import as_dict, signature_of, summary_of
 from nki_isa.diagnostics import Span
 from nki_isa.ir.instruction import REGISTRY, Instruction
@@ -45,7 +46,7 @@ def _innermost(module: tree.Module, line: int, column: int) -> _Named | None:
     """The smallest chain of names, or the name of an argument, that holds a place."""
     place = (line, column - 1)
     found: _Named | None = None
-    for node in tree.walk(module):  # parents come before their parts
+    for node in walk(module):  # parents come before their parts
         if isinstance(node, (tree.Name, tree.Attribute)):
             end = (node.end_lineno, node.end_col_offset)
         elif isinstance(node, tree.keyword) and node.arg:
@@ -58,7 +59,7 @@ def _innermost(module: tree.Module, line: int, column: int) -> _Named | None:
 
 
 def _call_of(module: tree.Module, keyword: tree.keyword) -> tree.Call | None:
-    calls = (node for node in tree.walk(module) if isinstance(node, tree.Call))
+    calls = (node for node in walk(module) if isinstance(node, tree.Call))
     return next((call for call in calls if any(k is keyword for k in call.keywords)), None)
 
 

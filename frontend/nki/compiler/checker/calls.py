@@ -10,7 +10,7 @@ from nki.compiler.checker.scope import Definition, Unresolved
 from nki.compiler.language.constructs import last_name
 from nki.compiler.language.names import nearest
 from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax.node import Node, walk
 
 POSITIONAL, KEYWORD = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
 EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -186,5 +186,5 @@ def _of_class(definition: Definition) -> Signature | None:
 
 def _is_special(annotation: Node) -> bool:
     """Whether a field is no parameter: ``ClassVar``, ``InitVar``, ``KW_ONLY``."""
-    names = (last_name(n) for n in tree.walk(annotation))
+    names = (last_name(n) for n in walk(annotation))
     return any(name in ("ClassVar", "InitVar", "KW_ONLY") for name in names)

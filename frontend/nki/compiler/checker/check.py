@@ -38,6 +38,7 @@ from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource, kernel_source
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Node, children, walk
 from nki.compiler.syntax.parsed import deep_recursion
 from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Severity, Span, error
 
@@ -272,16 +273,16 @@ def _kernels(names: TextScope) -> Iterator[Definition]:
     for node, enclosing in _definitions(names.source.module, names):
         if any(scope.is_jit(decorator, names) for decorator in node.decorator_list):
             yield Definition(node, names.source, enclosing, node.name)
-    for call in tree.walk(names.source.module):
+    for call in walk(names.source.module):
         if isinstance(call, tree.Call) and call.args and scope.is_jit(call.func, names):
             found = scope.resolve(call.args[0], names)
             if isinstance(found, Definition) and isinstance(found.node, tree.FunctionDef):
                 yield found
 
 
-def _definitions(node: tree.Node, names: Scope) -> Iterator[tuple[tree.FunctionDef, Scope]]:
+def _definitions(node: Node, names: Scope) -> Iterator[tuple[tree.FunctionDef, Scope]]:
     """Every function under `node` with the names around it."""
-    for child in tree.children(node):
+    for child in children(node):
         inner = names
         if isinstance(child, tree.FunctionDef):
             yield child, names

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Node, children, walk
 
 _INNER = (tree.FunctionDef, tree.AsyncFunctionDef, tree.ClassDef, tree.Lambda)
 _COMPREHENSIONS = (tree.ListComp, tree.SetComp, tree.DictComp, tree.GeneratorExp)
@@ -35,10 +35,10 @@ def bound_names(nodes: Sequence[Node]) -> set[str]:
         if isinstance(node, (tree.Global, tree.Nonlocal)):
             elsewhere.update(node.names)
         if isinstance(node, _COMPREHENSIONS):
-            todo += [n for n in tree.walk(node) if isinstance(n, tree.NamedExpr)]
+            todo += [n for n in walk(node) if isinstance(n, tree.NamedExpr)]
             continue
         if isinstance(node, tree.Name):
-            if isinstance(node.ctx, tree.Store):
+            if isinstance(node.ctx, symbols.Store):
                 found.add(node.id)
         elif isinstance(node, tree.alias):
             found.add(node.asname or node.name.partition(".")[0])
@@ -46,7 +46,7 @@ def bound_names(nodes: Sequence[Node]) -> set[str]:
             found.update([node.name] if node.name else [])
         elif isinstance(node, tree.MatchMapping) and node.rest:
             found.add(node.rest)
-        todo += tree.children(node)
+        todo += children(node)
     return found - elsewhere
 
 
@@ -70,7 +70,7 @@ def _misplaced(node: Node, in_loop: bool) -> Iterator[tree.Break | tree.Continue
         yield from misplaced(node.body, True)
         yield from misplaced(node.orelse, in_loop)
     elif not isinstance(node, (*_INNER, tree.expr)):
-        for child in tree.children(node):
+        for child in children(node):
             yield from _misplaced(child, in_loop)
 
 
@@ -80,7 +80,7 @@ def stray_returns(body: Sequence[Node]) -> Iterator[tree.Return]:
         if isinstance(node, tree.Return):
             yield node
         elif not isinstance(node, (tree.FunctionDef, tree.AsyncFunctionDef, tree.Lambda, tree.expr)):
-            yield from stray_returns([*tree.children(node)])
+            yield from stray_returns([*children(node)])
 
 
 def read_before_assignment(function: tree.FunctionDef) -> list[tree.Name]:
@@ -172,7 +172,7 @@ class _Flow:
                 self.read(target, state.first)
                 self.assign(target, state)
         else:
-            for child in tree.children(node):
+            for child in children(node):
                 self.read(child, state.first)
             self.assign(node, state)
 
@@ -212,7 +212,7 @@ class _Flow:
     def read(self, node: Node, known: set[str]) -> None:
         """Check the names read in `node` that are surely read."""
         if isinstance(node, tree.Name):
-            if isinstance(node.ctx, tree.Load):
+            if isinstance(node.ctx, symbols.Load):
                 self.check(node, known)
         elif isinstance(node, tree.BoolOp):
             self.read(node.values[0], known)
@@ -222,7 +222,7 @@ class _Flow:
             self.read(node.value, known)
             known |= bound_names([node.target])
         elif not isinstance(node, (*_INNER, *_COMPREHENSIONS)):
-            for child in tree.children(node):
+            for child in children(node):
                 self.read(child, known)
 
     def check(self, name: tree.Name, known: set[str]) -> None:

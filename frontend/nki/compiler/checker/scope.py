@@ -26,7 +26,7 @@ from nki.compiler.source.host_modules import is_host
 from nki.compiler.source.kept import Kept
 from nki.compiler.source.kernel_source import KernelSource
 from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax.node import Node
 from nki_isa.diagnostics import Diagnostic, NkiError, Span
 from nki_sim.process import lazy
 

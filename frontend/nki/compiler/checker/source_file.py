@@ -8,9 +8,9 @@ from typing import Any
 
 from nki.compiler.source import source
 from nki.compiler.source.kept import Kept
-from nki.compiler.syntax import tree
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Node, children, walk
 from nki.compiler.syntax.parse import parse
-from nki.compiler.syntax.tree import Node
 from nki_isa.diagnostics import Diagnostic
 from nki_sim.process import lazy
 
@@ -50,7 +50,7 @@ class SourceFile:
     def definitions(self) -> dict[tuple[str, int], tree.FunctionDef | tree.ClassDef]:
         """Every function and class, by name and first line."""
         kinds = (tree.FunctionDef, tree.ClassDef)
-        return {(n.name, source.first_line(n)): n for n in tree.walk(self.module) if isinstance(n, kinds)}
+        return {(n.name, source.first_line(n)): n for n in walk(self.module) if isinstance(n, kinds)}
 
     @lazy
     def classes(self) -> dict[str, tree.ClassDef]:
@@ -64,12 +64,12 @@ def _classes(body: Iterable[Node], prefix: str) -> Iterator[tuple[str, tree.Clas
             yield prefix + node.name, node
             yield from _classes(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, (tree.If, tree.Try, tree.With)):
-            yield from _classes(tree.children(node), prefix)
+            yield from _classes(children(node), prefix)
 
 
 def imports_in(part: Node) -> Iterator[tuple[tree.Import | tree.ImportFrom, str, str]]:
     """The import statements in a tree: the statement, the top package it names, the name it binds."""
-    for node in tree.walk(part):
+    for node in walk(part):
         if isinstance(node, tree.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
@@ -120,8 +120,8 @@ def bindings_in(body: Iterable[Node]) -> Iterator[tuple[str, Node]]:
         elif isinstance(node, tree.expr):
             continue
         else:
-            for child in tree.walk(node):
-                if isinstance(child, tree.Name) and isinstance(child.ctx, tree.Store):
+            for child in walk(node):
+                if isinstance(child, tree.Name) and isinstance(child.ctx, symbols.Store):
                     yield child.id, child
             if not isinstance(node, (tree.Assign, tree.AugAssign, tree.AnnAssign)):
-                yield from bindings_in(tree.children(node))
+                yield from bindings_in(children(node))

@@ -27,8 +27,8 @@ from nki.compiler.checker.scope import (
 from nki.compiler.checker.source_file import imports_in
 from nki.compiler.language import frontends, names
 from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, Acceptance, cited
-from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Located, Node, children, walk
 from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.operators import Operator
@@ -129,7 +129,7 @@ class Walker:
                 self.report("NKI-L016", message, name, f"assign {name.id} before this line")
         outer_handles, outer_stores = self.handles, self.stores
         self.handles = {}
-        stored = (n.id for n in tree.walk(node) if isinstance(n, tree.Name) and isinstance(n.ctx, tree.Store))
+        stored = (n.id for n in walk(node) if isinstance(n, tree.Name) and isinstance(n.ctx, symbols.Store))
         self.stores = Counter(stored)
         with self.names(local):
             for annotation in (a.annotation for a in flow.parameters(node.args)):
@@ -168,14 +168,14 @@ class Walker:
 
     def below(self, node: Node) -> None:
         """Visit what is below `node`."""
-        for child in tree.children(node):
+        for child in children(node):
             self.visit(child, node)
 
     def rows(self, node: Node, parent: Node) -> None:
         """Report the constructs of `node` that the profile does not accept."""
         for row in self.findings.rows.get(type(node), ()):
             for part in row.found(node, parent):
-                at = part if isinstance(part, tree.Located) else parent
+                at = part if isinstance(part, Located) else parent
                 message = f"{row.title} is {_STATES[row.verdict]}: {row.why}"
                 self.construct(row.title, row.verdict, message, at, row.instead, (cited(row.source),))
 
@@ -254,7 +254,7 @@ class Walker:
 
     def host(self, node: Node) -> None:
         """A part of the file that the host runs: only what it takes from nki is looked at."""
-        for part in tree.walk(node):
+        for part in walk(node):
             if isinstance(part, tree.Name):
                 self.legacy(part)
             elif isinstance(part, tree.Attribute):
@@ -271,7 +271,7 @@ class Walker:
         return places[0].arg if places else ""
 
     def _visit_name(self, node: tree.Name, parent: Node) -> None:
-        if not isinstance(node.ctx, tree.Load):
+        if not isinstance(node.ctx, symbols.Load):
             return
         if self.is_local(node.id):
             if _is_tensor_use(node, parent):
@@ -293,7 +293,7 @@ class Walker:
         if isinstance(binding, tree.Assign) and isinstance(
             binding.value, (tree.Dict, tree.List, tree.Tuple, tree.Call)
         ):
-            parts = [*tree.walk(binding.value)]
+            parts = [*walk(binding.value)]
             called = {id(part.func) for part in parts if isinstance(part, tree.Call)}
             for part in parts:
                 if isinstance(part, (tree.Name, tree.Attribute)):
@@ -348,7 +348,7 @@ class Walker:
         found = self.value(node)
         if isinstance(base, UserModule):
             self.findings.depend(base.scope, node.attr, found)
-        if found is Unresolved.missing and isinstance(node.ctx, tree.Load):
+        if found is Unresolved.missing and isinstance(node.ctx, symbols.Load):
             self.unknown_attribute(node, base, node.attr, self.text(node))
         elif isinstance(base, Host):
             for told in levels.member_notes(base.value, node.attr):

@@ -15,8 +15,8 @@ from typing import Any
 from nki import levels
 from nki.compiler.language import names
 from nki.compiler.language.profile import PROFILES, Acceptance
-from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Node
 
 Found = Callable[[Any, Any], Iterable[Node]]
 
@@ -70,7 +70,8 @@ def _comparison(*kinds: type[Node]) -> Found:
 
 def _is(against_none: bool) -> Found:
     def holds(node: tree.Compare) -> bool:
-        right = [c for op, c in zip(node.ops, node.comparators) if isinstance(op, (tree.Is, tree.IsNot))]
+        kinds = (symbols.Is, symbols.IsNot)
+        right = [c for op, c in zip(node.ops, node.comparators) if isinstance(op, kinds)]
         return any((isinstance(c, tree.Constant) and c.value is None) == against_none for c in right)
 
     return _when(holds)
@@ -156,15 +157,15 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     Construct(
         "assign-attribute", "assignment to an attribute", _D, _GUIDE, (tree.Attribute,), "self.x = 1",
-        _when(lambda n: isinstance(n.ctx, tree.Store)),
+        _when(lambda n: isinstance(n.ctx, symbols.Store)),
     ),
     Construct(
         "assign-item", "assignment to a list or dict item", _D, _GUIDE, (tree.Subscript,), "d['a'] = 1",
-        _when(lambda n: isinstance(n.ctx, tree.Store)),
+        _when(lambda n: isinstance(n.ctx, symbols.Store)),
     ),
     Construct(
         "assign-augmented", "augmented assignment", _D, _BOTH, (tree.AugAssign,), "x += 1",
-        _when(lambda n: not isinstance(n.op, tree.MatMult)),
+        _when(lambda n: not isinstance(n.op, symbols.MatMult)),
     ),
     Construct("assign-annotated", "annotated assignment", _D, _KLR, (tree.AnnAssign,), "x: int = 1", _always),
     Construct("assert", "`assert`", _D, _BOTH, (tree.Assert,), "assert x < 3, 'too large'", _always),
@@ -392,16 +393,16 @@ CONSTRUCTS: tuple[Construct, ...] = (
     Construct("unary", "`not`, `-`, `+`, `~`", _D, _BOTH, (tree.UnaryOp,), "x = not y", _always),
     Construct(
         "binary", "`+ - * / // % ** << >> & ^`, bitwise or", _D, _BOTH, (tree.BinOp,), "x = y * 2",
-        _when(lambda n: not isinstance(n.op, tree.MatMult)),
+        _when(lambda n: not isinstance(n.op, symbols.MatMult)),
     ),
     Construct(
         "matmul", "`@` operator", _R, _KLR, (tree.BinOp, tree.AugAssign), "x = y @ z",
-        _when(lambda n: isinstance(n.op, tree.MatMult)),
+        _when(lambda n: isinstance(n.op, symbols.MatMult)),
         "a matrix product is an instruction", "call nisa.nc_matmul(dst, stationary, moving)",
     ),
     Construct(
         "compare", "`==`, `!=`, `<`, `<=`, `>`, `>=`", _D, _BOTH, (tree.Compare,), "x = y < 2",
-        _comparison(tree.Eq, tree.NotEq, tree.Lt, tree.LtE, tree.Gt, tree.GtE),
+        _comparison(symbols.Eq, symbols.NotEq, symbols.Lt, symbols.LtE, symbols.Gt, symbols.GtE),
     ),
     Construct(
         "compare-chain", "chained comparison", _D, _KLR, (tree.Compare,), "x = 0 <= y < 2",
@@ -409,7 +410,7 @@ CONSTRUCTS: tuple[Construct, ...] = (
     ),
     Construct(
         "compare-in", "`in`, `not in`", _D, _KLR, (tree.Compare,), "x = y in (1, 2)",
-        _comparison(tree.In, tree.NotIn),
+        _comparison(symbols.In, symbols.NotIn),
     ),
     Construct(
         "is-none", "`is None`, `is not None`", _D, "KLR, nkilib", (tree.Compare,), "x = y is None",

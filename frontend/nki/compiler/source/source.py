@@ -16,6 +16,7 @@ from typing import Any
 
 from nki.compiler.source.kept import Kept
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Node, children
 from nki.compiler.syntax.parse import parse
 from nki_isa.diagnostics import NkiError, Span, error
 
@@ -123,8 +124,8 @@ def definitions_of(parsed: tree.Module) -> dict[tuple[str, int], TextDefinition]
     return kept.found
 
 
-def _walk(node: tree.Node, owner: str | None) -> Iterator[tuple[tuple[str, int], TextDefinition]]:
-    for child in tree.children(node):
+def _walk(node: Node, owner: str | None) -> Iterator[tuple[tuple[str, int], TextDefinition]]:
+    for child in children(node):
         if isinstance(child, (tree.FunctionDef, tree.ClassDef)):
             yield (child.name, first_line(child)), TextDefinition(child, owner)
             yield from _walk(child, child.name if isinstance(child, tree.ClassDef) else None)

@@ -25,6 +25,7 @@ from nki.compiler.source.kept import Kept
 from nki.compiler.specializer import stacks
 from nki.compiler.specializer.recorder import current
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Located, Node
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import While
@@ -182,12 +183,12 @@ class _Lowering:
         if isinstance(node, list):
             made = [self.host(item) for item in node]
             return [part for item in made for part in (item if isinstance(item, list) else (item,))]
-        if not isinstance(node, tree.Node):
+        if not isinstance(node, Node):
             return node
         special = getattr(self, f"_{type(node).__name__}", None)
         return special(node) if special else self._copy(node)
 
-    def _copy(self, node: tree.Node) -> Any:
+    def _copy(self, node: Node) -> Any:
         kind = getattr(ast, type(node).__name__)
         parts = {name: self.host(getattr(node, name)) for name in kind._fields if hasattr(node, name)}
         return _place(kind(**parts), node)
@@ -237,11 +238,11 @@ class _Lowering:
         return made
 
 
-def _name(at: tree.Located, id: str, context: ast.expr_context | None = None) -> Any:
+def _name(at: Located, id: str, context: ast.expr_context | None = None) -> Any:
     return _place(ast.Name(id=id, ctx=context or ast.Load()), at)
 
 
-def _call(at: tree.Located, function: str, *args: Any) -> Any:
+def _call(at: Located, function: str, *args: Any) -> Any:
     return _place(ast.Call(func=_name(at, function), args=list(args), keywords=[]), at)
 
 
@@ -250,5 +251,5 @@ def _compare(left: Any, op: ast.cmpop, constant: bool) -> Any:
     return _place(ast.Compare(left=left, ops=[op], comparators=[right]), left)
 
 
-def _both(at: tree.Located, op: ast.boolop, *values: Any) -> Any:
+def _both(at: Located, op: ast.boolop, *values: Any) -> Any:
     return _place(ast.BoolOp(op=op, values=list(values)), at)

@@ -40,6 +40,7 @@ from nki.compiler.specializer.stacks import (
 from nki.compiler.specializer.steps import WithoutEnd
 from nki.compiler.specializer.tracer import tracing
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import walk
 from nki.compiler.syntax.parsed import deep_recursion
 from nki.typing import check_shape, mutable_of, shapes_of
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
@@ -572,7 +573,7 @@ def _return_span(kernel: KernelSource) -> Span:
     code = kernel.function.__code__
     node = around(code, kernel.function.__module__)
     inside = isinstance(node, tree.FunctionDef)
-    returns = [n for n in tree.walk(node) if isinstance(n, tree.Return)] if inside else []
+    returns = [n for n in walk(node) if isinstance(n, tree.Return)] if inside else []
     return returns[0].span(code.co_filename) if len(returns) == 1 else _heading(kernel)
 
 

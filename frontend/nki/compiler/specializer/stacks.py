@@ -21,6 +21,7 @@ from typing import Any
 
 from nki.compiler.source import source
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Located, children
 from nki_isa.diagnostics import Frame, Span
 
 
@@ -223,7 +224,7 @@ def _head(definition: tree.FunctionDef | tree.Module, place: Place) -> Place:
     return place
 
 
-def _whole(node: tree.Located) -> Place:
+def _whole(node: Located) -> Place:
     return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
@@ -233,9 +234,9 @@ def _place_of_line(code: CodeType, offset: int) -> Place:
     if statement is None:
         line = _line_of(code, offset)
         return line, 0, line, 0
-    last: tree.Located = statement
+    last: Located = statement
     if getattr(statement, "body", None):
-        heads = [n for n in tree.children(statement) if isinstance(n, tree.expr)]
+        heads = [n for n in children(statement) if isinstance(n, tree.expr)]
         last = heads[-1] if heads else statement
     return statement.lineno, statement.col_offset, last.end_lineno, last.end_col_offset
 

@@ -22,11 +22,12 @@ from nki.compiler.specializer.stacks import (
     statement_of,
 )
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Node, children, walk
 
 _GROWING = ("append", "insert", "extend", "add", "setdefault")  # methods of containers that keep an argument
 
 #: The parts of an expression whose value is its value, an item of it, or what it is a view of.
-_PASSING: dict[type[tree.Node], tuple[str, ...]] = {
+_PASSING: dict[type[Node], tuple[str, ...]] = {
     tree.IfExp: ("body", "orelse"),
     tree.BoolOp: ("values",),
     tree.NamedExpr: ("value",),
@@ -100,12 +101,12 @@ def _use(code: CodeType, offset: int) -> _Use:
     return _Use(use.name, use.returned or (bool(use.name) and use.name in _returned(code, statement)))
 
 
-def _ends(node: tree.Node, end: tuple[int, int]) -> bool:
+def _ends(node: Node, end: tuple[int, int]) -> bool:
     """True for the call that ends at `end`: no two calls end at the same bracket."""
     return isinstance(node, tree.Call) and (node.end_lineno, node.end_col_offset) == end
 
 
-def _find(node: tree.Node, use: _Use, is_it: Callable[[tree.Node, _Use], bool]) -> _Use | None:
+def _find(node: Node, use: _Use, is_it: Callable[[Node, _Use], bool]) -> _Use | None:
     """The use of the wanted call inside `node`, whose own value is put to `use`; None if it is not there."""
     if is_it(node, use):
         return use
@@ -116,7 +117,7 @@ def _find(node: tree.Node, use: _Use, is_it: Callable[[tree.Node, _Use], bool]) 
     return None
 
 
-def _uses_of_parts(node: tree.Node, use: _Use) -> Iterator[tuple[tree.Node, _Use]]:
+def _uses_of_parts(node: Node, use: _Use) -> Iterator[tuple[Node, _Use]]:
     if isinstance(node, tree.Assign):
         yield from _assigned(node.targets[0], node.value)
         return
@@ -136,11 +137,11 @@ def _uses_of_parts(node: tree.Node, use: _Use) -> Iterator[tuple[tree.Node, _Use
     kept = _Use()
     if isinstance(node, tree.Call) and isinstance(node.func, tree.Attribute) and node.func.attr in _GROWING:
         kept = _Use(_name(node.func.value))
-    for part in tree.children(node):
+    for part in children(node):
         yield part, use if id(part) in own else kept
 
 
-def _assigned(target: tree.expr, value: tree.expr) -> Iterator[tuple[tree.Node, _Use]]:
+def _assigned(target: tree.expr, value: tree.expr) -> Iterator[tuple[Node, _Use]]:
     """`value`, or its items where a target of as many names takes them apart."""
     if isinstance(target, (tree.Tuple, tree.List)):
         if isinstance(value, (tree.Tuple, tree.List)) and len(value.elts) == len(target.elts):
@@ -151,7 +152,7 @@ def _assigned(target: tree.expr, value: tree.expr) -> Iterator[tuple[tree.Node, 
     yield value, _Use(_name(target))
 
 
-def _name(target: tree.Node) -> str:
+def _name(target: Node) -> str:
     """The last name of a target: ``q`` of ``q``, ``self.q`` and ``q[i]``."""
     if isinstance(target, tree.Name):
         return target.id
@@ -171,5 +172,5 @@ def _returned(code: CodeType, statement: tree.stmt) -> set[str]:
     function = function_around(code, statement)
     if isinstance(function, tree.Module):
         return set()
-    returns = (n.value for n in tree.walk(function) if isinstance(n, tree.Return))
+    returns = (n.value for n in walk(function) if isinstance(n, tree.Return))
     return {value.id for value in returns if isinstance(value, tree.Name)}

@@ -12,7 +12,8 @@ from typing import Any
 
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.build_expressions import ExpressionBuilder, Place, no_parameters
-from nki.compiler.syntax.tree import BINARY_OPS, LOAD, expr, stmt
+from nki.compiler.syntax.symbols import BINARY_OPS, LOAD
+from nki.compiler.syntax.tree import expr, stmt
 
 
 class Builder(ExpressionBuilder):

@@ -13,7 +13,9 @@ from typing import Any
 
 from nki.compiler.syntax import literals, tree
 from nki.compiler.syntax.lexer import LAYOUT, Tokens
-from nki.compiler.syntax.tree import BINARY_OPS, BOOL_OPS, COMPARE_OPS, DEL, LOAD, STORE, UNARY_OPS, expr
+from nki.compiler.syntax.node import Located
+from nki.compiler.syntax.symbols import BINARY_OPS, BOOL_OPS, COMPARE_OPS, DEL, LOAD, STORE, UNARY_OPS
+from nki.compiler.syntax.tree import expr
 from nki_isa.diagnostics import Diagnostic
 
 Place = tuple[int, int, int, int]
@@ -64,7 +66,7 @@ class ExpressionBuilder:
     def _error(self, code: str, message: str, start: int, end: int, help: str) -> None:
         self._tokens.diagnostics.append(Diagnostic(code, message, self._tokens.span(start, end), help=help))
 
-    def _error_at(self, code: str, message: str, node: tree.Located, help: str) -> None:
+    def _error_at(self, code: str, message: str, node: Located, help: str) -> None:
         self._tokens.diagnostics.append(Diagnostic(code, message, node.span(self._tokens.file), help=help))
 
     def _store(self, target: Any, deed: str = "assigned to", nested: bool = True) -> Any:

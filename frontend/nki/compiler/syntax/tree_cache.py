@@ -42,6 +42,8 @@ _PARSER = (
     "build.py",
     "build_expressions.py",
     "parser.py",
+    "node.py",
+    "symbols.py",
     "tree.py",
     "tree_data.py",
 )

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nki.compiler.syntax import tree
-from nki.compiler.syntax.tree import Node
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Located, Node
 
 
 class DamagedTree(Exception):
@@ -22,11 +22,11 @@ class DamagedTree(Exception):
 
 
 _SYMBOLS: tuple[Node, ...] = (
-    *(tree.LOAD, tree.STORE, tree.DEL),
-    *tree.BOOL_OPS.values(),
-    *tree.UNARY_OPS.values(),
-    *tree.BINARY_OPS.values(),
-    *tree.COMPARE_OPS.values(),
+    *(symbols.LOAD, symbols.STORE, symbols.DEL),
+    *symbols.BOOL_OPS.values(),
+    *symbols.UNARY_OPS.values(),
+    *symbols.BINARY_OPS.values(),
+    *symbols.COMPARE_OPS.values(),
 )
 _SYMBOL_NUMBERS = {id(symbol): number for number, symbol in enumerate(_SYMBOLS)}
 
@@ -38,8 +38,8 @@ def _concrete(kind: type[Node]) -> list[type[Node]]:
 _KINDS = tuple(
     kind
     for kind in dict.fromkeys(_concrete(Node))
-    if kind not in (Node, tree.Located, tree.stmt, tree.expr, tree.pattern, tree.type_param)
-    and not issubclass(kind, tree.Symbol)
+    if kind not in (Node, Located, tree.stmt, tree.expr, tree.pattern, tree.type_param)
+    and not issubclass(kind, symbols.Symbol)
 )
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
@@ -72,7 +72,7 @@ def _parts(kind: type[Node]) -> tuple[_Part, ...]:
 
 _PARTS = {kind: _parts(kind) for kind in _KINDS}
 _ROWS = {
-    number: (kind, 1 + 4 * issubclass(kind, tree.Located), parts)
+    number: (kind, 1 + 4 * issubclass(kind, Located), parts)
     for number, (kind, parts) in enumerate(_PARTS.items())
 }
 
@@ -120,7 +120,7 @@ def encode(module: tree.Module) -> str:
         if is_ready:
             rows.append(_row(node, numbers))
             numbers.append(len(_SYMBOLS) + len(rows) - 1)
-        elif isinstance(node, tree.Symbol):
+        elif isinstance(node, symbols.Symbol):
             numbers.append(_SYMBOL_NUMBERS[id(node)])
         else:
             todo.append((node, True))
@@ -137,7 +137,7 @@ def encode(module: tree.Module) -> str:
 def _row(node: Node, numbers: list[int]) -> list[Any]:
     """The row of a node whose children's numbers are the last of `numbers`, the first child's last of all."""
     row: list[Any] = [_KIND_NUMBERS[type(node)]]
-    if isinstance(node, tree.Located):
+    if isinstance(node, Located):
         row += [node.lineno, node.col_offset, node.end_lineno, node.end_col_offset]
     for part in _PARTS[type(node)]:
         value = getattr(node, part.name)

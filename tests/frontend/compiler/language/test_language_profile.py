@@ -16,6 +16,7 @@ from nki.compiler.language.constructs import CONSTRUCTS, Construct
 from nki.compiler.language.frontends import REMEDY
 from nki.compiler.language.profile import BUILTINS, HOST_BUILTINS, PROFILES, Acceptance, Builtin
 from nki.compiler.syntax import tree
+from nki.compiler.syntax.node import Node, children
 from nki.compiler.syntax.parse import parse
 from nki.rendering import plain
 from nki_isa.diagnostics import Severity
@@ -58,8 +59,8 @@ def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAs
     return Golden(snapshot)
 
 
-def _pairs(node: tree.Node) -> Iterator[tuple[tree.Node, tree.Node]]:
-    for child in tree.children(node):
+def _pairs(node: Node) -> Iterator[tuple[Node, Node]]:
+    for child in children(node):
         yield child, node
         yield from _pairs(child)
 

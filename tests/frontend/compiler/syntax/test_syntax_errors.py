@@ -9,6 +9,7 @@ from reference import read, sample
 
 from nki.compiler.syntax import tree
 from nki.compiler.syntax.explain import EXAMPLES
+from nki.compiler.syntax.node import walk
 from nki.compiler.syntax.parse import parse
 from nki.compiler.syntax.parser import language
 
@@ -103,7 +104,7 @@ good = 3
 def test_statements_without_mistakes_stay_in_the_tree() -> None:
     result = parse("a = 1\nb = = 2\nif c:\n    d d\n    e\nf\n", "x.py")
     assert result.tree is not None
-    assert [node.id for node in tree.walk(result.tree) if isinstance(node, tree.Name)] == ["a", "c", "e", "f"]
+    assert [node.id for node in walk(result.tree) if isinstance(node, tree.Name)] == ["a", "c", "e", "f"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.message)

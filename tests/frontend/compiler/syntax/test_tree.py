@@ -9,7 +9,8 @@ import sys
 import pytest
 from reference import Differences, host_tree, read, sample, stdlib_files
 
-from nki.compiler.syntax import tree
+from nki.compiler.syntax import symbols, tree
+from nki.compiler.syntax.node import Node, dump, walk
 from nki.compiler.syntax.parse import parse
 
 GOLDEN = {
@@ -152,13 +153,13 @@ def test_golden(text: str) -> None:
     result = parse(text, "golden.py")
     assert result.diagnostics == ()
     assert result.tree is not None
-    assert tree.dump(result.tree) == f"Module(body=[{GOLDEN[text]}], type_ignores=[])"
+    assert dump(result.tree) == f"Module(body=[{GOLDEN[text]}], type_ignores=[])"
 
 
 def test_golden_with_places_and_indentation() -> None:
     result = parse("if a:\n  b\n", "golden.py")
     assert result.tree is not None
-    assert tree.dump(result.tree.body[0], places=True, indent=1) == (
+    assert dump(result.tree.body[0], places=True, indent=1) == (
         "If@1:0-2:3(\n test=Name@1:3-1:4(\n  id='a',\n  ctx=Load()),\n body=[\n  Expr@2:2-2:3(\n"
         "   value=Name@2:2-2:3(\n    id='b',\n    ctx=Load()))],\n orelse=[])"
     )
@@ -187,18 +188,14 @@ def test_places_count_characters() -> None:
 def test_walk_goes_through_the_text_in_order() -> None:
     result = parse("a = b + c\nd", "x.py")
     assert result.tree is not None
-    names = [node.id for node in tree.walk(result.tree) if isinstance(node, tree.Name)]
+    names = [node.id for node in walk(result.tree) if isinstance(node, tree.Name)]
     assert names == ["a", "b", "c", "d"]
 
 
 def test_classes_and_fields_are_those_of_python() -> None:
     later = {"TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple", "TryStar"}
-    for name, kind in vars(tree).items():
-        if (
-            isinstance(kind, type)
-            and issubclass(kind, tree.Node)
-            and name not in ("Node", "Located", "Symbol")
-        ):
+    for name, kind in {**vars(tree), **vars(symbols)}.items():
+        if isinstance(kind, type) and issubclass(kind, Node) and name not in ("Node", "Located", "Symbol"):
             host = getattr(ast, name, None)
             assert host is not None or name in later | {"type_param"}, name
             if host is not None and sys.version_info[:2] == (3, 12):
@@ -208,7 +205,7 @@ def test_classes_and_fields_are_those_of_python() -> None:
 def test_line_ends_and_byte_order_mark() -> None:
     plain = parse("a\nb\n", "x.py")
     for text in ("a\r\nb\r\n", "a\rb", "\ufeffa\nb"):
-        assert tree.dump(parse(text, "x.py").tree, places=True) == tree.dump(plain.tree, places=True)
+        assert dump(parse(text, "x.py").tree, places=True) == dump(plain.tree, places=True)
 
 
 def test_the_same_text_is_parsed_once() -> None:

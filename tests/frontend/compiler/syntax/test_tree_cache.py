@@ -8,6 +8,7 @@ import pytest
 
 from nki.compiler.syntax import parse as parsing
 from nki.compiler.syntax import tree, tree_cache, tree_data
+from nki.compiler.syntax.node import dump
 
 TEXT = "def f(x):\n    return [x, 1.5, 'a', f'{x!r:>4}', None, True, ...]\n"
 
@@ -35,7 +36,7 @@ def never_parsed(monkeypatch):
 
 
 def shown(result):
-    return tree.dump(result.tree, places=True), result.tokens, result.diagnostics
+    return dump(result.tree, places=True), result.tokens, result.diagnostics
 
 
 def test_an_unchanged_file_is_not_parsed_again(kept, never_parsed):
@@ -128,7 +129,7 @@ def test_every_value_of_a_tree_comes_back():
     parsed = parsing.parse(text, "<text>")
     assert parsed.diagnostics == ()
     read = tree_data.decode(tree_data.encode(parsed.tree))
-    assert tree.dump(read, places=True) == tree.dump(parsed.tree, places=True)
+    assert dump(read, places=True) == dump(parsed.tree, places=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
