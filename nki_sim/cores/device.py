@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Span, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, walk
 from nki_isa.machine.target import Target
@@ -306,7 +306,7 @@ def check_ranks(ranks: Sequence[Sequence[Program]]) -> None:
                 strange = sorted({r for group in instruction.groups for r in group if r >= len(ranks)})
                 if not strange and instruction.group_of(number):
                     continue
-                place = _place(instruction)
+                place = _waits_at(instruction)
                 found.setdefault(place, _not_a_rank(instruction, strange, number, len(ranks)))
     if found:
         raise NkiError(found.values())
@@ -323,7 +323,7 @@ def _not_a_rank(instruction: Any, strange: list[int], number: int, count: int) -
         f"{instruction.opcode}: its groups are {', '.join(map(str, instruction.groups))}, and the launch has "
         + (f"{launched}, 0 to {count - 1}" if strange and count > 1 else launched)
         + ("" if strange else f"; rank {number} is in none of them"),
-        span=_place(instruction),
+        span=_waits_at(instruction),
         help=f"launch it on {needed} ranks: nki.simulate(kernel, ranks={needed})(inputs_of_each_rank)"
         if strange
         else "put every rank of the launch in a group",
@@ -513,7 +513,7 @@ def _carry_out(group: list[RunningCore]) -> None:
         for core, arrays in received:
             core.put(arrays)
     except NkiError as found:
-        raise found.at(_place(meeting), meeting.stack) from None
+        raise found.at(_waits_at(meeting), meeting.stack) from None
 
 
 def _sent(line: Sequence[RunningCore]) -> list[list[Array]]:
@@ -524,7 +524,7 @@ def _sent(line: Sequence[RunningCore]) -> list[list[Array]]:
 def _deadlock(cores: list[RunningCore]) -> NkiError:
     """Each core waits for one that will not come: say what every one of them was doing."""
     stuck = [core for core in cores if core.waiting is not None]
-    places = [_place(core.waiting) for core in stuck]
+    places = [_waits_at(core.waiting) for core in stuck]
     who, doing = "cores", "; ".join(f"{core.name} {_said(core)}" for core in cores)
     told = list(zip(stuck[1:], places[1:], strict=True))
     if cores[0].world > 1:
@@ -566,5 +566,5 @@ def _said(core: RunningCore) -> str:
     return "has ended" if core.waiting is None else f"is in {core.waiting.said()}"
 
 
-def _place(instruction: Instruction | None) -> Span | None:
-    return instruction.stack[-1].span if instruction is not None and instruction.stack else None
+def _waits_at(instruction: Instruction | None) -> Span | None:
+    return span_of(instruction.stack) if instruction is not None else None

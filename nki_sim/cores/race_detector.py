@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, Severity, Span, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program, programs_equal
 from nki_isa.ops.collective import Collective
@@ -119,12 +119,12 @@ class _Repeated:
 
     def noted(self) -> Diagnostic:
         """The note about the two lines."""
-        first, core = _place(self.earlier.instruction), self.later.core
+        first, core = span_of(self.earlier.instruction.stack), self.later.core
         return Diagnostic(
             "NKI-H023",
             f"core {core} writes {self.octets:,} bytes of {self.later.tensor.name} that core "
             f"{self.earlier.core} writes too, with the same values",
-            span=_place(self.later.instruction),
+            span=span_of(self.later.instruction.stack),
             help="give each core its own part, by nl.program_id(0), or let one core write it",
             labels=(Label(first, f"core {self.earlier.core} writes it here"),) if first else (),
             stack=self.later.instruction.stack,
@@ -137,7 +137,7 @@ class _Repeated:
             "NKI-H023",
             f"{'both' if cores == 2 else f'all {cores}'} cores do the same work: the kernel is the same "
             "whatever nl.program_id(0) is, and they write the same results to the same place",
-            span=_place(self.later.instruction),
+            span=span_of(self.later.instruction.stack),
             help="give each core its own part, by nl.program_id(0), or launch the kernel on one core",
             stack=self.later.instruction.stack,
             severity=Severity.note,
@@ -289,7 +289,7 @@ class RaceDetector:
         last = int(ids.max(initial=0))
         if last:
             earlier = self._accesses[last - 1]
-            key = _place(earlier.instruction), _place(later.instruction)
+            key = span_of(earlier.instruction.stack), span_of(later.instruction.stack)
             repeated = self._repeated.setdefault(key, _Repeated(earlier, later))
             repeated.octets += int(np.count_nonzero(ids)) * self._units[number]
 
@@ -343,7 +343,7 @@ class RaceDetector:
             self._report(self._accesses[one - 1], later, earlier_writes, writes)
 
     def _report(self, earlier: _Access, later: _Access, earlier_writes: bool, writes: bool) -> None:
-        first, second = _place(earlier.instruction), _place(later.instruction)
+        first, second = span_of(earlier.instruction.stack), span_of(later.instruction.stack)
         if (first, second) in self._found or (second, first) in self._found:
             return
         verbs = ("writes" if writes else "reads", "writes" if earlier_writes else "reads")
@@ -411,7 +411,3 @@ def _units(used: Sequence[_Touches], shared: Sequence[Storage]) -> list[int]:
             for number, tensor, _ in touches:
                 units[number] = min(units[number], tensor.dtype.itemsize)
     return units
-
-
-def _place(instruction: Instruction) -> Span | None:
-    return instruction.stack[-1].span if instruction.stack else None

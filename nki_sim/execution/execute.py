@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Frame, NkiError, error
+from nki_isa.diagnostics import Frame, NkiError, error, span_of
 from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
@@ -383,7 +383,7 @@ class Machine:
                 help="change the register of its condition, or its bounds, so that it ends; for a kernel "
                 f"that needs more turns, set {MAX_TURNS}={2 * self._most}",
             )
-            raise found.at(loop.stack[-1].span if loop.stack else None, loop.stack)
+            raise found.at(span_of(loop.stack), loop.stack)
 
     def _integer(self, value: int | VirtualRegister) -> int:
         return self.memory.registers[value.index] if isinstance(value, VirtualRegister) else value

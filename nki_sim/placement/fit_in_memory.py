@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity
+from nki_isa.diagnostics import Diagnostic, NkiMemoryError, Severity, span_of
 from nki_isa.ir.program import Node, Program, walk
 from nki_isa.ir.rewrite import in_order
 from nki_isa.tensor.storage import MemoryRegion
@@ -16,7 +16,7 @@ from nki_sim.placement.liveness import Liveness, liveness
 from nki_sim.placement.place import Placement, place, spaces
 from nki_sim.placement.refusals import described, kib
 from nki_sim.placement.spill import Spill, Spilled, spilled
-from nki_sim.placement.utilisation import Holder, line_of
+from nki_sim.placement.utilisation import Holder
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target
@@ -190,7 +190,7 @@ def _cost(found: Spilled, placement: Placement, refusal: Diagnostic) -> Diagnost
     groups: dict[Any, list[Spill]] = {}
     for spill in found.spills:
         storage = spill.storage
-        groups.setdefault((line_of(storage), storage.shape, storage.dtype), []).append(spill)
+        groups.setdefault((span_of(storage.stack), storage.shape, storage.dtype), []).append(spill)
     most = sorted(groups.values(), key=lambda group: -sum(s.bytes_out + s.bytes_in for s in group))
     many = f"{len(found.spills)} tensors are" if len(found.spills) > 1 else f"{most[0][0].storage.name} is"
     rest = sum(map(len, most[_TOLD:]))
@@ -213,7 +213,7 @@ def _cost(found: Spilled, placement: Placement, refusal: Diagnostic) -> Diagnost
 
 def _moved(group: list[Spill]) -> str:
     """Tensors of one line and how much of them goes out and comes back."""
-    storage, line = group[0].storage, line_of(group[0].storage)
+    storage, line = group[0].storage, span_of(group[0].storage.stack)
     several = f"{len(group)} x " if len(group) > 1 else ""
     where = f", {line.file}:{line.line}" if line else ""
     out, back = (words.size(sum(sizes)) for sizes in zip(*((s.bytes_out, s.bytes_in) for s in group)))

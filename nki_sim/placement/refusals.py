@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error
+from nki_isa.diagnostics import Label, NkiError, NkiMemoryError, error, span_of
 from nki_isa.machine.targets import TARGETS
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim import words
-from nki_sim.placement.utilisation import Holder, bars, by_line, line_of, samples
+from nki_sim.placement.utilisation import Holder, bars, by_line, samples
 
 if TYPE_CHECKING:
     from nki_isa.ir.program import Program
@@ -170,7 +170,7 @@ def overflow(
 
 def _advice(heaviest: list[Holder], peak: int) -> str:
     share = sum(h.storage.row_bytes for h in heaviest)
-    line = line_of(heaviest[0].storage)
+    line = span_of(heaviest[0].storage.stack)
     where = f" allocated at {line.file}:{line.line}" if line else ""
     count = len(heaviest)
     they = f"the {count} tensors{where} take" if count > 1 else f"the tensor{where} takes"
@@ -182,7 +182,7 @@ def _advice(heaviest: list[Holder], peak: int) -> str:
 
 def _tipping(culprit: Holder, tipped: int, usage: NDArray[np.int64]) -> str:
     before = int(usage[tipped - 1]) if tipped else 0
-    line = line_of(culprit.storage)
+    line = span_of(culprit.storage.stack)
     where = f", allocated at {line.file}:{line.line}," if line else ""
     return (
         f"{described(culprit.storage)}{where} tipped it: {kib(culprit.storage.row_bytes)} "
@@ -227,8 +227,8 @@ def _labels(
         needs = f"{instruction.opcode} needs it while {kib(int(usage[tipped]))} are held"
         labels.append(Label(instruction.stack[-1].span, needs))
     for group in groups[:_LABELS]:
-        line, held = line_of(group[0].storage), sum(h.storage.row_bytes for h in group)
-        if line and line != line_of(culprit.storage) and held >= _NOTABLE * usage.max():
+        line, held = span_of(group[0].storage.stack), sum(h.storage.row_bytes for h in group)
+        if line and line != span_of(culprit.storage.stack) and held >= _NOTABLE * usage.max():
             count = f" by {len(group)} tensors" if len(group) > 1 else ""
             labels.append(Label(line, f"{kib(held)} held{count}"))
     return tuple(labels)
@@ -244,7 +244,7 @@ def _table(holders: Sequence[Holder]) -> list[str]:
     rows = []
     for group in groups[:_ROWS]:
         storage, several = group[0].storage, len(group) > 1
-        line = line_of(storage)
+        line = span_of(storage.stack)
         parts = [
             f"{kib(sum(h.storage.row_bytes for h in group))}: {f'{len(group)} x ' if several else ''}"
             f"{described(storage)}{f' ({kib(storage.row_bytes)} each)' if several else ''}",
@@ -272,4 +272,4 @@ def kib(size: int) -> str:
 
 
 def _at(problem: NkiError, storage: Storage) -> NkiMemoryError:
-    return NkiMemoryError(problem.at(line_of(storage), storage.stack).diagnostics)
+    return NkiMemoryError(problem.at(span_of(storage.stack), storage.stack).diagnostics)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nki_isa.diagnostics import Span
+from nki_isa.diagnostics import span_of
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim.placement.liveness import NEVER
 
@@ -186,7 +186,7 @@ class Utilisation:
 def row(holder: Holder) -> dict[str, Any]:
     """A tensor and its place as plain values."""
     storage = holder.storage
-    span = line_of(storage)
+    span = span_of(storage.stack)
     return {
         "name": storage.name,
         "shape": list(storage.shape),
@@ -292,17 +292,12 @@ def bars(usage: NDArray[np.int64], limit: int) -> str:
     return "".join(_BARS[-(-held * (len(_BARS) - 1) // most)] for _, held in samples(usage, limit))
 
 
-def line_of(storage: Storage) -> Span | None:
-    """Where it was allocated: the innermost of the user's calls."""
-    return storage.stack[-1].span if storage.stack else None
-
-
 def by_line(holders: Iterable[Holder]) -> list[list[Holder]]:
     """Tensors of one allocation line, shape and dtype together, the heaviest group first."""
     groups: dict[Any, list[Holder]] = {}
     for holder in holders:
         storage = holder.storage
-        line = line_of(storage)
+        line = span_of(storage.stack)
         key = (line.file, line.line) if line else storage.name
         groups.setdefault((key, storage.shape, storage.dtype), []).append(holder)
     return sorted(groups.values(), key=lambda g: (-sum(h.storage.row_bytes for h in g), g[0].storage.index))

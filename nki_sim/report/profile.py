@@ -301,7 +301,7 @@ class Profile:
         held = (timeline.busy - timeline.begin).tolist()
         waits = timeline.waited.tolist()
         for instruction, busy, waited in zip(timeline.instructions, held, waits, strict=True):
-            place = _place(instruction)
+            place = _line(instruction)
             if place is not None:
                 entry = sums.setdefault(place, [0, 0.0, 0.0])
                 entry[0] += 1
@@ -380,7 +380,7 @@ class Profile:
         timeline = self.timeline
         return {
             "opcode": [i.opcode for i in timeline.instructions],
-            "place": [_place(i) for i in timeline.instructions],
+            "place": [_line(i) for i in timeline.instructions],
             "lane": [LANES[k] for k in timeline.lane],
             "start": timeline.start,
             "begin": timeline.begin,
@@ -393,7 +393,7 @@ class Profile:
         }
 
 
-def _place(instruction: Instruction) -> str | None:
+def _line(instruction: Instruction) -> str | None:
     if not instruction.stack:
         return None
     span = instruction.stack[-1].span

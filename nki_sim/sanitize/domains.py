@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nki_isa.diagnostics import Severity, Span
+from nki_isa.diagnostics import Severity, Span, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.operators import Operator
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Check, Scene
-from nki_sim.sanitize.findings import line_of
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +49,7 @@ class Domains(Check):
 
     def told(self, instruction: Instruction, op: Operator, values: Array) -> None:
         """`instruction` applies `op` to `values`."""
-        key = line_of(instruction.stack) or instruction, op
+        key = span_of(instruction.stack) or instruction, op
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = _Seen(instruction, op)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
-from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span
+from nki_isa.diagnostics import Diagnostic, Frame, Label, Severity, Span, span_of
 from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import Instruction
 from nki_isa.tensor.storage import Storage
@@ -18,11 +18,6 @@ _MOST = 200
 _ADVICE = frozenset({"NKI-N002"})
 
 
-def line_of(stack: tuple[Frame, ...]) -> Span | None:
-    """The innermost place of a stack."""
-    return stack[-1].span if stack else None
-
-
 def described(storage: Storage) -> str:
     """Name, data type and shape."""
     return f"{storage.name} {storage.dtype}[{', '.join(map(str, storage.shape))}]"
@@ -30,7 +25,7 @@ def described(storage: Storage) -> str:
 
 def allocated(storage: Storage) -> tuple[Label, ...]:
     """The line a tensor comes from."""
-    span = line_of(storage.stack)
+    span = span_of(storage.stack)
     origin = "is a kernel argument" if storage.kind == "input" else "is allocated here"
     callers = [f.span for f in storage.stack if span is not None and f.span.file != span.file]
     if callers:  # an allocator's line says little without who asked it
@@ -45,7 +40,7 @@ def label_at(span: Span | None, what: str) -> tuple[Label, ...]:
 
 def done_by(instruction: Instruction | None, what: str) -> tuple[Label, ...]:
     """The line of another instruction that has to do with it."""
-    return label_at(line_of(instruction.stack) if instruction is not None else None, what)
+    return label_at(span_of(instruction.stack) if instruction is not None else None, what)
 
 
 def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = False) -> str:
@@ -71,12 +66,12 @@ def operand_of(instruction: Instruction, tensor: NkiTensor, *, written: bool = F
 
 def site(instruction: Instruction, storage: Storage) -> Hashable:
     """The pair of lines a finding stands for; where there are no lines, the things themselves."""
-    return line_of(instruction.stack) or instruction, line_of(storage.stack) or storage.index
+    return span_of(instruction.stack) or instruction, span_of(storage.stack) or storage.index
 
 
 def pair_of(one: Storage, other: Storage) -> Hashable:
     """Two tensors, told apart by the lines that allocate them."""
-    return frozenset(line_of(s.stack) or s.index for s in (one, other))
+    return frozenset(span_of(s.stack) or s.index for s in (one, other))
 
 
 @dataclass(slots=True)
@@ -121,7 +116,7 @@ class Findings:
         self.by_key[key] = Diagnostic(
             code,
             message,
-            span=line_of(stack),
+            span=span_of(stack),
             help=help,
             notes=tuple(notes),
             labels=tuple(labels),

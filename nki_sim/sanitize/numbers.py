@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nki_isa.diagnostics import Label, NkiError, Severity
+from nki_isa.diagnostics import Label, NkiError, Severity, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DTYPES, DType, to_float32
@@ -28,7 +28,7 @@ from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.check import Again, Check
-from nki_sim.sanitize.findings import Findings, allocated, described, line_of, operand_of
+from nki_sim.sanitize.findings import Findings, allocated, described, operand_of
 from nki_sim.sanitize.survey import Survey
 
 
@@ -178,7 +178,7 @@ class _Origins(Listener):
         if not arrived:
             return
         first = min(arrived, key=lambda one: one.origin.number)
-        origin, place = first.origin, line_of(first.instruction.stack)
+        origin, place = first.origin, span_of(first.instruction.stack)
         labels = list(allocated(origin.tensor.storage))
         if place is not None and first.instruction is not origin.instruction:
             labels.append(Label(place, f"it reaches {described(first.storage)} here"))

@@ -194,7 +194,7 @@ class Reads:
                 *allocated(thief),
                 *done_by(writer, f"{writer.opcode} overwrites them here"),
             )
-            notes += [_place(state)]
+            notes += [_range(state)]
         self._findings.add(key, code, message, stack=instruction.stack, labels=labels, help=help, notes=notes)
 
 
@@ -212,7 +212,7 @@ def _total(tensor: NkiTensor) -> int:
     return tensor.size * tensor.dtype.itemsize
 
 
-def _place(state: Written) -> str:
+def _range(state: Written) -> str:
     assert state.place is not None
     (partition, byte), storage = state.place, state.storage
     span = f"partitions {partition} to {partition + storage.partitions - 1}"

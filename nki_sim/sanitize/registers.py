@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from nki_isa.diagnostics import Frame
+from nki_isa.diagnostics import Frame, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.enums import Engine
 from nki_isa.ops.base import Accumulating
 from nki_isa.tensor.storage import VirtualRegister
-from nki_sim.sanitize.findings import Findings, done_by, label_at, line_of
+from nki_sim.sanitize.findings import Findings, done_by, label_at
 
 CODE = "NKI-H013"
 
@@ -102,8 +102,8 @@ class Registers:
         sites: list[Hashable],
     ) -> Hashable:
         """Report a read of `register`; the key of the finding, which joins `sites` if it is new."""
-        origin = line_of(register.stack)
-        key = CODE, line_of(stack) or reader, origin or register.index
+        origin = span_of(register.stack)
+        key = CODE, span_of(stack) or reader, origin or register.index
         if not self._findings.known(key):
             sites.append(key)
             self._findings.add(
@@ -131,7 +131,7 @@ class Registers:
     def _accumulators(self, node: Accumulating, ready: int) -> Hashable:
         """Report a read of accumulator registers beyond the first `ready`; the key of the finding."""
         engine = node.on
-        key = CODE, line_of(node.stack) or node, engine
+        key = CODE, span_of(node.stack) or node, engine
         if not self._findings.known(key):
             self.sites.append(key)
             spoiler = self._spoilers.get(engine)

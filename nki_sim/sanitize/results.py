@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nki_isa.diagnostics import Severity
+from nki_isa.diagnostics import Severity, span_of
 from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import reduce_cmd
 from nki_isa.tensor.storage import MemoryRegion
 from nki_sim.sanitize.check import Check, Scene
-from nki_sim.sanitize.findings import Findings, allocated, described, done_by, line_of
+from nki_sim.sanitize.findings import Findings, allocated, described, done_by
 from nki_sim.sanitize.shadow import Shadow, regions
 from nki_sim.sanitize.survey import Survey
 
@@ -80,7 +80,7 @@ def check_outputs(surveys: Sequence[Survey], shadow: Shadow, findings: Findings)
         last = writers[-1] if writers else None
         count = int(missing.sum())
         what = "nothing is ever written to it" if last is None else f"elements {regions(missing)} are not"
-        key = ("NKI-H009", line_of(storage.stack) or storage.index, storage.name)
+        key = ("NKI-H009", span_of(storage.stack) or storage.index, storage.name)
         if findings.known(key):
             continue
         by_index = any(s.scatters for s in surveys) or any(may_skip(i) for i in writers)
@@ -116,7 +116,7 @@ def check_unused(survey: Survey, findings: Findings, *, alone: bool = True) -> N
         if any(_has_other_results(i, survey) for i in writers):
             continue
         last = writers[-1]
-        key = ("NKI-H010", line_of(storage.stack) or index, line_of(last.stack))
+        key = ("NKI-H010", span_of(storage.stack) or index, span_of(last.stack))
         if findings.known(key):
             continue
         findings.add(
@@ -143,7 +143,7 @@ def check_inputs(survey: Survey, findings: Findings) -> None:
         if storage.kind != "input" or index in returned:
             continue
         first = writers[0]
-        key = ("NKI-H011", line_of(first.stack) or first, storage.name)
+        key = ("NKI-H011", span_of(first.stack) or first, storage.name)
         if findings.known(key):
             continue
         findings.add(

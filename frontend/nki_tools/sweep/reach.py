@@ -29,7 +29,7 @@ def reach(kernel: KernelSource) -> tuple[dict[str, str], list[tuple[str, Any]]]:
             constants.append((name, value))
         elif id(value) not in seen:
             seen.add(id(value))
-            module, file = _place(value)
+            module, file = _home(value)
             if file and uncaught.is_of_user(module, file):
                 if decorated or file not in texts:
                     texts[file] = source.known(file) if decorated else source.now(file)
@@ -37,7 +37,7 @@ def reach(kernel: KernelSource) -> tuple[dict[str, str], list[tuple[str, Any]]]:
     return texts, sorted(constants, key=lambda constant: constant[0])
 
 
-def _place(value: Any) -> tuple[str, str | None]:
+def _home(value: Any) -> tuple[str, str | None]:
     """The module of a function, class or module, and its file."""
     if isinstance(value, FunctionType):
         return value.__module__, value.__code__.co_filename

@@ -58,6 +58,11 @@ class Frame:
     span: Span
 
 
+def span_of(stack: tuple[Frame, ...]) -> Span | None:
+    """Where the user wrote what these calls led to: the innermost place, None without calls."""
+    return stack[-1].span if stack else None
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A secondary place a diagnostic points at, with what to say there."""

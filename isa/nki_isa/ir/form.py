@@ -367,7 +367,7 @@ class Forms:
                             start = -offset  # in which bank, and at which byte of it, matters there
                 parts += (memory, value.shape, value.strides, start, dtype)
                 if storage in shared:
-                    parts += (_place(storage, shared), offset - shared[storage])
+                    parts += (_number(storage, shared), offset - shared[storage])
                 else:
                     shared[storage] = offset
             elif value is None or value is True or value is False or value is _EMPTY:
@@ -390,7 +390,7 @@ class Forms:
         elif kind is int or kind is str:
             parts += (kind, value)
         elif kind is VirtualRegister:
-            parts += (kind, value.frozen, _place(value, shared))
+            parts += (kind, value.frozen, _number(value, shared))
         elif kind is list or kind is tuple:
             parts += (kind, len(value))
             for item in value:
@@ -401,7 +401,7 @@ class Forms:
     def _tensor(self, tensor: NkiTensor, parts: list[Any], shared: dict[Any, int]) -> None:
         """Of a view in a list or with a run-time address, where all of its place counts."""
         storage = tensor.storage
-        parts += (_place(storage, shared), self._memory(storage), tensor.shape, tensor.strides)
+        parts += (_number(storage, shared), self._memory(storage), tensor.shape, tensor.strides)
         parts += (tensor.offset, id(tensor.dtype))
         dynamic = tensor.dynamic
         if dynamic is not None:
@@ -418,7 +418,7 @@ class Forms:
         return found
 
 
-def _place(thing: Any, shared: dict[Any, int]) -> int:
+def _number(thing: Any, shared: dict[Any, int]) -> int:
     """The place of a storage or register among those before it."""
     for k, other in enumerate(shared):
         if other is thing:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from nki_isa.diagnostics import NkiError
+from nki_isa.diagnostics import NkiError, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.tensor.storage import Storage
@@ -142,7 +142,7 @@ class _Copy:
         try:
             made = with_views(node, change)
         except NkiError as found:
-            raise found.at(node.stack[-1].span if node.stack else None, node.stack) from None
+            raise found.at(span_of(node.stack), node.stack) from None
         if made is node and any(before in self._made for before in node.after):
             made = copy.copy(node)
         if made is not node:

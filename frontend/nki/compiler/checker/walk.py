@@ -84,7 +84,7 @@ class Walker:
         fix: str | None = None,
     ) -> None:
         """Keep one finding at `node`, with the calls that lead there; `fix` replaces the text of `node`."""
-        span = _place(node, self.definition)
+        span = _span(node, self.definition)
         stack = (*self.calls, Frame(self.definition.qualname, span))
         self.findings.add(Diagnostic(code, message, span, help, notes, labels, stack, severity, fix))
 
@@ -192,7 +192,7 @@ class Walker:
         severity = self.findings.severities[verdict]
         if severity is None:
             return
-        if verdict is Acceptance.refused and not self.findings.refused(what, _place(node, self.definition)):
+        if verdict is Acceptance.refused and not self.findings.refused(what, _span(node, self.definition)):
             return
         if severity is Severity.error and not frontends.takes_python():
             instead = f"{instead}; {frontends.REMEDY}"
@@ -573,7 +573,7 @@ def _is_tensor_use(node: Node, parent: Node) -> bool:
     return isinstance(parent, tree.BinOp) or (isinstance(parent, tree.Subscript) and parent.value is node)
 
 
-def _place(node: Any, definition: Definition) -> Span:
+def _span(node: Any, definition: Definition) -> Span:
     """The place of `node`; of a statement with a block, its first line."""
     span = node.span(definition.file.name)
     if span.end_line == span.line or not isinstance(node, tree.stmt) or not hasattr(node, "body"):

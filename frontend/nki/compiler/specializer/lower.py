@@ -122,11 +122,11 @@ def lower(
         definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
         outer = definition
         if owner is not None:
-            outer = _place(
+            outer = _located(
                 ast.ClassDef(name=owner, bases=[], keywords=[], body=[outer], decorator_list=[]), node
             )
         if free:
-            outer = _place(
+            outer = _located(
                 ast.FunctionDef(name=_ENCLOSING, args=_parameters(free), body=[outer], decorator_list=[]),
                 node,
             )
@@ -163,7 +163,7 @@ def _parameters(names: tuple[str, ...]) -> ast.arguments:
     return ast.arguments(posonlyargs=[], args=arguments, kwonlyargs=[], kw_defaults=[], defaults=[])
 
 
-def _place(made: Any, node: Any) -> Any:
+def _located(made: Any, node: Any) -> Any:
     """`made` at the place of `node`."""
     if "lineno" in made._attributes:
         made.lineno, made.col_offset = node.lineno, node.col_offset
@@ -191,7 +191,7 @@ class _Lowering:
     def _copy(self, node: Node) -> Any:
         kind = getattr(ast, type(node).__name__)
         parts = {name: self.host(getattr(node, name)) for name in kind._fields if hasattr(node, name)}
-        return _place(kind(**parts), node)
+        return _located(kind(**parts), node)
 
     def _While(self, node: Any) -> Any:
         """``turns = Turns()`` and ``while step and ((t := test) is True or (t is not False and turns(t)))``.
@@ -204,11 +204,11 @@ class _Lowering:
             made.test = _both(at, ast.And(), step, made.test)
             return made
         turns, value = f"_nki_while_{next(self._loops)}", "_nki_test"
-        test = _place(ast.NamedExpr(target=_name(at, value, ast.Store()), value=made.test), at)
+        test = _located(ast.NamedExpr(target=_name(at, value, ast.Store()), value=made.test), at)
         unknown = _compare(_name(at, value), ast.IsNot(), False)
         asked = _both(at, ast.And(), unknown, _call(at, turns, _name(at, value)))
         made.test = _both(at, ast.And(), step, _both(at, ast.Or(), _compare(test, ast.Is(), True), asked))
-        first = _place(ast.Assign(targets=[_name(at, turns, ast.Store())], value=_call(at, _WHILE)), at)
+        first = _located(ast.Assign(targets=[_name(at, turns, ast.Store())], value=_call(at, _WHILE)), at)
         return [first, made]
 
     def _For(self, node: Any) -> Any:
@@ -223,33 +223,33 @@ class _Lowering:
     def _AnnAssign(self, node: Any) -> Any:
         """An annotated assignment without its annotation; a bare annotation does nothing."""
         if node.value is None:
-            return _place(ast.Pass(), node)
-        return _place(ast.Assign(targets=[self.host(node.target)], value=self.host(node.value)), node)
+            return _located(ast.Pass(), node)
+        return _located(ast.Assign(targets=[self.host(node.target)], value=self.host(node.value)), node)
 
     def _arg(self, node: Any) -> Any:
-        return _place(ast.arg(arg=node.arg, annotation=None), node)
+        return _located(ast.arg(arg=node.arg, annotation=None), node)
 
     def _FunctionDef(self, node: Any) -> Any:
         made = self._copy(node)
         made.returns = None
         at = node.body[0]
         if self._counted:
-            made.body.insert(0, _place(ast.Expr(value=_call(at, _NEXT, _name(at, _STEPS))), at))
+            made.body.insert(0, _located(ast.Expr(value=_call(at, _NEXT, _name(at, _STEPS))), at))
         return made
 
 
 def _name(at: Located, id: str, context: ast.expr_context | None = None) -> Any:
-    return _place(ast.Name(id=id, ctx=context or ast.Load()), at)
+    return _located(ast.Name(id=id, ctx=context or ast.Load()), at)
 
 
 def _call(at: Located, function: str, *args: Any) -> Any:
-    return _place(ast.Call(func=_name(at, function), args=list(args), keywords=[]), at)
+    return _located(ast.Call(func=_name(at, function), args=list(args), keywords=[]), at)
 
 
 def _compare(left: Any, op: ast.cmpop, constant: bool) -> Any:
-    right = _place(ast.Constant(value=constant), left)
-    return _place(ast.Compare(left=left, ops=[op], comparators=[right]), left)
+    right = _located(ast.Constant(value=constant), left)
+    return _located(ast.Compare(left=left, ops=[op], comparators=[right]), left)
 
 
 def _both(at: Located, op: ast.boolop, *values: Any) -> Any:
-    return _place(ast.BoolOp(op=op, values=list(values)), at)
+    return _located(ast.BoolOp(op=op, values=list(values)), at)

@@ -25,7 +25,7 @@ from nki.compiler.specializer.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.specializer.stacks import calls_of, is_kernel_frame, stack_at, stack_of
 from nki.compiler.specializer.variables import variable_of
 from nki_isa.constraints.accumulation import Written
-from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error
+from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error, span_of
 from nki_isa.ir.form import Forms
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
@@ -245,9 +245,7 @@ class Recorder:
             if instruction.settles:
                 self.forms.settle(instruction)
         except NkiError as found:
-            self.report(
-                found.at(instruction.stack[-1].span if instruction.stack else None, instruction.stack)
-            )
+            self.report(found.at(span_of(instruction.stack), instruction.stack))
         if instruction.misfits:  # nothing else can be asked of it
             return instruction
         if instruction.name:
@@ -274,7 +272,7 @@ class Recorder:
         if before is None:
             self._given[name] = stack
             return
-        span = stack[-1].span if stack else None
+        span = span_of(stack)
         where = (
             f", at {before[-1].span}" if before and before[-1].span != span else ", in another turn of a loop"
         )
@@ -320,12 +318,12 @@ class Recorder:
     def _remark(self, found: Diagnostic, stack: tuple[Frame, ...]) -> None:
         row = rule_of(found.code, found.known)
         if row is None or levels.among(row.level, row.until):
-            self.report(NkiError([found.at(stack[-1].span if stack else None, stack)]))
+            self.report(NkiError([found.at(span_of(stack), stack)]))
 
     def warn(self, found: NkiError) -> None:
         """Keep the diagnostics of `found` as warnings at the user's present line, once for each line."""
         stack = stack_of(sys._getframe(1))
-        span = stack[-1].span if stack else None
+        span = span_of(stack)
         self.report(
             NkiError(replace(d, severity=Severity.warning) for d in found.at(span, stack).diagnostics)
         )
@@ -503,13 +501,13 @@ class Recorder:
                 for tensor in (*node.reads, *node.writes):
                     storage = tensor.storage
                     if storage.data is None and any(storage.index in made for made in closed):
-                        place = node.stack[-1].span if node.stack else None
+                        place = span_of(node.stack)
                         self.report(_out_of_scope(storage).at(place, node.stack))
 
     def check_result(self, storage: Storage) -> None:
         """Refuse a result that was allocated in a loop's body function (NKI-V133)."""
         if any(storage.index in made for made in self._scopes.values()):
-            raise _out_of_scope(storage).at(storage.stack[-1].span if storage.stack else None, storage.stack)
+            raise _out_of_scope(storage).at(span_of(storage.stack), storage.stack)
 
     def repeats(self, storage: Storage) -> bool:
         """True if what is emitted now runs in a device loop that `storage` is allocated outside of."""
@@ -535,7 +533,7 @@ class Recorder:
                 memory.MIXED_ADDRESSES,
                 f"{len(placed)} of {len(held)} tensors in SBUF have addresses, {first.name} among them",
                 help="give every tensor in SBUF an address, or none",
-                span=first.stack[-1].span if first.stack else None,
+                span=span_of(first.stack),
             )
         instructions = list(self.program.walk())
         if len(instructions) > _MOST_INSTRUCTIONS:
@@ -566,7 +564,7 @@ class Recorder:
                 "a loop that runs on the device was left with break or return",
                 help="device loops run their whole body; end a while loop by loading 0 into its register",
             )
-            self.report(found.at(region.stack[-1].span if region.stack else None, region.stack))
+            self.report(found.at(span_of(region.stack), region.stack))
         if self._scopes:
             self._check_scopes(self.program.body, ())
         if not self.collector.errors:
@@ -579,7 +577,7 @@ class Recorder:
 
 
 def _out_of_scope(storage: Storage) -> NkiError:
-    place = storage.stack[-1].span if storage.stack else None
+    place = span_of(storage.stack)
     found = Diagnostic(
         "NKI-V133",
         f"{storage.name}{list(storage.shape)} is allocated in the body of a device loop and used outside",

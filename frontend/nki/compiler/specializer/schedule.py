@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Span, error
+from nki_isa.diagnostics import Diagnostic, Frame, Label, NkiError, Span, error, span_of
 from nki_isa.ir.dependencies import data_dependencies, touched
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While, walk
@@ -177,7 +177,7 @@ def _regions(body: list[Node], around: tuple[_Region, ...] = ()) -> dict[Instruc
 
 def _nesting_problem(edge: Edge, regions: dict[Instruction, tuple[_Region, ...]]) -> NkiError | None:
     """NKI-L043 unless the producer's loops are also around the consumer."""
-    span = edge.stack[-1].span if edge.stack else None
+    span = span_of(edge.stack)
     if edge.producer not in regions or edge.consumer not in regions:
         problem = error(
             "NKI-L043",
@@ -269,7 +269,7 @@ def _circle(body: list[Node], asked: list[set[int]], needed: list[set[int]], stu
         help="leave out one dependency of the circle",
         notes=notes,
     )
-    return problem.at(stack[-1].span if stack else None, stack)
+    return problem.at(span_of(stack), stack)
 
 
 def _shown(node: Node) -> str:

@@ -43,7 +43,7 @@ from nki.compiler.syntax import tree
 from nki.compiler.syntax.node import walk
 from nki.compiler.syntax.parsed import deep_recursion
 from nki.typing import check_shape, mutable_of, shapes_of
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error
+from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error, span_of
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
@@ -542,7 +542,7 @@ def _judge_collectives(recorder: Recorder) -> None:
     """Refuse collectives that read or write arguments and results, and preparations that none triggers."""
     if recorder.prepared is not None:
         stack = recorder.prepared[0].stack
-        recorder.report(recorder.untriggered().at(stack[-1].span if stack else None, stack))
+        recorder.report(recorder.untriggered().at(span_of(stack), stack))
     results = {tensor.storage for tensor in recorder.program.outputs}
     for instruction in recorder.collectives:
         for tensor in (*instruction.reads, *instruction.writes):
@@ -554,7 +554,7 @@ def _judge_collectives(recorder: Recorder) -> None:
                     f"{'an argument' if is_argument else 'a result'} of the kernel",
                     help="copy it with nisa.dma_copy: to or from a tensor made by "
                     'nl.ndarray(..., buffer=nl.shared_hbm, name="copy")',
-                    span=instruction.stack[-1].span if instruction.stack else None,
+                    span=span_of(instruction.stack),
                 )
 
 

@@ -190,7 +190,7 @@ class Explainer:
     def diagnostic(self, tokens: Tokens, mismatch: Mismatch) -> Diagnostic:
         """What to say about `mismatch`."""
         found, previous = _shown(tokens, mismatch.position), _shown(tokens, mismatch.position - 1)
-        span = _place(tokens, mismatch.position)
+        span = _span(tokens, mismatch.position)
         example = next((self.examples[key] for key in _keys(tokens, mismatch) if key in self.examples), None)
         if example is not None:
             message = example.message.format(found=found.strip("`"), previous=previous.strip("`"))
@@ -257,7 +257,7 @@ def _shown(tokens: Tokens, position: int) -> str:
     return _WORDS[kind] if kind in LAYOUT else f"`{tokens.texts[position]}`"
 
 
-def _place(tokens: Tokens, position: int) -> Span:
+def _span(tokens: Tokens, position: int) -> Span:
     """The place of a token; for layout, the end of the line or the first token of the block."""
     if tokens.types[position] in ("_INDENT", "_DEDENT"):
         following = position

@@ -6,8 +6,6 @@ from typing import ClassVar
 
 from nki.compiler.syntax.node import Node
 
-# --- Operators and contexts: one shared instance of each in the tables below --------------------------------
-
 
 class Symbol(Node):
     """A node without parts; `symbol` is how it is written."""
