@@ -21,6 +21,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.ops.collective import Collective
+from nki_isa.ops.collective_halves import Prepared, Triggered
 from nki_isa.tensor.kinds import is_whole
 from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 
@@ -69,16 +70,16 @@ def _preparing(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
     return _named_after(cls, prepare)
 
 
-def _triggering(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
+def _triggering(cls: type[Triggered]) -> Callable[..., NkiInstruction]:
     """The function that emits a trigger of `cls`, of what a preparation returned."""
-    prepares = cls.opcode.replace("_trigger", "_prepare")
+    prepares = cls.preparation.opcode
 
     def trigger(*args: Any, **kwargs: Any) -> NkiInstruction:
         cls.bind(args, kwargs)
         given = dict(zip(cls.parameters, args)) | kwargs
         prepare_instr: Any = given["prepare_instr"]
         prepared: Any = prepare_instr.instruction if isinstance(prepare_instr, NkiInstruction) else None
-        if prepared is None or prepared.opcode != prepares:
+        if prepared is None or not isinstance(prepared, cls.preparation):
             got = prepared.opcode if prepared is not None else type(prepare_instr).__name__
             raise error(
                 "NKI-V100",
@@ -116,9 +117,9 @@ def _named_after(cls: type[Instruction], function: Callable[..., Any]) -> Callab
 
 
 def _function_of(cls: type[Instruction]) -> Callable[..., Any]:
-    if cls.opcode.endswith("_prepare"):
+    if issubclass(cls, Prepared):
         return _preparing(cls)
-    if cls.opcode.endswith("_trigger"):
+    if issubclass(cls, Triggered):
         return _triggering(cls)
     return entry(cls) if issubclass(cls, Collective) else _asking(cls)
 

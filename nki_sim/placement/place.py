@@ -109,7 +109,7 @@ def overfull(program: Program, target: Target) -> Placement:
     return Placement({}, sbuf, psum)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _room(target: Target, is_psum: bool) -> _Room:
     region = MemoryRegion.psum if is_psum else MemoryRegion.sbuf
     return _Room(region, target.partitions, spaces(target)[region])

@@ -54,7 +54,7 @@ DATA_CODES: frozenset[str] = frozenset(
 """The codes of what can differ from one set of arguments to another."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def check_classes(text: str) -> frozenset[str]:
     """The classes that a list such as ``"all"``, ``"none"`` or ``"overlap,nan"`` names.
 

@@ -70,7 +70,7 @@ def permute(topology: Topology, pairs: Pairs, octets: float) -> Exchange:
     return _permute(topology, pairs).of(octets)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _mesh(topology: Topology, groups: Groups, both: bool) -> Exchange:
     """A chip's parts go to every other chip, then to the ranks there."""
     loads: dict[Link, float] = {}
@@ -83,7 +83,7 @@ def _mesh(topology: Topology, groups: Groups, both: bool) -> Exchange:
     return Exchange("mesh", hops * times, loads, (size - 1) * times, far * times)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _doubling(topology: Topology, groups: Groups, both: bool) -> Exchange | None:
     """Chips exchange in pairs, twice as much each time; None where they are not a power of two."""
     loads: dict[Link, float] = {}
@@ -101,7 +101,7 @@ def _doubling(topology: Topology, groups: Groups, both: bool) -> Exchange | None
     return Exchange("rdh", hops * times, loads, (len(groups[0]) - 1) * times, far * times)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _ring(topology: Topology, groups: Groups, both: bool) -> Exchange:
     """Parts go round; two ranks of a chip are one station where all of a chip's ranks take part."""
     loads: dict[Link, float] = {}
@@ -121,7 +121,7 @@ def _ring(topology: Topology, groups: Groups, both: bool) -> Exchange:
     return Exchange(name, hops * times, loads, (size - 1) * times, far * times)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _all_to_all(topology: Topology, groups: Groups) -> Exchange:
     loads: dict[Link, float] = {}
     size = len(groups[0])
@@ -131,7 +131,7 @@ def _all_to_all(topology: Topology, groups: Groups) -> Exchange:
     return Exchange("mesh", int(size > 1), loads, size - 1, min(1, _machines(topology, groups) - 1))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _permute(topology: Topology, pairs: Pairs) -> Exchange:
     loads: dict[Link, float] = {}
     hops = 0

@@ -76,6 +76,7 @@ class OnLinks(Grouped, Instruction):
         in_sbuf: True if its tensors may be in SBUF.
         coalesced: True if it takes several tensors, in HBM.
         by_channel: True if its lists have a tensor for each channel.
+        along_columns: True if tiles in SBUF may be joined along their free dimension.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("srcs",)
@@ -84,6 +85,7 @@ class OnLinks(Grouped, Instruction):
     in_sbuf: ClassVar[bool] = False
     coalesced: ClassVar[bool] = False
     by_channel: ClassVar[bool] = False
+    along_columns: ClassVar[bool] = False
 
     engines = (Engine.dma,)
     namespace = "nki.collectives"
@@ -288,7 +290,7 @@ def _memories(i: Any, target: Target) -> str | None:
 def _dimension(i: Any, target: Target) -> str | None:
     dim = i.collective_dim
     on_chip = bool(i.srcs) and not i.srcs[0].storage.region.is_hbm
-    most = 1 if on_chip and i.opcode == "all_gather" else 0
+    most = 1 if on_chip and i.along_columns else 0
     return None if 0 <= dim <= most else f"collective_dim is {dim}, it must be {'0 or 1' if most else '0'}"
 
 
@@ -443,7 +445,7 @@ class all_gather(Collective):
     priority: int | None = attribute(int, None)
 
     sized = "src"
-    in_sbuf = coalesced = True
+    in_sbuf = coalesced = along_columns = True
     constraints = rules(*COLLECTIVE_RULES, _DIMENSION, SHAPES)
 
     @classmethod

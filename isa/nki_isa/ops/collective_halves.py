@@ -7,7 +7,7 @@ the trigger moves the data. How much time either takes is not published: a start
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,8 +33,14 @@ from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.tensor import NkiTensor
 
 
-class _Triggered(Moving):
-    """An instruction that moves what another prepared."""
+class Triggered(Moving):
+    """An instruction that moves what another prepared.
+
+    Class attributes a subclass states:
+        preparation: the instruction that prepares it.
+    """
+
+    preparation: ClassVar[type[Prepared]]
 
     prepare_instr: NkiTensor
 
@@ -71,8 +77,18 @@ class _Triggered(Moving):
         return Cost(time, time, "link_hop_ns", whole.rate)
 
 
-class _Prepared(Variable):
-    """An instruction that reads the metadata of an exchange, and no data."""
+class Prepared(Variable):
+    """An instruction that reads the metadata of an exchange, and no data.
+
+    Class attributes a subclass states:
+        whole: the name of what does all of it at once.
+        trigger: the name of what moves the data.
+    """
+
+    descriptors: NkiTensor | None
+
+    whole: ClassVar[str]
+    trigger: ClassVar[str]
 
     def views_read(self) -> list[NkiTensor]:
         """The rows of the metadata that say what to send."""
@@ -100,11 +116,10 @@ class _Prepared(Variable):
         """
         topology = topology_on(self, recorder.target)
         if topology.switched:
-            whole = self.opcode.removesuffix("_prepare")
             raise error(
                 "NKI-V108",
                 f"{self.opcode}: the ranks of a {topology.name} are connected by switches",
-                help=f"write {whole}",
+                help=f"write {self.whole}",
                 notes=(f"source: {PAGE} at 0.7",),
             )
         recorder.prepare(self)
@@ -120,7 +135,7 @@ def _hidden(role: Role) -> Any:
 
 
 @instruction
-class all_to_all_v_prepare(_Prepared):
+class all_to_all_v_prepare(Prepared):
     """Read the metadata of an all_to_all_v, which all_to_all_v_trigger then carries out.
 
     `srcs` and `dsts` may be filled after it. One trigger follows each preparation, with no other one between.
@@ -130,6 +145,8 @@ class all_to_all_v_prepare(_Prepared):
     Source: SDK API page nki.collectives at 0.7.
     """
 
+    whole = "all_to_all_v"
+    trigger = "all_to_all_v_trigger"
     srcs: list[NkiTensor] = attribute(list)
     dsts: list[NkiTensor] = attribute(list)
     replica_group: Groups = attribute(tuple)
@@ -149,7 +166,7 @@ class all_to_all_v_prepare(_Prepared):
 
 
 @instruction
-class all_gather_v_prepare(_Prepared):
+class all_gather_v_prepare(Prepared):
     """Read the metadata of an all_gather_v, which all_gather_v_trigger then carries out.
 
     `srcs` and `dsts` may be filled after it. One trigger follows each preparation, with no other one between.
@@ -159,6 +176,8 @@ class all_gather_v_prepare(_Prepared):
     Source: SDK API page nki.collectives at 0.7.
     """
 
+    whole = "all_gather_v"
+    trigger = "all_gather_v_trigger"
     srcs: list[NkiTensor] = attribute(list)
     dsts: list[NkiTensor] = attribute(list)
     replica_group: Groups = attribute(tuple)
@@ -179,7 +198,7 @@ class all_gather_v_prepare(_Prepared):
 
 
 @instruction
-class all_to_all_v_trigger(_Triggered):
+class all_to_all_v_trigger(Triggered):
     """Move the data of the all_to_all_v that was prepared.
 
     Shapes: those of the preparation.
@@ -187,6 +206,7 @@ class all_to_all_v_trigger(_Triggered):
     Source: SDK API page nki.collectives at 0.7.
     """
 
+    preparation = all_to_all_v_prepare
     prepare_instr: NkiTensor = read()
     name: str | None = attribute(str, None)
     srcs: list[NkiTensor] = _hidden(Role.reads)
@@ -204,7 +224,7 @@ class all_to_all_v_trigger(_Triggered):
 
 
 @instruction
-class all_gather_v_trigger(_Triggered):
+class all_gather_v_trigger(Triggered):
     """Move the data of the all_gather_v that was prepared.
 
     Shapes: those of the preparation.
@@ -212,6 +232,7 @@ class all_gather_v_trigger(_Triggered):
     Source: SDK API page nki.collectives at 0.7.
     """
 
+    preparation = all_gather_v_prepare
     prepare_instr: NkiTensor = read()
     name: str | None = attribute(str, None)
     srcs: list[NkiTensor] = _hidden(Role.reads)

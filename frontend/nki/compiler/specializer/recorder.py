@@ -391,7 +391,7 @@ class Recorder:
         return error(
             "NKI-V155",
             told,
-            help=f"write nki.collectives.{first.opcode.replace('_prepare', '_trigger')}(prepared) before the "
+            help=f"write nki.collectives.{first.trigger}(prepared) before the "
             "next preparation and before the kernel ends",
         )
 
