@@ -12,12 +12,12 @@ Sources: SDK ``nki.isa.nc_matmul``, accumulation mode; overlaps: NKI 0.6.0 relea
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiValidationError, error
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.target import Feature
 from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
@@ -56,7 +56,7 @@ class Written:
         return tuple(_boxes(before.reshape(*view.shape, -1)[..., 0]))
 
 
-def resolve(recorder: Any, dst: NkiTensor, accumulate: bool | None) -> Accumulate:
+def resolve(recorder: Recording, dst: NkiTensor, accumulate: bool | None) -> Accumulate:
     """Whether the next matmul of `recorder` accumulates onto `dst`, or onto which parts of it.
 
     `dst` counts as written from now on.

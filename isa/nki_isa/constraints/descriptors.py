@@ -14,6 +14,7 @@ from nki_isa.constraints.values import attribute_rule, excludes
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import Role
 from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine import enums
 from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.target import Feature, Target
@@ -51,7 +52,7 @@ class DmaInstruction(Instruction):
         """Always the DMA engines; a field ``engine`` only says who triggers them."""
         return Engine.dma
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Say where it may skip and stands in a loop on the device."""
         skips = self.__dict__.get("oob_mode") is enums.oob_mode.skip
         if skips and recorder.in_device_loop and any(view.dynamic is not None for view in self.views()):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, Severity, error
 from nki_isa.ir.constraint import Complaint, Constraint
 from nki_isa.ir.fields import REQUIRED, Field, Role
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.enums import Engine
 from nki_isa.tensor.kinds import problem
 from nki_isa.tensor.storage import VirtualRegister
@@ -234,7 +235,7 @@ class Instruction:
         asked = self.__dict__.get("engine")
         return asked if isinstance(asked, Engine) and asked is not _UNKNOWN else self.engines[0]
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Settle what depends on the instructions before this one; called once, when it is emitted."""
 
     def check(self, target: Target) -> tuple[Diagnostic, ...]:

@@ -26,6 +26,7 @@ from nki_isa.cost.links import Exchange
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.operators import Operator
@@ -152,7 +153,7 @@ class Collective(OnLinks, Meeting):
         """
         raise NotImplementedError(self.opcode)
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Say what compilers were seen to refuse of where it stands."""
         recorder.collectives.append(self)
         if recorder.in_device_loop:

@@ -16,6 +16,7 @@ from nki_isa.cost import Cost, links
 from nki_isa.diagnostics import error
 from nki_isa.ir.fields import Field, Role, attribute, read
 from nki_isa.ir.instruction import MakeTile, instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.collective import PAGE, Collective, Groups
 from nki_isa.ops.collective_v import (
@@ -60,7 +61,7 @@ class Triggered(Moving):
         """Destinations, and the row of the metadata that says what came."""
         return [*self.dsts, *self.counted()]
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Take what was prepared.
 
         Raises:
@@ -108,7 +109,7 @@ class Prepared(Variable):
         """A start."""
         return Cost(target.collective_start_ns, target.collective_start_ns, "collective_start_ns")
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Take the one place there is for a preparation.
 
         Raises:

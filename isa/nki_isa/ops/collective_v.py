@@ -21,6 +21,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read_write, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.target import Feature, Target
 from nki_isa.machine.topologies import Topology, topology_of
 from nki_isa.ops.collective import COLLECTIVE_RULES, PAGE, Collective, Groups, OnLinks, told
@@ -84,7 +85,7 @@ class Variable(OnLinks):
         """The row of the metadata that it writes, if any: how many elements came from each rank."""
         return [] if self.recv_counts_known else [self.rows(2, 3)]
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Say what the vendor restricts, and what compilers were seen to refuse."""
         target: Target = recorder.target
         topology = topology_on(self, target)

@@ -36,6 +36,7 @@ from nki_isa.cost import Cost, matmuls
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write
 from nki_isa.ir.instruction import MakeTile, Matrices, Order, instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import matmul_perf_mode
 from nki_isa.machine.target import Feature, Target
@@ -309,7 +310,7 @@ class nc_matmul(Matmul):
             "accumulate": False,
         }
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """As for every matmul; a transpose overwrites unless told otherwise and starts no accumulation."""
         if self.is_transpose:
             self.accumulate = bool(self.accumulate)

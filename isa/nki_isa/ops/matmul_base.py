@@ -14,6 +14,7 @@ from nki_isa.constraints.systolic import ARRAY
 from nki_isa.constraints.values import attribute_rule
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
@@ -50,7 +51,7 @@ class Matmul(Instruction):
         if type(self.tile_position) is not tuple or type(self.tile_size) is not tuple:
             self.tile_position, self.tile_size = _pair(self.tile_position), _pair(self.tile_size)
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Settle `accumulate` by what earlier matmuls have written."""
         asked = self.accumulate
         if isinstance(self.dst, NkiTensor) and (asked is None or isinstance(asked, bool)):

@@ -20,6 +20,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, read_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
+from nki_isa.ir.recording import Recording
 from nki_isa.machine import enums
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
@@ -123,7 +124,7 @@ class core_barrier(Meeting):
     def said(self) -> str:
         return f"core_barrier(cores={self.cores})"
 
-    def specialize(self, recorder: Any) -> None:
+    def specialize(self, recorder: Recording) -> None:
         """Say where it orders nothing.
 
         Raises:
