@@ -94,8 +94,13 @@ _LONG_LIVED = (np.inf, 1 / 4, 1 / 32)
 _MOST_TRIES, _TIGHT_BUDGET = 100, 60_000
 
 
-def pack(requests: Requests, fixed: Fixed, space: Space, positions: int) -> Ints | None:
-    """An offset for each request, none overlapping another or `fixed` while both live; None if not found."""
+def pack(
+    requests: Requests, fixed: Fixed, space: Space, positions: int, is_loose: bool = False
+) -> Ints | None:
+    """An offset for each request, none overlapping another or `fixed` while both live; None if not found.
+
+    With `is_loose`, only where those that do not live long can rotate.
+    """
     before = -1
     lifetimes = requests.lasts - requests.firsts + 1
     for share in _LONG_LIVED:
@@ -106,7 +111,7 @@ def pack(requests: Requests, fixed: Fixed, space: Space, positions: int) -> Ints
         offsets = _rotate_around(requests, np.flatnonzero(is_long), np.flatnonzero(~is_long), fixed, space)
         if offsets is not None:
             return offsets
-    return tighten(requests, fixed, space)
+    return None if is_loose else tighten(requests, fixed, space)
 
 
 def _rotate_around(requests: Requests, long: Ints, short: Ints, fixed: Fixed, space: Space) -> Ints | None:

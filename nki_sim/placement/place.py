@@ -58,7 +58,9 @@ _SBUF_UNIT = 32
 _ALIGN = 4
 
 
-def place(program: Program, target: Target, starts: Mapping[int, int] | None = None) -> Placement:
+def place(
+    program: Program, target: Target, starts: Mapping[int, int] | None = None, *, is_loose: bool = False
+) -> Placement:
     """Give every SBUF and PSUM tensor of `program` its bytes.
 
     Args:
@@ -66,6 +68,8 @@ def place(program: Program, target: Target, starts: Mapping[int, int] | None = N
         target: the generation.
         starts: first partitions by storage index of SBUF tensors without an address, the others' being 0;
             with it, each tensor of SBUF has its bytes only in the quadrants it lies in.
+        is_loose: True to have tiles of SBUF rotate, so that the next need not wait for the one before, and to
+            refuse what only fits packed tightly.
 
     Raises:
         NkiMemoryError: NKI-M001 or NKI-M002, what is live at once exceeds SBUF or PSUM; NKI-M003, one
@@ -78,7 +82,7 @@ def place(program: Program, target: Target, starts: Mapping[int, int] | None = N
     live = liveness(program)
     sbuf, psum = (
         _Room(region, target.partitions, space).place(
-            program, live, target, starts if region is MemoryRegion.sbuf else None
+            program, live, target, *((starts, is_loose) if region is MemoryRegion.sbuf else (None, False))
         )
         for region, space in spaces(target).items()
     )
@@ -133,7 +137,12 @@ class _Room:
     space: Space
 
     def place(
-        self, program: Program, live: Liveness, target: Target, starts: Mapping[int, int] | None
+        self,
+        program: Program,
+        live: Liveness,
+        target: Target,
+        starts: Mapping[int, int] | None,
+        is_loose: bool,
     ) -> Utilisation:
         storages = [s for s in program.storages if s.region is self.region]
         for storage in storages:
@@ -156,7 +165,7 @@ class _Room:
             )
             offsets = tighten(requests, fixed, self.space, (own, given))
         else:
-            offsets = pack(requests, fixed, self.space, live.instructions)
+            offsets = pack(requests, fixed, self.space, live.instructions, is_loose)
         if offsets is None:
             self._check_groups(waiting, live, target)
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
