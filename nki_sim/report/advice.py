@@ -12,8 +12,9 @@ from nki_isa.cost import Cost
 from nki_isa.cost.transfers import engine_time, row_time, used_engines
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import Collective
+from nki_isa.ops.dma import is_spill
 from nki_sim import words
-from nki_sim.report.critical import by_kind, by_line, critical_path, place_of
+from nki_sim.report.critical import Step, by_kind, by_line, place_of
 from nki_sim.timing.plans import ENGINES, FIRST_QUEUE
 from nki_sim.timing.scoreboard import Timeline, Wait
 
@@ -47,14 +48,14 @@ class Advice:
         }
 
 
-def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
+def bound(duration: float, path: list[Step], busy: Mapping[str, float]) -> str:
     """What bounds the kernel, in one sentence.
 
     Args:
-        timeline: the run.
+        duration: ns of the run.
+        path: its critical path.
         busy: ns each engine was held.
     """
-    duration = timeline.duration
     if not duration:
         return "Nothing takes time."
     engine, held, bounds = _busiest(duration, busy)
@@ -63,7 +64,7 @@ def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
             f"The {engine} engine bounds it: it is held for {words.percent(held / duration)} of the time, so "
             "only less or faster work there helps."
         )
-    kinds = by_kind(critical_path(timeline))
+    kinds = by_kind(path)
     (first, time), *others = kinds.items()
     rest = f", {others[0][0]} {words.percent(others[0][1] / duration)}" if others else ""
     what = {
@@ -77,14 +78,14 @@ def bound(timeline: Timeline, busy: Mapping[str, float]) -> str:
     )
 
 
-def bounded_by(timeline: Timeline, busy: Mapping[str, float]) -> str:
+def bounded_by(duration: float, path: list[Step], busy: Mapping[str, float]) -> str:
     """What :func:`bound` says, in a word or two for a table: ``tensor``, ``DMA``, ``latency of vector``."""
-    if not timeline.duration:
+    if not duration:
         return "nothing"
-    engine, _, bounds = _busiest(timeline.duration, busy)
+    engine, _, bounds = _busiest(duration, busy)
     if bounds:
         return engine
-    first = next(iter(by_kind(critical_path(timeline))))
+    first = next(iter(by_kind(path)))
     return first if first in ("DMA", "semaphores", "other cores") else f"latency of {first}"
 
 
@@ -94,9 +95,8 @@ def _busiest(duration: float, busy: Mapping[str, float]) -> tuple[str, float, bo
     return engine, held, held > _BUSY * duration
 
 
-def advice(timeline: Timeline, most: int = LINES) -> list[Advice]:
+def advice(timeline: Timeline, path: list[Step], most: int = LINES) -> list[Advice]:
     """The lines with most of the critical path, and what to try at each."""
-    path = critical_path(timeline)
     events: dict[str, list[int]] = {}
     for step in path:
         events.setdefault(place_of(timeline.instructions[step.event]), []).append(step.event)
@@ -147,6 +147,11 @@ def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost]) -> s
     row = sum(t.total_bytes for t in moved) / max(1, sum(t.elements for t in moved))
     data = sum(engine_time(target, t) for t in moved)
     whole = float((timeline.end[events] - timeline.start[events]).sum())
+    if all(is_spill(timeline.instructions[event]) for event in events):
+        return (
+            f"SBUF has no room for it: {words.size(sum(t.total_bytes for t in moved))} go to HBM or come "
+            f"back, for {words.time(whole)}: keep only what is needed again, or use it before more is made"
+        )
     rate = row_efficiency(target, row)
     if rate < 0.75 and data > 0.3 * whole:
         return (

@@ -39,8 +39,8 @@ def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]
         ("total time", words.time(profile.total), f"{words.time(profile.duration)} of work, {around}"),
         _utilisation(profile),
         ("MBU", share(profile.mbu), "of HBM bandwidth"),
-        ("HBM read", words.size(profile.hbm_read_bytes), ""),
-        ("HBM written", words.size(profile.hbm_write_bytes), ""),
+        ("HBM read", words.size(profile.hbm_read_bytes), _spilled(profile.spill_reload_bytes, "coming back")),
+        ("HBM written", words.size(profile.hbm_write_bytes), _spilled(profile.spill_save_bytes, "going out")),
         _moved(profile),
         ("DMA", transfers, rows if dma.transfers else ""),
         ("SBUF peak", words.size(sbuf.peak), f"of {words.size(sbuf.capacity)} per partition"),
@@ -97,6 +97,10 @@ def _utilisation(profile: Profile) -> tuple[str, str, str]:
         share(profile.mfu),
         f"of the bf16 peak; its HBM traffic allows {share(profile.achievable_mfu)}",
     )
+
+
+def _spilled(moved: int, how: str) -> str:
+    return f"{words.size(moved)} of it are tensors {how} that SBUF has no room for" if moved else ""
 
 
 def _moved(profile: Profile) -> tuple[str, str, str]:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from nki_isa.cost.transfers import engine_time, used_engines
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
+from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.storage import Storage
 from nki_sim import words
-from nki_sim.report.advice import Advice, advice, bound
-from nki_sim.report.critical import CriticalLine, by_kind, by_line, critical_path
+from nki_sim.report.advice import Advice, advice, bound, bounded_by
+from nki_sim.report.critical import CriticalLine, Step, by_kind, by_line, critical_path
 from nki_sim.report.trust import Trust, trust
 from nki_sim.timing.plans import ENGINES, LANES
 from nki_sim.timing.scoreboard import Timeline, Wait
@@ -183,6 +184,7 @@ class Profile:
 
     Attributes:
         timeline: the table, one row per event.
+        path: its critical path, first step to last.
         duration: ns from the first possible trigger to the last result.
         total: ns as the vendor's profiler counts, start-up and wind-down included;
             every percentage is of this.
@@ -192,11 +194,14 @@ class Profile:
         hardware_flops: those of all matmuls, transposes included.
         hbm_read_bytes: bytes read from HBM.
         hbm_write_bytes: bytes written to HBM.
+        spill_reload_bytes: those of the bytes read that are spilled tensors coming back.
+        spill_save_bytes: those of the bytes written that are tensors being spilled.
         hbm_minimum_bytes: what it would move if it read each piece of its arguments and wrote each piece of
             its results once, and kept the rest on chip; pieces that overlap count twice, up to the tensor.
     """
 
     timeline: Timeline
+    path: list[Step]
     duration: float
     total: float
     engines: dict[str, EngineSummary]
@@ -205,6 +210,8 @@ class Profile:
     hardware_flops: int
     hbm_read_bytes: int
     hbm_write_bytes: int
+    spill_reload_bytes: int
+    spill_save_bytes: int
     hbm_minimum_bytes: int
 
     @classmethod
@@ -212,8 +219,14 @@ class Profile:
         """The figures of a timeline."""
         costs = timeline.costs
         moved = [cost.transfer for cost in costs if cost.transfer is not None]
+        spilled = [
+            cost.transfer
+            for instruction, cost in zip(timeline.instructions, costs, strict=True)
+            if cost.transfer is not None and is_spill(instruction)
+        ]
         return cls(
             timeline=timeline,
+            path=critical_path(timeline),
             duration=timeline.duration,
             total=timeline.total,
             engines={name: _engine(timeline, lane) for lane, name in enumerate(ENGINES)},
@@ -222,6 +235,8 @@ class Profile:
             hardware_flops=sum(cost.hardware_flops for cost in costs),
             hbm_read_bytes=sum(transfer.read_bytes for transfer in moved),
             hbm_write_bytes=sum(transfer.write_bytes for transfer in moved),
+            spill_reload_bytes=sum(transfer.read_bytes for transfer in spilled),
+            spill_save_bytes=sum(transfer.write_bytes for transfer in spilled),
             hbm_minimum_bytes=_minimum(timeline),
         )
 
@@ -276,7 +291,15 @@ class Profile:
     @property
     def bound(self) -> str:
         """What bounds the kernel, in one sentence."""
-        return bound(self.timeline, {name: engine.busy for name, engine in self.engines.items()})
+        return bound(self.duration, self.path, self._busy())
+
+    @property
+    def bounded_by(self) -> str:
+        """The same in a word or two for a table: ``tensor``, ``DMA``, ``latency of vector``."""
+        return bounded_by(self.duration, self.path, self._busy())
+
+    def _busy(self) -> dict[str, float]:
+        return {name: engine.busy for name, engine in self.engines.items()}
 
     @property
     def trust(self) -> Trust:
@@ -285,7 +308,7 @@ class Profile:
 
     def advice(self) -> list[Advice]:
         """The lines with most of the critical path, and what to try at each."""
-        return advice(self.timeline)
+        return advice(self.timeline, self.path)
 
     def dma_rows(self) -> list[RowSummary]:
         """Transfers by the size of their descriptor rows, short ones first."""
@@ -312,7 +335,7 @@ class Profile:
 
     def critical_lines(self) -> list[CriticalLine]:
         """What each line of the kernel has of the critical path, the longest first."""
-        return by_line(self.timeline, critical_path(self.timeline))
+        return by_line(self.timeline, self.path)
 
     def remarks(self) -> list[str]:
         """What explains figures of lines that look odd, a sentence each."""
@@ -340,7 +363,6 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values for JSON; times in ns, shares in percent."""
-        path = critical_path(self.timeline)
         return {
             "target": self.target.name,
             "total_ns": self.total,
@@ -357,6 +379,8 @@ class Profile:
             "arithmetic_intensity": self.arithmetic_intensity,
             "hbm_read_bytes": self.hbm_read_bytes,
             "hbm_write_bytes": self.hbm_write_bytes,
+            "spill_reload_bytes": self.spill_reload_bytes,
+            "spill_save_bytes": self.spill_save_bytes,
             "hbm_minimum_bytes": self.hbm_minimum_bytes,
             "roofline": self.roofline,
             "bound": self.bound,
@@ -366,8 +390,8 @@ class Profile:
             "dma": self.dma.as_dict(),
             "dma_rows": [row.as_dict() for row in self.dma_rows()],
             "critical_path": {
-                "by_kind_ns": by_kind(path),
-                "lines": [line.as_dict() for line in by_line(self.timeline, path)],
+                "by_kind_ns": by_kind(self.path),
+                "lines": [line.as_dict() for line in self.critical_lines()],
             },
             "advice": [one.as_dict() for one in self.advice()],
             "lines": [line.as_dict() for line in self.lines()],

@@ -18,7 +18,6 @@ from nki.compiler.source.kernel_source import signature_of
 from nki.kernel import Kernel
 from nki_isa.diagnostics import NkiError, error
 from nki_isa.machine.targets import as_target, default_target
-from nki_sim.report.advice import bounded_by
 from nki_sim.report.profile import Profile
 from nki_tools.sweep.reach import reach
 
@@ -235,11 +234,10 @@ def _figures(launch: runtime.Launch) -> Row:
     timed = [Profile.of(core.timeline) for core in launch.cores if core.timeline is not None]
     if timed:
         longest = max(timed, key=lambda profile: profile.total)
-        busy = {name: engine.busy for name, engine in longest.engines.items()}
         found.update(
             state="ok",
             time_ns=longest.total,
-            bound_by=bounded_by(longest.timeline, busy),
+            bound_by=longest.bounded_by,
             hbm_bytes=sum(profile.hbm_read_bytes + profile.hbm_write_bytes for profile in timed),
             mfu_percent=longest.mfu,
         )

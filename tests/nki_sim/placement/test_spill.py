@@ -28,6 +28,8 @@ from nki_sim.placement.liveness import liveness
 from nki_sim.placement.packing import Space
 from nki_sim.placement.place import place
 from nki_sim.placement.spill import spilled
+from nki_sim.report.mechanisms import ablation
+from nki_sim.report.profile import Profile
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
 
@@ -285,6 +287,23 @@ def test_a_kernel_that_holds_too_much_runs_and_says_what_it_costs():
     assert "16 MiB out, 16 MiB in: 2 x tile#" in text and "of the DMA engines" in text
     assert launch.program is not small.program and len(moves(launch.program)) == 4
     assert launch.timeline.total > small.timeline.total
+    profile = Profile.of(launch.timeline)
+    assert profile.spill_save_bytes == profile.spill_reload_bytes == 16 << 20
+    assert profile.hbm_read_bytes - Profile.of(small.timeline).hbm_read_bytes == 16 << 20
+    (says,) = [one.says for one in profile.advice() if "SBUF has no room for it: " in one.says]
+    assert "keep only what is needed again" in says
+
+
+def test_what_spills_cost_is_seen_without_them():
+    with runtime.session(target=TRN2, timing=True, data=False) as session:
+        uses_all_again(X, 5)
+        uses_all_again(X, 3)
+    (spills, none) = (
+        next(row for row in ablation([launch.program], [launch.placement]) if row.name == "spills")
+        for launch in session.launches
+    )
+    assert spills.time < session.launches[0].timeline.total - 16e3
+    assert none.time == session.launches[1].timeline.total
 
 
 def test_a_run_may_refuse_spills():

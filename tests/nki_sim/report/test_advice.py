@@ -15,7 +15,7 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
 from nki_sim import words
 from nki_sim.cores.core_times import simulate
-from nki_sim.report.advice import advice, bound, row_efficiency
+from nki_sim.report.advice import advice, row_efficiency
 from nki_sim.report.critical import HANDOFF, by_kind, by_line, critical_path
 from nki_sim.report.profile import Profile
 
@@ -56,18 +56,17 @@ def test_an_engine_that_is_always_held_bounds() -> None:
     assert set(by_kind(critical_path(profile.timeline))) == {"scalar"}
     assert profile.bound.startswith("The scalar engine bounds it: it is held for 9")
     waiting = simulate(copies([Engine.vector, Engine.scalar] * 5, dependent=True).program)
-    busy = {name: engine.busy for name, engine in Profile.of(waiting).engines.items()}
-    assert "latency bounds it" in bound(waiting, busy)
+    assert "latency bounds it" in Profile.of(waiting).bound
 
 
 def test_the_shares_of_lines_are_percent_of_the_run() -> None:
     timeline = simulate(copies([Engine.vector, Engine.scalar] * 3, dependent=True).program)
-    lines = advice(timeline, most=100)
+    lines = advice(timeline, critical_path(timeline), most=100)
     assert sum(line.share for line in lines) == pytest.approx(100.0)
 
 
 def said(built: Builder) -> str:
-    return advice(simulate(built.program))[0].says
+    return Profile.of(simulate(built.program)).advice()[0].says
 
 
 def test_what_to_try_names_the_cause() -> None:
@@ -141,8 +140,9 @@ def test_the_roofline_has_both_ceilings() -> None:
 def test_shares_are_of_the_whole_time() -> None:
     """Two copies of two engines in turns: each share is its time over the duration, in percent."""
     timeline = simulate(copies([Engine.vector, Engine.scalar] * 5, dependent=True).program)
-    busy = {name: engine.busy for name, engine in Profile.of(timeline).engines.items()}
-    text = bound(timeline, busy)
+    profile = Profile.of(timeline)
+    busy = {name: engine.busy for name, engine in profile.engines.items()}
+    text = profile.bound
     kinds = list(by_kind(critical_path(timeline)).values())
     for part in (*kinds[:2], max(busy.values())):
         assert words.percent(part / timeline.duration) in text
@@ -158,7 +158,7 @@ def test_what_ranks_exchange_is_told_with_its_time() -> None:
     )
     timeline = simulate(built.program)
     taken = float((timeline.end - timeline.start)[timeline.lane >= 0].max())
-    assert f"exchange data for {words.time(taken)}" in advice(timeline)[0].says
+    assert f"exchange data for {words.time(taken)}" in Profile.of(timeline).advice()[0].says
 
 
 def test_figures_that_look_odd_are_explained_where_they_stand() -> None:
