@@ -170,13 +170,13 @@ def entry(cls: type[Instruction]) -> Callable[..., NkiInstruction]:
         if "dtype" in kwargs and "dtype" not in cls.fields:
             _check_dtype(name, kwargs.pop("dtype"), kwargs.get("dst", args[0] if args else None))
         try:
-            level = levels.current()
-            is_newest = level == levels.NEWEST
             recorder = current_or_none()
-            if is_newest and recorder is not None:
+            if recorder is not None and recorder.is_newest:
                 like_others = recorder.forms.made(cls, args, kwargs)
                 if like_others is not None:
                     return _Handle(recorder.emit(like_others))
+            level = levels.current()
+            is_newest = level == levels.NEWEST
             made = cls(*args, **kwargs) if is_newest else _built(module, name, args, kwargs, level)
             if made.misfits:
                 made.notes = levels.orders(module, name, len(args))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiValidationError, error
 from nki_isa.ir.recording import Recording
+from nki_isa.machine.dtypes import DType
 from nki_isa.machine.target import Feature
 from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
@@ -28,7 +29,7 @@ Box = tuple[tuple[int, int], ...]
 Accumulate = bool | tuple[Box, ...]
 """Onto all of a destination, onto none of it, or onto these parts; the rest is overwritten."""
 
-_Key = tuple[int, tuple[int, ...], tuple[int, ...], int]
+_Key = tuple[int, tuple[int, ...], tuple[int, ...], DType]
 _Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
@@ -42,7 +43,7 @@ class Written:
 
     def add(self, view: NkiTensor) -> Accumulate:
         """Note a write of `view`; whether all, none, or which boxes of it had been written before."""
-        key = (view.offset, view.shape, view.strides, id(view.dtype))
+        key = (view.offset, view.shape, view.strides, view.dtype)
         if key in self.views:
             return True
         extent = _extent(view)

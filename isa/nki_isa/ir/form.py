@@ -40,7 +40,7 @@ _PLAIN = (*_SINGLE, int, float, str, FunctionType)
 
 _EMPTY: tuple[()] = ()
 
-_Views = Callable[[dict[str, Any]], "tuple[NkiTensor, ...]"]
+_Getter = Callable[[dict[str, Any]], "tuple[Any, ...]"]
 _Key = tuple[Any, ...]
 
 
@@ -114,7 +114,7 @@ class Form:
 
 def _by_name(
     views: list[NkiTensor], named: dict[str, NkiTensor]
-) -> tuple[tuple[str, ...] | None, _Views | None]:
+) -> tuple[tuple[str, ...] | None, _Getter | None]:
     """The names of `views` among the operands, and what gets them; None where one is not an operand."""
     names: list[str] = []
     for view in views:
@@ -142,9 +142,9 @@ def _limits(sample: Instruction) -> dict[str, int]:
 
 
 class _Parts(NamedTuple):
-    """Fields of an instruction, but its label: those whose values exist once, and the others."""
+    """Fields of an instruction, but its label: what gets those whose values exist once, and the others."""
 
-    singles: Callable[[dict[str, Any]], Any]
+    singles: _Getter | None
     others: tuple[str, ...]
 
 
@@ -185,10 +185,10 @@ def _parts_of(kind: type[Instruction], names: tuple[str, ...]) -> _Parts:
             )
         )
         (singles if is_single else others).append(name)
-    return _Parts(_getter(singles), tuple(others))
+    return _Parts(_getter(singles) if singles else None, tuple(others))
 
 
-def _getter(names: Sequence[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+def _getter(names: Sequence[str]) -> _Getter:
     """What gets the values of these names as a tuple."""
     if len(names) > 1:
         return itemgetter(*names)
@@ -345,7 +345,8 @@ class Forms:
         """
         singles, others = fields
         parts: list[Any] = [label]
-        parts += map(id, singles(values))
+        if singles is not None:
+            parts += map(id, singles(values))
         shared: dict[Any, int] = {}
         places: list[tuple[str, int]] = []
         memories = self._memories
@@ -358,9 +359,9 @@ class Forms:
                     memory = self._memory(storage)
                 start = 0
                 if offset:
-                    low, row = offset, storage.row_bytes // dtype.itemsize or 1
-                    if offset >= row:
-                        start, low = divmod(offset, row)
+                    low = offset
+                    if offset * dtype.itemsize >= storage.row_bytes:
+                        start, low = divmod(offset, storage.row_bytes // dtype.itemsize or 1)
                     if low:
                         places.append((name, low))
                         if storage.region is PSUM:

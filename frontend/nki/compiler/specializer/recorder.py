@@ -102,6 +102,7 @@ class Recorder:
         collectives: those emitted so far.
         prepared: the preparation of a collective that waits for its trigger, and the device loop it is in.
         forms: those of its instructions.
+        is_newest: True at the newest API level.
         inline: while tracing, gives the function of a kernel that the kernel calls.
     """
 
@@ -136,6 +137,7 @@ class Recorder:
         self._reported: set[tuple[str, Span | None]] = set()
         self._left: list[Loop | While] = []  # loops left with break or return
         self.forms = Forms(target)
+        self.is_newest = levels.current() == levels.NEWEST
         self._instructions = steps.by_instruction(self.steps)
         self._strides: dict[tuple[Any, ...], tuple[int, ...]] = {}  # of tensors that fit in their memory
         self._named: dict[str, int] = {}  # how many tensors have been called after each variable
