@@ -21,7 +21,7 @@ from nki_isa.diagnostics import error
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.machine.dtypes import DTYPES
 from nki_isa.ops.collective import Collective
-from nki_isa.ops.collective_halves import Prepared, Triggered
+from nki_isa.ops.collective_halves import Preparation, Triggered
 from nki_isa.tensor.kinds import is_whole
 from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 
@@ -117,7 +117,7 @@ def _named_after(cls: type[Instruction], function: Callable[..., Any]) -> Callab
 
 
 def _function_of(cls: type[Instruction]) -> Callable[..., Any]:
-    if issubclass(cls, Prepared):
+    if issubclass(cls, Preparation):
         return _preparing(cls)
     if issubclass(cls, Triggered):
         return _triggering(cls)

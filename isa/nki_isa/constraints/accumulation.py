@@ -33,7 +33,7 @@ _Key = tuple[int, tuple[int, ...], tuple[int, ...], DType]
 _Extent = tuple[int, int, int, int]  # partitions, start and stop, and the bytes of each, start and stop
 
 
-class Written:
+class WrittenParts:
     """The views of one PSUM storage that matmuls have written."""
 
     __slots__ = ("views",)
@@ -72,11 +72,11 @@ def resolve(recorder: Recording, dst: NkiTensor, accumulate: bool | None) -> Acc
             NKI-V131, `dst` is addressed at run time in a tensor of which a matmul has written a part, so
             that the answer is not known.
     """
-    storages: dict[int, Written] = recorder.multiplied
+    storages: dict[int, WrittenParts] = recorder.multiplied
     view = dst if dst.dynamic is None else NkiTensor.whole(dst.storage)
     written = storages.get(dst.storage.index)
     if written is None:
-        written = storages[dst.storage.index] = Written()
+        written = storages[dst.storage.index] = WrittenParts()
     before = written.add(view)
     if accumulate is None:
         if dst.dynamic is not None and isinstance(before, tuple):

@@ -41,7 +41,7 @@ class Triggered(Moving):
         preparation: the instruction that prepares it.
     """
 
-    preparation: ClassVar[type[Prepared]]
+    preparation: ClassVar[type[Preparation]]
 
     prepare_instr: NkiTensor
 
@@ -78,7 +78,7 @@ class Triggered(Moving):
         return Cost(time, time, "link_hop_ns", whole.rate)
 
 
-class Prepared(Variable):
+class Preparation(Variable):
     """An instruction that reads the metadata of an exchange, and no data.
 
     Class attributes a subclass states:
@@ -136,7 +136,7 @@ def _hidden(role: Role) -> Any:
 
 
 @instruction
-class all_to_all_v_prepare(Prepared):
+class all_to_all_v_prepare(Preparation):
     """Read the metadata of an all_to_all_v, which all_to_all_v_trigger then carries out.
 
     `srcs` and `dsts` may be filled after it. One trigger follows each preparation, with no other one between.
@@ -167,7 +167,7 @@ class all_to_all_v_prepare(Prepared):
 
 
 @instruction
-class all_gather_v_prepare(Prepared):
+class all_gather_v_prepare(Preparation):
     """Read the metadata of an all_gather_v, which all_gather_v_trigger then carries out.
 
     `srcs` and `dsts` may be filled after it. One trigger follows each preparation, with no other one between.

@@ -24,7 +24,7 @@ from nki.compiler.specializer.scalars import computed
 from nki.compiler.specializer.schedule import Edge, Schedule, apply_schedule
 from nki.compiler.specializer.stacks import calls_of, is_kernel_frame, stack_at, stack_of
 from nki.compiler.specializer.variables import variable_of
-from nki_isa.constraints.accumulation import Written
+from nki_isa.constraints.accumulation import WrittenParts
 from nki_isa.diagnostics import Collector, Diagnostic, Frame, Label, NkiError, Severity, Span, error, span_of
 from nki_isa.ir.form import Forms
 from nki_isa.ir.instruction import REGISTRY, Instruction
@@ -125,7 +125,7 @@ class Recorder:
         self.arrays: list[Any] = []
         self.collector = Collector()
         self.steps = steps.steps()
-        self.multiplied: dict[int, Written] = {}
+        self.multiplied: dict[int, WrittenParts] = {}
         self.emitted = 0
         self.collectives: list[Instruction] = []
         self.prepared: tuple[Any, Loop | While | None] | None = None

@@ -14,7 +14,7 @@ from typing import Any
 from nki.compiler.syntax.build import Builder
 from nki.compiler.syntax.generate import Mismatch, Parser
 from nki.compiler.syntax.lexer import LAYOUT, Lexer, Tokens
-from nki.compiler.syntax.llk import Call, Grammar
+from nki.compiler.syntax.llk import Grammar, RuleUse
 from nki_isa.diagnostics import Diagnostic, Span
 from nki_sim.process import lazy
 
@@ -236,7 +236,7 @@ class Explainer:
         """A set of tokens in words."""
         words = []
         for rule, word in _GROUPS.items():
-            group = self.grammar.first(Call(rule))
+            group = self.grammar.first(RuleUse(rule))
             if len(group) > 2 and group <= expected:
                 words.append(word)
                 expected -= group

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nki.compiler.syntax.llk import (
-    Call,
     Choice,
     Expression,
     Grammar,
@@ -34,6 +33,7 @@ from nki.compiler.syntax.llk import (
     Match,
     Optional,
     Repeat,
+    RuleUse,
     Sequence,
 )
 
@@ -200,7 +200,7 @@ class _Writer:
         match item:
             case Match():
                 return self._write_match(item, verified, skipped)
-            case Call():
+            case RuleUse():
                 variable = self._variable()
                 self._line(f"{variable} = r_{item.rule}()")
                 return [variable]
@@ -285,7 +285,7 @@ class _Writer:
         match item:
             case Match():
                 return item.kept
-            case Call():
+            case RuleUse():
                 return True
             case Sequence():
                 return any(map(self._has_value, item.items))
@@ -301,7 +301,7 @@ class _Writer:
         body = item.body
         if isinstance(item, Repeat) and isinstance(body, Sequence) and len(body.items) == 1:
             only = body.items[0]
-            if isinstance(only, Call) and only.rule == self.recovering:
+            if isinstance(only, RuleUse) and only.rule == self.recovering:
                 return f"types[pos] not in {self._set(frozenset(past))}"
         outside = {token: deeper for token, deeper in past.items() if into.get(token)}
         if not outside:

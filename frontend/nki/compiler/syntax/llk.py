@@ -41,7 +41,7 @@ class Match:
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class RuleUse:
     """One use of a rule."""
 
     rule: str
@@ -103,7 +103,7 @@ class Follow:
         return f"end of {self.rule}"
 
 
-Expression = Match | Call | Sequence | Choice | Optional | Repeat
+Expression = Match | RuleUse | Sequence | Choice | Optional | Repeat
 
 Stack = tuple[Any, Any]
 """What is still to be matched, as a linked list ``(expression, rest)`` that ends in a :class:`Follow`."""
@@ -161,7 +161,7 @@ def _read(tree: Tree[Any], keep: bool) -> Expression:
             operator = str(children[1])
             return Optional(body, placeholder=False) if operator == "?" else Repeat(body, operator == "+")
         case "value" if isinstance(children[0], NonTerminal):
-            return Call(str(children[0].name))
+            return RuleUse(str(children[0].name))
         case "value" if isinstance(children[0], Terminal):
             name = str(children[0].name)
             return Match(name, kept=keep or not name.startswith("_"))
@@ -253,7 +253,7 @@ class Grammar:
         match expression:
             case Match():
                 return frozenset((expression.type,))
-            case Call():
+            case RuleUse():
                 return self._first.get(expression.rule, frozenset())
             case Choice():
                 return frozenset().union(*map(self.first, expression.ways))
@@ -271,7 +271,7 @@ class Grammar:
         match expression:
             case Match():
                 return False
-            case Call():
+            case RuleUse():
                 return expression.rule in self._nullable
             case Choice():
                 return any(map(self.nullable, expression.ways))
@@ -284,7 +284,7 @@ class Grammar:
     def _walk(self, rule: GrammarRule, expression: Expression, rest: Stack, places: list[Any]) -> None:
         """Note every decision and every use of a rule, each with what comes after it inside its rule."""
         match expression:
-            case Call():
+            case RuleUse():
                 self._uses[expression.rule].append(rest)
             case Sequence():
                 for item in reversed(expression.items):
@@ -325,7 +325,7 @@ class Grammar:
     def _leftmost(self, expression: Expression) -> Iterator[str]:
         """The rules that `expression` can begin with."""
         match expression:
-            case Call():
+            case RuleUse():
                 yield expression.rule
             case Choice():
                 for way in expression.ways:
@@ -387,7 +387,7 @@ class Grammar:
             match expression:
                 case Match():
                     found.setdefault(expression.type, []).append(rest)
-                case Call():
+                case RuleUse():
                     todo.append((self.rules[expression.rule].body, rest))
                 case Follow():
                     todo.extend(self._uses[expression.rule])

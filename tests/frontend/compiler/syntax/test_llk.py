@@ -10,13 +10,13 @@ import pytest
 from nki.compiler.syntax.build import METHODS
 from nki.compiler.syntax.generate import Mismatch, generate
 from nki.compiler.syntax.llk import (
-    Call,
     Choice,
     Grammar,
     GrammarError,
     Match,
     Optional,
     Repeat,
+    RuleUse,
     Sequence,
     read_rules,
 )
@@ -48,7 +48,7 @@ def test_shape_of_what_is_read() -> None:
     maybe, plus, nested = (way.items[0] for way in rules["other"].body.ways)
     assert isinstance(maybe, Optional) and not maybe.placeholder
     assert isinstance(plus, Repeat) and plus.required and isinstance(plus.body, Sequence)
-    assert isinstance(plus.body.items[0], Call)
+    assert isinstance(plus.body.items[0], RuleUse)
     assert isinstance(nested, Choice)
     (kept,) = rules["kept"].body.ways[0].items
     assert isinstance(kept, Match) and kept.kept
