@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="kernels; all by default, and then the page is written")
     options = parser.parse_args()
     if not (options.checkout / "src" / "nkilib_src").is_dir():
-        parser.error(f"{options.checkout} is no checkout of nki-library")
+        parser.error(f"{options.checkout} is not a checkout of nki-library")
     sys.path.append(str(options.checkout / "src"))
     sys.dont_write_bytecode = True  # the checkout is only read
     levels.use(LEVEL)

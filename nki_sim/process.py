@@ -228,7 +228,7 @@ _BUFFER = 1024  # elements
 def arithmetic() -> Iterator[None]:
     """Numpy computes in this thread as a machine does: infinities and NaN are results, not accidents.
 
-    Its buffers are small, as rows of tiles are no neighbours in memory: numpy 2.3 and later copies such rows
+    Its buffers are small, as rows of tiles are not neighbours in memory: numpy 2.3 and later copies such rows
     into a buffer until it is full, which takes as long again as what is computed.
     """
     with np.errstate(all="ignore"):

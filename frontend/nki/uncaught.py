@@ -1,4 +1,4 @@
-"""What nobody asked for, told to the person who wrote the script: errors nobody caught, and warnings."""
+"""What is told to the person who wrote the script unasked: errors that nothing caught, and warnings."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def user_place(found: BaseException, start: str | None = None) -> Span | None:
 
 
 def came_through_us(found: BaseException, start: str) -> bool:
-    """True if frames of this project stand below the user's: then what is no NkiError is our mistake."""
+    """True if frames of this project stand below the user's: then what is not an NkiError is our mistake."""
     return any(_is_own(frame) for frame, _, _ in _frames(found.__traceback__, start))
 
 

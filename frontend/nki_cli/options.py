@@ -61,7 +61,7 @@ FormatOption = Annotated[
 
 
 class DataFormat(str, enum.Enum):
-    """How what is no diagnostic is written."""
+    """How what is not a diagnostic is written."""
 
     text = "text"
     json = "json"

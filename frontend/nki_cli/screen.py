@@ -19,7 +19,7 @@ from nki_isa.diagnostics import Diagnostic, Severity
 
 ERRORS, MISUSE = 1, 2  # exit status: the kernel has errors; the command was used wrongly
 
-_WIDTH = 120  # of tables where the output is no terminal, so that they read alike everywhere
+_WIDTH = 120  # of tables where the output is not a terminal, so that they read alike everywhere
 
 
 class Format(str, enum.Enum):

@@ -1,7 +1,7 @@
 """Constructs that neither a page of the SDK nor a public kernel that compiles speaks of.
 
 A verdict that a kernel is taken rests on evidence: what it uses is documented, or kernels that run on devices
-use it. What is known of neither is counted here, so that nobody takes silence for approval.
+use it. What is known of neither is counted here, so that silence is not taken for approval.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def gate(
             count.
 
     Raises:
-        NkiError: NKI-L032 for a compiler that is no version.
+        NkiError: NKI-L032 for a compiler that is not a version.
     """
     known = read_compiler(compiler)
     chosen = default_target() if target is None else as_target(target)

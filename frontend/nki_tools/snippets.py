@@ -28,7 +28,7 @@ _END = """\
 kernel(np.ones((128, 512), np.float32))
 """
 
-#: What is to be known about snippets that are no whole files.
+#: What is to be known about snippets that are not whole files.
 FRAME = (
     "Snippets without imports are a kernel body where `x` is the argument, float32[128, 512] in HBM, and "
     "`tile` a copy of it in SBUF, which is returned at the end. Definitions without imports stand after "
@@ -37,7 +37,7 @@ FRAME = (
 
 
 def is_framed(text: str) -> bool:
-    """True for Python that is no whole file."""
+    """True for Python that is not a whole file."""
     return not re.search(r"^(import|from) ", text, re.MULTILINE)
 
 

@@ -129,7 +129,7 @@ def findings(text: str, target: str, level: str = "") -> tuple[Diagnostic, ...]:
     return tuple(found)
 
 
-#: Findings that are no verdict about a kernel: names with a successor, traced kernels, work for nothing.
+#: Findings that are not a verdict about a kernel: names with a successor, traced kernels, work for nothing.
 _ASIDE = frozenset({"NKI-L056", "NKI-L057", "NKI-H010"})
 
 

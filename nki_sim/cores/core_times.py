@@ -139,7 +139,7 @@ def _walk(body: list[Node], known: dict[int, int], board: Scoreboard, trips: int
 
 
 def _turns(loop: Loop, known: Mapping[int, int], notes: list[str], trips: int | None) -> Sequence[int | None]:
-    """Values of a loop's index, None for those nobody knows as the loop starts at a register."""
+    """Values of a loop's index, None where it starts at a register."""
     bounds = [known.get(b.index) if isinstance(b, VirtualRegister) else b for b in (loop.start, loop.stop)]
     start, stop = bounds
     if start is None or stop is None:

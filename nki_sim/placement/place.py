@@ -148,7 +148,7 @@ class _Room:
         for storage in storages:
             self.check(storage, target)
         used = [s for s in storages if live.first[s.index] != NEVER]
-        # A tensor nobody touches takes no bytes; it still has an address, as views of it may exist.
+        # A tensor that nothing touches takes no bytes; it still has an address, as views of it may exist.
         places = {s.index: s.address or ((starts or {}).get(s.index, 0), 0) for s in storages}
         is_apart = starts is not None
         waiting = _holders(used, places, live, is_apart)

@@ -110,7 +110,7 @@ class Utilisation:
         return _largest_first(h for h in self.holders if h.is_live and h.first <= position <= h.last)
 
     def free_pieces(self, position: int) -> list[tuple[int, int]]:
-        """The stretches of bytes (first, size) that nobody holds at `position`, in the fullest partition."""
+        """The stretches of bytes (first, size) that nothing holds at `position`, in the fullest partition."""
         held = self.held_at(position)
         pieces = [self._pieces(part) for part in by_quadrant(held)]
         return min(pieces, key=lambda found: sum(size for _, size in found))

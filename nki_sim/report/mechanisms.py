@@ -148,7 +148,7 @@ def mechanisms(text: str) -> frozenset[str]:
     """The mechanisms that a list such as ``"throttle,semaphores"`` names.
 
     Raises:
-        NkiError: NKI-L032 for a name that is no mechanism.
+        NkiError: NKI-L032 for a name that is not a mechanism.
     """
     names = [name for part in text.split(",") if (name := part.strip())]
     for name in names:

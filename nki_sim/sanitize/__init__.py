@@ -59,7 +59,7 @@ def check_classes(text: str) -> frozenset[str]:
     """The classes that a list such as ``"all"``, ``"none"`` or ``"overlap,nan"`` names.
 
     Raises:
-        NkiError: NKI-L032 for a name that is no class.
+        NkiError: NKI-L032 for a name that is not a class.
     """
     chosen: set[str] = set()
     for name in filter(None, (part.strip() for part in text.split(","))):

@@ -1,4 +1,4 @@
-"""Reads of bytes nobody wrote, and of bytes another tensor has overwritten.
+"""Reads of bytes that nothing wrote, and of bytes another tensor has overwritten.
 
 A :class:`Watch` follows a run with a :class:`~nki_sim.sanitize.shadow.Shadow` and
 tells what every instruction reads that was not written. Whether such a read

@@ -1,4 +1,4 @@
-"""Reads of registers nobody set: virtual registers, and the accumulator registers of an engine.
+"""Reads of registers that nothing set: virtual registers, and the accumulator registers of an engine.
 
 Which are set when needs no data: registers are numbered, and how many accumulator registers an
 instruction touches is the size of its tiles. A device loop counts as run, so nothing is said after a

@@ -1,4 +1,4 @@
-"""What becomes of what a kernel writes: outputs with holes, results nobody uses, inputs overwritten."""
+"""What becomes of what a kernel writes: outputs with holes, unused results, overwritten inputs."""
 
 from __future__ import annotations
 

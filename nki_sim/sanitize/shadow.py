@@ -93,7 +93,7 @@ class Written:
         self.mask = None if other.mask is None else other.mask.copy()
 
     def missing(self, tensor: NkiTensor) -> Bools | None:
-        """Elements of `tensor` that have a byte nobody wrote, or None if there is none."""
+        """Elements of `tensor` that have a byte nothing wrote, or None if there is none."""
         view = self.view(tensor)
         found: Bools = view != _ONES[tensor.dtype.itemsize]
         if found.any():

@@ -102,7 +102,7 @@ def check_static(
 
 
 def _leave_lanes(program: Program, findings: Findings) -> None:
-    """Reads of accumulator registers nobody set: whether those lanes matter is known by running only."""
+    """Reads of accumulator registers that nothing set: only running shows whether those lanes matter."""
     for unset in Registers(program, Findings()).unset.values():
         for read in unset:
             if not isinstance(read.where, VirtualRegister):

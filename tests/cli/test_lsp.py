@@ -69,7 +69,7 @@ def test_findings_follow_what_is_typed(editor, file):
     (found,) = editor.change(file, types.TextDocumentContentChangePartial(place, "data=tlie"))
     assert (found.code, found.source) == ("NKI-L010", "nki-sim")
     assert found.severity is types.DiagnosticSeverity.Error
-    assert found.message.startswith("'tlie' is no parameter") and "help: write tile" in found.message
+    assert found.message.startswith("'tlie' is not a parameter") and "help: write tile" in found.message
     assert found.range == around(wrong, "tlie")
     assert editor.write(file, KERNEL, version=3) == []
 

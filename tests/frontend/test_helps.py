@@ -67,7 +67,7 @@ UNTRIED = {
     "set it to a positive number": "an environment variable: test_memory_and_files",
     "the checks are all, none, ": "an environment variable: test_sanitize_command",
     "run the file again, or reload its module": "a file that changed while it ran: test_specialize",
-    "remove it; in a string, write it as an escape": "text that is no Python source: test_syntax_errors",
+    "remove it; in a string, write it as an escape": "text that is not Python source: test_syntax_errors",
     "name the inner parts of a long expression in statements": "text of hundreds of levels: test_deep_text",
     "pass flat lists, tuples and dicts": "arguments of hundreds of levels: test_arguments",
     "check the shape of that tensor; split it over several": "gigabytes of HBM: test_refusals",

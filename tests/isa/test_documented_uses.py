@@ -298,7 +298,7 @@ def test_dependencies_are_given_at_once_or_one_by_one(chained):
     assert {i.opcode for i in third.after} == {"tensor_copy", "tensor_scalar"}
 
 
-# --- names that are no instructions
+# --- names that are not instructions
 
 
 def test_versions_of_the_core():

@@ -22,9 +22,9 @@ pytestmark = [
 ]
 
 _LISTS = "the guide says lists work as in Python; there they give no default and ignore nothing missing"
-_DICTS = "the guide says dicts are like Python's; there views are no lists and a missing key is an error"
+_DICTS = "the guide says dicts are like Python's; there views are not lists and a missing key is an error"
 DISAGREEMENTS = {
-    "test_class::test_succeed[overload2]": "__req__ and its like are no methods of Python",
+    "test_class::test_succeed[overload2]": "__req__ and its like are not methods of Python",
     "test_dict::test_succeed[expr_dict]": "it asserts an empty dict, which is false in Python",
     "test_dict::test_succeed[items]": _DICTS,
     "test_dict::test_succeed[keys]": _DICTS,

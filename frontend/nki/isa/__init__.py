@@ -50,14 +50,14 @@ class NkiInstruction:
         need the result of one that moves later move with it.
 
         Raises:
-            NkiError: NKI-V100 for what is no handle. NKI-L042, a dependency cycle, and
+            NkiError: NKI-V100 for what is not a handle. NKI-L042, a dependency cycle, and
                 NKI-L043, one into or out of a device loop, are found when the kernel is complete.
         """
         for producer in producers:
             if not isinstance(producer, _Handle):
                 raise error(
                     "NKI-V100",
-                    f"depends_on got {producer!r}, which is no instruction",
+                    f"depends_on got {producer!r}, which is not an instruction",
                     help="pass what calls of nki.isa return: a = nisa.tensor_copy(...); b.depends_on(a)",
                 )
         current().depends_on(self.instruction, tuple(p.instruction for p in producers))

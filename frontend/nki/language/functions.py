@@ -1,7 +1,7 @@
 """Elementwise functions: each makes a new SBUF tile and lowers to the instruction its row names.
 
 An operator such as ``nl.add`` is both a value (``op=nl.add``) and a function
-(``nl.add(x, y)``). Functions that are no operators of an engine are in
+(``nl.add(x, y)``). Functions that are not operators of an engine are in
 :mod:`nki.language.composed`.
 
 Source: SDK API pages of ``nki.language``; the release notes' known issues for what is refused.

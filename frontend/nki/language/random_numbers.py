@@ -31,7 +31,7 @@ def random_seed(seed: Any) -> None:
         number = seed if isinstance(seed, int) else 42
         raise error(
             "NKI-V100",
-            f"nl.random_seed got {seed!r}, which is no tensor",
+            f"nl.random_seed got {seed!r}, which is not a tensor",
             help=f"write nl.random_seed(nl.full((1, 1), {number}, dtype=nl.int32))",
             notes=(f"source: {KNOWN_ISSUES}",),
         )

@@ -68,7 +68,7 @@ class Options:
         """The classes of checks in force.
 
         Raises:
-            NkiError: NKI-L032 for a name that is no class.
+            NkiError: NKI-L032 for a name that is not a class.
         """
         chosen = os.environ.get("NKI_SIM_CHECK", "all") if self.check is None else self.check
         return check_classes(chosen) if isinstance(chosen, str) else chosen
@@ -77,7 +77,7 @@ class Options:
         """Where the ranks of a launch run; None for this process.
 
         Raises:
-            NkiError: NKI-L032 for what is no cluster, NKI-L034 for one whose package is not installed.
+            NkiError: NKI-L032 for what is not a cluster, NKI-L034 for one whose package is not installed.
         """
         chosen = self.workers if self.workers is not None else os.environ.get("NKI_SIM_WORKERS")
         return as_cluster(chosen) if chosen else None

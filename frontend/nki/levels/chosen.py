@@ -32,7 +32,7 @@ def before(level: str) -> bool:
 
 
 def among(since: str, until: str) -> bool:
-    """True if the level in force is none before `since` and none after `until`; an empty one is no bound."""
+    """True if the level in force is not before `since` and not after `until`; an empty one is not a bound."""
     here = ORDER[_level]
     return (not since or ORDER[since] <= here) and (not until or here <= ORDER[until])
 

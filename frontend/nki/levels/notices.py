@@ -105,7 +105,7 @@ NOTICES: tuple[Notice, ...] = (
     Notice(
         "fields of a dataclass",
         "0.7",
-        "are Python's: one without a default must be given, a value without annotation is no field; up to "
+        "are Python's: one without a default must be given, a value without annotation is not a field; up to "
         "0.6 the former is None and the latter one (enforced)",
         "x: int | None = None",
     ),

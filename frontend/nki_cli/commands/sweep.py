@@ -283,7 +283,7 @@ def _expression(text: str) -> Callable[[Row], Any]:
     """What gives the value of an arithmetic expression or a condition, of the columns of a row.
 
     Raises:
-        NkiError: NKI-L032 for text that is neither; so does what is returned, for a name that is no column.
+        NkiError: NKI-L032 for text that is neither; so does what is returned, for an unknown column.
     """
 
     def refuse(what: str) -> NoReturn:
@@ -306,16 +306,16 @@ def _expression(text: str) -> Callable[[Row], Any]:
                 sides = [value(side, row) for side in (node.left, *node.comparators)]
                 steps = zip(node.ops, itertools.pairwise(sides))
                 return all(_OPERATORS[type(op)](*pair) for op, pair in steps)
-        return refuse("is no arithmetic expression or condition")
+        return refuse("is not an arithmetic expression or condition")
 
     try:
         parsed = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        refuse("is no arithmetic expression or condition")
+        refuse("is not an arithmetic expression or condition")
     known = (ast.Constant, ast.Name, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.expr_context)
     for node in ast.walk(parsed):
         if not isinstance(node, (*known, ast.boolop)) and type(node) not in _OPERATORS:
-            refuse("is no arithmetic expression or condition")
+            refuse("is not an arithmetic expression or condition")
 
     def evaluate(row: Row) -> Any:
         try:

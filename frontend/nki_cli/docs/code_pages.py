@@ -62,7 +62,7 @@ class Snippet:
 
     @property
     def is_framed(self) -> bool:
-        """True for Python that is no whole file."""
+        """True for Python that is not a whole file."""
         return self.language == "python" and is_framed(self.text)
 
     def command(self) -> list[str]:

@@ -71,7 +71,7 @@ _FOOT = """\
 - **Format specifiers in f-strings.** KLR refuses them; the guide says nothing. Refused.
 - **Meaning of list and dict methods.** In KLR `list.count()` takes no argument, `list.index` of an absent
   value is None, and `dict.pop` of an absent key is None; the guide says they work as in Python, and here
-  they do. In Python views of a dict are no lists, and an empty dict is false.
+  they do. In Python views of a dict are not lists, and an empty dict is false.
 - **Reflected comparisons.** KLR calls `__req__` and its like; Python has no such methods. Not called.
 - **Run-time offsets along partitions.** KLR takes `scalar_offset` on dimension 0 of an SBUF tensor; the API
   page excludes it for on-chip tensors. Refused.

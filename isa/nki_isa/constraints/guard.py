@@ -1,4 +1,4 @@
-"""Lets a rule about tensors stay silent about operands that are no tensors."""
+"""Lets a rule about tensors stay silent about operands that are not tensors."""
 
 from __future__ import annotations
 

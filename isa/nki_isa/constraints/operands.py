@@ -35,7 +35,7 @@ def elements_per_partition(tensor: NkiTensor) -> int:
 
 
 def free_size_of(instruction: Any, name: str) -> int | None:
-    """Elements per partition of operand `name`; None where it is no tensor."""
+    """Elements per partition of operand `name`; None where it is not a tensor."""
     value = instruction.__dict__[name]
     return elements_per_partition(value) if isinstance(value, NkiTensor) else None
 

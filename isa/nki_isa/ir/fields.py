@@ -43,7 +43,7 @@ class Field:
     """One parameter of an instruction: its role, default and, for attributes, its kind.
 
     `kinds` are the kinds of values it takes, None among them if it is `optional`.
-    One that is not `public` is no parameter of the API: what an older level of the API says differently.
+    One that is not `public` is not a parameter of the API: what an older level of the API says differently.
     """
 
     role: Role

@@ -108,7 +108,7 @@ class Instruction:
         wide: True if it takes tensors of 64-bit data: moves them, or reads one as a scalar.
         keeps_width: True if a register keeps all of what it computes; else its low 32 bits.
         synchronises: True if it waits for another core; the device runs it, not `compute`.
-        padded: operands whose layout leaves parts unused; those keep their bytes and are no input.
+        padded: operands whose layout leaves parts unused; those keep their bytes and are not inputs.
         starts: whether its on-chip tensors could start at other partitions.
         settles: attributes that `specialize` may change.
         by_element: True if an element of its result follows from those in the same place of the tiles of

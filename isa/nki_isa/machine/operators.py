@@ -35,7 +35,7 @@ class Operator:
         name: as in ``nki.language``.
         kinds: subset of ``bitvec``, ``arithmetic``, ``unary`` (one argument),
             ``activation`` (a function of the scalar engine), ``bypass`` and ``reduction``
-            (a reduction that is no operator of two arguments).
+            (a reduction that is not an operator of two arguments).
         function: float32 arrays to a float32 array; for bitvec operators unsigned
             integer arrays to one. None for `average`, which is a reduction only.
         reduction: True if the table allows it as a reduction operator.
@@ -62,7 +62,7 @@ class Operator:
 
     @property
     def table(self) -> str | None:
-        """The scalar engine's function table that holds it; None if it is no activation function.
+        """The scalar engine's function table that holds it; None if it is not an activation function.
 
         Which functions share a table is not published, so each has its own; a copy
         (identity) needs none.
@@ -412,10 +412,10 @@ _MEANT = {
 def as_operator(value: Any) -> Operator:
     """The row `value` names: an Operator, its name, or a function of ``nki`` of that name.
 
-    Numpy's functions are no operators in the current documentation.
+    Numpy's functions are not operators in the current documentation.
 
     Raises:
-        NkiValidationError: NKI-V107, `value` is no operator.
+        NkiValidationError: NKI-V107, `value` is not an operator.
     """
     if type(value) is FunctionType and value in _OF_FUNCTIONS:
         return _OF_FUNCTIONS[value]

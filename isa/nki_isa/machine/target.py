@@ -21,7 +21,7 @@ class EvidenceKind(enum.Enum):
     published = "published"  # the vendor printed it
     measured = "measured"  # read off a public hardware profile, or derived from one
     fitted = "fitted"  # set so that rows measured on hardware come out: benchmarks/fidelity/fit.py names them
-    assumed = "assumed"  # nobody published or measured it; the source says why this value
+    assumed = "assumed"  # neither published nor measured; the source says why this value
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def fitted(value: float, reference: str) -> Figure:
 
 
 def assumed(value: float, reference: str) -> Figure:
-    """A figure nobody published or measured; `reference` says why this value."""
+    """A figure neither published nor measured; `reference` says why this value."""
     return Figure(value, Source(EvidenceKind.assumed, reference))
 
 

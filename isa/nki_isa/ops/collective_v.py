@@ -2,7 +2,7 @@
 
 A tensor of metadata says how many elements a rank sends to each other one and where they begin; tensors count
 as flat rows of elements. Without displacements of what it receives, `dsts` is dealt in equal slots, one for
-each rank of the group, and a chunk begins at the start of its slot. What nobody sends to keeps its bytes.
+each rank of the group, and a chunk begins at the start of its slot. What is sent nothing keeps its bytes.
 """
 
 from __future__ import annotations

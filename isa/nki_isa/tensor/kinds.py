@@ -100,7 +100,7 @@ def _refused_operator(value: Any) -> NkiError | None:
 
 
 def refused_dtype(value: Any, why: TypeError) -> NkiError:
-    """NKI-V121 for `value`, which is no data type, with the one that is meant."""
+    """NKI-V121 for `value`, which is not a data type, with the one that is meant."""
     if isinstance(getattr(value, "shape", None), tuple):
         remedy = "functions of nki.language return their result: write other = nl.exp(t)"
     elif isinstance(value, (int, float)):

@@ -297,7 +297,7 @@ class NkiTensor(AddressedView):
         """A tile assigned to a view is copied there by whoever specializes the kernel.
 
         Raises:
-            NKI-V029: `value` is not a tensor, or nobody does.
+            NKI-V029: `value` is not a tensor, or nothing records a kernel.
         """
         copy = _copier.get()
         if copy is not None and isinstance(value, NkiTensor):

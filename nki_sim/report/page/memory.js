@@ -223,7 +223,7 @@ function memory(parent, data) {
       const side = add(columns, "div", undefined, role ? "writers" : "readers");
       add(side, "h3", title);
       if (rows.length) table(side, ["instruction", "line", "times", "first at"], rows, [2, 3]);
-      else add(side, "p", "nobody", "dim");
+      else add(side, "p", "nothing", "dim");
     }
   }
 

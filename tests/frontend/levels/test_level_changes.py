@@ -400,7 +400,7 @@ def test_what_stands_for_sizes_is_the_same_number(at):
 
 
 def test_this_project_uses_all_members_at_every_level(at):
-    """What nl.* functions are made of is no kernel code."""
+    """What nl.* functions are made of is not kernel code."""
 
     @nki.jit
     def kernel(x):

@@ -175,7 +175,7 @@ def test_indirect_views():
 
 @pytest.mark.parametrize("dtype, codes", [("int32", ["NKI-V113"]), ("uint32", ["NKI-V113"]), ("int16", [])])
 def test_arithmetic_of_addresses_takes_no_indirect_view(dtype, codes):
-    """The form of tensor_scalar for int32 addresses; bits and other data types are no addresses."""
+    """The form of tensor_scalar for int32 addresses; bits and other data types are not addresses."""
     tiles = {"dst": t(dtype=dtype), "data": indirect(t(dtype=dtype))}
     assert [d.code for d in broken_by("tensor_scalar", tiles, TRN3)] == codes
     bits = {**tiles, "op0": "bitwise_and", "operand0": 1, "op1": None, "operand1": None}

@@ -185,6 +185,6 @@ def _of_class(definition: Definition) -> Signature | None:
 
 
 def _is_special(annotation: Node) -> bool:
-    """Whether a field is no parameter: ``ClassVar``, ``InitVar``, ``KW_ONLY``."""
+    """Whether a field is not a parameter: ``ClassVar``, ``InitVar``, ``KW_ONLY``."""
     names = (last_name(n) for n in walk(annotation))
     return any(name in ("ClassVar", "InitVar", "KW_ONLY") for name in names)

@@ -59,7 +59,7 @@ def check(function: Any, profile: str = "library") -> list[Diagnostic]:
         Errors and warnings, the kernel's own first.
 
     Raises:
-        NkiError: NKI-L023 for what is no function.
+        NkiError: NKI-L023 for what is not a function.
     """
     return _check_function(kernel_source(function).function, profile).diagnostics
 

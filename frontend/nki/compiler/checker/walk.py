@@ -334,7 +334,7 @@ class Walker:
             if near
             else f"assign it, import it at the top of the file, or pass it to {self.definition.name}"
         )
-        message = f"{name!r} is no parameter, local, global or supported built-in"
+        message = f"{name!r} is not a parameter, local, global or supported built-in"
         self.report("NKI-L010", message, node, hint, fix=near)
 
     def starred(self) -> Iterator[ModuleType]:
@@ -535,7 +535,7 @@ class Walker:
             callee = self.text(call.func)
             self.report(
                 "NKI-L015",
-                f"{node.id!r} holds what {callee} returned, which is no tensor: it wrote into dst",
+                f"{node.id!r} holds what {callee} returned, which is not a tensor: it wrote into dst",
                 node,
                 "use the tensor that was passed as dst=",
                 labels=(Label(call.span(self.file), "assigned here"),),
@@ -590,7 +590,7 @@ def _renamed(node: Any, near: str | None, written: str) -> str | None:
 
 
 def _removed_keyword(module: str, callee: str, keyword: str) -> str | None:
-    """What to write instead of a keyword that older releases had; None if it is no such keyword."""
+    """What to write instead of a keyword that older releases had; None if it is not such a keyword."""
     if not keyword or not module.startswith("nki"):
         return None
     name = callee.rpartition(".")[2]

@@ -122,7 +122,7 @@ PUBLIC: dict[str, frozenset[str]] = {
 
 
 def not_modelled(module: str, name: str) -> str | None:
-    """What to write instead of a published name that this project lacks; None if it is no such name."""
+    """What to write instead of a published name that this project lacks; None if it is not such a name."""
     if name not in PUBLIC.get(module, ()):
         return None
     return _INSTEAD.get((module, name), _WRAPPER)

@@ -60,7 +60,7 @@ def kernel_source(value: Any) -> KernelSource:
     """A kernel, or a plain function as one.
 
     Raises:
-        NkiError: NKI-L023 for what is no function.
+        NkiError: NKI-L023 for what is not a function.
     """
     return value if isinstance(value, KernelSource) else KernelSource(remembered(value))
 
@@ -69,7 +69,7 @@ def remembered(function: Any) -> FunctionType:
     """`function`, whose text is kept as it is now.
 
     Raises:
-        NkiError: NKI-L023 for what is no function.
+        NkiError: NKI-L023 for what is not a function.
     """
     if not isinstance(function, FunctionType):
         raise error(

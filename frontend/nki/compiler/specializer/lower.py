@@ -61,7 +61,7 @@ class Turns:
         if not isinstance(value, VirtualRegister):
             raise error(
                 "NKI-L022",
-                f"the condition of a loop that runs on the device became {value!r}, which is no register",
+                f"the condition of a loop that runs on the device became {value!r}, which is not a register",
                 help="end the loop by loading 0 into its register: nisa.register_load(reg, tile)",
             )
         if value is not region.condition:
@@ -196,7 +196,7 @@ class _Lowering:
     def _While(self, node: Any) -> Any:
         """``turns = Turns()`` and ``while step and ((t := test) is True or (t is not False and turns(t)))``.
 
-        True and False cost no call of ours. A constant is no register: it needs no `turns`.
+        True and False cost no call of ours. A constant is not a register: it needs no `turns`.
         """
         made, at = self._copy(node), node.test
         step = _call(at, _NEXT, _name(at, _STEPS))

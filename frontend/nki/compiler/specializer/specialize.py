@@ -216,7 +216,7 @@ class _Arguments:
     Arrays become HBM tensors, also inside containers and objects; the rest is copied.
 
     Attributes:
-        importer: brings in everything that is no array.
+        importer: brings in everything that is not an array.
         inputs: the arrays, in the order of ``program.inputs``.
     """
 
@@ -296,7 +296,7 @@ class _Arguments:
 
 
 def is_host_object(value: Any) -> bool:
-    """True for values of nki's own that are no tensors, such as regions and ``nl.ds``."""
+    """True for values of nki's own that are not tensors, such as regions and ``nl.ds``."""
     return type(value).__module__.partition(".")[0] in _OWN_PACKAGES and not isinstance(
         value, (NkiTensor, KernelSource)
     )
@@ -312,7 +312,7 @@ def _unsupported(name: str, value: Any) -> NkiError:
         )
     return error(
         "NKI-L024",
-        f"argument {name!r} is {what}, which is no array or plain value",
+        f"argument {name!r} is {what}, which is not an array or a plain value",
         help="pass numpy arrays, numbers, strings, None, or lists, tuples, dicts and NKIObjects of them",
     )
 

@@ -269,7 +269,7 @@ class ExpressionBuilder:
         return tree.Dict(*place, [key for key, _ in pairs], [value for _, value in pairs])
 
     def _element(self, node: expr) -> expr:
-        """The element of a comprehension, which is no unpacking."""
+        """The element of a comprehension, which is not an unpacking."""
         if isinstance(node, tree.Starred):
             self._error_at("NKI-L004", "`*` stands in a comprehension", node, "Add a second `for` instead.")
         return node
@@ -343,7 +343,7 @@ class ExpressionBuilder:
 
     def conversion(self, name: str, start: int, end: int) -> int:
         if name not in ("s", "r", "a"):
-            self._error("NKI-L004", f"`!{name}` is no conversion", start, end, "Write `!s`, `!r` or `!a`.")
+            self._error("NKI-L004", f"`!{name}` is not a conversion", start, end, "Write `!s`, `!r` or `!a`.")
         return ord(name[0])
 
     def format_spec(self, parts: list[list[expr]], start: int, end: int) -> expr:

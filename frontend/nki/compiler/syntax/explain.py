@@ -230,7 +230,7 @@ class Explainer:
             self.parser.start(tokens.types, tokens.texts, Builder(tokens), stop)("file_input", 0)
         except _Surfaced as surfaced:
             return surfaced.mismatch
-        raise LookupError(f"the example {text!r} is no syntax error")
+        raise LookupError(f"the example {text!r} is not a syntax error")
 
     def _listed(self, expected: frozenset[str]) -> str:
         """A set of tokens in words."""

@@ -517,7 +517,7 @@ class _Run:
                 types[j] = "_CASE"
 
     def encloses_items(self, i: int) -> bool:
-        """Whether the parenthesis at `i` holds the items of a `with` and is no part of an expression."""
+        """Whether the parenthesis at `i` holds the items of a `with` and is not part of an expression."""
         types = self.out.types
         depth = 0
         for j in range(i, len(types)):

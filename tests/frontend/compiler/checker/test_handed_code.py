@@ -143,5 +143,5 @@ def test_removed_names_behind_a_star_import_are_told_as_removed():
     found = check_text(STAR, "kernel.py")
     assert [(d.code, d.message) for d in found if d.code != "NKI-L005"] == [
         ("NKI-L015", "arange was removed from the NKI API"),
-        ("NKI-L010", "'zeroes' is no parameter, local, global or supported built-in"),
+        ("NKI-L010", "'zeroes' is not a parameter, local, global or supported built-in"),
     ]

@@ -319,7 +319,7 @@ def loops():
     for pair in zip((1, 2), "ab"):
         out.append(pair)
     k = [3, 2]
-    while k:  # a list is no bool: its truth is asked
+    while k:  # a list is not a bool: its truth is asked
         out.append(k.pop())
     while len(out) > 100 and out:
         out.pop()

@@ -428,23 +428,28 @@ class Slotted:
             "NKI-L024",
             "argument 'x_1' has dtype float64, which the NeuronCore lacks",
         ),
-        (({"w": {1, 2}},), {}, "NKI-L024", "argument 'x_w' is a set, which is no array or plain value"),
-        ((b"ab",), {}, "NKI-L024", "argument 'x' is a bytes, which is no array or plain value"),
-        ((1j,), {}, "NKI-L024", "argument 'x' is a complex, which is no array or plain value"),
-        ((object(),), {}, "NKI-L024", "argument 'x' is a object, which is no array or plain value"),
+        (({"w": {1, 2}},), {}, "NKI-L024", "argument 'x_w' is a set, which is not an array or a plain value"),
+        ((b"ab",), {}, "NKI-L024", "argument 'x' is a bytes, which is not an array or a plain value"),
+        ((1j,), {}, "NKI-L024", "argument 'x' is a complex, which is not an array or a plain value"),
+        ((object(),), {}, "NKI-L024", "argument 'x' is a object, which is not an array or a plain value"),
         (
             (memoryview(b"ab"),),
             {},
             "NKI-L024",
-            "argument 'x' is a memoryview, which is no array or plain value",
+            "argument 'x' is a memoryview, which is not an array or a plain value",
         ),
-        ((iter([1]),), {}, "NKI-L024", "argument 'x' is a list_iterator, which is no array or plain value"),
-        ((np,), {}, "NKI-L024", "argument 'x' is a module, which is no array or plain value"),
+        (
+            (iter([1]),),
+            {},
+            "NKI-L024",
+            "argument 'x' is a list_iterator, which is not an array or a plain value",
+        ),
+        ((np,), {}, "NKI-L024", "argument 'x' is a module, which is not an array or a plain value"),
         (
             (SimpleNamespace(a=1),),
             {},
             "NKI-L024",
-            "argument 'x' is a types.SimpleNamespace, which is no array or plain value",
+            "argument 'x' is a types.SimpleNamespace, which is not an array or a plain value",
         ),
     ],
 )
@@ -484,7 +489,7 @@ def test_the_callers_arrays_stay_as_they_are_when_a_kernel_fails() -> None:
     np.testing.assert_array_equal(x, A)
 
 
-# --- what is no kernel
+# --- what is not a kernel
 
 
 @pytest.mark.parametrize(

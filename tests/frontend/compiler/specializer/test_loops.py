@@ -267,7 +267,7 @@ def rebinds(x):
 
 def test_a_condition_stays_a_register() -> None:
     (found,) = refused(rebinds, A)
-    assert found.code == "NKI-L022" and "became 0, which is no register" in found.message
+    assert found.code == "NKI-L022" and "became 0, which is not a register" in found.message
 
 
 def branch(r):

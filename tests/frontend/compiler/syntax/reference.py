@@ -18,7 +18,7 @@ EXACT_FSTRINGS = sys.version_info >= (3, 12)
 
 
 _NOT_OURS = ("type_comment", "default_value")
-"""Fields for what is no syntax of Python 3.12."""
+"""Fields for what is not syntax of Python 3.12."""
 
 
 def stdlib_files() -> list[Path]:
