@@ -6,6 +6,7 @@ Source of the definitions: the SDK's profile schema reference (``mfu_inst_estima
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nki_isa.cost import Transfer
 from nki_isa.cost.transfers import engine_time, used_engines
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
@@ -26,6 +28,7 @@ from nki_sim.timing.plans import ENGINES, LANES
 from nki_sim.timing.scoreboard import Timeline, Wait
 
 _FIRST_QUEUE = len(ENGINES)
+_WAITS = {wait.value: wait.name for wait in Wait}
 
 
 def union(start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
@@ -453,19 +456,18 @@ def _held(timeline: Timeline, lane: int) -> tuple[float, dict[str, float]]:
     """ns that instructions and DMA triggers hold the engine, and the gaps between them by cause."""
     idle: dict[str, float] = {}
     busy = free = 0.0
-    for event in np.flatnonzero((timeline.lane == lane) | (timeline.issuer == lane)).tolist():
-        start = float(timeline.start[event])
-        trigger = timeline.lane[event] != lane
+    mine = np.flatnonzero((timeline.lane == lane) | (timeline.issuer == lane))
+    columns = (timeline.lane, timeline.start, timeline.busy, timeline.wait, timeline.handoff)
+    for event, on, start, until, wait, handoff in zip(
+        mine.tolist(), *(column[mine].tolist() for column in columns), strict=True
+    ):
         gap = start - free
         if gap > 0.0:
-            handed = min(gap, float(timeline.handoff[event]))
-            for reason, share in (
-                (Wait(timeline.wait[event]).name, gap - handed),
-                ("semaphore", handed),
-            ):
+            handed = min(gap, handoff)
+            for reason, share in ((_WAITS[wait], gap - handed), ("semaphore", handed)):
                 if share > 0.0:
                     idle[reason] = idle.get(reason, 0.0) + share
-        free = start + timeline.costs[event].busy if trigger else float(timeline.busy[event])
+        free = until if on == lane else start + timeline.costs[event].busy
         busy += free - start
     if timeline.duration > free:
         idle["done"] = timeline.duration - free
@@ -489,9 +491,16 @@ def _dma(timeline: Timeline) -> DmaSummary:
         active=active,
         active_percent=100.0 * active / timeline.total,
         roof_percent=100.0 * total / (timeline.total * target.dma_roof_bytes_per_ns),
-        engine_time=sum(engine_time(target, t) * used_engines(target, t) for t in transfers),
+        engine_time=_engine_time(target, transfers),
         queues={LANES[lane]: int(count) for lane, count in zip(lanes, counts, strict=True)},
     )
+
+
+def _engine_time(target: Target, transfers: list[Transfer]) -> float:
+    """ns that transfers take of the DMA engines, summed over these."""
+    known = {id(t): t for t in transfers}  # instructions of one form share theirs
+    times = {key: engine_time(target, t) * used_engines(target, t) for key, t in known.items()}
+    return sum([times[id(t)] for t in transfers])
 
 
 _ROW_SIZES = (0, 64, 256, 512, 2048)
@@ -512,27 +521,31 @@ def _rows(timeline: Timeline) -> list[RowSummary]:
         if not moved:
             continue
         total = sum(t.total_bytes for t in moved)
-        time = sum(engine_time(target, t) * used_engines(target, t) for t in moved)
+        time = _engine_time(target, moved)
         rate = 100.0 * total / (time * target.dma_bytes_per_ns) if time else 100.0
         rows = sum(t.elements for t in moved)
         found.append(RowSummary(least, below, len(moved), rows, total, time, rate))
     return found
 
 
+#: Offset, shape and strides of a view.
+_Piece = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
 def _minimum(timeline: Timeline) -> int:
-    read: dict[Storage, dict[object, int]] = {}
-    written: dict[Storage, dict[object, int]] = {}
+    read: dict[Storage, dict[_Piece, int]] = {}  # and the bytes of an element
+    written: dict[Storage, dict[_Piece, int]] = {}
     for instruction, cost in zip(timeline.instructions, timeline.costs, strict=True):
         if cost.transfer is not None:
             for tensors, pieces in ((instruction.reads, read), (instruction.writes, written)):
                 for view in tensors:
-                    if view.buffer.is_hbm:
+                    if not view.storage.on_chip:
                         piece = view.offset, view.shape, view.strides
-                        pieces.setdefault(view.storage, {})[piece] = view.size * view.dtype.itemsize
+                        pieces.setdefault(view.storage, {})[piece] = view.dtype.itemsize
     arguments = {s: pieces for s, pieces in read.items() if s.kind == "input"}
     results = {s: pieces for s, pieces in written.items() if s.kind == "input" or s not in read}
     return sum(
-        min(storage.row_bytes, sum(pieces.values()))
+        min(storage.row_bytes, sum(math.prod(shape) * item for (_, shape, _), item in pieces.items()))
         for kept in (arguments, results)
         for storage, pieces in kept.items()
     )
