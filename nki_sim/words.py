@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nki_isa.diagnostics import Frame
 from nki_isa.ir.instruction import Instruction
+from nki_isa.ops.dma import dma_copy, is_spill
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
 
@@ -89,6 +90,13 @@ def path(file: str) -> str:
     """`file` relative to the working directory if it lies in it, else as it is."""
     here = os.path.join(os.getcwd(), "")
     return file[len(here) :] if file.startswith(here) else file
+
+
+def act(instruction: Instruction) -> str:
+    """What a timeline calls an instruction: its opcode; ``spill`` or ``reload`` if the compiler adds it."""
+    if isinstance(instruction, dma_copy) and is_spill(instruction):
+        return "spill" if instruction.dst.buffer.is_hbm else "reload"
+    return instruction.opcode
 
 
 def operands(instruction: Instruction) -> dict[str, str]:

@@ -10,15 +10,18 @@ import numpy as np
 
 from nki_isa.cost import Cost
 from nki_isa.cost.transfers import engine_time, row_time, used_engines
+from nki_isa.diagnostics import NkiError
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import Collective
 from nki_isa.ops.dma import is_spill
 from nki_sim import words
 from nki_sim.report.critical import Step, by_kind, by_line, place_of
-from nki_sim.timing.plans import ENGINES, FIRST_QUEUE
+from nki_sim.timing.plans import ENGINES, FIRST_QUEUE, LANES
 from nki_sim.timing.scoreboard import Timeline, Wait
 
 LINES = 10
+_SEVERAL = 4  # transfers, from which on they are a stream
 _BUSY = 0.75  # of the time, from which on an engine bounds a kernel by its work and not by latency
 
 
@@ -71,7 +74,10 @@ def bound(duration: float, path: list[Step], busy: Mapping[str, float]) -> str:
         "DMA": "DMA bounds it: transfers that something waits for are",
         "semaphores": "Hand-offs bound it: semaphores are",
         "other cores": "Another core bounds it: waiting for it is",
-    }.get(first, f"The {first} engine's latency bounds it: instructions there that others wait for are")
+    }.get(
+        first,
+        f"Results that wait for each other bound it, not the rate of an engine: instructions of {first} are",
+    )
     return (
         f"{what} {words.percent(time / duration)} of the critical path{rest}; "
         f"the busiest engine, {engine}, is held {words.percent(held / duration)} of the time."
@@ -103,14 +109,17 @@ def advice(timeline: Timeline, path: list[Step], most: int = LINES) -> list[Advi
     duration = timeline.duration
     return [
         Advice(
-            row.place, row.time, 100.0 * row.time / duration, _says(timeline, sorted(set(events[row.place])))
+            row.place,
+            row.time,
+            100.0 * row.time / duration,
+            _says(timeline, sorted(set(events[row.place])), row.time / row.steps),
         )
         for row in by_line(timeline, path)[:most]
     ]
 
 
-def _says(timeline: Timeline, events: list[int]) -> str:
-    """What to try about events of one line that are on the path."""
+def _says(timeline: Timeline, events: list[int], step: float) -> str:
+    """What to try about events of one line on the path, which stays in it for `step` ns each time."""
     waits = timeline.waited[events]
     wait = Wait(int(timeline.wait[events[int(np.argmax(waits))]]))
     costs = [timeline.costs[k] for k in events]
@@ -121,13 +130,11 @@ def _says(timeline: Timeline, events: list[int]) -> str:
             "let engines work on other data beside it"
         )
     if timeline.lane[events[0]] >= FIRST_QUEUE:
-        return _of_transfers(timeline, events, costs)
+        return _of_transfers(timeline, events, costs, step)
     spent = float((timeline.busy[events] - timeline.start[events]).sum())
-    if wait is Wait.table and float(waits.max()) > 0:
-        return (
-            f"it waits {words.time(float(waits.sum()))} for activation tables: run what uses the same "
-            "function one after the other"
-        )
+    loading = float(waits[timeline.wait[events] == Wait.table].sum())
+    if loading > 0.5 * spent:
+        return _of_tables(timeline, loading)
     if wait is Wait.weights and float(waits.sum()) > spent:
         return (
             f"loading weights that no matmul hides takes {words.time(float(waits.sum()))}: put the operand "
@@ -141,7 +148,21 @@ def _says(timeline: Timeline, events: list[int]) -> str:
     return _of_engine(timeline, events, costs, spent)
 
 
-def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost]) -> str:
+def _of_tables(timeline: Timeline, loading: float) -> str:
+    tables = [cost.table for cost in timeline.costs if cost.table is not None]
+    loads = sum(table != before for before, table in zip([None, *tables], tables, strict=False))
+    if loads > len(set(tables)):
+        return (
+            f"it waits {words.time(loading)} for activation tables, which are loaded {loads} times for "
+            f"{len(set(tables))}: run what uses the same function one after the other"
+        )
+    return (
+        f"it waits {words.time(loading)} for its activation table, which is loaded once: have a small "
+        "activation of the same function run before the data are there"
+    )
+
+
+def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost], step: float) -> str:
     target = timeline.target
     moved = [cost.transfer for cost in costs if cost.transfer is not None]
     row = sum(t.total_bytes for t in moved) / max(1, sum(t.elements for t in moved))
@@ -164,6 +185,12 @@ def _of_transfers(timeline: Timeline, events: list[int], costs: list[Cost]) -> s
             f"it uses {engines} of {target.dma_engines} DMA engines: spread it over more partitions, "
             f"{target.dma_partitions_per_engine} go to an engine"
         )
+    if len(moved) >= _SEVERAL and 1.5 * data < step * len(moved) < 0.5 * whole:
+        queue = LANES[int(timeline.lane[events[0]])]
+        return (
+            f"{len(moved)} transfers overlap, the queue {queue} starts one each {words.time(step)}: move "
+            "more bytes in one transfer, or start some with another dge_mode"
+        )
     if data < 0.5 * whole:
         return (
             f"{words.time((whole - data) / len(moved))} of the {words.time(whole / len(moved))} that a "
@@ -180,6 +207,12 @@ def _of_engine(timeline: Timeline, events: list[int], costs: list[Cost], spent: 
     target = timeline.target
     engine = ENGINES[int(timeline.lane[events[0]])]
     if costs[0].columns:
+        if not any(cost.flops for cost in costs):
+            turned = words.counted(len(events), "transpose")
+            return (
+                f"{turned} on the tensor engine, {words.time(spent)}: load the operand transposed, or choose "
+                "a layout that needs no transpose"
+            )
         if any(cost.parts > 1 for cost in costs):
             return (
                 f"float32 takes {target.fp32_passes} passes, {words.time(spent)} here: 16-bit operands take "
@@ -206,11 +239,57 @@ def _of_engine(timeline: Timeline, events: list[int], costs: list[Cost], spent: 
             f"{words.percent(min(1.0, fixed / spent))} of its {words.time(spent)} is fixed time of "
             f"{words.counted(len(events), 'instruction')}: let one instruction take more elements"
         )
-    rates = {getattr(target, cost.rate) for cost in costs if cost.rate}
-    rate = f" at {min(rates):g} an engine cycle" if rates else ""
+    longest = max(events, key=lambda event: timeline.costs[event].busy)
+    rate = timeline.costs[longest].rate
+    streams = f" at {getattr(target, rate):g} an engine cycle" if rate else ""
+    ways = [way for way in (_mode(timeline, longest), _elsewhere(timeline, longest)) if way]
     return (
-        f"it streams elements{rate}, {words.time(spent)} on the {engine} engine: use a faster mode or type, "
-        "or share the work with an engine that idles"
+        f"it streams elements{streams}, {words.time(spent)} on the {engine} engine: "
+        f"{'; '.join(ways) or 'only fewer elements take less'}"
+    )
+
+
+def _mode(timeline: Timeline, event: int) -> str:
+    """What the fastest mode of an instruction asks for, where that is faster than what it runs in."""
+    instruction, cost, target = timeline.instructions[event], timeline.costs[event], timeline.target
+    if instruction.on is not Engine.vector or not cost.rate or not instruction.modes:
+        return ""
+    fastest = max(instruction.modes, key=lambda mode: float(getattr(target, mode.figure)))
+    rate = getattr(target, fastest.figure)
+    if rate <= getattr(target, cost.rate):
+        return ""
+    asks = [
+        *([f"{'16' if fastest.narrow else '32'}-bit operands"] if fastest.narrow is not None else []),
+        *(["none in PSUM"] if fastest.psum == (0,) else []),
+        *(["contiguous"] if fastest.contiguous else []),
+    ]
+    return f"with {', '.join(asks)}, it takes {rate:g} a cycle" if asks else ""
+
+
+def _elsewhere(timeline: Timeline, event: int) -> str:
+    """Another engine that an instruction may run on, the one held least, and what it takes there."""
+    instruction, target = timeline.instructions[event], timeline.target
+    if "engine" not in instruction.fields:
+        return ""
+    given = {name: instruction.__dict__[name] for name in instruction.fields}
+    found = []
+    for engine in instruction.engines:
+        if engine is instruction.on or engine.name not in ENGINES:
+            continue
+        other = type(instruction)(**{**given, "engine": engine})
+        try:
+            other.check(target)
+        except NkiError:
+            continue
+        mine = timeline.lane == ENGINES.index(engine.name)
+        held = float((timeline.busy - timeline.start)[mine].sum())
+        found.append((held, other.cost(target).busy, engine.name))
+    if not found:
+        return ""
+    held, busy, name = min(found)
+    return (
+        f"on {name}, held {words.percent(held / timeline.duration)} of the time, one takes "
+        f"{words.time(busy)} instead of {words.time(timeline.costs[event].busy)}"
     )
 
 

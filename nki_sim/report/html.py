@@ -206,7 +206,7 @@ def _timeline(timeline: Timeline) -> dict[str, Any]:
     said, why, known = _Numbers(), _Numbers(), dict[int, int]()
     for key, instruction in instructions.items():
         about = {
-            "opcode": instruction.opcode,
+            "opcode": words.act(instruction),
             **(_at_length(instruction) if is_detailed else _in_short(instruction)),
         }
         known[key] = said.of(tuple(map(str, about.values())), about)

@@ -150,7 +150,7 @@ def _slices(process: int, timeline: Timeline, rows: Rows, offset: float) -> Iter
         begin = _microseconds(offset + starts[event])
         yield {
             "ph": "X",
-            "name": instruction.opcode,
+            "name": words.act(instruction),
             "cat": LANES[timeline.lane[event]],
             "pid": process,
             "tid": rows.row[event] + 1,

@@ -22,6 +22,7 @@ from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_isa.text.parser import parse_program
 from nki_isa.text.printer import format_program
+from nki_sim import words
 from nki_sim.cores.device import execute
 from nki_sim.placement.fit_in_memory import fit
 from nki_sim.placement.liveness import liveness
@@ -290,6 +291,7 @@ def test_a_kernel_that_holds_too_much_runs_and_says_what_it_costs():
     profile = Profile.of(launch.timeline)
     assert profile.spill_save_bytes == profile.spill_reload_bytes == 16 << 20
     assert profile.hbm_read_bytes - Profile.of(small.timeline).hbm_read_bytes == 16 << 20
+    assert {words.act(i) for i in launch.program.body if is_spill(i)} == {"spill", "reload"}
     (says,) = [one.says for one in profile.advice() if "SBUF has no room for it: " in one.says]
     assert "keep only what is needed again" in says
 

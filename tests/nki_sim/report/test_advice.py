@@ -56,7 +56,7 @@ def test_an_engine_that_is_always_held_bounds() -> None:
     assert set(by_kind(critical_path(profile.timeline))) == {"scalar"}
     assert profile.bound.startswith("The scalar engine bounds it: it is held for 9")
     waiting = simulate(copies([Engine.vector, Engine.scalar] * 5, dependent=True).program)
-    assert "latency bounds it" in Profile.of(waiting).bound
+    assert "Results that wait for each other bound it" in Profile.of(waiting).bound
 
 
 def test_the_shares_of_lines_are_percent_of_the_run() -> None:
@@ -89,7 +89,12 @@ def test_what_to_try_names_the_cause() -> None:
     one = tables.tensor(128, 64)
     for k in range(6):
         tables.emit(make["activation"](dst=one, op=["exp", "tanh"][k % 2], data=one))
-    assert "activation tables" in said(tables)
+    assert "activation tables, which are loaded 6 times for 2: run what uses the same" in said(tables)
+
+    once = Builder("trn2")
+    one = once.tensor(128, 64)
+    once.emit(make["activation"](dst=one, op="exp", data=one))
+    assert "for its activation table, which is loaded once" in said(once)
 
     fixed = Builder("trn2")
     for _ in range(50):
@@ -101,6 +106,54 @@ def test_what_to_try_names_the_cause() -> None:
     for _ in range(8):
         fp32.emit(make["nc_matmul"](fp32.tensor(128, 512, region=PSUM), left, right, accumulate=False))
     assert "float32 takes 4 passes" in said(fp32)
+
+    turned = Builder("trn2")
+    for _ in range(8):
+        turned.emit(
+            make["nc_transpose"](dst=turned.tensor(128, 128, region=PSUM), data=turned.tensor(128, 128))
+        )
+    assert "8 transposes on the tensor engine" in said(turned)
+
+    queue = Builder("trn2")
+    source = queue.tensor(128, 64, region=SHARED, kind="input")
+    for _ in range(40):
+        queue.emit(make["dma_copy"](dst=queue.tensor(128, 64), src=source))
+    assert "40 transfers overlap, the queue " in said(queue)
+
+
+def test_what_streams_is_told_its_fastest_mode_and_an_engine_that_takes_it() -> None:
+    make = REGISTRY
+    wide = Builder("trn2")
+    for _ in range(4):
+        wide.emit(make["tensor_copy"](dst=wide.tensor(128, 2048), src=wide.tensor(128, 2048)))
+    says = said(wide)
+    assert "at 2 an engine cycle" in says and "it takes 4 a cycle; on " in says
+    assert "with 16-bit operands, none in PSUM, contiguous," in says
+
+    narrow = Builder("trn2")
+    for _ in range(4):
+        source, copy = (narrow.tensor(128, 4096, dtype="bfloat16") for _ in range(2))
+        narrow.emit(make["tensor_copy"](dst=copy, src=source, engine=Engine.vector))
+    says = said(narrow)
+    assert "at 4 an engine cycle" in says and "16-bit" not in says
+    assert ": on scalar, held 0.0 % of the time, one takes " in says
+
+    only = Builder("trn2")
+    tile = only.tensor(128, 2048)
+    for _ in range(4):
+        only.emit(make["activation"](dst=tile, op="exp", data=tile))
+    assert said(only).endswith("on the scalar engine: only fewer elements take less")
+
+
+def test_no_engine_is_named_that_may_not_run_it() -> None:
+    """gpsimd does not read PSUM."""
+    built = Builder("trn2")
+    for _ in range(4):
+        source = built.tensor(128, 512, region=PSUM)
+        built.emit(REGISTRY["tensor_copy"](dst=built.tensor(128, 512), src=source, engine=Engine.vector))
+    built.emit(REGISTRY["tensor_copy"](dst=built.tensor(128, 512), src=source, engine=Engine.scalar))
+    says = said(built)
+    assert "; on scalar, held " in says and "gpsimd" not in says
 
 
 def test_rows_are_told_by_size_and_the_least_bytes_are_counted_once() -> None:
