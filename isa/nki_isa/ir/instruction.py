@@ -13,6 +13,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from nki_isa.diagnostics import Diagnostic, Frame, NkiError, NkiValidationError, Severity, error
@@ -443,7 +444,8 @@ def _operands_of(kind: type[Instruction]) -> _Operands:
 def instruction(cls: type[I]) -> type[I]:
     """Gather the fields of an instruction class and enter it in the registry.
 
-    Every instruction gets a last parameter ``name`` (the user's label for it) unless it states one.
+    Fields of the classes it is derived from come first. Every instruction gets a last parameter ``name`` (the
+    user's label for it) unless it states one.
 
     Raises:
         TypeError: it does not state what every instruction must.
@@ -454,12 +456,13 @@ def instruction(cls: type[I]) -> type[I]:
     if missing:
         raise TypeError(f"{cls.__name__} does not state {', '.join(missing)}")
     fields: dict[str, Field] = {}
-    for key, value in list(vars(cls).items()):
-        if isinstance(value, Field):
-            value.name = key
-            value.settle(cls.__annotations__.get(key, ""))
-            fields[key] = value
-            delattr(cls, key)
+    for owner in reversed(cls.__mro__):
+        for key, stated in list(vars(owner).items()):
+            if isinstance(stated, Field):
+                fields[key] = field = replace(stated, name=key)
+                field.settle(owner.__annotations__.get(key, ""))
+                if owner is cls:
+                    delattr(cls, key)
     if "name" not in fields:
         fields["name"] = Field(Role.attribute, None, str, "name")
         fields["name"].settle("str | None")

@@ -34,6 +34,11 @@ from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.tensor import NkiTensor
 
 
+def _hidden(role: Role) -> Any:
+    """An operand that an instruction has from another one, not from its caller."""
+    return Field(role, None, public=False)
+
+
 class Triggered(Moving):
     """An instruction that moves what another prepared.
 
@@ -43,7 +48,14 @@ class Triggered(Moving):
 
     preparation: ClassVar[type[Preparation]]
 
-    prepare_instr: NkiTensor
+    prepare_instr: NkiTensor = read()
+    name: str | None = attribute(str, None)
+    srcs: list[NkiTensor] = _hidden(Role.reads)
+    dsts: list[NkiTensor] = _hidden(Role.writes)
+    replica_group: Groups = attribute(tuple, None, public=False)
+    metadata_tensor: NkiTensor = _hidden(Role.write)
+    recv_counts_known: bool = attribute(bool, False, public=False)
+    has_rdispls: bool = attribute(bool, False, public=False)
 
     def table(self, sent: Sequence[Array]) -> Array:
         """The metadata of a rank, which the preparation read."""
@@ -86,10 +98,18 @@ class Preparation(Variable):
         trigger: the name of what moves the data.
     """
 
-    descriptors: NkiTensor | None
-
     whole: ClassVar[str]
     trigger: ClassVar[str]
+
+    srcs: list[NkiTensor] = attribute(list)
+    dsts: list[NkiTensor] = attribute(list)
+    replica_group: Groups = attribute(tuple)
+    metadata_tensor: NkiTensor = read()
+    recv_counts_known: bool = attribute(bool, False)
+    has_rdispls: bool = attribute(bool, False)
+    priority: int | None = attribute(int, None)
+    name: str | None = attribute(str, None)
+    descriptors: NkiTensor | None = _hidden(Role.write)
 
     def views_read(self) -> list[NkiTensor]:
         """The rows of the metadata that say what to send."""
@@ -127,11 +147,6 @@ class Preparation(Variable):
         super().specialize(recorder)
 
 
-def _hidden(role: Role) -> Any:
-    """An operand that an instruction has from another one, not from its caller."""
-    return Field(role, None, public=False)
-
-
 # --- instructions
 
 
@@ -148,15 +163,6 @@ class all_to_all_v_prepare(Preparation):
 
     whole = "all_to_all_v"
     trigger = "all_to_all_v_trigger"
-    srcs: list[NkiTensor] = attribute(list)
-    dsts: list[NkiTensor] = attribute(list)
-    replica_group: Groups = attribute(tuple)
-    metadata_tensor: NkiTensor = read()
-    recv_counts_known: bool = attribute(bool, False)
-    has_rdispls: bool = attribute(bool, False)
-    priority: int | None = attribute(int, None)
-    name: str | None = attribute(str, None)
-    descriptors: NkiTensor | None = _hidden(Role.write)
 
     constraints = rules(*VARIABLE_RULES, *ALL_TO_ALL_RULES)
     observed = OBSERVED
@@ -179,15 +185,6 @@ class all_gather_v_prepare(Preparation):
 
     whole = "all_gather_v"
     trigger = "all_gather_v_trigger"
-    srcs: list[NkiTensor] = attribute(list)
-    dsts: list[NkiTensor] = attribute(list)
-    replica_group: Groups = attribute(tuple)
-    metadata_tensor: NkiTensor = read()
-    recv_counts_known: bool = attribute(bool, False)
-    has_rdispls: bool = attribute(bool, False)
-    priority: int | None = attribute(int, None)
-    name: str | None = attribute(str, None)
-    descriptors: NkiTensor | None = _hidden(Role.write)
 
     needs = Feature.sizes_by_data
     gathers = True
@@ -208,14 +205,6 @@ class all_to_all_v_trigger(Triggered):
     """
 
     preparation = all_to_all_v_prepare
-    prepare_instr: NkiTensor = read()
-    name: str | None = attribute(str, None)
-    srcs: list[NkiTensor] = _hidden(Role.reads)
-    dsts: list[NkiTensor] = _hidden(Role.writes)
-    replica_group: Groups = attribute(tuple, None, public=False)
-    metadata_tensor: NkiTensor = _hidden(Role.write)
-    recv_counts_known: bool = attribute(bool, False, public=False)
-    has_rdispls: bool = attribute(bool, False, public=False)
 
     constraints = rules()
 
@@ -234,14 +223,6 @@ class all_gather_v_trigger(Triggered):
     """
 
     preparation = all_gather_v_prepare
-    prepare_instr: NkiTensor = read()
-    name: str | None = attribute(str, None)
-    srcs: list[NkiTensor] = _hidden(Role.reads)
-    dsts: list[NkiTensor] = _hidden(Role.writes)
-    replica_group: Groups = attribute(tuple, None, public=False)
-    metadata_tensor: NkiTensor = _hidden(Role.write)
-    recv_counts_known: bool = attribute(bool, False, public=False)
-    has_rdispls: bool = attribute(bool, False, public=False)
 
     needs = Feature.sizes_by_data
     gathers = True
