@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,18 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 import nki
 from nki import levels, rendering
 from nki.compiler.language import frontends
-from nki_cli.commands.check import check
-from nki_cli.commands.explain import explain
-from nki_cli.commands.gate import gate
-from nki_cli.commands.ir import ir
-from nki_cli.commands.isa import isa
-from nki_cli.commands.lib import lib
-from nki_cli.commands.lsp import lsp
-from nki_cli.commands.profile import profile
-from nki_cli.commands.run import run
-from nki_cli.commands.sbuf import sbuf
-from nki_cli.commands.sweep import sweep
-from nki_cli.commands.targets import targets
+from nki_cli import commands
 from nki_cli.screen import MISUSE
 from nki_isa.diagnostics import Diagnostic, NkiError
 
@@ -178,6 +168,6 @@ def common(
             _use(name, text)
 
 
-for command in (run, profile, sweep, check, gate, ir, sbuf, isa, explain, targets, lsp):
-    app.command(cls=_Command)(command)
-app.command(cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lib)
+for name in commands.NAMES:
+    module = importlib.import_module(f"nki_cli.commands.{name}")
+    app.command(cls=_Command, context_settings=getattr(module, "CONTEXT", None))(getattr(module, name))

@@ -25,6 +25,9 @@ from nki_sim.report.terminal import launch_line, profile_tables
 from nki_sim.words import time
 from nkilib.registry import Difference, Example, KernelResult, Row, difference, rows
 
+#: The parameters of the kernel are options of the command too.
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
 
 def lib(
     context: typer.Context,

@@ -1,4 +1,7 @@
-"""Where to add what: a generation is one new file, an instruction one new class; all else follows."""
+"""Where to add what (CONTRIBUTING.md): each recipe is followed here, and its places are counted.
+
+That of a check is followed in tests/nki_sim/sanitize/test_checks.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import nki_cli
 import nki_isa
+import nkilib
+from nki_cli import commands
 from nki_isa.ir.instruction import Instruction, Order, instruction
 from nki_isa.machine.enums import Engine
 
@@ -24,10 +30,14 @@ import nki.language as nl
 """
 
 
-def run_with(tmp_path, file: str, text: str, script: str, **environment: str) -> str:
-    """What a script prints where the lowest floor has one more file."""
-    shutil.copytree(FLOOR, tmp_path / FLOOR.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / FLOOR.name / file).write_text(text)
+def run_with(tmp_path, package, files: dict[str, str], script: str, **environment: str) -> str:
+    """What a script prints where a package has these files too."""
+    floor = Path(package.__file__).parent
+    shutil.copytree(floor, tmp_path / floor.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, text in files.items():
+        place = tmp_path / floor.name / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
     path = tmp_path / "script.py"
     path.write_text(HEAD + script)
     done = subprocess.run(
@@ -65,7 +75,8 @@ x = np.arange(12.0, dtype=np.float32).reshape(3, 4)
 assert np.array_equal(double(x), 2 * x)
 print("doubled")
 """
-    assert run_with(tmp_path, "machine/targets/trn9.py", text, script, NKI_NC_VERSION="gen5") == "doubled\n"
+    files = {"machine/targets/trn9.py": text}
+    assert run_with(tmp_path, nki_isa, files, script, NKI_NC_VERSION="gen5") == "doubled\n"
 
 
 NEW_INSTRUCTION = '''
@@ -141,8 +152,7 @@ try:
 except NkiError as refused:
     print(refused.diagnostics[0].code)
 """
-    printed = run_with(tmp_path, "ops/halving.py", NEW_INSTRUCTION, script)
-    assert printed == "NKI-V103\n"
+    assert run_with(tmp_path, nki_isa, {"ops/halving.py": NEW_INSTRUCTION}, script) == "NKI-V103\n"
 
 
 def test_an_instruction_states_its_order_and_a_sample():
@@ -163,3 +173,84 @@ def test_an_instruction_states_its_order_and_a_sample():
 
             engines = (Engine.vector,)
             order = Order.streamed
+
+
+NEW_COMMAND = '''
+"""``nki-sim greet``: says hello."""
+
+
+def greet() -> None:
+    """Say hello."""
+    print("hello")
+'''
+
+
+def test_a_command_is_a_module_and_its_name_in_the_list(tmp_path):
+    listed = Path(commands.__file__).read_text().replace("NAMES = (", 'NAMES = ("greet", ')
+    script = """
+from typer.testing import CliRunner
+from nki_cli.main import app
+
+assert "Say hello." in CliRunner().invoke(app, ["--help"]).stdout
+print(CliRunner().invoke(app, ["greet"]).stdout, end="")
+"""
+    files = {"commands/greet.py": NEW_COMMAND, "commands/__init__.py": listed}
+    assert run_with(tmp_path, nki_cli, files, script) == "hello\n"
+    folder = Path(commands.__file__).parent
+    assert sorted(commands.NAMES) == sorted(path.stem for path in folder.glob("[!_]*.py"))
+
+
+NEW_ROW = '''
+"""halved in the table of kernels."""
+
+import numpy as np
+
+import nki
+import nki.isa as nisa
+import nki.language as nl
+from nkilib.registry import Example, Row, Tolerance
+
+
+@nki.jit
+def halved(x):
+    """Half of `x`."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=0.5)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def _ones(rng):
+    return {"x": np.ones((4, 8), np.float32)}
+
+
+ROWS = (
+    Row(
+        name="halved",
+        entry=halved,
+        reference=lambda x: x / 2,
+        summary="Half of a tile",
+        maths="x / 2",
+        options={"x": "[P, F]"},
+        limits=(),
+        examples=(Example(name="small", inputs=_ones),),
+        tolerance=Tolerance(reason="exact"),
+        page="nki/library/api/halved",
+    ),
+)
+'''
+
+
+def test_a_library_kernel_is_a_folder_with_a_row(tmp_path):
+    script = """
+from typer.testing import CliRunner
+from nki_cli.main import app
+
+assert "halved" in CliRunner().invoke(app, ["lib"]).stdout
+found = CliRunner().invoke(app, ["lib", "halved"])
+print(found.exit_code, found.stderr, end="")
+"""
+    files = {"core/halved/__init__.py": "", "core/halved/registry_row.py": NEW_ROW}
+    assert run_with(tmp_path, nkilib, files, script) == "0 "
