@@ -12,8 +12,8 @@ instruction for what it touches and get the answer of its form.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter, le
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,7 +82,7 @@ class Form:
         self.variants: dict[Any, Form] = {}
         self.has_remarks = False
         self._cost: tuple[Target, Cost] | None = None
-        self._limits: dict[str, int] | None = None
+        self._limits: tuple[int, ...] | None = None
         values = sample.__dict__
         read, written = sample.views_read(), sample.views_written()
         named = {name: value for name, value in values.items() if type(value) is NkiTensor}
@@ -100,16 +100,15 @@ class Form:
             self._cost = target, self.sample.cost(target)
         return self._cost[1]
 
-    def holds(self, places: list[tuple[str, int]]) -> bool:
+    def holds(self, places: list[int]) -> bool:
         """True if views that start at these elements of a partition stay within it.
 
         Args:
-            places: operand and element, of operands that do not start at the first.
+            places: of each operand that is a tensor with a known address, in the order of the fields.
         """
         if self._limits is None:
-            self._limits = _limits(self.sample)
-        limits = self._limits
-        return all([place <= limits[name] for name, place in places])
+            self._limits = limits_of(self.sample, self.sample.fields)
+        return all(map(le, places, self._limits))
 
 
 def _by_name(
@@ -126,19 +125,20 @@ def _by_name(
     return tuple(names), _getter(names)
 
 
-def _limits(sample: Instruction) -> dict[str, int]:
-    """By operand, the last element of a partition (in HBM, of the storage) that its view can start at."""
-    found = {}
-    for name, value in sample.__dict__.items():
-        if type(value) is NkiTensor:
+def limits_of(sample: Instruction, names: Iterable[str]) -> tuple[int, ...]:
+    """The last element of a partition (in HBM, of the storage) that each tensor of `names` can start at."""
+    found = []
+    for name in names:
+        value = sample.__dict__[name]
+        if type(value) is NkiTensor and value.dynamic is None:
             storage = value.storage
             row = storage.row_bytes // value.dtype.itemsize or 1
             before, after = reach(value.shape, value.strides)
             limit = row * (storage.partitions - value.offset // row) - 1 - after
             if storage.on_chip:
                 limit = min(limit, row * value.shape[0] - 1 - after)
-            found[name] = limit if before == 0 else -1  # one that steps back is checked by itself
-    return found
+            found.append(limit if before == 0 else -1)  # one that steps back is checked by itself
+    return tuple(found)
 
 
 class _Parts(NamedTuple):
@@ -210,12 +210,14 @@ class _Pattern(NamedTuple):
         settled: what they hold beside the tensors and the name that they are given.
         given: values that the calls are known by; held, for their ids.
         has_name: True if a name is given.
+        limits: as of :func:`limits_of`, in the order in which tensors are given.
     """
 
     form: Form
     settled: dict[str, Any]
     given: tuple[Any, ...]
     has_name: bool
+    limits: tuple[int, ...]
 
 
 class Forms:
@@ -254,7 +256,7 @@ class Forms:
         key, places = self._key_of(instruction)
         form = self._forms.get(key)
         remarks: tuple[Diagnostic, ...] = ()
-        if form is None or form.has_remarks or (places and not form.holds(places)):
+        if form is None or form.has_remarks or not form.holds(places):
             remarks = instruction.check(self.target)
             form = self._intern(key, instruction)
             form.has_remarks = bool(remarks)
@@ -275,7 +277,7 @@ class Forms:
         given = {**dict(zip(kind.parameters, args)), **kwargs} if args else kwargs
         key, places = self._key(shape, fields, given)
         pattern = self._patterns.get(key)  # type: ignore[arg-type]
-        if pattern is None or (places and not pattern.form.holds(places)):
+        if pattern is None or not all(map(le, places, pattern.limits)):
             return None
         if pattern.has_name and type(given["name"]) is not str:
             return None
@@ -300,7 +302,8 @@ class Forms:
             return
         own = {"form", "stack", *(name for name in given if name == "name" or type(given[name]) is NkiTensor)}
         settled = {name: value for name, value in instruction.__dict__.items() if name not in own}
-        self._patterns[key] = _Pattern(form, settled, tuple(others), "name" in given)
+        limits = limits_of(instruction, given)
+        self._patterns[key] = _Pattern(form, settled, tuple(others), "name" in given, limits)
 
     def settle(self, instruction: Instruction) -> None:
         """Give an instruction its form anew, as specialization has settled some of its attributes."""
@@ -325,7 +328,7 @@ class Forms:
 
     # --- keys
 
-    def _key_of(self, instruction: Instruction) -> tuple[_Key | None, list[tuple[str, int]]]:
+    def _key_of(self, instruction: Instruction) -> tuple[_Key | None, list[int]]:
         kind = type(instruction)
         try:
             fields = _CLASSES.get(kind) or _class_of(kind)
@@ -333,9 +336,7 @@ class Forms:
             return None, []
         return self._key(kind, fields, instruction.__dict__)
 
-    def _key(
-        self, label: Any, fields: _Parts, values: dict[str, Any]
-    ) -> tuple[_Key | None, list[tuple[str, int]]]:
+    def _key(self, label: Any, fields: _Parts, values: dict[str, Any]) -> tuple[_Key | None, list[int]]:
         """What a form or a call is found by, None if not known; and where in their partitions views start.
 
         Args:
@@ -348,7 +349,7 @@ class Forms:
         if singles is not None:
             parts += map(id, singles(values))
         shared: dict[Any, int] = {}
-        places: list[tuple[str, int]] = []
+        places: list[int] = []
         memories = self._memories
         for name in others:
             value = values[name]
@@ -357,15 +358,14 @@ class Forms:
                 memory = memories.get(storage)
                 if memory is None:
                     memory = self._memory(storage)
-                start = 0
+                start = low = 0
                 if offset:
                     low = offset
                     if offset * dtype.itemsize >= storage.row_bytes:
                         start, low = divmod(offset, storage.row_bytes // dtype.itemsize or 1)
-                    if low:
-                        places.append((name, low))
-                        if storage.region is PSUM:
-                            start = -offset  # in which bank, and at which byte of it, matters there
+                    if low and storage.region is PSUM:
+                        start = -offset  # in which bank, and at which byte of it, matters there
+                places.append(low)
                 parts += (memory, value.shape, value.strides, start, dtype)
                 if storage in shared:
                     parts += (_number(storage, shared), offset - shared[storage])

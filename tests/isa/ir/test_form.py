@@ -181,6 +181,20 @@ def test_a_view_of_a_form_that_leaves_its_memory_is_told(region, width):
             assert told(forms.check, instruction) == alone
 
 
+def test_a_view_that_steps_back_before_its_first_partition_is_told():
+    """Also at the first element, of a form that was seen further on."""
+    kind, forms = REGISTRY["tensor_copy"], Forms(TARGETS["trn2"])
+    tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))
+    for offset in (63, 31, 30, 0, 40):
+        given = {"dst": tile[:, 0:32], "src": tile.ap(pattern=[[64, 128], [-1, 32]], offset=offset)}
+        alone = kind(**given)
+        found = told(forms.check, alone)
+        assert bool(found) == (offset < 31)
+        if not found:
+            forms.keep(alone, (), given)
+        assert found == [] or forms.made(kind, (), given) is None
+
+
 def test_flags_tell_forms_apart_and_places_do_not():
     forms = Forms(TARGETS["trn2"])
     tile = NkiTensor.whole(Storage(0, "t", MemoryRegion.sbuf, (128, 64), DTYPES["float32"]))
