@@ -31,7 +31,7 @@ from ..utils.allocator import sizeinbytes
 from ..utils.common_types import QuantizationType
 from ..utils.kernel_assert import assert_shape, kernel_assert
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info, is_hbm_buffer
-from ..utils.projection import AT_ONCE, BANK, broadcast_line, evacuate, load_line, quantize, shrinking
+from ..utils.projection import AT_ONCE, BANK, arrivals, broadcast_line, evacuate, load_line, quantize
 from ..utils.tensor_view import TensorView
 from ..utils.tiled_range import TiledRange
 from .output_projection_utils import (
@@ -296,9 +296,9 @@ def _project(results, out, scores, weight, line, scales, plan):
                 result = results[row // P_MAX][:, nl.ds(group.start_offset, width)]
             sums = nl.ndarray((count, width), dtype=nl.float32, buffer=nl.psum)
             stored = 0
-            for part in _parts(cut, width, is_last):
+            for part in arrivals(len(cut.steps), width, is_last):
                 step, first, size, closes = part
-                multiply(sums[:, nl.ds(first, size)], scores, weights, step, row, first)
+                multiply(sums[:, nl.ds(first, size)], scores, weights, cut.steps[step], row, first)
                 if not closes:
                     continue
                 end = first + size
@@ -314,39 +314,13 @@ def _project(results, out, scores, weight, line, scales, plan):
                     stored = end
 
 
-def _parts(cut, width, is_last):
-    """The parts of a group of columns as they arrive: (step, first column, columns, if it is their last).
-
-    Of the last group half of the columns are complete before the last two steps of the others, and these in
-    pieces: little is left to do when the last byte is there.
-    """
-    steps = cut.steps
-    pieces = shrinking(width)
-    parts = []
-    if not is_last or len(pieces) == 1:
-        for i in range(len(steps)):
-            parts.append((steps[i], 0, width, i + 1 == len(steps)))
-        return parts
-    last = max(0, len(steps) - 2)
-    for i in range(last):
-        parts.append((steps[i], 0, width, False))
-    half = pieces[0][1]
-    for i in range(last, len(steps)):
-        parts.append((steps[i], 0, half, i + 1 == len(steps)))
-    for i in range(last, len(steps) - 1):
-        parts.append((steps[i], half, width - half, False))
-    for piece in pieces[1:]:
-        parts.append((steps[len(steps) - 1], piece[0], piece[1], True))
-    return parts
-
-
 def _load(weight, group, is_last, plan):
     """The weights of a group of columns, [rows, tiles, columns] in SBUF."""
     cut = plan.contraction
     weights = nl.ndarray((cut.rows, cut.tiles, group.size), dtype=weight.dtype, buffer=nl.sbuf)
-    for part in _parts(cut, group.size, is_last):
+    for part in arrivals(len(cut.steps), group.size, is_last):
         step, first, size, _ = part
-        tile, together, rows = step
+        tile, together, rows = cut.steps[step]
         there = weights[0:rows, nl.ds(tile, together), nl.ds(first, size)]
         load_rows(there, weight, cut, tile, together, rows, plan.first + group.start_offset + first)
     return weights

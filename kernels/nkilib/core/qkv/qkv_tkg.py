@@ -44,7 +44,8 @@ from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
 
 P_MAX = nl.tile_size.pmax
 GROUP = 2048  # columns in four banks of PSUM
-PIECE = 2048  # weights of a partition that are loaded at once
+PIECE = 4096  # weights of a partition that are loaded at once
+LAST_PIECE = 512  # at least; pieces shrink to that in the end
 SUMS = 4096  # sums of residuals of a partition that one engine hands to the next
 
 
@@ -389,11 +390,14 @@ def _multiply(plan, sums, local, weights, first):
     dtype = weights.dtype if plan.fp8 else local.dtype
     pairs = plan.fp8 and nisa.get_nc_version() >= nisa.nc_version.gen3
     at_once = max(1, min(plan.depth, PIECE * (2 if plan.fp8 else 1) // width))
-    if pairs and at_once > 1:
-        at_once -= at_once % 2
+    least = div_ceil(LAST_PIECE, width)
     base = plan.program * P_MAX * plan.depth * pitch
-    for start in range(0, plan.depth, at_once):
-        number = min(at_once, plan.depth - start)
+    start = 0
+    while start < plan.depth:
+        left = plan.depth - start
+        number = min(at_once, left, max(least, left // 2))  # products wait for all of a piece
+        if pairs and number > 1:
+            number -= number % 2
         piece = nl.ndarray((P_MAX, number, width), dtype=dtype, buffer=nl.sbuf)
         pattern = [[plan.depth * pitch, P_MAX], [pitch, number], [1, width]]
         source = weights.ap(pattern=pattern, offset=base + start * pitch + first)
@@ -421,6 +425,7 @@ def _multiply(plan, sums, local, weights, first):
                         moving=piece[:, done, columns],
                     )
             done += together
+        start += number
 
 
 def _swapped(view):

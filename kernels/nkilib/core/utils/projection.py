@@ -20,19 +20,39 @@ def copy_in(dst, src):
         nisa.dma_copy(dst=dst, src=src)
 
 
-def shrinking(columns):
-    """Cuts the last columns that arrive into (first, size) pieces, each half of what is left, in whole banks.
+def arrivals(steps, columns, is_last):
+    """How the weights of some columns arrive: (step, first column, columns, if it is their last step).
 
-    Less is left to do when the last byte is there: one bank to move out of PSUM, and to store.
+    Where nothing follows, half of the columns are complete before the last two steps of the others, and these
+    come in pieces that shrink to a bank: little is left to do when the last byte is there.
+
+    Args:
+        steps: how many tiles of the contraction there are.
+        columns: how many columns.
+        is_last: True if nothing follows.
     """
-    pieces = []
-    first = 0
-    while columns - first > BANK:
-        size = max(BANK, (columns - first) // (2 * BANK) * BANK)
-        pieces.append((first, size))
+    if not is_last or columns <= BANK:
+        parts = []
+        for step in range(steps):
+            parts.append((step, 0, columns, step + 1 == steps))
+        return parts
+    half = max(BANK, columns // (2 * BANK) * BANK)
+    late = max(0, steps - 2)
+    parts = []
+    for step in range(late):
+        parts.append((step, 0, columns, False))
+    for step in range(late, steps):
+        parts.append((step, 0, half, step + 1 == steps))
+    for step in range(late, steps - 1):
+        parts.append((step, half, columns - half, False))
+    first = half
+    while columns > first:
+        size = columns - first
+        if size > BANK:
+            size = max(BANK, size // (2 * BANK) * BANK)
+        parts.append((steps - 1, first, size, True))
         first += size
-    pieces.append((first, columns - first))
-    return pieces
+    return parts
 
 
 def load_line(row, first, columns):

@@ -6,11 +6,11 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import AT_ONCE
+from ...utils.projection import AT_ONCE, arrivals
 from ...utils.tiled_range import TiledRange
 from .contraction import BANK, PARTITIONS, contract_weights
 
-BLOCK = 2048  # columns of the result that tokens-stationary works on at a time: four PSUM banks
+BLOCK = 4096  # columns of the result that tokens-stationary works on at a time: all PSUM banks
 CHUNK_BYTES = 16384  # of weights in each partition that weights-stationary sums before it leaves PSUM
 
 
@@ -35,8 +35,10 @@ class TokenRows(nl.NKIObject):
         columns = nl.ds(first, sums.shape[1])
         target = self.out[:, columns]
         if self.scale is None and self.bias is None:
-            engine = nisa.engine.scalar if index % 2 else nisa.engine.vector
-            nisa.tensor_copy(dst=target, src=sums, engine=engine)
+            if index % 2:
+                nisa.activation(dst=target, op=nl.copy, data=sums)
+            else:
+                nisa.tensor_copy(dst=target, src=sums, engine=nisa.engine.vector)
         elif self.scale is None:
             nisa.tensor_tensor(dst=target, data1=sums, data2=self.bias[:, columns], op=nl.add)
         elif self.scale.shape[1] == 1 and self.bias is None:
@@ -67,6 +69,9 @@ class TokenRows(nl.NKIObject):
 def project_down_by_token(inter, rows, weights, result):
     """inter.T @ weights with tokens stationary, handed to `result` a PSUM bank at a time.
 
+    Weights come as :func:`nkilib.core.utils.projection.arrivals` says; those of the last two steps before
+    the first results are stored.
+
     Args:
         inter: [128, ceil(rows / 128), T] in SBUF.
         rows: rows of the contraction, I.
@@ -74,29 +79,52 @@ def project_down_by_token(inter, rows, weights, result):
         result: has methods take(sums, first, index) and finish(first, size), as :class:`TokenRows`.
     """
     tokens = inter.shape[2]
+    steps = TiledRange(rows, PARTITIONS)
+    blocks = TiledRange(weights.shape[1], BLOCK)
     index = 0
-    for columns in TiledRange(weights.shape[1], BLOCK):
-        tiles = TiledRange(columns.size, BANK)
-        banks = []
-        for tile in tiles:
-            banks.append(nl.ndarray((tokens, tile.size), dtype=nl.float32, buffer=nl.psum))
-        for k in TiledRange(rows, PARTITIONS):
-            block = nl.ndarray((k.size, columns.size), dtype=weights.dtype, buffer=nl.sbuf)
-            nisa.dma_copy(
-                dst=block,
-                src=weights[nl.ds(k.start_offset, k.size), nl.ds(columns.start_offset, columns.size)],
-                dge_mode=AT_ONCE,
-            )
-            for tile in tiles:
+    for block in blocks:
+        is_last = block.index + 1 == len(blocks)
+        sums = nl.ndarray((tokens, block.size), dtype=nl.float32, buffer=nl.psum)
+        parts = arrivals(len(steps), block.size, is_last)
+        tiles = []
+        for k in steps:
+            tiles.append(nl.ndarray((k.size, block.size), dtype=weights.dtype, buffer=nl.sbuf))
+        loaded, finished = 0, 0
+        for number in range(len(parts)):
+            while loaded < len(parts) and (loaded <= number or parts[number][2] < block.size):
+                step = parts[loaded][0]
+                _load(tiles[step], steps[step], parts[loaded], weights, block)
+                loaded += 1
+            step, first, size, closes = parts[number]
+            k = steps[step]
+            for tile in TiledRange(size, BANK):
+                columns = nl.ds(first + tile.start_offset, tile.size)
                 nisa.nc_matmul(
-                    dst=banks[tile.index],
+                    dst=sums[:, columns],
                     stationary=inter[nl.ds(0, k.size), k.index, :],
-                    moving=block[:, nl.ds(tile.start_offset, tile.size)],
+                    moving=tiles[step][:, columns],
                 )
-        for tile in tiles:
-            result.take(banks[tile.index], columns.start_offset + tile.start_offset, index)
-            index += 1
-        result.finish(columns.start_offset, columns.size)
+            if not closes:
+                continue
+            end = first + size
+            ends = is_last and end == block.size
+            for tile in TiledRange(size, div_ceil(size, 2) if ends else BANK):
+                columns = nl.ds(first + tile.start_offset, tile.size)
+                result.take(sums[:, columns], block.start_offset + first + tile.start_offset, index)
+                index += 1
+            if finished == 0 or end + BANK >= block.size:
+                result.finish(block.start_offset + finished, end - finished)
+                finished = end
+
+
+def _load(tile, k, part, weights, block):
+    """Loads a part of the weights of a block of columns, of those with the rows `k`."""
+    _, first, size, _ = part
+    nisa.dma_copy(
+        dst=tile[:, nl.ds(first, size)],
+        src=weights[nl.ds(k.start_offset, k.size), nl.ds(block.start_offset + first, size)],
+        dge_mode=AT_ONCE,
+    )
 
 
 def project_down_by_weight(accumulator, inter, rows, weights, strided, is_first=True, parts=1):

@@ -79,6 +79,11 @@ def row_groups(chunks, blocks, most):
     for chunk in TiledRange(chunks, max(1, most // blocks)):
         for block in TiledRange(blocks, most):
             groups.append(RowGroup(chunk, block, chunk.start_offset * blocks + block.start_offset))
+    last = groups.pop()  # comes in two, as products wait for all of a group
+    halves = div_ceil(last.block.size, 2) if last.chunk.size == 1 else last.block.size
+    for chunk in TiledRange(last.chunk, div_ceil(last.chunk.size, 2)):
+        for block in TiledRange(last.block, halves):
+            groups.append(RowGroup(chunk, block, chunk.start_offset * blocks + block.start_offset))
     return groups
 
 
