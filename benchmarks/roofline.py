@@ -4,7 +4,7 @@
 
 Each line is one launch on both cores of a trn2, at the shapes that a rank has under tensor parallelism. Its
 bound is the longer one of two times: that of reading every argument and writing every result once at the
-core's share of the HBM bandwidth, and that of the useful products at the tensor engine's peak. The duration
+core's share of the HBM bandwidth, and that of the products at the tensor engine's peak. The duration
 is from the first trigger to the last result, as ``nki-sim profile`` has it. Without names all kernels are
 measured, and docs/library/roofline.md is written.
 """
@@ -32,6 +32,7 @@ from nkilib.registry import rows
 PAGE = Path(__file__).parents[1] / "docs" / "library" / "roofline.md"
 CORES, TARGET = 2, "trn2"
 DECODE, PREFILL = 80.0, 85.0  # percent of the bound that is asked for
+LATENCY = 4000.0  # ns of a launch in which no bytes move, whatever its schedule
 HIDDEN = {"8B": 4096, "70B": 8192}
 INTERMEDIATE = {"8B": 14336, "70B": 28672}
 HEADS = {"8B": 32, "70B": 64}
@@ -169,6 +170,11 @@ class Line:
         """The bound in percent of the duration."""
         return 100.0 * self.bound / self.duration
 
+    @property
+    def most(self) -> float:
+        """The bound in percent of the bound and :data:`LATENCY`: more no schedule reaches."""
+        return 100.0 * self.bound / (self.bound + LATENCY)
+
 
 def measured(shape: Shape) -> Line:
     """Time one launch, without its arithmetic."""
@@ -190,7 +196,7 @@ def measured(shape: Shape) -> Line:
 
 
 def goal(lines: list[Line], decodes: bool) -> str:
-    """How many lines reach what is asked for, and the smallest read from which on all do."""
+    """How many lines reach what is asked for, of all and of those that can."""
     asked = DECODE if decodes else PREFILL
     mine = [line for line in lines if line.shape.decodes == decodes]
     if not mine:
@@ -198,9 +204,9 @@ def goal(lines: list[Line], decodes: bool) -> str:
     reached = [line for line in mine if line.share >= asked]
     name = "Decoding" if decodes else "Prefill"
     text = f"{name}: {len(reached)} of {len(mine)} reach {asked:.0f} % of the bound"
-    if decodes:
-        missed = max((line.moved for line in mine if line.share < asked), default=0)
-        text += f"; all that move more than {missed / 1e6:.0f} MB do"
+    able = [line for line in mine if line.most >= asked]
+    if len(able) < len(mine):
+        text += f", of the {len(able)} that can with {LATENCY / 1e3:.0f} us beside it"
     return text + "."
 
 
@@ -210,7 +216,7 @@ def text_of(line: Line) -> str:
     times = f"{line.memory / 1e3:.1f} us | {line.tensor / 1e3:.1f} us | {line.duration / 1e3:.1f} us"
     over = (line.duration - line.bound) / 1e3
     start = f"| {line.shape.kernel} | {line.shape.name} | {line.moved / 1e6:.1f} MB | {times}"
-    return f"{start} | {line.share:.0f} % of {bound} | {over:.1f} us |"
+    return f"{start} | {line.share:.0f} % of {bound} | {line.most:.0f} % | {over:.1f} us |"
 
 
 def page(lines: list[Line]) -> str:
@@ -222,17 +228,18 @@ def page(lines: list[Line]) -> str:
         "",
         "Two cores of a trn2, which share one HBM stack of 716 GB/s, at the shapes of one rank; bf16. The",
         "bound is the longer one of the time to read every argument and write every result once, and the",
-        "time of the useful products at the tensor engine's peak. The duration goes from the first trigger",
+        "time of the products at the tensor engine's peak. The duration goes from the first trigger",
         "to the last result: 13.5 us of start-up and 2 us of wind-down come to every launch.",
         "",
-        "A decoding kernel is over its bound by nearly the same time for every shape: the first DMA and the",
-        "last one take 1.4 us each without their data, an exchange of two cores 1.9 us, and beside them",
-        "stand the steps that need all of what came before. With 4 us, which nothing avoids, a launch that",
-        "moves 10 MB reaches 78 % of its bound.",
+        "4 us of a launch move no bytes, whatever its schedule: 0.75 us until the first byte, 0.25 us of",
+        "small loads before the large ones, 0.7 us until an engine sees the last byte, 0.7 us for a product",
+        "and its way out of PSUM, 1.4 us for the store, 0.2 us between them. The column `at most` is the",
+        "bound with that. HBM gives two cores 96 % of its bandwidth, and a descriptor of 8 KiB 98.5 % of it.",
         "",
-        "attention_tkg makes each 128 keys, and their values, the stationary operand of a product with few",
-        "columns. The tensor engine turns around in 107 ns for each at the clock that so few columns get,",
-        "and so takes a little longer than HBM, 183 ns for both: that, and not its bound, is what limits it.",
+        "Where a kernel is below what it could reach: mlp and qkv share the rows of their weights, so that",
+        "the cores exchange sums, 2.1 us; qkv does so at the end, where nothing runs beside it, and mlp",
+        "before the down projection, whose first products then run at half of the tensor engine's clock.",
+        "With 448 rows of down projection a quarter of its loads use half of the DMA engines.",
         "",
         "A QKV projection with residuals reads three tensors of hidden states for one product: at best it",
         "reaches 70 % of the tensor engine's peak, the ratio of its two times below.",
@@ -240,8 +247,8 @@ def page(lines: list[Line]) -> str:
         goal(lines, True),
         goal(lines, False),
         "",
-        "| kernel | shape | moved | HBM | tensor engine | duration | of the bound | over it |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kernel | shape | moved | HBM | tensor engine | duration | of the bound | at most | over it |",
+        "|---|---|---|---|---|---|---|---|---|",
         *map(text_of, lines),
     ]
     return "\n".join([*text, ""])

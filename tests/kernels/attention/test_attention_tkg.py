@@ -4,8 +4,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import nki
+import nki.isa as nisa
+import nki.language as nl
 from nki_isa.diagnostics import NkiError
 from nkilib.core.attention import attention_tkg as module
+from nkilib.core.attention.attention_tkg import attention_tkg
 from nkilib.core.attention.attention_tkg_check import check_sizes
 from nkilib.core.attention.attention_tkg_kernel import attention_tkg_kernel
 from nkilib.core.attention.attention_tkg_utils import (
@@ -16,6 +20,7 @@ from nkilib.core.attention.attention_tkg_utils import (
     uses_flash_attention,
 )
 from nkilib.core.attention.registry_row import TKG, tkg_inputs
+from nkilib.core.utils.allocator import SbufManager
 
 FP8 = ml_dtypes.float8_e4m3
 IN_SBUF = {"qk_in_sb": True}
@@ -168,6 +173,51 @@ def test_a_sequence_that_sees_nothing():
 def test_units_that_follow_each_other(tp_k):
     """40 rows a sequence: two or three sequences fill a unit, each unit works in tiles of its own."""
     close(sizes(bs=5, heads=8, active=5, full=256, tp_k_prior=tp_k, qk_in_sb=True))
+
+
+@nki.jit
+def debugged(q, k_active, v_active, k_prior, v_prior, mask, cfg):
+    """attention_tkg with debug tensors."""
+    sbm = SbufManager(0, 64 * 1024)
+    sbm.open_scope()
+    queries = sbm.alloc_stack(q.shape, dtype=q.dtype, buffer=nl.sbuf)
+    keys = sbm.alloc_stack(k_active.shape, dtype=k_active.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=queries, src=q)
+    nisa.dma_copy(dst=keys, src=k_active)
+    rows = (cfg.bs, cfg.q_head, cfg.s_active)
+    out = nl.ndarray((cfg.bs, cfg.q_head, cfg.d_head, cfg.s_active), dtype=nl.float32, buffer=nl.shared_hbm)
+    tensors = []
+    for shape in ((128, cfg.curr_sprior // 128, *rows), (1, *rows)) * 2:
+        tensors.append(nl.ndarray(shape, dtype=nl.float32, buffer=nl.shared_hbm))
+    attention_tkg(queries, keys, v_active, k_prior, v_prior, mask, out, cfg, sbm, DBG_TENSORS=tuple(tensors))
+    sbm.close_scope()
+    return (out, *tensors)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("lnc", [1, 2])
+def test_debug_tensors(lnc, strided):
+    """Scores, minus the maximum, weights and their sums; the result is the same with them."""
+    cfg = sizes(keys=512, full=512, qk_in_sb=True, strided_mm1=strided)
+    given = tkg_inputs(np.random.default_rng(0), cfg, lnc)
+    names = ("q", "k_active", "v_active", "k_prior", "v_prior", "mask", "cfg")
+    results = debugged[lnc](**{name: given[name] for name in names})
+    result, scores, minimum, weights, total = (np.asarray(x, np.float32) for x in results)
+    (expected,) = TKG.expected(given, lnc)
+    np.testing.assert_allclose(result, expected, rtol=2e-2, atol=2e-2)
+    keys = given["k_prior"][:, 0].astype(np.float32)
+    keys[..., -3:] = given["k_active"].reshape(64, 2, 3).transpose(1, 0, 2)
+    queries = given["q"].astype(np.float32).reshape(64, 2, 2, 3)
+    wanted = np.where(given["mask"] != 0, np.einsum("dbhs,bdk->kbhs", queries, keys), -np.inf)
+    tiles = 4 // lnc  # of a core: with strided_mm1 a partition holds that many neighbours
+    shape = (lnc, 128, tiles) if strided else (lnc, tiles, 128)
+    order = (1, 0, 2, 3, 4, 5) if strided else (2, 0, 1, 3, 4, 5)
+    wanted = wanted.reshape(*shape, 2, 2, 3).transpose(order).reshape(128, 4, 2, 2, 3)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-4)
+    largest = wanted.max(axis=(0, 1))
+    np.testing.assert_allclose(minimum[0], -largest, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(weights, np.exp(wanted - largest), atol=1e-2)
+    np.testing.assert_allclose(total[0], np.exp(wanted - largest).sum(axis=(0, 1)), rtol=1e-2)
 
 
 def test_trn3():

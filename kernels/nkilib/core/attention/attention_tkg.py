@@ -487,9 +487,9 @@ def _sums(call, unit, slot):
         dst=slot.work.total[:, 0:rows], op=nl.add, axis=2,
         data=sums.ap(pattern=[[BANK, TILE], [1, rows], [rows, chunk]], offset=TILE),
     )  # fmt: skip
+    weigh(call, unit, slot)
     if call.debug is not None:
         store_debug_weights(call, unit, slot)
-    weigh(call, unit, slot)
 
 
 def _values(call, unit, slot, number):

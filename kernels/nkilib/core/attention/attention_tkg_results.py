@@ -58,10 +58,12 @@ def allocate_finish(call, batches):
         turned=sbm.alloc_stack((cfg.d_head, columns), dtype=dtype, buffer=nl.sbuf),
         heads=sbm.alloc_stack((TILE, cfg.d_head, cfg.s_active), dtype=dtype, buffer=nl.sbuf),
     )
-    if call.bands > 1:  # what no row fills is read as well
-        nisa.memset(dst=work.decay, value=1.0, engine=nisa.gpsimd_engine)
-        nisa.memset(dst=work.result, value=0.0, engine=nisa.gpsimd_engine)
     return work
+
+
+def _turns(cfg):
+    """True if results are turned to [d, rows]."""
+    return cfg.out_in_sb or cfg.s_active > 1
 
 
 def finish_bytes(call, batches):
@@ -71,10 +73,12 @@ def finish_bytes(call, batches):
     return 12 * columns + 8 * places + size * (places * d + columns + d * call.cfg.s_active) + 64
 
 
-def _spread(call, work, dst, count):
-    """dst[partition of a row, place] = the value of that row in work.decay, for `count` places."""
+def _spread(call, work, dst, batches):
+    """dst[partition of a row, place] = the value of that row in work.decay, of so many sequences."""
     columns = call.bands * call.row
-    capacity = work.decay.shape[1]
+    capacity, count, rows = work.decay.shape[1], places_of(call, batches), batches * call.row
+    if rows < count * columns:  # bands of the last place that are empty
+        nisa.memset(dst=work.decay[:, rows : count * columns], value=1.0, engine=nisa.gpsimd_engine)
     shape = [[capacity, TILE], [columns, count], [1, columns]]
     diagonal = call.diagonal.ap(pattern=[[columns, TILE], [0, count], [1, columns]])
     there = work.scratch.ap(pattern=shape)
@@ -140,7 +144,7 @@ def weigh(call, unit, slot):
             decay = work.decay[:, 0:rows]
             nisa.tensor_tensor(dst=decay, data1=largest, data2=maximum, op=nl.subtract)
             nisa.activation(dst=decay, op=nl.exp, data=decay)
-            _spread(call, work, work.factor, places_of(call, unit.batches))
+            _spread(call, work, work.factor, unit.batches)
             nisa.tensor_tensor(dst=sums, data1=sums, data2=decay, op=nl.multiply)
             nisa.tensor_tensor(dst=sums, data1=sums, data2=total, op=nl.add)
         nisa.tensor_copy(dst=largest, src=maximum, engine=nisa.gpsimd_engine)
@@ -167,7 +171,7 @@ def _invert(call, work, batch, batches, total, maximum):
         dst=inverse, data=total, op0=nl.maximum, operand0=LEAST, op1=nl.power, operand1=-1.0,
         engine=nisa.gpsimd_engine,
     )  # fmt: skip
-    _spread(call, work, work.inverse, places_of(call, batches))
+    _spread(call, work, work.inverse, batches)
 
 
 def settle(call, unit, slot, bank):
@@ -211,7 +215,7 @@ def combine(call):
             largest, sums = _statistics(call, side, 1, group, rows), _statistics(call, side, 0, group, rows)
             nisa.tensor_tensor(dst=decay, data1=largest, data2=maximum[:, 0:rows], op=nl.subtract)
             nisa.activation(dst=decay, op=nl.exp, data=decay)
-            _spread(call, work, work.factor, places_of(call, batches))
+            _spread(call, work, work.factor, batches)
             nisa.tensor_tensor(dst=sums, data1=sums, data2=decay, op=nl.multiply)
             for span in spans(call, batches):
                 values, factors = _values_of(call, side, group, span), _factors(call, work.factor, span)
@@ -244,25 +248,32 @@ def _finish(call, work, batch, batches, bank, group):
         bank: [128, places, 128], sums of values in PSUM; or None, for those of `group`.
     """
     cfg = call.cfg
+    if _turns(cfg) and batches > 1 and call.bands > 1 and call.lanes < call.width:  # what is between rows
+        nisa.memset(dst=work.result[:, 0 : places_of(call, batches), :], value=0.0, engine=nisa.gpsimd_engine)
     for span in spans(call, batches):
         partition, partitions, place, places = span
         there = work.result[nl.ds(partition, partitions), nl.ds(place, places), :]
         product = _product(call, bank, group, span)
         inverse = _factors(call, work.inverse, span)
         nisa.tensor_tensor(dst=there, data1=product, data2=inverse, op=nl.multiply)
-    if cfg.out_in_sb or cfg.s_active > 1:
+    if _turns(cfg):
         _turn(call, work, batch, batches)
-    if cfg.out_in_sb or not call.share.writes:
-        return
-    if cfg.s_active > 1:
-        _store_tokens(call, work, batch, batches)
+    if cfg.out_in_sb:
         return
     heads, d, bands = cfg.q_head, cfg.d_head, call.bands
+    start, number = 0, d
+    if call.share.cores_by_key > 1:  # both cores have all of it, and store half of each head
+        start, number = (0, d // 2) if call.share.core == 0 else (d // 2, d - d // 2)
+    if number == 0:
+        return
+    if cfg.s_active > 1:
+        _store_tokens(call, work, batch, batches, start, number)
+        return
     for band in range(min(bands, batches)):
         places = div_ceil(batches - band, bands)
-        pattern = [[d, heads], [bands * heads * d, places], [1, d]]
-        there = call.out.ap(pattern=pattern, offset=(batch + band) * heads * d)
-        result = work.result[nl.ds(band * call.width, heads), 0:places, :]
+        pattern = [[d, heads], [bands * heads * d, places], [1, number]]
+        there = call.out.ap(pattern=pattern, offset=(batch + band) * heads * d + start)
+        result = work.result[nl.ds(band * call.width, heads), 0:places, nl.ds(start, number)]
         nisa.dma_copy(dst=there, src=result, dge_mode=AT_ONCE)
 
 
@@ -289,8 +300,8 @@ def _turn(call, work, batch, batches):
         )
 
 
-def _store_tokens(call, work, batch, batches):
-    """work.turned to out[B, H, d, s]: by transposes, so that the heads are rows of HBM."""
+def _store_tokens(call, work, batch, batches, start, number):
+    """Some elements of the heads, work.turned to out[B, H, d, s]: by transposes, so that heads are rows."""
     cfg = call.cfg
     d, active = cfg.d_head, cfg.s_active
     count = batches * cfg.q_head
@@ -306,6 +317,6 @@ def _store_tokens(call, work, batch, batches):
             nisa.nc_transpose(dst=bank[:, i, :], data=rows)
         there = work.heads.ap(pattern=[[d * active, count], [1, tokens], [active, d]], offset=first)
         nisa.tensor_copy(dst=there, src=bank, engine=nisa.vector_engine)
-    pattern = [[d * active, count], [active, d], [1, active]]
-    there = call.out.ap(pattern=pattern, offset=batch * cfg.q_head * d * active)
-    nisa.dma_copy(dst=there, src=work.heads[0:count, :, :], dge_mode=AT_ONCE)
+    pattern = [[d * active, count], [active, number], [1, active]]
+    there = call.out.ap(pattern=pattern, offset=(batch * cfg.q_head * d + start) * active)
+    nisa.dma_copy(dst=there, src=work.heads[0:count, nl.ds(start, number), :], dge_mode=AT_ONCE)
