@@ -47,8 +47,8 @@ def store_debug_weights(call, unit, slot):
     store_debug_scores(call, unit, weights, call.debug[2])
 
 
-def store_debug_rows(call, work, batch, rows, maximum, total):
-    """DBG_QK_MAX, which is minus the maximum, and DBG_EXP_SUM, which has the sink."""
+def store_debug_rows(call, work, batch, maximum, inverse):
+    """DBG_QK_MAX, which is minus the maximum, and DBG_EXP_SUM, the sink's included, from `batch` on."""
     share = call.share
     if share.cores_by_batch == 1 and share.core > 0:
         return
@@ -56,11 +56,12 @@ def store_debug_rows(call, work, batch, rows, maximum, total):
     for size in call.debug[1].shape[1:]:
         width = width * size
     offset = (share.core * width if share.cores_by_batch > 1 else 0) + (batch - share.first_batch) * call.row
-    negative = work.decay[0:1, 0:rows]
+    rows = maximum.shape[1]
+    negative, sums = work.scratch[0:1, 0:rows], work.total[0:1, 0:rows]
     nisa.tensor_scalar(dst=negative, data=maximum[0:1, :], op0=nl.multiply, operand0=-1.0)
-    sums = work.total[0:1, 0:rows]
-    if call.sink is None:
-        nisa.tensor_copy(dst=sums, src=total[0:1, :])
+    nisa.tensor_scalar(
+        dst=sums, data=inverse[0:1, :], op0=nl.power, operand0=-1.0, engine=nisa.gpsimd_engine
+    )
     pattern = [[width, 1], [1, rows]]
     nisa.dma_copy(dst=call.debug[1].ap(pattern=pattern, offset=offset), src=negative)
     nisa.dma_copy(dst=call.debug[3].ap(pattern=pattern, offset=offset), src=sums)

@@ -73,17 +73,29 @@ def finish_bytes(call, batches):
     return 12 * columns + 8 * places + size * (places * d + columns + d * call.cfg.s_active) + 64
 
 
-def _spread(call, work, dst, batches):
-    """dst[partition of a row, place] = the value of that row in work.decay, of so many sequences."""
+def _spread(call, dst, src, scratch, count):
+    """dst[partition of a row, place] = the value of that row in src, for `count` places.
+
+    Args:
+        dst: [128, places].
+        src: [128, columns], the rows of the places one after the other.
+        scratch: of the shape of src.
+    """
     columns = call.bands * call.row
-    capacity, count, rows = work.decay.shape[1], places_of(call, batches), batches * call.row
-    if rows < count * columns:  # bands of the last place that are empty
-        nisa.memset(dst=work.decay[:, rows : count * columns], value=1.0, engine=nisa.gpsimd_engine)
-    shape = [[capacity, TILE], [columns, count], [1, columns]]
+    shape = [[src.shape[1], TILE], [columns, count], [1, columns]]
     diagonal = call.diagonal.ap(pattern=[[columns, TILE], [0, count], [1, columns]])
-    there = work.scratch.ap(pattern=shape)
-    nisa.tensor_tensor(dst=there, data1=work.decay.ap(pattern=shape), data2=diagonal, op=nl.multiply)
+    there = scratch.ap(pattern=shape)
+    nisa.tensor_tensor(dst=there, data1=src.ap(pattern=shape), data2=diagonal, op=nl.multiply)
     nisa.tensor_reduce(dst=dst[:, 0:count], op=nl.add, data=there, axis=2)
+
+
+def _spread_decay(call, work, dst, batches):
+    """:func:`_spread` of work.decay, of so many sequences."""
+    count, rows = places_of(call, batches), batches * call.row
+    if rows < _columns_of(call, batches):  # bands of the last place that are empty
+        padding = work.decay[:, rows : _columns_of(call, batches)]
+        nisa.memset(dst=padding, value=1.0, engine=nisa.gpsimd_engine)
+    _spread(call, dst, work.decay, work.scratch, count)
 
 
 def _factors(call, factor, span):
@@ -108,20 +120,20 @@ def allocate_state(call):
         nisa.memset(dst=call.both, value=0.0)
 
 
-def _values_of(call, core, group, span):
-    """Sums of values of a group of sequences."""
+def _values_of(call, group, span):
+    """This core's sums of values of a group of sequences."""
     partition, partitions, place, places = span
     d = call.cfg.d_head
     _, cores, size = call.both.shape
-    start = partition * cores * size + core * size + (group * places_of(call, call.group) + place) * d
+    start = partition * cores * size + (group * places_of(call, call.group) + place) * d
     return call.both.ap(pattern=[[cores * size, partitions], [d, places], [1, d]], offset=start)
 
 
-def _statistics(call, core, which, group, columns):
-    """Sums of weights (which = 0) or maxima (1) of the first columns of a group of sequences."""
+def _statistics(call, which, group, columns):
+    """This core's sums of weights (which = 0) or maxima (1) of the first columns of a group of sequences."""
     groups, capacity = call.groups, _columns_of(call, call.group)
     start = groups * places_of(call, call.group) * call.cfg.d_head + (which * groups + group) * capacity
-    return call.both[:, core, nl.ds(start, columns)]
+    return call.both[:, 0, nl.ds(start, columns)]
 
 
 def _group_of(call, unit):
@@ -137,41 +149,42 @@ def weigh(call, unit, slot):
     total, maximum = work.total[:, 0:rows], slot.maximum[:, 0:rows]
     if call.both is not None:  # a section's maximum may make the sums before it smaller
         group = _group_of(call, unit)
-        sums, largest = _statistics(call, 0, 0, group, rows), _statistics(call, 0, 1, group, rows)
+        sums, largest = _statistics(call, 0, group, rows), _statistics(call, 1, group, rows)
         if unit.opens:
             nisa.tensor_copy(dst=sums, src=total, engine=nisa.vector_engine)
         else:
             decay = work.decay[:, 0:rows]
             nisa.tensor_tensor(dst=decay, data1=largest, data2=maximum, op=nl.subtract)
             nisa.activation(dst=decay, op=nl.exp, data=decay)
-            _spread(call, work, work.factor, unit.batches)
+            _spread_decay(call, work, work.factor, unit.batches)
             nisa.tensor_tensor(dst=sums, data1=sums, data2=decay, op=nl.multiply)
             nisa.tensor_tensor(dst=sums, data1=sums, data2=total, op=nl.add)
         nisa.tensor_copy(dst=largest, src=maximum, engine=nisa.gpsimd_engine)
         total, maximum = sums, largest
     if unit.closes and call.share.cores_by_key == 1:
-        _invert(call, work, unit.batch, unit.batches, total, maximum)
+        inverse = work.decay[:, 0:rows]
+        _invert(call, inverse, total, maximum)
+        if call.debug is not None:
+            store_debug_rows(call, work, unit.batch, maximum, inverse)
+        _spread_decay(call, work, work.inverse, unit.batches)
 
 
-def _invert(call, work, batch, batches, total, maximum):
-    """work.inverse = 1 / the sums of weights [128, rows], the sink's included, by partitions."""
+def _invert(call, dst, total, maximum):
+    """dst = 1 / the sums of weights, the sink's included; all [128, columns], `row` for each sequence."""
     cfg = call.cfg
-    rows = batches * call.row
-    sums, inverse = work.total[:, 0:rows], work.decay[:, 0:rows]
-    if call.sink is not None:
-        pattern = [[cfg.q_head, TILE], [0, batches], [1, cfg.q_head], [0, cfg.s_active]]
+    if call.sink is None:
+        sums = total
+    else:
+        sums = dst
+        pattern = [[cfg.q_head, TILE], [0, dst.shape[1] // call.row], [1, cfg.q_head], [0, cfg.s_active]]
         sinks = call.sink_row.ap(pattern=pattern)
-        nisa.tensor_tensor(dst=inverse, data1=sinks, data2=maximum, op=nl.subtract)
-        nisa.activation(dst=inverse, op=nl.exp, data=inverse)
-        nisa.tensor_tensor(dst=sums, data1=inverse, data2=total, op=nl.add)
-        total = sums
-    if call.debug is not None:
-        store_debug_rows(call, work, batch, rows, maximum, total)
+        nisa.tensor_tensor(dst=dst, data1=sinks, data2=maximum, op=nl.subtract)
+        nisa.activation(dst=dst, op=nl.exp, data=dst)
+        nisa.tensor_tensor(dst=dst, data1=dst, data2=total, op=nl.add)
     nisa.tensor_scalar(
-        dst=inverse, data=total, op0=nl.maximum, operand0=LEAST, op1=nl.power, operand1=-1.0,
+        dst=dst, data=sums, op0=nl.maximum, operand0=LEAST, op1=nl.power, operand1=-1.0,
         engine=nisa.gpsimd_engine,
     )  # fmt: skip
-    _spread(call, work, work.inverse, batches)
 
 
 def settle(call, unit, slot, bank):
@@ -183,7 +196,7 @@ def settle(call, unit, slot, bank):
     work, group = slot.work, _group_of(call, unit)
     if call.both is not None:
         for span in spans(call, unit.batches):
-            values, product = _values_of(call, 0, group, span), _product(call, bank, 0, span)
+            values, product = _values_of(call, group, span), _product(call, bank, span)
             if unit.opens:
                 nisa.tensor_copy(dst=values, src=product, engine=nisa.vector_engine)
             else:
@@ -192,7 +205,7 @@ def settle(call, unit, slot, bank):
                 nisa.tensor_tensor(dst=values, data1=values, data2=product, op=nl.add)
         bank = None
     if unit.closes and call.share.cores_by_key == 1:
-        _finish(call, work, unit.batch, unit.batches, bank, group)
+        _finish(call, work, unit.batch, unit.batches, bank)
 
 
 def combine(call):
@@ -201,51 +214,68 @@ def combine(call):
     nisa.sendrecv(
         src=both[:, 0, :], dst=both[:, 1, :], send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0
     )
+    sbm, groups, d = call.sbm, call.groups, call.cfg.d_head
+    capacity, places = _columns_of(call, call.group), places_of(call, call.group)
+    columns, size = groups * capacity, both.shape[2]
+    start = groups * places * d
+    pattern = [[2 * size, TILE], [size, 2], [1, columns]]
+    sums, largest = both.ap(pattern=pattern, offset=start), both.ap(pattern=pattern, offset=start + columns)
+    maximum = sbm.alloc_stack((TILE, columns), dtype=nl.float32, buffer=nl.sbuf)
+    total = sbm.alloc_stack((TILE, columns), dtype=nl.float32, buffer=nl.sbuf)
+    inverse = sbm.alloc_stack((TILE, columns), dtype=nl.float32, buffer=nl.sbuf)
+    decay = sbm.alloc_stack((TILE, 2 * columns), dtype=nl.float32, buffer=nl.sbuf)
+    scratch = sbm.alloc_stack((TILE, 2 * columns), dtype=nl.float32, buffer=nl.sbuf)
+    factor = sbm.alloc_stack((TILE, 2 * groups * places), dtype=nl.float32, buffer=nl.sbuf)
+    shape = [[2 * columns, TILE], [columns, 2], [1, columns]]
+    decays = decay.ap(pattern=shape)
+    of_both = [[columns, TILE], [0, 2], [1, columns]]
+    first = nl.ds(start + columns, columns)
+    nisa.tensor_tensor(dst=maximum, data1=both[:, 0, first], data2=both[:, 1, first], op=nl.maximum)
+    nisa.tensor_tensor(dst=decays, data1=largest, data2=maximum.ap(pattern=of_both), op=nl.subtract)
+    nisa.activation(dst=decay, op=nl.exp, data=decay)
+    nisa.tensor_tensor(dst=sums, data1=sums, data2=decays, op=nl.multiply)
+    first = nl.ds(start, columns)
+    nisa.tensor_tensor(dst=total, data1=both[:, 0, first], data2=both[:, 1, first], op=nl.add)
+    _invert(call, inverse, total, maximum)
+    nisa.tensor_tensor(dst=decays, data1=decays, data2=inverse.ap(pattern=of_both), op=nl.multiply)
+    _spread(call, factor, decay, scratch, 2 * groups * places)
+    values = both.ap(pattern=[[2 * size, TILE], [size, 2], [d, groups * places], [1, d]])
+    factors = factor.ap(
+        pattern=[[2 * groups * places, TILE], [groups * places, 2], [1, groups * places], [0, d]]
+    )
+    nisa.tensor_tensor(dst=values, data1=values, data2=factors, op=nl.multiply)
     work = allocate_finish(call, call.group)
-    capacity = _columns_of(call, call.group)
-    maximum = call.sbm.alloc_stack((TILE, capacity), dtype=nl.float32, buffer=nl.sbuf)
-    for group in range(call.groups):
+    for group in range(groups):
         batch = group * call.group
         batches = min(call.group, call.share.batches - batch)
-        rows = batches * call.row
-        mine, others = _statistics(call, 0, 1, group, rows), _statistics(call, 1, 1, group, rows)
-        nisa.tensor_tensor(dst=maximum[:, 0:rows], data1=mine, data2=others, op=nl.maximum)
-        decay = work.decay[:, 0:rows]
-        for side in range(2):
-            largest, sums = _statistics(call, side, 1, group, rows), _statistics(call, side, 0, group, rows)
-            nisa.tensor_tensor(dst=decay, data1=largest, data2=maximum[:, 0:rows], op=nl.subtract)
-            nisa.activation(dst=decay, op=nl.exp, data=decay)
-            _spread(call, work, work.factor, batches)
-            nisa.tensor_tensor(dst=sums, data1=sums, data2=decay, op=nl.multiply)
-            for span in spans(call, batches):
-                values, factors = _values_of(call, side, group, span), _factors(call, work.factor, span)
-                nisa.tensor_tensor(dst=values, data1=values, data2=factors, op=nl.multiply)
-        total = _statistics(call, 0, 0, group, rows)
-        nisa.tensor_tensor(dst=total, data1=total, data2=_statistics(call, 1, 0, group, rows), op=nl.add)
-        for span in spans(call, batches):
-            values = _values_of(call, 0, group, span)
-            nisa.tensor_tensor(dst=values, data1=values, data2=_values_of(call, 1, group, span), op=nl.add)
-        _invert(call, work, batch, batches, total, maximum[:, 0:rows])
-        _finish(call, work, batch, batches, None, group)
+        if call.debug is not None:
+            rows = nl.ds(group * capacity, batches * call.row)
+            store_debug_rows(call, work, batch, maximum[:, rows], inverse[:, rows])
+        shape = [[2 * size, TILE], [d, places_of(call, batches)], [1, d]]
+        mine = both.ap(pattern=shape, offset=group * places * d)
+        others = both.ap(pattern=shape, offset=size + group * places * d)
+        there = work.result[:, 0 : places_of(call, batches), :]
+        nisa.tensor_tensor(dst=there, data1=mine, data2=others, op=nl.add)
+        _deliver(call, work, batch, batches)
 
 
 # --- results
 
 
-def _product(call, bank, group, span):
-    """Sums of values: in PSUM, or where there is no `bank` those of a group."""
+def _product(call, bank, span):
+    """Sums of values: in PSUM, or where there is no `bank` those that are kept."""
     if bank is None:
-        return _values_of(call, 0, group, span)
+        return _values_of(call, 0, span)
     partition, partitions, place, places = span
     return bank[nl.ds(partition, partitions), nl.ds(place, places), 0 : call.cfg.d_head]
 
 
-def _finish(call, work, batch, batches, bank, group):
+def _finish(call, work, batch, batches, bank):
     """Divides the sums of values by those of weights, and stores them.
 
     Args:
         batch: first sequence.
-        bank: [128, places, 128], sums of values in PSUM; or None, for those of `group`.
+        bank: [128, places, 128], sums of values in PSUM; or None, for those that are kept.
     """
     cfg = call.cfg
     if _turns(cfg) and batches > 1 and call.bands > 1 and call.lanes < call.width:  # what is between rows
@@ -253,9 +283,15 @@ def _finish(call, work, batch, batches, bank, group):
     for span in spans(call, batches):
         partition, partitions, place, places = span
         there = work.result[nl.ds(partition, partitions), nl.ds(place, places), :]
-        product = _product(call, bank, group, span)
+        product = _product(call, bank, span)
         inverse = _factors(call, work.inverse, span)
         nisa.tensor_tensor(dst=there, data1=product, data2=inverse, op=nl.multiply)
+    _deliver(call, work, batch, batches)
+
+
+def _deliver(call, work, batch, batches):
+    """work.result to where results go."""
+    cfg = call.cfg
     if _turns(cfg):
         _turn(call, work, batch, batches)
     if cfg.out_in_sb:
