@@ -1,5 +1,7 @@
 """One name has one meaning: no two public classes share one; no two members of an enumeration are one.
 
+Files that pages name are there.
+
 Left out: nodes of the syntax tree, whose names are Python's, and kernels, which have those of the API.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -43,3 +46,24 @@ def test_no_enum_has_aliases() -> None:
             assert len(set(values)) == len(values), f"{file}: {node.name}"
             enums += bool(members)
     assert enums > 25
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = (
+    "isa/nki_isa",
+    r"frontend/\w+",
+    r"kernels/\w+",
+    "nki_isa",
+    "nki_sim",
+    "nki",
+    "nki_cli",
+    "nki_tools",
+)
+
+
+def test_files_that_pages_name_are_there() -> None:
+    named = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)}|tests)(?:/\w+)*/\w+\.(?:py|md|toml)\b")
+    found = {name for page in PAGES for name in named.findall(page.read_text(encoding="utf-8"))}
+    assert len(found) > 10
+    homes = [ROOT, *(ROOT / folder for folder in ("isa", "frontend", "kernels"))]
+    assert [name for name in sorted(found) if not any((home / name).is_file() for home in homes)] == []

@@ -2,7 +2,7 @@
 
 A Program is a list of instructions in the user's order, with regions for the
 loops that run on the device. Operands are views of numbered storages.
-:func:`nki_isa.text.printer.format_program` prints it and :func:`nki_isa.text.printer.parse_program`
+:func:`nki_isa.text.printer.format_program` prints it and :func:`nki_isa.text.parser.parse_program`
 reads that text back to an equal Program.
 """
 
