@@ -165,6 +165,11 @@ FITTED = (
     ),
     Fitted("trn2", "vector_fp32_two_input_rate", {"add": ("vector add fp32 2000",)}),
     Fitted(
+        "trn2",
+        "vector_reciprocal_rate",
+        {"4 elements": ("vector reciprocal fp32 4",), "8 elements": ("vector reciprocal fp32 8",)},
+    ),
+    Fitted(
         "trn1",
         "tensor_latency",
         {
@@ -197,8 +202,9 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
         f"{_TKG}_spmd_vnc2_params L236",
         f"{_TKG}_separation_pass_params L454",  # L236 again
     ),
+    ("trn1", "vector_reciprocal_rate"): ("silu M4096 N7168",),
 }
-"""Figures read off times of library kernels, which check nothing then."""
+"""Figures read off times of whole kernels, or shares of them, which check nothing then."""
 
 
 @dataclass(frozen=True)

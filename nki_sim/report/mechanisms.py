@@ -50,6 +50,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "the least time between two matmuls, of a moving tile of few columns",
         {"moving_min": 0},
     ),
+    "tile-ports": Mechanism(
+        "tiles of the tensor engine that wait for each other's moving data",
+        {"tensor_ports": math.inf},
+    ),
     "table-load": Mechanism(
         "loads of activation function tables",
         _none("scalar_table_load"),

@@ -2,7 +2,8 @@
 
 A list scheduler that looks ahead. At any time it sees the next :data:`LOOK_AHEAD` instructions of the
 kernel's order that have not run. Of those whose predecessors have run it takes the one that can start
-first; where several can, the oldest; but none that would hold back an older one of its engine. Times are the
+first; where several can, the oldest; but none that would hold back an older one of its engine. The triggers
+of a DMA queue keep their order: what is loaded ahead, and into which buffers, is as written. Times are the
 scoreboard's own costs, with the tensor engine at its full clock.
 
 What must stay behind what: accesses to the same bytes, after placement, so that an instruction which reuses
@@ -39,7 +40,7 @@ from nki_sim.timing.plans import (
 )
 from nki_sim.timing.scoreboard import Placed
 
-LOOK_AHEAD = 32
+LOOK_AHEAD = 256
 """Instructions it sees; docs/fidelity.md has the rows that this number was chosen by."""
 
 
@@ -103,6 +104,7 @@ class _Scheduler:
         self._seen: dict[Instruction, _Waiting] = {}
         self._writers: dict[object, _Waiting] = {}  # of registers and engine state
         self._readers: dict[object, list[_Waiting]] = {}
+        self._queues: dict[int, _Waiting] = {}  # the latest trigger of each
 
     def body(self, body: list[Node]) -> list[Node]:
         """The nodes of a body in their order here; `body` itself where that is its own."""
@@ -230,6 +232,8 @@ class _Scheduler:
             writes += [register.index for register in instruction.registers_written]
         if instruction.uses_engine_state:
             writes.append(instruction.on)
+        if seen.plan.lane >= FIRST_QUEUE:
+            self._keep_queue(seen, before)
         for state in (*reads, *writes):
             if state in self._writers:
                 before[self._writers[state]] = True
@@ -239,6 +243,13 @@ class _Scheduler:
             for reader in self._readers.pop(state, ()):
                 before.setdefault(reader, False)
             self._writers[state] = seen
+
+    def _keep_queue(self, seen: _Waiting, before: dict[_Waiting, bool]) -> None:
+        """Stay behind the trigger that its DMA queue had before."""
+        last = self._queues.get(seen.plan.lane)
+        if last is not None:
+            before.setdefault(last, False)
+        self._queues[seen.plan.lane] = seen
 
     # --- what runs next
 

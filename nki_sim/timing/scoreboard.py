@@ -14,9 +14,7 @@ among the transfers in flight.
 Not modelled: when exactly two cores contend for HBM
 (each gets its share throughout), instruction fetch, Pool cycles spent on software
 descriptors that the compiler schedules (a trigger the kernel puts on an engine does
-hold it), tiles of the tensor engine that run beside each other (``tile_position``; the
-recorded kernels that use them fit better one after another), and the time of branches of
-device loops.
+hold it), and the time of branches of device loops.
 """
 
 from __future__ import annotations
@@ -182,6 +180,8 @@ class Scoreboard:
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0
+        self._blocks = [0.0] * 16  # of the array: when each is free, after matmuls on tiles
+        self._tiled = False  # the last matmul was on a tile
         self._hands = handoffs(target)
         self._forms = Forms(target)  # of instructions that have none
         self._plans: dict[Form, Plan] = {}
@@ -387,6 +387,9 @@ class Scoreboard:
     def _matmul(self, cost: Cost, start: float, weights_ready: float) -> tuple[float, float, float]:
         """LoadStationary under the previous matmul, then streaming at the clock's rate: start, busy, end."""
         target, clock = self.target, self._clock
+        tiled = cost.blocks or self._tiled
+        if tiled:
+            start = max(start, *(self._blocks[block] for block in cost.blocks or range(16)))
         free = self._weights_free
         earliest = free if free > weights_ready else weights_ready
         clock.advance(earliest)
@@ -404,6 +407,11 @@ class Scoreboard:
         busy = through + cost.parts * target.tensor_interval
         end = through + (target.tensor_latency if clock.full else target.tensor_latency_throttled)
         self._weights_free = through - part  # when its last part started
+        if tiled:
+            self._tiled = bool(cost.blocks)
+            for block in cost.blocks:
+                self._blocks[block] = busy
+            busy = start + (through - start) * cost.share + cost.parts * target.tensor_interval
         self._free[TENSOR] = busy
         return start, busy, end
 

@@ -54,6 +54,9 @@ class Cost:
         parts: MATMUL instructions it becomes, each with its LoadStationary (2 for fp32).
         rows: rows of the tensor engine in use.
         use: share of `columns` that the clock counts as use of the tensor engine.
+        blocks: what a matmul on a tile of the array occupies, as indices of 32 x 32 blocks, row by row; empty
+            for one that has the whole array.
+        share: share of its streaming after which the next matmul, on another tile, may start.
         stream: the part of `busy` that the vector, scalar or gpsimd engine streams its operands.
         flops: useful floating-point operations of a matmul, 0 elsewhere.
         hardware_flops: those of every matmul, transposes included, as the profiler counts them.
@@ -70,6 +73,8 @@ class Cost:
     parts: int = 1
     rows: int = 0
     use: float = 0.0
+    blocks: tuple[int, ...] = ()
+    share: float = 1.0
     stream: float = 0.0
     flops: int = 0
     hardware_flops: int = 0

@@ -140,7 +140,8 @@ class Target:
 
     stationary_max: int
     moving_max: int
-    moving_min: int  # columns in the least time between two matmuls; fewer if the stationary tile is narrower
+    moving_min: int  # columns in the least time between two matmuls; fewer if their weights are less
+    tensor_ports: float  # moving elements that a row of the array takes a cycle, for all its tiles together
     tensor_rate: (
         float  # columns of moving per cycle, of 16 bits and narrower; float32 streams them in `fp32_passes`
     )

@@ -369,7 +369,16 @@ class nc_matmul(Matmul):
         k, m, n = self.stationary.shape[0], _columns(self.stationary, self), _columns(self.moving, self)
         contracted = 2 * k if _double_row(self) else k
         flops = 0 if self.is_transpose else 2 * contracted * m * n
-        return matmuls.matmul(target, n, passes, m, k, flops)
+        return matmuls.matmul(
+            target,
+            n,
+            passes,
+            m,
+            k,
+            flops,
+            stationary_bits=self.stationary.dtype.bits,
+            blocks=matmuls.tile_blocks(self.tile_position, self.tile_size),
+        )
 
 
 def _multiply(a: Fp32, b: Fp32, out: Fp32) -> None:

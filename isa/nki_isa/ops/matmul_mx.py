@@ -196,7 +196,8 @@ class nc_matmul_mx(Matmul):
     def cost(self, target: Target) -> Cost:
         """Streaming of moving's columns once: four values per element contract in one pass."""
         k, m, n = self.stationary.shape[0], *map(elements_per_partition, (self.stationary, self.moving))
-        return matmuls.matmul(target, n, 1, m, k, 2 * 4 * k * m * n)
+        blocks = matmuls.tile_blocks(self.tile_position, self.tile_size)
+        return matmuls.matmul(target, n, 1, m, k, 2 * 4 * k * m * n, blocks=blocks)
 
 
 def dequantized(data: Array, tensor: NkiTensor, scale: Array) -> Fp32:

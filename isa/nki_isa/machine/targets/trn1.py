@@ -12,7 +12,6 @@ from nki_isa.machine.targets.sources import (
     MINIMUM_INTERVAL,
     NCCOM,
     PERFORMANCE_GUIDE,
-    SHARED,
     TRACES,
 )
 
@@ -43,6 +42,7 @@ TARGET = generation(
     stationary_max=published(128, ARCHITECTURE),
     moving_max=published(512, ARCHITECTURE),
     moving_min=published(64, DOCSTRINGS),
+    tensor_ports=published(2, ARCHITECTURE + ": elements a cycle of 16-bit data"),
     tensor_rate=published(1.0, ARCHITECTURE + ": data-path width"),
     fp32_passes=published(4, DOCSTRINGS),
     fast_weight_factor=published(4.0, PERFORMANCE_GUIDE),
@@ -66,8 +66,8 @@ TARGET = generation(
     vector_fp32_two_input_rate=published(0.5, DOCSTRINGS),
     vector_narrow_rate=published(2.0, DOCSTRINGS + ": 16-bit reduce by add or max, zeroing memset"),
     vector_scan_rate=published(0.5, DOCSTRINGS + "; AccelOpt mamba"),
-    vector_reciprocal_rate=published(
-        0.125, SHARED + "; agrees with public trn2 profiler traces (allenkchau/trainium-kernel-fusion)"
+    vector_reciprocal_rate=measured(
+        1 / 2.6, "AccelOpt silu: the vector engine's share less its tensor_tensors"
     ),
     vector_statistics_rate=published(3 / 13, DOCSTRINGS + ": bn_aggr"),
     vector_exponential_rate=assumed(4.0, ARCHITECTURE + ": exponential, 4 times the scalar engine's"),
@@ -134,7 +134,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=measured(12800.0, "mamba tutorial figures"),
-    program_end=assumed(2000.0, TRACES),
+    program_end=assumed(1770.0, TRACES + ": 2120 after the last byte"),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks
     collective_start_ns=assumed(10000.0, NCCOM + ": 6 to 58 us"),

@@ -12,7 +12,6 @@ from nki_isa.machine.targets.sources import (
     MATMUL_TUTORIAL,
     NCCOM,
     PERFORMANCE_GUIDE,
-    SHARED,
     TRACES,
     TRN3_PAGE,
 )
@@ -72,6 +71,7 @@ TARGET = generation(
     moving_min=assumed(
         128, LIBRARY + ": mlp_tkg L277 and L295, 64 cycles of the base clock, half the tensor engine's"
     ),
+    tensor_ports=published(2, ARCHITECTURE + ": elements a cycle of 16-bit data"),
     tensor_rate=published(1.0, ARCHITECTURE + ": data-path width"),
     fp32_passes=published(4, DOCSTRINGS),
     fast_weight_factor=published(4.0, PERFORMANCE_GUIDE),
@@ -95,9 +95,7 @@ TARGET = generation(
     vector_fp32_two_input_rate=assumed(1.0, DOCSTRINGS),
     vector_narrow_rate=assumed(2.0, DOCSTRINGS + ": 16-bit reduce by add or max, zeroing memset"),
     vector_scan_rate=assumed(0.5, DOCSTRINGS + "; AccelOpt mamba"),
-    vector_reciprocal_rate=published(
-        0.125, SHARED + "; agrees with public trn2 profiler traces (allenkchau/trainium-kernel-fusion)"
-    ),
+    vector_reciprocal_rate=assumed(1 / 6, TRACES + "; as trn2"),
     vector_statistics_rate=assumed(3 / 13, DOCSTRINGS + ": bn_aggr"),
     vector_exponential_rate=published(4.0, ARCHITECTURE + ": exponential, 4 times the scalar engine's"),
     vector_quantize_rate=published(4.0, ARCHITECTURE + ": quantize_mx"),
@@ -163,7 +161,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=assumed(13500.0, TRACES),
-    program_end=assumed(2000.0, TRACES),
+    program_end=assumed(1770.0, TRACES + ": 2120 after the last byte"),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks
     collective_start_ns=assumed(10000.0, NCCOM + ": 6 to 58 us"),
