@@ -58,7 +58,7 @@ def groups(rows: Sequence[Row]) -> list[str]:
         "| group | rows | order | mean | median | P90 | bias | rank correlation |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    cores = _cores()
+    cores = _library("cores")
     found: dict[str, list[Row]] = {}
     for row in rows:
         count = cores.get(row["row"])
@@ -69,6 +69,10 @@ def groups(rows: Sequence[Row]) -> list[str]:
     checked = [row for row in rows if row["use"] == "check"]
     kernels = [row for row in checked if _is_kernel(row)]
     lines += _of("**times of kernels that nothing was fitted to**", kernels)
+    doubts = _library("doubt")
+    lines += _of(
+        "those that are in no doubt themselves", [row for row in kernels if not doubts.get(row["row"])]
+    )
     lines += _of("all that nothing was fitted to, other figures too", checked)
     return lines
 
@@ -133,11 +137,19 @@ def compared(rows: Sequence[Row]) -> dict[str, tuple[int, float, float, float, f
     return found
 
 
-def _cores() -> dict[str, str]:
-    """Cores of a launch, by the name of a row of nki-library; its tests take two where they do not say."""
+def _library(what: str) -> dict[str, str]:
+    """``"cores"`` of a launch or ``"doubt"`` of its time, by the name of a row of nki-library.
+
+    Its tests take two cores where they do not say.
+    """
+    found = {}
     with (HERE / "nki_library.csv").open() as file:
-        rows = [(f"{row['list']} L{row['line']}", row["parameters"]) for row in csv.DictReader(file)]
-    return {name: dict(part.split("=", 1) for part in text.split(";")).get("lnc", "2") for name, text in rows}
+        for row in csv.DictReader(file):
+            given = dict(part.split("=", 1) for part in row["parameters"].split(";"))
+            found[f"{row['list']} L{row['line']}"] = (
+                row["doubt"] if what == "doubt" else given.get("lnc", "2")
+            )
+    return found
 
 
 def _of(name: str, chosen: Sequence[Row]) -> list[str]:
@@ -163,7 +175,9 @@ def table(rows: Sequence[Row]) -> list[str]:
         "| group | row | generation | use | measured | program | compiler | remark |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    doubts = _library("doubt")
     for row in rows:
+        remark = row["remark"] or doubts.get(row["row"], "")
         shown = [
             f"{float(row[order]):.4g} ({float(row[order]) / float(row['measured']):.2f})"
             if row[order]
@@ -173,7 +187,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"| {row['group']} | {row['row']} | {row['generation']} | {row['use']} | "
             f"{float(row['measured']):.4g} {row['unit']} | {shown[0]} | {shown[1]} | "
-            f"{row['remark'].replace('|', '/')} |"
+            f"{remark.replace('|', '/')} |"
         )
     return lines
 

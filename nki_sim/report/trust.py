@@ -30,8 +30,8 @@ class Compared:
 
 
 COMPARED = {
-    "trn1": Compared(20, 24.6, 70.3, 1056000, 51800000),
-    "trn2": Compared(373, 14.3, 32.9, 17940, 39890000),
+    "trn1": Compared(20, 20.4, 66.1, 1056000, 51800000),
+    "trn2": Compared(373, 13.2, 30.2, 17940, 39890000),
 }
 """By generation; one that is missing has no published times. From ``benchmarks/fidelity/results.csv``."""
 

@@ -37,7 +37,7 @@ class At:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 32]))
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 32, 256]))
 def test_every_conflicting_pair_keeps_its_order(seed: int, look_ahead: int) -> None:
     program = Maker(seed).program
     places = crowded(program, seed)
@@ -49,6 +49,21 @@ def test_every_conflicting_pair_keeps_its_order(seed: int, look_ahead: int) -> N
         if conflicts(earlier, later, places):
             assert at[earlier] < at[later]
         assert at[earlier] < at[later] or look_ahead > 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_dma_queue_keeps_its_order(seed: int) -> None:
+    program = Maker(seed, kinds=("copy", "store", "load")).program
+    queues: dict[str, list[Instruction]] = {}
+    for ordered in (program, scheduled(program, TRN2, At(crowded(program, seed)))):
+        found: dict[str, list[Instruction]] = {}
+        for instruction in ordered.walk():
+            moved = instruction.cost(TRN2).transfer
+            if moved is not None:
+                found.setdefault(f"{moved.mode} {moved.direction}", []).append(instruction)
+        assert found == (queues or found)
+        queues = found
 
 
 @settings(max_examples=20, deadline=None)

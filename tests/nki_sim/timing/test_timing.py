@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,42 @@ def test_matmuls_of_few_rows_never_run_at_the_full_rate(rows, full):
     starts = timed(ops).start
     rate = 2.4 if full else 1.2
     assert starts[-1] - starts[-2] == pytest.approx(512 / rate + TRN2.tensor_interval, abs=1.0)
+
+
+def on_tiles(places, ports=2.0):
+    """Starts of matmuls of 512 columns on 128 x 32 tiles of trn1's rates, at these columns of the array."""
+    ops = [
+        emit(
+            "nc_matmul",
+            tile((32, 512), region="psum"),
+            tile((128, 32), "bfloat16"),
+            tile((128, 512), "bfloat16"),
+            accumulate=False,
+            tile_position=(0, 0 if place is None else place),
+            tile_size=(128, 128 if place is None else 32),
+        )
+        for place in places
+    ]
+    return timed(ops, replace(TRN2, throttled=False, tensor_interval=0.0, tensor_ports=ports)).start * 2.4
+
+
+def test_matmuls_on_different_tiles_share_the_moving_ports():
+    """Two elements of moving data a row and cycle: two of four tiles stream at a time."""
+    starts = on_tiles([0, 32, 64, 96, 0, 32])
+    assert np.diff(starts) == pytest.approx([256] * 5, abs=1)
+    assert np.diff(on_tiles([0, 32, 64, 96], ports=4.0)) == pytest.approx([128] * 3, abs=1)
+
+
+def test_a_tile_and_the_whole_array_wait_for_what_runs_on_them():
+    assert np.diff(on_tiles([0, 0, 0])) == pytest.approx([512] * 2, abs=1)
+    assert np.diff(on_tiles([0, 64, None, 0])) == pytest.approx([256, 512, 512], abs=1)
+
+
+def test_weights_of_8_bits_load_in_half_the_time():
+    machine = replace(TRN2, throttled=False)
+    for dtype, cycles in (("bfloat16", 128), ("float8_e4m3", 64)):
+        starts = matmuls(5, moving=4, dtype=dtype, target=machine).start
+        assert np.diff(starts) == pytest.approx([cycles / 2.4 + machine.tensor_interval] * 4)
 
 
 @pytest.mark.parametrize(("moving", "expected"), [(512, 857), (128, 220)])
