@@ -40,7 +40,7 @@ def tile(shape, dtype="float32", region="sbuf", kind="local"):
         ("tensor_tensor", "float32", (SBUF, SBUF, PSUM), True, (1, 1, 1)),
         ("scalar_tensor_tensor", "float32", (SBUF, SBUF, SBUF), True, (0.5, 1, 1)),
         ("tensor_tensor_scan", "float32", (SBUF, SBUF, SBUF), True, (0.5, 0.5, 0.5)),
-        ("reciprocal", "float32", (SBUF, SBUF), True, (0.125, 0.125, 0.125)),
+        ("reciprocal", "float32", (SBUF, SBUF), True, (1 / 2.6, 1 / 6, 1 / 6)),
         ("tensor_reduce", "float32", (SBUF, SBUF), True, (1, 1, 1)),
         ("iota", "float32", (SBUF,), True, (1, 1, 1)),
     ],
