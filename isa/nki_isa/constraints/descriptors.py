@@ -19,12 +19,10 @@ from nki_isa.machine import enums
 from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.target import Feature, Target
 from nki_isa.rules import dma
-from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.tensor import NkiTensor
 
 Array = NDArray[Any]
 
-HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 _DGE = "nki/deep-dives/nki-dge"
 _COPY = "nki/api/nki/isa (dma_copy)"
 

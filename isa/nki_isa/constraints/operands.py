@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nki_isa.machine.target import Target
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
+HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 ARCHITECTURE = "nki/guides/architecture/trainium_inferentia2_arch"
 STUB = "nki/api/nki/isa"

@@ -15,6 +15,7 @@ from nki_isa.cost import Cost
 from nki_isa.machine.target import Target
 from nki_isa.machine.topologies import Link, Topology
 
+#: The ranks of each group.
 Groups = tuple[tuple[int, ...], ...]
 Pairs = tuple[tuple[int, int], ...]
 

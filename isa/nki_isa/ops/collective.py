@@ -22,7 +22,7 @@ from nki_isa.constraints.operands import SBUF, region_name, rules, shape_of
 from nki_isa.constraints.operators import operator_in
 from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, links
-from nki_isa.cost.links import Exchange
+from nki_isa.cost.links import Exchange, Groups
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, reads, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
@@ -37,9 +37,6 @@ from nki_isa.rules import programs
 from nki_isa.tensor.kinds import Kind, define, is_whole
 from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.tensor import NkiTensor
-
-#: The ranks of each group.
-Groups = tuple[tuple[int, ...], ...]
 
 PAGE = "nki/api/nki.collectives"
 _GROUPS = "write nki.collectives.ReplicaGroup([[0, 1], [2, 3]])"

@@ -13,12 +13,13 @@ import numpy as np
 
 from nki_isa.constraints.operands import rules
 from nki_isa.cost import Cost, links
+from nki_isa.cost.links import Groups
 from nki_isa.diagnostics import error
 from nki_isa.ir.fields import Field, Role, attribute, read
 from nki_isa.ir.instruction import MakeTile, instruction
 from nki_isa.ir.recording import Recording
 from nki_isa.machine.target import Feature, Target
-from nki_isa.ops.collective import PAGE, Collective, Groups
+from nki_isa.ops.collective import PAGE, Collective
 from nki_isa.ops.collective_v import (
     ALL_TO_ALL_RULES,
     GATHER_RULES,

@@ -16,7 +16,7 @@ import numpy as np
 from nki_isa.constraints.operands import SBUF, region_name, rules, shape_of
 from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import links
-from nki_isa.cost.links import Exchange
+from nki_isa.cost.links import Exchange, Groups
 from nki_isa.diagnostics import error
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read_write, reads, writes
@@ -24,7 +24,7 @@ from nki_isa.ir.instruction import Instruction, MakeTile, instruction
 from nki_isa.ir.recording import Recording
 from nki_isa.machine.target import Feature, Target
 from nki_isa.machine.topologies import Topology, topology_of
-from nki_isa.ops.collective import COLLECTIVE_RULES, PAGE, Collective, Groups, OnLinks, told
+from nki_isa.ops.collective import COLLECTIVE_RULES, PAGE, Collective, OnLinks, told
 from nki_isa.ops.meeting import Array
 from nki_isa.rules import programs
 from nki_isa.tensor.storage import MemoryRegion

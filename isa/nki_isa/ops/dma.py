@@ -21,7 +21,6 @@ from nki_isa.constraints.descriptors import (
     GATHER_MODE,
     GATHERS,
     HARDWARE_DGE,
-    HBM,
     INDEX_COLUMN,
     PRIORITY,
     DmaInstruction,
@@ -32,7 +31,7 @@ from nki_isa.constraints.guard import tensors_only
 from nki_isa.constraints.indirection import no_indirection
 from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import seen
-from nki_isa.constraints.operands import SBUF, free_pattern, rules, shape_of
+from nki_isa.constraints.operands import HBM, SBUF, free_pattern, rules, shape_of
 from nki_isa.constraints.operators import operator_in
 from nki_isa.constraints.values import attribute_rule, excludes, value_in
 from nki_isa.cost import Cost, transfers

@@ -8,7 +8,7 @@ from typing import Any
 from nki_isa.constraints.operands import rules
 from nki_isa.constraints.values import attribute_rule
 from nki_isa.cost import Cost, links, sequencer
-from nki_isa.cost.links import Exchange
+from nki_isa.cost.links import Exchange, Groups
 from nki_isa.ir.fields import attribute, reads, register_read, register_write, writes
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
@@ -21,7 +21,6 @@ from nki_isa.ops.collective import (
     PAGE,
     SHAPES,
     Collective,
-    Groups,
     pair_of,
     reduced,
     told,

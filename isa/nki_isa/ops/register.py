@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 
 from nki_isa.constraints.memories import memory
 from nki_isa.constraints.observed import RUN_TIME_OFFSET_TRN1
-from nki_isa.constraints.operands import SBUF, rules
+from nki_isa.constraints.operands import HBM, SBUF, rules
 from nki_isa.cost import Cost, sequencer
 from nki_isa.ir.constraint import Constraint
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
+from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 
 if TYPE_CHECKING:
     from nki_isa.machine.target import Target
 
 _SOURCE = "nki/api/nki/isa (register_alloc, register_move, register_load, register_store)"
-HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 
 def _frozen(i: Any, target: Target) -> str | None:

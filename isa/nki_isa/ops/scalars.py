@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from nki_isa.constraints.data_types import dtypes
 from nki_isa.constraints.memories import memory
-from nki_isa.constraints.operands import SBUF, rules
+from nki_isa.constraints.operands import HBM, SBUF, rules
 from nki_isa.cost import Cost, sequencer
 from nki_isa.ir.fields import attribute, read, register_read, register_write, write
 from nki_isa.ir.instruction import Instruction, MakeTile, Order, instruction
 from nki_isa.machine.enums import Engine
-from nki_isa.ops.register import HBM, one_element
+from nki_isa.ops.register import one_element
 from nki_isa.tensor.storage import VirtualRegister
 
 if TYPE_CHECKING:
