@@ -13,8 +13,8 @@ from nki_cli.screen import Format, Screen
 from nki_isa.diagnostics import NkiError
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TARGETS, as_target, default_target
-from nki_sim.report.mechanisms import mechanisms
 from nki_sim.sanitize import CHECKS, check_classes
+from nki_sim.timing.mechanisms import mechanisms
 
 
 class LanguageProfile(str, enum.Enum):

@@ -15,10 +15,11 @@ from nki_sim import words
 from nki_sim.placement.place import Placement, Utilisation
 from nki_sim.placement.utilisation import bars, by_line
 from nki_sim.report import facts
+from nki_sim.report.ablation import Ablated
 from nki_sim.report.links import LinkRows
-from nki_sim.report.mechanisms import MECHANISMS, Ablated
 from nki_sim.report.profile import Profile
 from nki_sim.report.usage import AllocationScope, Uses, savings, scopes_by_call, scopes_by_name
+from nki_sim.timing.mechanisms import MECHANISMS
 
 _HOLDERS = 12  # tensors listed of a memory at its peak
 _LINES = 6  # of source listed

@@ -25,8 +25,8 @@ from nki_sim.execution.execute import ExecutionResult
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Listener
 from nki_sim.placement.place import Placement
-from nki_sim.report.mechanisms import without
 from nki_sim.sanitize import CheckedRanks
+from nki_sim.timing.mechanisms import without
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class How:
     Attributes:
         target: the machine.
         timed: True if their times are wanted.
-        lacking: mechanisms that take no time, of :data:`nki_sim.report.mechanisms.MECHANISMS`.
+        lacking: mechanisms that take no time, of :data:`nki_sim.timing.mechanisms.MECHANISMS`.
         checks, strict, sentinels: as for :func:`nki_sim.sanitize.execute_ranks_checked`.
     """
 

@@ -17,8 +17,8 @@ from nki_sim.cores.core_times import CoreTimes, simulate_ranks
 from nki_sim.execution.execute import ExecutionResult
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.replay import Replay
-from nki_sim.report.mechanisms import without
 from nki_sim.sanitize import DATA_CODES, execute_checked
+from nki_sim.timing.mechanisms import without
 from nki_sim.timing.scoreboard import Timeline
 
 

@@ -36,7 +36,7 @@ class Options:
         fill: what memory holds before it is written: ``"zeros"``, or ``"sentinels"`` for NaN and, in
             integers, 4, as the vendor's simulator has it.
         trips: without data, the turns of each device loop that only data bound; None takes one.
-        without: mechanisms of :data:`nki_sim.report.mechanisms.MECHANISMS` that take no time, when timed.
+        without: mechanisms of :data:`nki_sim.timing.mechanisms.MECHANISMS` that take no time, when timed.
         schedule: the order of instructions: ``"program"``, as the kernel states, or ``"compiler"``, that of
             :mod:`nki_sim.schedule.compiler`. Results are the same bits.
         spill: False refuses a kernel that fits SBUF only with spills to HBM; else NKI-M009 warns of them.

@@ -23,14 +23,15 @@ from nki_cli.options import (
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
+from nki_sim.report.ablation import Ablated, ablation
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
 from nki_sim.report.links import link_rows
-from nki_sim.report.mechanisms import MECHANISMS, Ablated, ablation
 from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import ablation_table, launch_line, links_table, profile_tables
 from nki_sim.report.trace import Traced, write_trace
 from nki_sim.report.usage import memory_report
+from nki_sim.timing.mechanisms import MECHANISMS
 
 
 def profile(

@@ -107,7 +107,7 @@ class Target:
         throttled: True if the tensor engine's clock follows its utilisation.
         features: what it can do that others cannot.
         dma_shared: False for a machine whose transfers each have DMA engines of their own, which there is
-            not (:mod:`nki_sim.report.mechanisms`).
+            not (:mod:`nki_sim.timing.mechanisms`).
         spills: False for a machine where what is spilled moves in no time, which there is not either.
         sources: where each figure comes from, by the figure's name.
 

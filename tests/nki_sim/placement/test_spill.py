@@ -29,7 +29,7 @@ from nki_sim.placement.liveness import liveness
 from nki_sim.placement.packing import Space
 from nki_sim.placement.place import place
 from nki_sim.placement.spill import spilled
-from nki_sim.report.mechanisms import ablation
+from nki_sim.report.ablation import ablation
 from nki_sim.report.profile import Profile
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's

@@ -10,7 +10,7 @@ import nki.language as nl
 from nki import runtime
 from nki_isa.machine.targets import TRN2
 from nki_sim import words
-from nki_sim.report.mechanisms import Ablated
+from nki_sim.report.ablation import Ablated
 from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import ablation_table, launch_line, memory_tables, profile_tables
 

@@ -17,7 +17,8 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import FIGURES
 from nki_isa.machine.targets import TARGETS, TRN1, TRN2
 from nki_sim.cores.core_times import simulate, simulate_all
-from nki_sim.report.mechanisms import MECHANISMS, ablation, mechanisms, without
+from nki_sim.report.ablation import ablation
+from nki_sim.timing.mechanisms import MECHANISMS, mechanisms, without
 
 
 class Nowhere:
