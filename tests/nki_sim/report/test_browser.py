@@ -340,7 +340,7 @@ def thirty_tiles(x):
 
 
 def test_what_does_not_fit_stands_above_a_line(browser, tmp_path):
-    with runtime.session(data=False) as session, pytest.raises(NkiMemoryError):
+    with runtime.session(data=False, spill=False) as session, pytest.raises(NkiMemoryError):
         thirty_tiles(np.zeros((128, 2048), np.float32))
     write_html(tmp_path / "full.html", [refused.placed().cores for refused in session.overfull])
     page = Page(browser, tmp_path / "full.html")
