@@ -89,6 +89,7 @@ class Call(nl.NKIObject):
     largest: Any = None  # [rows, 1] fp32: the maximum of the last unit
     both: Any = None  # [128, cores, n] fp32: sums that are more than one unit's; first this core's
     groups: int = 0  # groups of sequences in it
+    ready: Any = None  # results that are not stored yet: a Finish, first sequence, sequences
 
 
 @dataclass
