@@ -9,17 +9,61 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
+from numpy.typing import NDArray
+
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
+from nki_isa.machine.enums import Engine
+from nki_isa.machine.operators import Operator
+from nki_isa.machine.target import Target
 from nki_isa.ops.meeting import Meeting
+from nki_isa.tensor.storage import Storage
+from nki_isa.tensor.tensor import NkiTensor
+
+Array = NDArray[Any]
+
+
+class Memories(Protocol):
+    """The bytes of a core, as far as listeners read them."""
+
+    def address(self, tensor: NkiTensor, shift: int = ...) -> Any:
+        """Where `tensor`, moved on by `shift` elements, starts in its array, and how it steps."""
+
+    def buffer(self, storage: Storage) -> Array:
+        """The array whose bytes hold `storage`."""
+
+    def bind(self, tensor: NkiTensor) -> Array:
+        """`tensor` as an array of its dtype: the bytes themselves, or a copy where indices gather them."""
+
+    def scalar_shift(self, tensor: NkiTensor) -> int | None:
+        """Elements by which the scalar offset of `tensor` moves it; None if that leaves the tensor."""
+
+    def selection(self, tensor: NkiTensor, group: int = ...) -> tuple[NkiTensor, Array]:
+        """What a gathered or scattered view selects from, and the indices as they are."""
+
+    def gather(self, tensor: NkiTensor, *, skip: bool = ...) -> tuple[Array, Array | None]:
+        """The elements that indices select, and which of them are inside the tensor."""
+
+
+class Engines(Protocol):
+    """What the engines of a core keep, as far as listeners look at it."""
+
+    target: Target
+    accumulators: dict[Engine, Array]
+    arguments: Callable[[Instruction, Operator, Array], None] | None
+    silent: bool
 
 
 class Core(Protocol):
     """What a listener sees of a core: its Program, its memories, and what its engines keep."""
 
     program: Program
-    memory: Any
-    state: Any
+
+    @property
+    def memory(self) -> Memories: ...
+
+    @property
+    def state(self) -> Engines: ...
 
 
 class Listener:

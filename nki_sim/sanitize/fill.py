@@ -17,8 +17,8 @@ import numpy as np
 from nki_isa.ir.instruction import Instruction
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import NANS, Memory
-from nki_sim.observe import Core, Listener
+from nki_sim.execution.memory import NANS
+from nki_sim.observe import Core, Listener, Memories
 from nki_sim.sanitize.survey import Survey
 
 _INTEGER = 4
@@ -51,7 +51,7 @@ class Sentinels(Listener):
                     _fill(self._cores[core].memory, storage)
 
 
-def _fill(memory: Memory, storage: Storage) -> None:
+def _fill(memory: Memories, storage: Storage) -> None:
     whole = memory.bind(NkiTensor.whole(storage))
     if storage.dtype.kind in ("int", "uint"):
         whole[...] = _INTEGER

@@ -19,7 +19,8 @@ from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array, Memory
+from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array
+from nki_sim.observe import Memories
 from nki_sim.sanitize.findings import Findings, allocated, described, done_by, operand_of, pair_of, site
 from nki_sim.sanitize.shadow import _ONES, Bools, Shadow, Written, regions
 from nki_sim.sanitize.survey import Survey
@@ -46,7 +47,7 @@ class Watch:
 
     def __init__(self, survey: Survey, addresses: Addresses, missing: Missing):
         self.shadow = Shadow(survey.program.storages, addresses, survey.reread)
-        self.memory: Memory
+        self.memory: Memories
         self.survey = survey
         self.missing = missing
         self._has_spills = any(storage.kind == "spill" for storage in survey.program.storages)

@@ -7,8 +7,7 @@ import numpy as np
 from nki_isa.diagnostics import Severity
 from nki_isa.ir.instruction import Instruction
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.memory import Memory
-from nki_sim.observe import Core
+from nki_sim.observe import Core, Memories
 from nki_sim.sanitize.check import PerCore, Scene
 from nki_sim.sanitize.findings import Findings, allocated, described, site
 from nki_sim.sanitize.survey import Survey
@@ -36,7 +35,7 @@ class Scatter(PerCore):
 class Scatters:
     """Observes instructions that write rows named by run-time indices, which it finds in `memory`."""
 
-    def __init__(self, survey: Survey, memory: Memory, findings: Findings):
+    def __init__(self, survey: Survey, memory: Memories, findings: Findings):
         self._survey, self._memory, self._findings = survey, memory, findings
 
     def __call__(self, instruction: Instruction, registers: list[int]) -> None:
