@@ -216,7 +216,7 @@ def text_of(line: Line) -> str:
     times = f"{line.memory / 1e3:.1f} us | {line.tensor / 1e3:.1f} us | {line.duration / 1e3:.1f} us"
     over = (line.duration - line.bound) / 1e3
     start = f"| {line.shape.kernel} | {line.shape.name} | {line.moved / 1e6:.1f} MB | {times}"
-    return f"{start} | {line.share:.0f} % of {bound} | {line.most:.0f} % | {over:.1f} us |"
+    return f"{start} | {line.share:.0f} % of {bound} | {line.most:.1f} % | {over:.1f} us |"
 
 
 def page(lines: list[Line]) -> str:

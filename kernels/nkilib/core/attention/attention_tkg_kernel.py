@@ -8,7 +8,9 @@ import nki.language as nl
 from nki.kernel import Kernel
 
 from ..utils.allocator import SbufManager
+from ..utils.kernel_helpers import get_program_sharding_info
 from .attention_tkg import attention_tkg
+from .attention_tkg_plan import reads_new_keys
 
 SBUF_BYTES = 176 * 1024
 
@@ -49,7 +51,9 @@ def launched(entry: Any) -> Kernel:
             queries = sbm.alloc_stack(q.shape, dtype=q.dtype, buffer=nl.sbuf)
             keys = sbm.alloc_stack(k_active.shape, dtype=k_active.dtype, buffer=nl.sbuf)
             nisa.dma_copy(dst=queries, src=q)
-            nisa.dma_copy(dst=keys, src=k_active)
+            _, programs, program = get_program_sharding_info()
+            if cfg.fuse_rope or reads_new_keys(cfg, programs, program):
+                nisa.dma_copy(dst=keys, src=k_active)
         out = _result(sbm, cfg.out_in_sb, (d, rows), (cfg.bs, cfg.q_head, d, cfg.s_active), dtype)
         k_out = None
         if cfg.fuse_rope:
