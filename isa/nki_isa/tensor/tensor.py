@@ -179,7 +179,8 @@ class NkiTensor(AddressedView):
             NKI-V024, V025, V026, V027: a run-time start that cannot be.
         """
         keys: Any = key if type(key) is tuple else (key,)
-        shape, strides, offset, dynamic = self.shape, self.strides, self.offset, self.dynamic
+        shape, strides, offset = self.shape, self.strides, self.offset
+        dynamic = self.dynamic
         if len(keys) > len(shape):
             if not any([item is Ellipsis for item in keys]):
                 raise self._too_many_indices(keys)
@@ -193,7 +194,7 @@ class NkiTensor(AddressedView):
                 if type(start) is int:
                     if start < 0 or start + count > shape[dim]:
                         raise self._out_of_range(dim, item)
-                    if self.dynamic is not None:
+                    if dynamic is not None:
                         self._check_locked(dim, count)
                     offset += start * strides[dim]
                     sizes[dim] = count
@@ -203,7 +204,7 @@ class NkiTensor(AddressedView):
             elif item is Ellipsis:
                 return self[self._without_ellipsis(keys)]
             start, count, step, kept = self._extent(dim, item)
-            if self.dynamic is not None:
+            if dynamic is not None:
                 self._check_locked(dim, count if kept else 0)
             if kind is DynamicSlice:
                 self._refuse_runtime_partition(dim)

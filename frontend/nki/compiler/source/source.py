@@ -214,7 +214,7 @@ def _fits(node: tree.FunctionDef, code: CodeType) -> bool:
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     names += [a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None]
     known = code.co_varnames[: len(names)]
-    inside = all(line is None or line <= node.end_lineno for _, _, line in code.co_lines())
+    inside = all([line is None or line <= node.end_lineno for _, _, line in code.co_lines()])
     return inside and len(known) == len(names) and all(_same_name(*pair) for pair in zip(names, known))
 
 
