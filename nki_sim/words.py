@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nki_isa.diagnostics import Frame
 from nki_isa.ir.instruction import Instruction
-from nki_isa.ops.dma import dma_copy, is_spill
+from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
 
@@ -94,8 +94,8 @@ def path(file: str) -> str:
 
 def act(instruction: Instruction) -> str:
     """What a timeline calls an instruction: its opcode; ``spill`` or ``reload`` if the compiler adds it."""
-    if isinstance(instruction, dma_copy) and is_spill(instruction):
-        return "spill" if instruction.dst.buffer.is_hbm else "reload"
+    if is_spill(instruction):
+        return "spill" if instruction.writes[0].buffer.is_hbm else "reload"
     return instruction.opcode
 
 

@@ -17,7 +17,6 @@ from nki_isa.ir.dependencies import may_skip
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Feature, Target
-from nki_isa.ops.dma import is_spill
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.execution.memory import INDIRECTION_GROUP, TENSOR_INDIRECTION_GROUP, Addresses, Array
 from nki_sim.observe import Memories
@@ -56,7 +55,7 @@ class Watch:
         """The observer: `instruction` is about to run."""
         reads, writes = self.survey.touches[instruction]
         states = self.shadow.states
-        if self._has_spills and is_spill(instruction):
+        if self._has_spills and "spill" in (t.storage.kind for t in (*reads, *writes)):
             states[writes[0].storage.index].carry(states[reads[0].storage.index])
             reads = writes = []
         for tensor in reads:

@@ -121,6 +121,7 @@ class dma_copy(DmaInstruction):
     oob_mode: enums.oob_mode = attribute(enums.oob_mode, enums.oob_mode.error)
     dge_mode: enums.dge_mode = attribute(enums.dge_mode, enums.dge_mode.unknown)
     engine: Engine = attribute(Engine, Engine.unknown)
+    spills: bool = attribute(bool, False, public=False)  # the compiler's, of what SBUF has no room for
 
     starts = Starts.free
     source = _COPY
@@ -186,10 +187,7 @@ class dma_copy(DmaInstruction):
 
 def is_spill(instruction: Instruction) -> bool:
     """True for a copy that the compiler put in: of a tensor that SBUF has no room for, to HBM or back."""
-    return isinstance(instruction, dma_copy) and "spill" in (
-        instruction.dst.storage.kind,
-        instruction.src.storage.kind,
-    )
+    return instruction.__dict__.get("spills") is True
 
 
 # --- dma_transpose

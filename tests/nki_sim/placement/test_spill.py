@@ -121,6 +121,47 @@ def test_a_tile_that_is_written_again_goes_out_again():
     assert [name for _, name in moves(found.program)].count("spill t0") == 2
 
 
+def loaded_in_halves(change):
+    """Three tiles, the second loaded in halves; `change` adds what comes before they are used in turn."""
+    made = Tiles()
+    source = made.tensor(256, HBM, "input")
+    tiles = [made.tensor(256) for _ in range(3)]
+    out = made.tensor(256, HBM)
+    made.emit("memset", dst=tiles[0], value=0.0)
+    for half in (slice(0, 128), slice(128, 256)):
+        made.emit("dma_copy", dst=tiles[1][:, half], src=source[:, half])
+    change(made, source, tiles)
+    made.emit("memset", dst=tiles[2], value=2.0)
+    for tile in (tiles[2], tiles[0], tiles[1]):
+        made.emit("dma_copy", dst=out, src=tile)
+    return made.spilled(2 * KIB)
+
+
+def test_what_was_only_loaded_is_loaded_again_and_not_stored():
+    found = loaded_in_halves(lambda made, source, tiles: None)
+    assert [name for _, name in moves(found.program)] == ["reload t2", "reload t2"]
+    assert (found.bytes_out, found.bytes_in) == (0, 4 * KIB)
+    again = [node for node in found.program.body if is_spill(node)]
+    assert [(i.src.storage.name, i.src.offset, i.dst.offset) for i in again] == [
+        ("t0", 0, 0),
+        ("t0", 128, 128),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made, source, tiles: made.emit("memset", dst=tiles[1][:, 0:8], value=1.0),
+        lambda made, source, tiles: made.emit("dma_copy", dst=source, src=tiles[0]),
+        lambda made, source, tiles: made.emit("core_barrier", data=source, cores=(0, 1)),
+    ],
+    ids=["written since", "its source is written", "another core may write its source"],
+)
+def test_what_cannot_be_loaded_again_is_stored(change):
+    found = loaded_in_halves(change)
+    assert [name for _, name in moves(found.program)] == ["spill t2", "reload t2"]
+
+
 def test_what_is_overwritten_before_it_is_read_is_dropped():
     made = three_tiles(uses=[(1, False), (2, False), (0, True), (0, False)])
     found = made.spilled(2 * KIB)
@@ -244,7 +285,10 @@ def test_spills_change_no_bit_and_hold_at_most_what_there_is(drawn):
     kept = [node for node in found.program.body if not (isinstance(node, Instruction) and is_spill(node))]
     assert len(kept) == len(program.body)
     moved = [node for node in found.program.body if isinstance(node, Instruction) and is_spill(node)]
-    assert sum(spill.stores + spill.loads for spill in found.spills) == len(moved)
+    sizes = {region: 0 for region in (SBUF, MemoryRegion.private_hbm)}
+    for copy in moved:
+        sizes[copy.dst.storage.region] += copy.dst.size * 4
+    assert (sizes[SBUF], sizes[MemoryRegion.private_hbm]) == (found.bytes_in, found.bytes_out)
 
 
 # --- as a user meets it
