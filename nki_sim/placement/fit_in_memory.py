@@ -203,9 +203,8 @@ def _cost(found: Spilled, placement: Placement, refusal: Diagnostic) -> Diagnost
         refusal,
         code="NKI-M009",
         severity=Severity.warning,
-        message=f"fits only because {many} spilled: {words.size(found.bytes_out)} to HBM and "
-        f"{words.size(found.bytes_in)} back, {words.time(found.time)} of the DMA engines; "
-        f"without that, {refusal.message}",
+        message=f"fits only because {many} spilled: {_traffic(found)}, {words.time(found.time)} of the DMA "
+        f"engines; without that, {refusal.message}",
         notes=(
             "what moves most:",
             *(f"  {_moved(group)}" for group in most[:_TOLD]),
@@ -213,6 +212,13 @@ def _cost(found: Spilled, placement: Placement, refusal: Diagnostic) -> Diagnost
             f"with that, the peak of SBUF per partition is {kib(placement.sbuf.peak)}",
             *refusal.notes,
         ),
+    )
+
+
+def _traffic(found: Spilled) -> str:
+    back = words.size(found.bytes_in)
+    return (
+        f"{words.size(found.bytes_out)} to HBM and {back} back" if found.bytes_out else f"{back} loaded again"
     )
 
 

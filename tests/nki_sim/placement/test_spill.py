@@ -340,6 +340,31 @@ def test_a_kernel_that_holds_too_much_runs_and_says_what_it_costs():
     assert "keep only what is needed again" in says
 
 
+@nki.jit
+def weights_used_twice(x):
+    """Four tiles of 64 KiB per partition that are loaded once and read twice."""
+    result = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+    total = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.memset(dst=total, value=0.0)
+    tiles = []
+    for _ in range(4):
+        tile = nl.ndarray((128, 16384), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x)
+        nisa.tensor_tensor(dst=total, data1=total, data2=tile[:, 0:512], op=nl.add)
+        tiles.append(tile)
+    for tile in tiles:
+        nisa.tensor_tensor(dst=total, data1=total, data2=tile[:, 512:1024], op=nl.subtract)
+    nisa.dma_copy(dst=result, src=total)
+    return result
+
+
+def test_what_is_only_loaded_again_is_told_so():
+    with runtime.session(target=TRN2, data=False) as session:
+        weights_used_twice(np.zeros((128, 16384), np.float32))
+    (found,) = session.launches[0].diagnostics
+    assert found.code == "NKI-M009" and "is spilled: 8 MiB loaded again, " in found.message
+
+
 def test_what_spills_cost_is_seen_without_them():
     with runtime.session(target=TRN2, timing=True, data=False) as session:
         uses_all_again(X, 5)
