@@ -165,6 +165,9 @@ def test_060_double_row_contracts_and_does_not_widen():
 class _Recorder:
     target = TRN2
 
+    def __init__(self):
+        self.multiplied = {}
+
     def repeats(self, storage):
         return False
 
