@@ -12,6 +12,7 @@ instruction for what it touches and get the answer of its form.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter, le
 from types import FunctionType
@@ -149,8 +150,6 @@ class _Parts(NamedTuple):
 
 
 _CLASSES: dict[type[Instruction], _Parts] = {}  # all fields and the engine
-#: The fields given in a call, by class, number of arguments and keywords.
-_CALLS: dict[tuple[Any, ...], _Parts] = {}
 
 
 def _class_of(kind: type[Instruction]) -> _Parts:
@@ -162,12 +161,11 @@ def _class_of(kind: type[Instruction]) -> _Parts:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
 def _call_of(shape: tuple[Any, ...]) -> _Parts:
-    found = _CALLS.get(shape)
-    if found is None:
-        kind, count, *keywords = shape
-        found = _CALLS[shape] = _parts_of(kind, (*kind.parameters[:count], *keywords))
-    return found
+    """The fields given in a call, by class, number of arguments and keywords."""
+    kind, count, *keywords = shape
+    return _parts_of(kind, (*kind.parameters[:count], *keywords))
 
 
 def _parts_of(kind: type[Instruction], names: tuple[str, ...]) -> _Parts:
@@ -230,7 +228,7 @@ class Forms:
     def __init__(self, target: Target):
         self.target = target
         self._forms: dict[_Key | None, Form] = {}
-        self._patterns: dict[_Key, _Pattern] = {}
+        self._patterns: dict[_Key | None, _Pattern] = {}
         self._memories: dict[Storage, int] = {}
         self._facts: dict[Any, int] = {}
 
@@ -273,10 +271,10 @@ class Forms:
             args, kwargs: as the user gives them.
         """
         shape = (kind, len(args), *kwargs)
-        fields = _CALLS.get(shape) or _call_of(shape)
+        fields = _call_of(shape)
         given = {**dict(zip(kind.parameters, args)), **kwargs} if args else kwargs
         key, places = self._key(shape, fields, given)
-        pattern = self._patterns.get(key)  # type: ignore[arg-type]
+        pattern = self._patterns.get(key)
         if pattern is None or not all(map(le, places, pattern.limits)):
             return None
         if pattern.has_name and type(given["name"]) is not str:
