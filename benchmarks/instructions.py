@@ -22,7 +22,7 @@ from nki_isa.ops.samples import sample
 from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
-from nki_sim.execution.execute import Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.placement.place import place
 from nki_sim.timing.scoreboard import Scoreboard
 

@@ -40,7 +40,7 @@ from nki_isa.machine.targets import TRN2
 from nki_sim import process
 from nki_sim.cores.core_times import CoreTimes, simulate
 from nki_sim.cores.device import execute
-from nki_sim.execution.execute import Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.placement.fit_in_memory import fit
 from nki_sim.report.profile import Profile
 from nki_sim.sanitize import execute_checked

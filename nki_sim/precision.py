@@ -22,7 +22,7 @@ from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
-from nki_sim.execution.execute import ExecutionResult
+from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
 
 LOW_PRECISION = frozenset(

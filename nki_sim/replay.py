@@ -21,7 +21,7 @@ from nki_isa.tensor.storage import Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
 from nki_sim.cores.device import execute_all, finish
-from nki_sim.execution.execute import ExecutionResult, Machine
+from nki_sim.execution.machine import ExecutionResult, Machine
 from nki_sim.execution.memory import ZEROS, Addresses, Array
 from nki_sim.observe import Listener, hooks
 from nki_sim.sanitize import Check, Scene, all_checks, told

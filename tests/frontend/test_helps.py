@@ -72,7 +72,7 @@ UNTRIED = {
     "pass flat lists, tuples and dicts": "arguments of hundreds of levels: test_arguments",
     "check the shape of that tensor; split it over several": "gigabytes of HBM: test_refusals",
     "write import nki, import nki.language as nl, import nki.isa": "an import that fails: test_beta1",
-    "give the index more columns, or pass num_elem": "test_execute",
+    "give the index more columns, or pass num_elem": "test_machine",
     "call it by the name it has in its module": "a kernel hidden in an object: test_kernels_go",
     "use handles that this launch of the kernel got": "two launches: test_scheduling",
     "return the value, or pass an object in and set its": "a second file: test_specialize",

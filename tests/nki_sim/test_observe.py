@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_programs import Maker, crowded
 
-from nki_sim.execution.execute import Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.observe import Listener
 
 

@@ -250,7 +250,7 @@ def test_ctrl_c_says_which_line_ran(loop, tmp_path):
 
 def test_after_an_interruption_the_next_call_is_right(monkeypatch):
     """What was being recorded or run leaves nothing behind."""
-    from nki_sim.execution import execute
+    from nki_sim.execution import machine
 
     before = device_loop(DATA, "enough")
     calls = 0
@@ -262,7 +262,7 @@ def test_after_an_interruption_the_next_call_is_right(monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(execute.Machine, "_turn", interrupt)
+        patched.setattr(machine.Machine, "_turn", interrupt)
         for _ in range(2):  # checked, then replayed
             calls = 0
             with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,7 @@ from nki.launch.session import current, inside
 from nki_isa.diagnostics import Frame, NkiError, Span, error
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
-from nki_sim.execution.execute import interrupted_at
+from nki_sim.execution.machine import interrupted_at
 
 _LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
 

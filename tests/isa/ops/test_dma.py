@@ -1,4 +1,4 @@
-"""DMA instructions: what they move, their rules, their descriptors. Run-time indices run in test_execute."""
+"""DMA instructions: what they move, their rules, their descriptors. Run-time indices run in test_machine."""
 
 import numpy as np
 import pytest

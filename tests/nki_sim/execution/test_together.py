@@ -23,7 +23,7 @@ from nki_isa.ops.dma import dma_copy
 from nki_isa.ops.elementwise import memset, reciprocal, tensor_copy, tensor_tensor
 from nki_isa.ops.tensor_scalar import scalar_tensor_tensor, tensor_scalar
 from nki_sim.execution import together
-from nki_sim.execution.execute import Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.observe import Listener
 from nki_sim.placement.place import place
 from nki_sim.replay import Replay

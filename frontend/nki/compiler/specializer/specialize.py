@@ -52,7 +52,7 @@ from nki_isa.rules import memory, programs
 from nki_isa.tensor.idioms import idiom
 from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.execute import interrupted_at
+from nki_sim.execution.machine import interrupted_at
 from nki_sim.process import no_collection
 
 _OWN_PACKAGES = ("nki", "nki_isa")

@@ -16,7 +16,7 @@ from nki_isa.ops.register import register_load, register_move, register_store
 from nki_isa.tensor.dynamic import DynamicOffset
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute
-from nki_sim.execution.execute import Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.execution.memory import NANS
 from nki_sim.observe import Listener
 
