@@ -22,8 +22,8 @@ from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
+from nki_sim.execution.result import ExecutionResult
 
 LOW_PRECISION = frozenset(
     DTYPES[name] for name in ("bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")

@@ -21,8 +21,9 @@ from nki_isa.tensor.storage import Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
 from nki_sim.cores.device import execute_all, finish
-from nki_sim.execution.machine import ExecutionResult, Machine
+from nki_sim.execution.machine import Machine
 from nki_sim.execution.memory import ZEROS, Addresses, Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Listener, hooks
 from nki_sim.sanitize import Check, Scene, all_checks, told
 from nki_sim.sanitize.survey import Survey

@@ -28,8 +28,10 @@ from nki_isa.machine.target import Target
 from nki_isa.ops.meeting import Grouped, Meeting, Seat
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_sim import process
-from nki_sim.execution.machine import ExecutionResult, Machine, Skipped, written_inputs
+from nki_sim.execution.machine import Machine
 from nki_sim.execution.memory import ZEROS, Addresses
+from nki_sim.execution.result import ExecutionResult, written_inputs
+from nki_sim.execution.skipping import Skipped
 from nki_sim.observe import Listener, hooks
 
 Array = NDArray[Any]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.diagnostics import Diagnostic, Label, NkiError, error
+from nki_isa.machine.dtypes import DType, cast
 from nki_isa.tensor.storage import MemoryRegion, Storage, VirtualRegister
 from nki_isa.tensor.strides import reach
 from nki_isa.tensor.tensor import NkiTensor
@@ -331,6 +332,12 @@ def _snake(index: Array, count: int, group: int, tensor: NkiTensor) -> Array:
             help=f"repeat the offsets of the first {group} partitions in every group",
         )
     return lists[0]
+
+
+def stored(result: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
+    """`result` as it is stored in a tensor of `dtype` and `shape`."""
+    values = cast(np.asarray(result), dtype)
+    return values if values.shape == shape or values.size == 1 else values.reshape(shape)
 
 
 def write(destination: Array, values: Array, where: Array | None) -> None:

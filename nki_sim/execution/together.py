@@ -19,12 +19,9 @@ from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.operators import Operator
 from nki_isa.tensor.tensor import NkiTensor
+from nki_sim.execution.binding import Step, Steps
 from nki_sim.execution.memory import Addresses, Memory
 from nki_sim.timing.byte_boxes import Access, AllAccesses
-
-Step = Callable[[], None]
-Steps = list[tuple[Step, Instruction]]
-"""What runs instructions, each step with the first that it runs."""
 
 #: Groups that an instruction may go back over: what it works on is still in the host's cache.
 _BACK = 8

@@ -19,8 +19,8 @@ from functools import partial
 from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
 from nki_isa.ir.program import Program
 from nki_sim.cores.device import Rank, execute_all, execute_ranks
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Addresses, Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Listener, hooks
 from nki_sim.process import no_collection
 from nki_sim.sanitize.check import Again, Check, Scene

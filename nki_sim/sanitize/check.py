@@ -14,8 +14,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Addresses, Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Core, Listener
 from nki_sim.process import lazy
 from nki_sim.sanitize.findings import Findings

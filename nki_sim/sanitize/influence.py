@@ -18,8 +18,8 @@ from nki_isa.diagnostics import NkiError
 from nki_isa.ir.instruction import Instruction
 from nki_isa.tensor.storage import Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.reads import Part, Watch, site_key
 from nki_sim.sanitize.registers import Unset

@@ -24,8 +24,8 @@ from nki_isa.machine.dtypes import DTYPES, DType, to_float32
 from nki_isa.machine.enums import Engine
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Core, Listener
 from nki_sim.sanitize.check import Again, Check
 from nki_sim.sanitize.findings import Findings, allocated, described, operand_of

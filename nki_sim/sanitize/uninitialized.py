@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from nki_isa.diagnostics import Severity
 from nki_isa.ir.instruction import Instruction
-from nki_sim.execution.machine import ExecutionResult
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Core
 from nki_sim.sanitize.check import Again, Check, Scene
 from nki_sim.sanitize.influence import Influence

@@ -18,8 +18,8 @@ from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.ir.instruction import Instruction
 from nki_sim.cores.core_times import CoreTimes
 from nki_sim.cores.device import Rank, RunningCore, check_ranks, meet_of_all, run
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.placement.place import Placement
 from nki_sim.timing.scoreboard import Timeline
 from nki_sim.workers.clusters import Answer, Cluster, Lost, RemoteShard

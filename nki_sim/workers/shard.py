@@ -21,8 +21,8 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes
 from nki_sim.cores.device import Rank, RunningCore, at_work, finish, load, results_of, settle
-from nki_sim.execution.machine import ExecutionResult
 from nki_sim.execution.memory import Array
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Listener
 from nki_sim.placement.place import Placement
 from nki_sim.sanitize import CheckedRanks

@@ -16,10 +16,9 @@ from nki.launch.cache import Prepared
 from nki.launch.prepare import prepare
 from nki.launch.run import check_writable, run
 from nki.launch.session import current, inside
-from nki_isa.diagnostics import Frame, NkiError, Span, error
+from nki_isa.diagnostics import Frame, NkiError, Span, error, interrupted_at
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import default_target
-from nki_sim.execution.machine import interrupted_at
 
 _LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
 

@@ -14,7 +14,7 @@ from nki.launch.settings import Options
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes, simulate_ranks
-from nki_sim.execution.machine import ExecutionResult
+from nki_sim.execution.result import ExecutionResult
 from nki_sim.precision import execute_widened, high_precision
 from nki_sim.replay import Replay
 from nki_sim.sanitize import DATA_CODES, execute_checked

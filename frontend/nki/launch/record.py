@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
-from nki_sim.execution.machine import Skipped
+from nki_sim.execution.skipping import Skipped
 from nki_sim.pipeline import ScheduleName
 from nki_sim.placement.place import Placement, overfull
 from nki_sim.timing.scoreboard import Timeline

@@ -7,7 +7,7 @@ diagnostic is drawn. Renderers (terminal, JSON, editor lines) live above.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,14 @@ class Frame:
 def span_of(stack: tuple[Frame, ...]) -> Span | None:
     """Where the user wrote what these calls led to: the innermost place, None without calls."""
     return stack[-1].span if stack else None
+
+
+def interrupted_at(stopped: KeyboardInterrupt, stack: Sequence[Frame]) -> KeyboardInterrupt:
+    """`stopped` with a text that says which line of a kernel was running, unless it has one."""
+    if not stopped.args and stack:
+        frame = stack[-1]
+        stopped.args = (f"{frame.function} was at {frame.span.file}:{frame.span.line}",)
+    return stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,17 @@ from nki.compiler.syntax import tree
 from nki.compiler.syntax.node import walk
 from nki.compiler.syntax.parsed import deep_recursion
 from nki.typing import check_shape, mutable_of, shapes_of
-from nki_isa.diagnostics import Diagnostic, Label, NkiError, RunTimeValueError, Severity, Span, error, span_of
+from nki_isa.diagnostics import (
+    Diagnostic,
+    Label,
+    NkiError,
+    RunTimeValueError,
+    Severity,
+    Span,
+    error,
+    interrupted_at,
+    span_of,
+)
 from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
@@ -52,7 +62,6 @@ from nki_isa.rules import memory, programs
 from nki_isa.tensor.idioms import idiom
 from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.execution.machine import interrupted_at
 from nki_sim.process import no_collection
 
 _OWN_PACKAGES = ("nki", "nki_isa")
