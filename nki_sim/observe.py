@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.enums import Engine
@@ -95,6 +96,22 @@ class Listener:
 def hooks(listeners: Iterable[Listener], name: str) -> list[Callable[..., None]]:
     """The hooks of this name that `listeners` define, in order."""
     return [getattr(one, name) for one in listeners if name in _defined(one)]
+
+
+def finish(listeners: Sequence[Listener]) -> None:
+    """Tell all `listeners` that the run is over.
+
+    Raises:
+        NkiError: everything that any of them refuses.
+    """
+    refused: list[Diagnostic] = []
+    for over in hooks(listeners, "finish"):
+        try:
+            over()
+        except NkiError as found:
+            refused += found.diagnostics
+    if refused:
+        raise NkiError(refused)
 
 
 _DEFINED: dict[type[Listener], frozenset[str]] = {}

@@ -9,8 +9,9 @@ Source: SDK page "NKI CPU Simulator", precise floating-point mode.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,9 +22,7 @@ from nki_isa.machine.dtypes import DTYPES, to_float32
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.cores.device import execute_all
-from nki_sim.execution.memory import Array
-from nki_sim.execution.result import ExecutionResult
+from nki_sim.execution.memory import Addresses, Array
 
 LOW_PRECISION = frozenset(
     DTYPES[name] for name in ("bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2")
@@ -37,27 +36,40 @@ def high_precision() -> bool:
     return os.environ.get("NKI_PRECISE_FP", "1").strip() == "0"
 
 
-def execute_widened(
+class Widened(NamedTuple):
+    """What is run instead of the Programs of a launch, one for each core.
+
+    Attributes:
+        programs, placements, inputs, target: as for :func:`nki_sim.cores.device.execute_all`; outputs of
+            low-precision dtypes are float32.
+    """
+
+    programs: list[Program]
+    placements: list[dict[int, tuple[int, int]]]
+    inputs: list[Array]
+    target: Target
+
+
+def widened(
     programs: Sequence[Program],
-    placements: Sequence[Mapping[int, tuple[int, int]]],
+    placements: Sequence[Addresses],
     inputs: Sequence[Array],
     target: Target,
-) -> ExecutionResult:
-    """As :func:`nki_sim.cores.device.execute_all`, low-precision tensors stored and given back as float32.
+) -> Widened:
+    """What runs `programs` with low-precision tensors stored as float32.
 
     Raises:
         NkiError: NKI-U013, a Program reads the bytes of such a tensor as another dtype.
     """
-    wide = [widened(program) for program in programs]
+    wide = [_program(program) for program in programs]
     given = [
         to_float32(np.asarray(array), old.dtype) if new.dtype != old.dtype else array
         for array, old, new in zip(inputs, programs[0].inputs, wide[0].inputs, strict=True)
     ]
-    places = [widened_placement(placement) for placement in placements]
-    return execute_all(wide, places, given, target=widened_target(target))
+    return Widened(wide, [_placement(places) for places in placements], given, _target(target))
 
 
-def widened_target(target: Target) -> Target:
+def _target(target: Target) -> Target:
     """`target` with on-chip memories that hold every tensor as float32."""
     return replace(
         target,
@@ -66,12 +78,12 @@ def widened_target(target: Target) -> Target:
     )
 
 
-def widened_placement(placement: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
-    """The places of the tensors of a widened Program in the memories of :func:`widened_target`."""
+def _placement(placement: Addresses) -> dict[int, tuple[int, int]]:
+    """The places of the tensors of a widened Program in the memories of :func:`_target`."""
     return {index: (partition, byte * _GROWTH) for index, (partition, byte) in placement.items()}
 
 
-def widened(program: Program) -> Program:
+def _program(program: Program) -> Program:
     """`program` with its tensors of low-precision dtypes stored as float32; for execution only.
 
     Raises:
@@ -105,11 +117,4 @@ def _storage(storage: Storage) -> Storage:
     return replace(storage, dtype=_FLOAT32, data=data)
 
 
-__all__ = [
-    "LOW_PRECISION",
-    "execute_widened",
-    "high_precision",
-    "widened",
-    "widened_placement",
-    "widened_target",
-]
+__all__ = ["LOW_PRECISION", "Widened", "high_precision", "widened"]

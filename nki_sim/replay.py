@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
-from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.machine.enums import Engine
 from nki_isa.tensor.storage import Storage, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import process
-from nki_sim.cores.device import execute_all, finish
+from nki_sim.execution.binding import is_indirect
 from nki_sim.execution.machine import Machine
 from nki_sim.execution.memory import ZEROS, Addresses, Array
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.observe import Listener, hooks
-from nki_sim.sanitize import Check, Scene, all_checks, told
-from nki_sim.sanitize.survey import Survey
+from nki_sim.observe import Listener, finish, hooks
 
 
 def is_static(program: Program) -> bool:
@@ -40,13 +36,7 @@ def _is_static(node: Node) -> bool:
     if isinstance(node, Loop):
         bounds = (node.start, node.stop)
         return not any(isinstance(b, VirtualRegister) for b in bounds) and all(map(_is_static, node.body))
-    return not node.synchronises and not _is_dynamic(node)
-
-
-def _is_dynamic(instruction: Instruction) -> bool:
-    if instruction.form is not None:
-        return not instruction.form.is_plain
-    return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))
+    return not node.synchronises and not is_indirect(node)
 
 
 class Replay:
@@ -60,22 +50,18 @@ class Replay:
 
     def __init__(self, program: Program, placement: Addresses, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill, repeated=True)
-        self._placement, self._fill = placement, fill
+        self._fill = fill
         self._multiplies = any(i.on is Engine.tensor for i in program.walk())
-        self._checks: dict[frozenset[str], list[type[Check]]] = {}  # that look at warm runs, by those chosen
-        self._surveys: list[Survey] = []  # made when a check asks
         self._stale = [self._bytes(storage) for storage in stale_storages(program)]
 
     def _bytes(self, storage: Storage) -> Array:
         return self._machine.memory.view(NkiTensor.whole(storage)).view(np.uint8)
 
-    def __call__(
-        self, inputs: Sequence[Array], *, checks: frozenset[str] = frozenset(), strict: bool = False
-    ) -> tuple[ExecutionResult, tuple[Diagnostic, ...]]:
-        """One run; as :func:`nki_sim.sanitize.execute_checked` after a run in which only data was at fault.
+    def __call__(self, inputs: Sequence[Array], listeners: Sequence[Listener] = ()) -> ExecutionResult:
+        """One run on `inputs`, which `listeners` follow.
 
-        Of `checks` only those that need data are made: what the others find is the same in every run of a
-        static Program.
+        Raises:
+            NkiError: what an instruction refuses while it runs; what listeners find.
         """
         machine = self._machine
         machine.executed = 0
@@ -86,13 +72,6 @@ class Replay:
         for octets in self._stale:
             octets.fill(self._fill)
         machine.load(inputs)
-        scene = Scene([machine.program], [self._placement], inputs, checks, self._surveys)
-        classes = self._checks.get(checks)
-        if classes is None:
-            wanted = [check for check in all_checks() if check.needs_data and check.name in checks]
-            classes = self._checks[checks] = [check for check in wanted if check.sees(scene)]
-        made = [check(scene) for check in classes]
-        listeners = scene.listeners(made)
         for start in hooks(listeners, "start"):
             start([machine])
         machine.listen((0, listeners))
@@ -100,11 +79,7 @@ class Replay:
         with alone, process.no_collection(), process.arithmetic():
             list(machine.run())  # yields nothing: no other core takes part
         finish(listeners)
-        result = machine.result()
-        return result, told(scene, made, result, partial(self._again, inputs), strict)
-
-    def _again(self, inputs: Sequence[Array], listeners: Sequence[Listener]) -> ExecutionResult:
-        return execute_all([self._machine.program], [self._placement], inputs, listeners=listeners)
+        return machine.result()
 
 
 def can_replay(program: Program) -> bool:
@@ -123,7 +98,7 @@ def stale_storages(program: Program) -> list[Storage]:
         straight = isinstance(node, Instruction)
         for instruction in (node,) if isinstance(node, Instruction) else _inside(node):
             read = {tensor.storage.index for tensor in instruction.reads}
-            whole = straight and not _is_dynamic(instruction)
+            whole = straight and not is_indirect(instruction)
             for tensor in (*instruction.reads, *instruction.writes):
                 storage = tensor.storage
                 if storage.index in settled or storage.index in stale:

@@ -32,7 +32,7 @@ from nki_sim.execution.machine import Machine
 from nki_sim.execution.memory import ZEROS, Addresses
 from nki_sim.execution.result import ExecutionResult, written_inputs
 from nki_sim.execution.skipping import Skipped
-from nki_sim.observe import Listener, hooks
+from nki_sim.observe import Listener, finish, hooks
 
 Array = NDArray[Any]
 
@@ -331,22 +331,6 @@ def _not_a_rank(instruction: Any, strange: list[int], number: int, count: int) -
         else "put every rank of the launch in a group",
         stack=instruction.stack,
     )
-
-
-def finish(listeners: Sequence[Listener]) -> None:
-    """Tell all `listeners` that the run is over.
-
-    Raises:
-        NkiError: everything that any of them refuses.
-    """
-    refused: list[Diagnostic] = []
-    for over in hooks(listeners, "finish"):
-        try:
-            over()
-        except NkiError as found:
-            refused += found.diagnostics
-    if refused:
-        raise NkiError(refused)
 
 
 def _skipped(machines: Sequence[Machine]) -> tuple[Skipped, ...]:

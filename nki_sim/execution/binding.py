@@ -54,7 +54,7 @@ class Binder:
         """What runs `instruction` once; it may share operands with others."""
         kind = type(instruction)
         works_in_place = kind.in_place is not Instruction.in_place and kind.compute is kind.stands_for
-        if works_in_place and not _indirect(instruction):
+        if works_in_place and not is_indirect(instruction):
             (destination,) = instruction.writes
             operands = shared or self._own
             works = instruction.in_place(operands.view(destination), operands)
@@ -64,7 +64,7 @@ class Binder:
         compute = instruction.compute
         if instruction.stateful:
             compute = partial(compute, self._state)
-        if instruction.__dict__.get("oob_mode") is oob_mode.skip and _indirect(instruction):
+        if instruction.__dict__.get("oob_mode") is oob_mode.skip and is_indirect(instruction):
             return partial(self._skips.run, instruction, compute)
         arguments = [value for value, is_dynamic in inputs]
         if not any(is_dynamic for _, is_dynamic in inputs):
@@ -132,7 +132,8 @@ class Binder:
         self._memory.store(tensor, stored(result, tensor.dtype, tensor.shape), None, group)
 
 
-def _indirect(instruction: Instruction) -> bool:
+def is_indirect(instruction: Instruction) -> bool:
+    """True if a run-time value says where an operand lies."""
     if instruction.form is not None:
         return not instruction.form.is_plain
     return any(t.dynamic is not None for t in (*instruction.reads, *instruction.writes))

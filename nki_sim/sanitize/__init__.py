@@ -16,14 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nki_isa.diagnostics import Diagnostic, NkiError, Severity, error
+from nki_isa.diagnostics import Diagnostic, NkiError, error
 from nki_isa.ir.program import Program
 from nki_sim.cores.device import Rank, execute_all, execute_ranks
 from nki_sim.execution.memory import Addresses, Array
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.observe import Listener, hooks
+from nki_sim.observe import Listener
 from nki_sim.process import no_collection
-from nki_sim.sanitize.check import Again, Check, Scene
+from nki_sim.sanitize.check import Check, Scene, told
 from nki_sim.sanitize.check import checks as all_checks
 from nki_sim.sanitize.fill import Sentinels
 
@@ -39,7 +39,6 @@ __all__ = [
     "all_checks",
     "check_classes",
     "execute_checked",
-    "told",
 ]
 
 CHECKS: dict[str, str] = {check.name: check.finds for check in all_checks()}
@@ -190,19 +189,3 @@ class CheckedRanks:
         for number, (scene, made, result) in enumerate(zip(self._scenes, self._made, results, strict=True)):
             remarks += told(scene, made, result, partial(again, number), self._strict)
         return tuple(dict.fromkeys(remarks))
-
-
-def told(
-    scene: Scene, made: Sequence[Check], result: ExecutionResult, again: Again, strict: bool
-) -> tuple[Diagnostic, ...]:
-    """What the checks of a run that gave `result` have to say; see :func:`execute_checked`.
-
-    Raises:
-        NkiError: everything found, if there is an error among it.
-    """
-    for judge in hooks(made, "judge"):
-        judge(result, again, strict)
-    found = scene.findings.diagnostics(strict=strict)
-    if any(d.severity is Severity.error for d in found):
-        raise NkiError(found)
-    return found

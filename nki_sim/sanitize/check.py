@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from nki_isa.diagnostics import Diagnostic, NkiError, Severity
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import as_target
 from nki_sim.execution.memory import Addresses, Array
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.observe import Core, Listener
+from nki_sim.observe import Core, Listener, hooks
 from nki_sim.process import lazy
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.reads import Reads, Watch
@@ -137,6 +138,22 @@ class Scene:
         for other in made[1:]:
             other.shadow.share(made[0].shadow)
         return made
+
+
+def told(
+    scene: Scene, made: Sequence[Check], result: ExecutionResult, again: Again, strict: bool
+) -> tuple[Diagnostic, ...]:
+    """What the checks of a run that gave `result` have to say; see :func:`nki_sim.sanitize.execute_checked`.
+
+    Raises:
+        NkiError: everything found, if there is an error among it.
+    """
+    for judge in hooks(made, "judge"):
+        judge(result, again, strict)
+    found = scene.findings.diagnostics(strict=strict)
+    if any(d.severity is Severity.error for d in found):
+        raise NkiError(found)
+    return found
 
 
 class Followed(Listener):

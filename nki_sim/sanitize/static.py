@@ -17,9 +17,9 @@ from nki_isa.ir.program import Loop, Node, Program
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import MemoryRegion, VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.cores.device import check_meetings, finish
+from nki_sim.cores.device import check_meetings
 from nki_sim.execution.memory import Addresses
-from nki_sim.observe import hooks
+from nki_sim.observe import finish, hooks
 from nki_sim.sanitize.check import Scene, checks
 from nki_sim.sanitize.findings import Findings
 from nki_sim.sanitize.reads import Part, Reads, Watch

@@ -20,10 +20,10 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes
-from nki_sim.cores.device import Rank, RunningCore, at_work, finish, load, results_of, settle
+from nki_sim.cores.device import Rank, RunningCore, at_work, load, results_of, settle
 from nki_sim.execution.memory import Array
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.observe import Listener
+from nki_sim.observe import Listener, finish
 from nki_sim.placement.place import Placement
 from nki_sim.sanitize import CheckedRanks
 from nki_sim.timing.mechanisms import without

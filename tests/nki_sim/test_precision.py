@@ -13,13 +13,15 @@ from nki_isa.ops.elementwise import tensor_copy
 from nki_isa.ops.tensor_scalar import tensor_scalar
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.tensor import NkiTensor
-from nki_sim.precision import execute_widened, high_precision
+from nki_sim.cores.device import execute_all
+from nki_sim.precision import high_precision, widened
 
 X = np.random.default_rng(0).standard_normal((128, 8)).astype(np.float32)
 
 
 def run(b):
-    return execute_widened([b.program], [b.placement], b.arrays, TRN2).outputs
+    wide = widened([b.program], [b.placement], b.arrays, TRN2)
+    return execute_all(wide.programs, wide.placements, wide.inputs, target=wide.target).outputs
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2"])

@@ -27,7 +27,8 @@ from nki_sim.execution.memory import host_bytes
 from nki_sim.execution.result import written_inputs
 from nki_sim.placement.place import Placement
 from nki_sim.process import Lock, lazy
-from nki_sim.replay import Replay, can_replay, is_static
+from nki_sim.replay import can_replay, is_static
+from nki_sim.sanitize.replayed import CheckedReplay
 from nki_sim.sanitize.static import Looked
 
 _PLAIN = (type(None), bool, int, float, str, enum.Enum, DType, Operator, type, np.dtype)
@@ -108,7 +109,7 @@ class Prepared:
     placements: list[Placement]
     passed: set[frozenset[str]] = field(default_factory=set)
     looked_at: dict[tuple[frozenset[str], bool], Looked] = field(default_factory=dict)
-    replay: Replay | None = None
+    replay: CheckedReplay | None = None
     running: threading.Lock = field(default_factory=threading.Lock)
 
     @lazy

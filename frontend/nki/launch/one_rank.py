@@ -14,10 +14,11 @@ from nki.launch.settings import Options
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes, simulate_ranks
+from nki_sim.cores.device import execute_all
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.precision import execute_widened, high_precision
-from nki_sim.replay import Replay
+from nki_sim.precision import high_precision, widened
 from nki_sim.sanitize import DATA_CODES, execute_checked
+from nki_sim.sanitize.replayed import CheckedReplay
 from nki_sim.timing.mechanisms import without
 from nki_sim.timing.scoreboard import Timeline
 
@@ -52,14 +53,15 @@ def execute(prepared: Prepared, inputs: list[np.ndarray[Any, Any]], target: Targ
     options = session.options
     if high_precision():
         timed = timelines_of([prepared], target, options) if options.timing else ()
-        return Ran([execute_widened(prepared.programs, prepared.addresses, inputs, target)], timed)
+        wide = widened(prepared.programs, prepared.addresses, inputs, target)
+        return Ran([execute_all(wide.programs, wide.placements, wide.inputs, target=wide.target)], timed)
     checks = session.checks()
     can_be_kept = prepared.static and not options.timing and options.fill == "zeros"
     if can_be_kept and checks in prepared.passed and prepared.running.acquire(blocking=False):
         try:
             if prepared.replay is None:
-                prepared.replay = Replay(prepared.programs[0], prepared.addresses[0])
-            result, told = prepared.replay(inputs, checks=checks, strict=options.warnings_as_errors)
+                prepared.replay = CheckedReplay(prepared.programs[0], prepared.addresses[0])
+            result, told = prepared.replay(inputs, chosen=checks, strict=options.warnings_as_errors)
         finally:
             prepared.running.release()
         return Ran([result], found=told)

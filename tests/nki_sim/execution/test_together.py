@@ -179,7 +179,7 @@ def test_one_by_one_where_somebody_looks_on():
     np.testing.assert_array_equal(machine_.result().outputs[0], x + 1)
     replay = Replay(program, placement)
     for k in range(3):
-        result, _ = replay([x + k])
+        result = replay([x + k])
         np.testing.assert_array_equal(result.outputs[0], x + k + 1)
         assert result.instructions == 48
 
