@@ -9,9 +9,9 @@ from nki_isa.diagnostics import Diagnostic
 from nki_isa.ir.program import Program
 from nki_sim.cores.device import execute
 from nki_sim.execution.memory import Addresses, Array
+from nki_sim.execution.replay import Replay
 from nki_sim.execution.result import ExecutionResult
 from nki_sim.observe import Listener
-from nki_sim.replay import Replay
 from nki_sim.sanitize.check import Check, Scene, checks, told
 from nki_sim.sanitize.survey import Survey
 

@@ -24,8 +24,8 @@ from nki_isa.ops.samples import sample
 from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
+from nki_sim.execution.replay import can_replay, is_static
 from nki_sim.placement.fit_in_memory import fit
-from nki_sim.replay import can_replay, is_static
 
 
 class Nothing:

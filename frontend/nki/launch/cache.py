@@ -24,10 +24,10 @@ from nki_isa.ir.program import Program
 from nki_isa.machine.dtypes import DType
 from nki_isa.machine.operators import Operator
 from nki_sim.execution.memory import host_bytes
+from nki_sim.execution.replay import can_replay, is_static
 from nki_sim.execution.result import written_inputs
 from nki_sim.placement.place import Placement
 from nki_sim.process import Lock, lazy
-from nki_sim.replay import can_replay, is_static
 from nki_sim.sanitize.replayed import CheckedReplay
 from nki_sim.sanitize.static import Looked
 

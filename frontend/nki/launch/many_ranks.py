@@ -14,7 +14,7 @@ from nki_isa.diagnostics import error
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes
 from nki_sim.cores.device import Rank
-from nki_sim.precision import high_precision
+from nki_sim.execution.precision import high_precision
 from nki_sim.sanitize import execute_ranks_checked
 from nki_sim.timing.mechanisms import without
 from nki_sim.workers.launch import execute_on

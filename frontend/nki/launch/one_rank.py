@@ -15,8 +15,8 @@ from nki_isa.diagnostics import Diagnostic
 from nki_isa.machine.target import Target
 from nki_sim.cores.core_times import CoreTimes, simulate_ranks
 from nki_sim.cores.device import execute_all
+from nki_sim.execution.precision import high_precision, widened
 from nki_sim.execution.result import ExecutionResult
-from nki_sim.precision import high_precision, widened
 from nki_sim.sanitize import DATA_CODES, execute_checked
 from nki_sim.sanitize.replayed import CheckedReplay
 from nki_sim.timing.mechanisms import without

@@ -24,9 +24,9 @@ from nki_isa.ops.elementwise import memset, reciprocal, tensor_copy, tensor_tens
 from nki_isa.ops.tensor_scalar import scalar_tensor_tensor, tensor_scalar
 from nki_sim.execution import together
 from nki_sim.execution.machine import Machine
+from nki_sim.execution.replay import Replay
 from nki_sim.observe import Listener
 from nki_sim.placement.place import place
-from nki_sim.replay import Replay
 
 #: Float32 patterns that functions may treat differently: zeros, denormals, infinities, NaN with a payload.
 _ODD = np.array([0, 1 << 31, 1, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00123, 0x3F800000], np.uint32)

@@ -14,7 +14,7 @@ from nki_isa.ops.tensor_scalar import tensor_scalar
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.cores.device import execute_all
-from nki_sim.precision import high_precision, widened
+from nki_sim.execution.precision import high_precision, widened
 
 X = np.random.default_rng(0).standard_normal((128, 8)).astype(np.float32)
 

@@ -12,8 +12,8 @@ from nki.compiler import specialize
 from nki_isa.machine.targets import TRN2
 from nki_isa.ops.matmul import nc_matmul
 from nki_sim.cores.device import execute
+from nki_sim.execution.replay import Replay, can_replay, is_static, stale_storages
 from nki_sim.placement.place import place
-from nki_sim.replay import Replay, can_replay, is_static, stale_storages
 
 
 @nki.jit
