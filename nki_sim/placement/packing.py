@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,9 +86,11 @@ class Space:
     bank: int = 0
 
 
-#: Requests that live longer than this share of the program are packed tightly before the others rotate.
-#: The steps are tried in turn; each leaves less room for rotation and wastes less between the long-lived.
-_LONG_LIVED = (np.inf, 1 / 4, 1 / 32)
+#: Requests that live at least so long are packed tightly before the others rotate: first none, then those of
+#: a quarter of the program, then of an eighth of that, and so on down to `_SHORT` positions. Each step leaves
+#: less room for rotation and wastes less between the long-lived. As they go on to the lifetimes of single
+#: tiles, a loop that goes round often finds the room that it finds when it goes round once.
+_QUARTER, _EIGHTH, _SHORT = 4, 8, 4
 
 #: How often each order of tight packing is tried: at most so many times, placing at most so many requests.
 _MOST_TRIES, _TIGHT_BUDGET = 100, 60_000
@@ -103,8 +105,8 @@ def pack(
     """
     before = -1
     lifetimes = requests.lasts - requests.firsts + 1
-    for share in _LONG_LIVED:
-        is_long = lifetimes >= share * positions
+    for least in _long_lives(positions):
+        is_long = lifetimes >= least
         if int(is_long.sum()) == before:
             continue
         before = int(is_long.sum())
@@ -112,6 +114,15 @@ def pack(
         if offsets is not None:
             return offsets
     return None if is_loose else tighten(requests, fixed, space)
+
+
+def _long_lives(positions: int) -> Iterator[float]:
+    """From how many positions on a request is packed tightly, step by step."""
+    yield np.inf
+    least = positions / _QUARTER
+    while least >= _SHORT:
+        yield least
+        least /= _EIGHTH
 
 
 def _rotate_around(requests: Requests, long: Ints, short: Ints, fixed: Fixed, space: Space) -> Ints | None:
