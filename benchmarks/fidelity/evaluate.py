@@ -3,8 +3,8 @@
 FOLDER is what ``collect.py`` fetched; without it the rows of fetched kernels keep the results they have.
 Each row runs in both orders of instructions, data-free; ``results.csv`` gets a line for each, those that
 did not run with the reason. What a row gave is kept in ``FOLDER/evaluated.csv`` for as long as the
-simulator's sources do not change, what was compiled in ``FOLDER/compiled`` until ``--afresh``. Nothing is
-fitted here: that is what ``fit.py`` does, on rows marked ``fit``.
+simulator's sources do not change, what was compiled in ``FOLDER/compiled`` for as long as those that
+compile do not. Nothing is fitted here: that is what ``fit.py`` does, on rows marked ``fit``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import hashlib
 import logging
 import os
 import pickle
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -37,6 +37,7 @@ from nki_isa.diagnostics import NkiError  # noqa: E402
 from nki_isa.ir.program import Program  # noqa: E402
 from nki_isa.machine.operators import Operator, as_operator  # noqa: E402
 from nki_isa.machine.targets import as_target  # noqa: E402
+from nki_sim import placement  # noqa: E402
 from nki_sim.cores.core_times import simulate_all  # noqa: E402
 from nki_sim.schedule.compiler import scheduled  # noqa: E402
 
@@ -141,7 +142,7 @@ def library_rows(folder: Path) -> Iterator[Row]:
             return compiled(kernel, given, int(parameters.get("lnc", 2)), "trn2")
 
         digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:16]
-        return timed(kept_compiled(folder / "compiled" / f"{digest}.pickle", make), "trn2", "us")
+        return timed(kept_compiled(folder / "compiled" / compiler() / f"{digest}.pickle", make), "trn2", "us")
 
     with (HERE / "nki_library.csv").open() as file:
         published = sorted(csv.DictReader(file), key=lambda row: float(row["microseconds"]))
@@ -238,16 +239,32 @@ def _value(text: str) -> int | str | bool:
 # --- running them
 
 
+def _sources(*modules: ModuleType) -> Iterator[Path]:
+    """Those of packages, in order."""
+    for module in modules:
+        yield from sorted(Path(module.__file__ or "").parent.rglob("*.py"))
+
+
+def _digest(files: Iterable[Path]) -> str:
+    found = hashlib.sha256()
+    for path in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+@functools.cache
+def compiler() -> str:
+    """A name of the sources that what is compiled depends on."""
+    apart = {"cost", "targets", "text"}  # they say what it costs and how it is written
+    return _digest(path for path in _sources(nki_isa, placement, nki) if not apart & {*path.parts})
+
+
 @functools.cache
 def model(made_by: tuple[str, ...]) -> str:
     """A name of the simulator's sources, and of these files."""
-    found = hashlib.sha256()
-    roots = [Path(module.__file__ or "").parent for module in (nki_isa, nki_sim, nki)]
-    sources = sorted(path for root in roots for path in root.rglob("*.py"))
-    for path in [*sources, *(HERE.parent / name for name in made_by)]:
-        if "report" not in path.parts and "sanitize" not in path.parts:  # they do not make a time
-            found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    apart = {"report", "sanitize"}  # they do not make a time
+    sources = (path for path in _sources(nki_isa, nki_sim, nki) if not apart & {*path.parts})
+    return _digest([*sources, *(HERE.parent / name for name in made_by)])
 
 
 class Kept:
@@ -314,13 +331,10 @@ def main() -> None:
     parser.add_argument("--groups", default="", help="only these, separated by commas")
     parser.add_argument("--rows", default="", help="only rows with this in their names")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no row after so many")
-    parser.add_argument("--afresh", action="store_true", help="compile kernels that earlier runs compiled")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = [*rewritten_rows(), *public_rows()]
     if asked.folder is not None:
-        if asked.afresh:
-            shutil.rmtree(asked.folder / "compiled", ignore_errors=True)
         rows = [*library_rows(asked.folder), *rows]
     groups = {group for group in asked.groups.split(",") if group}
     defined = {(row.group, row.name) for row in rows} if asked.folder is not None else None
