@@ -20,6 +20,23 @@ def copy_in(dst, src):
         nisa.dma_copy(dst=dst, src=src)
 
 
+def identity(size, dtype):
+    """The identity [size, size] in SBUF, made there: that of :mod:`nki.language` is read from HBM."""
+    ones = nl.ndarray((size, size), dtype=dtype, buffer=nl.sbuf)
+    result = nl.ndarray((size, size), dtype=dtype, buffer=nl.sbuf)
+    nisa.memset(dst=ones, value=1.0)
+    nisa.affine_select(
+        dst=result,
+        pattern=[[-1, size]],
+        offset=0,
+        channel_multiplier=1,
+        on_true_tile=ones,
+        on_false_value=0.0,
+        cmp_op=nl.equal,
+    )
+    return result
+
+
 def arrivals(steps, columns, is_last):
     """How the weights of some columns arrive: (step, first column, columns, if it is their last step).
 

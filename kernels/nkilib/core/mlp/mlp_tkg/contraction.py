@@ -20,6 +20,8 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
+from ...utils.projection import identity
+from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 
 PARTITIONS = 128
@@ -107,23 +109,11 @@ class ColumnTiling(nl.NKIObject):
         self.tokens = tokens
         self.group = x.shape[2]
         self.groups = PARTITIONS // self.group
-        identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
-        self.selection = identity
-        if self.groups > 1:
-            self.selection = nl.ndarray((PARTITIONS, self.group), dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_tensor(
-                dst=self.selection,
-                data1=identity[:, nl.ds(0, self.group)],
-                data2=identity[:, nl.ds(self.group, self.group)],
-                op=nl.add,
-            )
-            for g in range(2, self.groups):
-                nisa.tensor_tensor(
-                    dst=self.selection,
-                    data1=self.selection,
-                    data2=identity[:, nl.ds(g * self.group, self.group)],
-                    op=nl.add,
-                )
+        self.selection = nl.ndarray((PARTITIONS, self.group), dtype=nl.float32, buffer=nl.sbuf)
+        in_groups = TensorView(identity(PARTITIONS, nl.float32)).reshape_dim(1, (self.groups, self.group))
+        nisa.tensor_reduce(
+            dst=self.selection, op=nl.add, data=in_groups.permute((0, 2, 1)).get_view(), axis=2
+        )
 
     def banks(self, columns):
         """PSUM banks for the sums of `columns` columns of weights."""

@@ -1,5 +1,6 @@
 """Down projection of token generation, in both orders of operands."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import nki.isa as nisa
@@ -7,8 +8,9 @@ import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
 from ...utils.projection import AT_ONCE, arrivals
+from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
-from .contraction import BANK, PARTITIONS, contract_weights
+from .contraction import BANK, PARTITIONS, column_group, contract_weights
 
 BLOCK = 4096  # columns of the result that tokens-stationary works on at a time: all PSUM banks
 CHUNK_BYTES = 16384  # of weights in each partition that weights-stationary sums before it leaves PSUM
@@ -66,6 +68,94 @@ class TokenRows(nl.NKIObject):
             nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=AT_ONCE)
 
 
+@dataclass
+class _Step(nl.NKIObject):
+    """Rows of weights that are loaded together.
+
+    Attributes:
+        start: the first of them.
+        rows: how many.
+        folds: into how many pieces their columns are cut. Piece f has partitions `f * rows` on, so that few
+            rows use as many partitions, and with them DMA engines, as 128 do.
+        inter: what they are multiplied with, [folds * rows, T] in SBUF, alike for each piece.
+    """
+
+    start: int
+    rows: int
+    folds: int
+    inter: Any
+
+
+def _steps(inter, rows):
+    """All rows: what 128 leaves over first, if tiles of the tensor engine can be as small as its pieces."""
+    whole = rows // PARTITIONS
+    steps = []
+    smallest = column_group(1)
+    rest = rows % PARTITIONS
+    first = 0
+    if rest % smallest == 0:
+        for size in (64, 32):
+            if rest - first >= size:
+                steps.append(_folded(inter, whole, first, size))
+                first += size
+    for block in range(whole):
+        steps.append(_Step(block * PARTITIONS, PARTITIONS, 1, inter[:, block, :]))
+    if first < rest:
+        steps.append(_Step(whole * PARTITIONS, rest, 1, inter[nl.ds(0, rest), whole, :]))
+    return steps
+
+
+def _folded(inter, block, first, size):
+    """Rows `first` to `first + size` of a block."""
+    copies = nl.ndarray((PARTITIONS, inter.shape[2]), dtype=inter.dtype, buffer=nl.sbuf)
+    folds = PARTITIONS // size
+    for fold in range(folds):
+        engine = nisa.engine.scalar if fold % 2 else nisa.engine.vector
+        nisa.tensor_copy(
+            dst=copies[nl.ds(fold * size, size), :], src=inter[nl.ds(first, size), block, :], engine=engine
+        )
+    return _Step(block * PARTITIONS + first, size, folds, copies)
+
+
+class _Sums(nl.NKIObject):
+    """Sums of a block of columns in PSUM, tokens stationary.
+
+    A bank of columns belongs to one group of columns of the array, the next one to the next: two groups work
+    beside each other, as a row of the array takes the moving data of two.
+    """
+
+    def __init__(self, tokens, columns):
+        self.tokens = tokens
+        self.group = column_group(tokens)
+        self.groups = PARTITIONS // self.group
+        banks = div_ceil(div_ceil(columns, BANK), self.groups)
+        self.tile = nl.ndarray((PARTITIONS, banks, BANK), dtype=nl.float32, buffer=nl.psum)
+
+    def columns(self, first, size):
+        """[T, size], of one bank."""
+        bank = first // BANK
+        lanes = nl.ds(bank % self.groups * self.group, self.tokens)
+        return self.tile[lanes, bank // self.groups, nl.ds(first % BANK, size)]
+
+    def multiply(self, step, weights, first, size):
+        """Add the products of a step with columns from `first` on; weights [folds * rows, size / folds]."""
+        width = size // step.folds
+        for fold in range(step.folds):
+            rows = nl.ds(fold * step.rows, step.rows)
+            start, end = fold * width, (fold + 1) * width
+            while start < end:
+                count = min(end - start, BANK - (first + start) % BANK)
+                bank = (first + start) // BANK
+                nisa.nc_matmul(
+                    dst=self.columns(first + start, count),
+                    stationary=step.inter[rows, :],
+                    moving=weights[rows, nl.ds(start - fold * width, count)],
+                    tile_position=(fold * step.rows, bank % self.groups * self.group),
+                    tile_size=(PARTITIONS // step.folds, self.group),
+                )
+                start += count
+
+
 def project_down_by_token(inter, rows, weights, result):
     """inter.T @ weights with tokens stationary, handed to `result` a PSUM bank at a time.
 
@@ -78,53 +168,50 @@ def project_down_by_token(inter, rows, weights, result):
         weights: view of HBM, [I, N].
         result: has methods take(sums, first, index) and finish(first, size), as :class:`TokenRows`.
     """
-    tokens = inter.shape[2]
-    steps = TiledRange(rows, PARTITIONS)
+    steps = _steps(inter, rows)
     blocks = TiledRange(weights.shape[1], BLOCK)
     index = 0
     for block in blocks:
         is_last = block.index + 1 == len(blocks)
-        sums = nl.ndarray((tokens, block.size), dtype=nl.float32, buffer=nl.psum)
+        sums = _Sums(inter.shape[2], block.size)
         parts = arrivals(len(steps), block.size, is_last)
         tiles = []
-        for k in steps:
-            tiles.append(nl.ndarray((k.size, block.size), dtype=weights.dtype, buffer=nl.sbuf))
+        for step in steps:
+            shape = (step.folds * step.rows, block.size // step.folds)
+            tiles.append(nl.ndarray(shape, dtype=weights.dtype, buffer=nl.sbuf))
         loaded, finished = 0, 0
         for number in range(len(parts)):
             while loaded < len(parts) and (loaded <= number or parts[number][2] < block.size):
-                step = parts[loaded][0]
-                _load(tiles[step], steps[step], parts[loaded], weights, block)
+                part = parts[loaded]
+                _load(tiles[part[0]], steps[part[0]], part, weights[:, nl.ds(block.start_offset, block.size)])
                 loaded += 1
-            step, first, size, closes = parts[number]
-            k = steps[step]
-            for tile in TiledRange(size, BANK):
-                columns = nl.ds(first + tile.start_offset, tile.size)
-                nisa.nc_matmul(
-                    dst=sums[:, columns],
-                    stationary=inter[nl.ds(0, k.size), k.index, :],
-                    moving=tiles[step][:, columns],
-                )
+            which, first, size, closes = parts[number]
+            sums.multiply(steps[which], _part(tiles[which], steps[which], first, size), first, size)
             if not closes:
                 continue
             end = first + size
             ends = is_last and end == block.size
             for tile in TiledRange(size, div_ceil(size, 2) if ends else BANK):
-                columns = nl.ds(first + tile.start_offset, tile.size)
-                result.take(sums[:, columns], block.start_offset + first + tile.start_offset, index)
+                start = first + tile.start_offset
+                result.take(sums.columns(start, tile.size), block.start_offset + start, index)
                 index += 1
             if finished == 0 or end + BANK >= block.size:
                 result.finish(block.start_offset + finished, end - finished)
                 finished = end
 
 
-def _load(tile, k, part, weights, block):
-    """Loads a part of the weights of a block of columns, of those with the rows `k`."""
+def _load(tile, step, part, weights):
+    """Loads a part, one of :func:`arrivals`, of a step's weights; they are those of a block of columns."""
     _, first, size, _ = part
-    nisa.dma_copy(
-        dst=tile[:, nl.ds(first, size)],
-        src=weights[nl.ds(k.start_offset, k.size), nl.ds(block.start_offset + first, size)],
-        dge_mode=AT_ONCE,
-    )
+    source = TensorView(weights).slice(0, step.start, step.start + step.rows).slice(1, first, first + size)
+    if step.folds > 1:
+        source = source.reshape_dim(1, (step.folds, size // step.folds)).permute((1, 0, 2))
+    nisa.dma_copy(dst=_part(tile, step, first, size), src=source.get_view(), dge_mode=AT_ONCE)
+
+
+def _part(tile, step, first, size):
+    """Some columns of the weights of a step."""
+    return tile[:, nl.ds(first // step.folds, size // step.folds)]
 
 
 def project_down_by_weight(accumulator, inter, rows, weights, strided, is_first=True, parts=1):

@@ -1,10 +1,10 @@
 """The input of the token-generation MLP: hidden plus residual, normalized, with H along the partitions.
 
-The rows of tokens are brought in as [T * chunks, H / chunks], so that many partitions, and with them many DMA
-engines, take part; sums of squares are along such rows. The tensor engine turns them: block (k, b) of the
-result holds rows k * W + p * B + b of H, p the partition, for a chunk of W = 128 B rows. Weights in that
-order are read in runs of B rows (:func:`rows_of_weights`). Statistics arrive while the rows are turned and
-are multiplied in last.
+The rows of tokens are brought in as runs of columns, so that many partitions, and with them many DMA engines,
+take part; sums of squares are along such rows. The tensor engine turns them: block (k, b) of the result holds
+rows k * W + p * B + b of H, p the partition, for a chunk of W = 128 B rows. Weights in that order are read in
+runs of B rows (:func:`rows_of_weights`), those of the norm in runs of B elements: there are few chunks.
+Statistics arrive while the rows are turned and are multiplied in last.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import NormType
-from ...utils.projection import AT_ONCE
+from ...utils.projection import AT_ONCE, BANK, identity
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 from ..mlp_parameters import PARTITIONS
+from .contraction import column_group
 
-MOST_CHUNKS = 8
-BANK_BYTES = 2048
+MOST_CHUNKS = 2  # of a core: its weights of the norm take a descriptor for each partition of each chunk
 
 
 @dataclass
@@ -74,77 +74,123 @@ def load_hidden(a, width):
     return _from_sbuf(a, width) if a.hidden_in_sbuf else _from_hbm(a, width)
 
 
-def _chunks(tokens, blocks):
-    """Chunks a row is cut into: as many as divide its blocks and leave each token's chunk a partition."""
-    chunks = min(MOST_CHUNKS, PARTITIONS // tokens, blocks)
-    while blocks % chunks != 0:
-        chunks -= 1
-    return chunks
-
-
 # --- rows of tokens in HBM
 
 
-def _from_hbm(a, width):
+@dataclass
+class _Cut(nl.NKIObject):
+    """How rows of tokens are cut, so that they fill partitions.
+
+    Attributes:
+        chunks: of a core's part of H.
+        runs: of a chunk, each for so many of the partitions it is turned to.
+        width: columns of a run.
+        cores: whose parts of H lie in one tile.
+    """
+
+    chunks: int
+    runs: int
+    width: int
+    cores: int
+
+
+def _cut(a):
     blocks = a.hidden_size // PARTITIONS // a.programs
-    chunks = _chunks(a.tokens, blocks)
-    mine = _load_rows(a, a.program, chunks)
-    parts = [mine]
-    stored = None
-    if a.store_fused_add:
-        stored = nl.ndarray(a.hidden.shape, dtype=a.dtype, buffer=nl.shared_hbm)
-        nisa.dma_copy(dst=_rows(a, stored, a.program, chunks), src=mine)
+    chunks = max(1, min(MOST_CHUNKS, PARTITIONS // (a.tokens * a.programs), blocks))
+    while blocks % chunks != 0:
+        chunks -= 1
+    runs = PARTITIONS // column_group(1)
+    while runs > 1 and a.tokens * a.programs * chunks * runs > PARTITIONS:
+        runs //= 2
+    cores = a.programs if a.tokens * a.programs * chunks <= PARTITIONS else 1
+    return _Cut(chunks, runs, blocks * PARTITIONS // chunks // runs, cores)
+
+
+def _from_hbm(a, width):
+    cut = _cut(a)
+    first, parts = 0, []
+    if a.norm_type == NormType.NO_NORM and not a.store_fused_add:  # only this core's part is needed
+        cut.cores = 1
+        first = a.program
+        parts.append(_load_rows(a, a.program, cut))
+    else:
+        for core in range(0, a.programs, cut.cores):
+            parts.append(_load_rows(a, core, cut))
+    mine = parts[(a.program - first) // cut.cores]
+    stored = _store_sum(a, parts, cut) if a.store_fused_add else None
+
+    rows = mine.shape[0]
+    ones = identity(rows, a.dtype)
     mean, scale = None, None
     if a.norm_type != NormType.NO_NORM:
-        if a.programs > 1:
-            parts.append(_load_rows(a, 1 - a.program, chunks))
-        mean, scale = _statistics_of_rows(a, parts, chunks)
+        mean, scale = _statistics_of_rows(a, parts, ones)
+    blocks = a.hidden_size // PARTITIONS // a.programs // cut.chunks
+    result = _Normalized(a, cut.chunks, blocks, width, mean, scale)
 
-    per_chunk = blocks // chunks
-    result = _Normalized(a, chunks, per_chunk, width, mean, scale)
-    rows = a.tokens * chunks
-    for group in TiledRange(per_chunk, BANK_BYTES // 2 // rows):
-        turned = nl.ndarray((PARTITIONS, group.size, rows), dtype=a.dtype, buffer=nl.psum)
+    lanes = PARTITIONS // cut.runs
+    before = (a.program - first) % cut.cores * cut.chunks
+    chosen = TensorView(ones).reshape_dim(1, (a.tokens, cut.cores * cut.chunks, cut.runs))
+    chosen = chosen.slice(2, before, before + cut.chunks)
+    for group in TiledRange(blocks, BANK // (a.tokens * cut.chunks)):
+        turned = nl.ndarray((PARTITIONS, group.size, a.tokens, cut.chunks), dtype=nl.float32, buffer=nl.psum)
         for b in range(group.size):
-            first = group.start_offset + b
-            columns = slice(first, first + (PARTITIONS - 1) * per_chunk + 1, per_chunk)
-            nisa.nc_transpose(dst=turned[:, b, :], data=mine[:, columns])
-        view = TensorView(turned).reshape_dim(2, (a.tokens, chunks)).permute((0, 3, 1, 2))
-        result.take(view, group.start_offset, group.size)
+            block = group.start_offset + b
+            for run in range(cut.runs):
+                nisa.nc_matmul(
+                    dst=turned[nl.ds(run * lanes, lanes), b, :, :],
+                    stationary=mine[:, block : block + (lanes - 1) * blocks + 1 : blocks],
+                    moving=chosen.select(3, run).get_view(),
+                    tile_position=(0, run * lanes),
+                    tile_size=(PARTITIONS, lanes),
+                )
+        result.take(TensorView(turned).permute((0, 3, 1, 2)), group.start_offset, group.size)
     return result.hidden(), stored
 
 
-def _rows(a, tensor, part, chunks):
-    """A core's part of [B, S, H] in HBM seen as [T, chunks, W]."""
+def _rows(a, tensor, core, cut):
+    """The parts of H of one tile, from that of `core` on, in [B, S, H] in HBM seen as [T, runs, columns]."""
     size = a.hidden_size // a.programs
-    rows = TensorView(tensor.reshape((a.tokens, a.hidden_size))).slice(1, part * size, (part + 1) * size)
-    return rows.reshape_dim(1, (chunks, size // chunks)).get_view()
+    rows = TensorView(tensor.reshape((a.tokens, a.hidden_size)))
+    rows = rows.slice(1, core * size, (core + cut.cores) * size)
+    return rows.reshape_dim(1, (cut.cores * cut.chunks * cut.runs, cut.width))
 
 
-def _load_rows(a, part, chunks):
-    """hidden + residual of a core's part of H, [T * chunks, W] in SBUF."""
-    shape = (a.tokens * chunks, a.hidden_size // a.programs // chunks)
+def _load_rows(a, core, cut):
+    """hidden + residual of the parts of H from that of `core` on, [T * runs, columns] in SBUF."""
+    shape = (a.tokens * cut.cores * cut.chunks * cut.runs, cut.width)
     rows = nl.ndarray(shape, dtype=a.dtype, buffer=nl.sbuf)
-    nisa.dma_copy(dst=rows, src=_rows(a, a.hidden, part, chunks), dge_mode=AT_ONCE)
+    nisa.dma_copy(dst=rows, src=_rows(a, a.hidden, core, cut).get_view(), dge_mode=AT_ONCE)
     if a.fused_add is not None:
         residual = nl.ndarray(shape, dtype=a.fused_add.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=residual, src=_rows(a, a.fused_add, part, chunks), dge_mode=AT_ONCE)
+        nisa.dma_copy(dst=residual, src=_rows(a, a.fused_add, core, cut).get_view(), dge_mode=AT_ONCE)
         nisa.tensor_tensor(dst=rows, data1=rows, data2=residual, op=nl.add)
     return rows
 
 
-def _statistics_of_rows(a, parts, chunks):
+def _store_sum(a, parts, cut):
+    """The sum with the residual in HBM: each core stores some of the tokens."""
+    stored = nl.ndarray(a.hidden.shape, dtype=a.dtype, buffer=nl.shared_hbm)
+    first = a.tokens * a.program // a.programs
+    end = a.tokens * (a.program + 1) // a.programs
+    if first < end:
+        for index in range(len(parts)):
+            rows = parts[index].shape[0] // a.tokens
+            target = _rows(a, stored, index * cut.cores, cut).slice(0, first, end)
+            source = parts[index][nl.ds(first * rows, (end - first) * rows), :]
+            nisa.dma_copy(dst=target.get_view(), src=source)
+    return stored
+
+
+def _statistics_of_rows(a, parts, ones):
     """(mean or None, 1 / deviation) of each token, [128, T] in SBUF, every partition alike.
 
-    `parts` are [T * chunks, W]; sums over the chunks of a token are products with a matrix of ones and zeros.
+    `parts` are [T * runs, columns]; sums over the runs of a token are products with a matrix of ones and
+    zeros, made of the identity `ones`.
     """
-    rows = a.tokens * chunks
-    identity = nl.shared_identity_matrix(PARTITIONS, dtype=nl.float32)
-    token_of_row = identity[nl.ds(0, rows), nl.ds(0, rows)]
-    if chunks > 1:
-        token_of_row = nl.ndarray((rows, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
-        grouped = identity[nl.ds(0, rows), nl.ds(0, rows)].reshape((rows, a.tokens, chunks))
-        nisa.tensor_reduce(dst=token_of_row, op=nl.add, data=grouped, axis=2)
+    rows = ones.shape[0]
+    token_of_row = nl.ndarray((rows, a.tokens), dtype=nl.float32, buffer=nl.sbuf)
+    grouped = ones.reshape((rows, a.tokens, rows // a.tokens))
+    nisa.tensor_reduce(dst=token_of_row, op=nl.add, data=grouped, axis=2)
 
     mean = None
     minus_mean = None
@@ -159,7 +205,7 @@ def _statistics_of_rows(a, parts, chunks):
             dst=mean, data=_total(sums, token_of_row), op0=nl.multiply, operand0=1.0 / a.hidden_size
         )
         per_row = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.psum)
-        same_token = TensorView(token_of_row).expand_dim(2).broadcast(2, chunks).get_view()
+        same_token = TensorView(token_of_row).expand_dim(2).broadcast(2, rows // a.tokens).get_view()
         for total in sums:
             nisa.nc_matmul(dst=per_row, stationary=same_token, moving=total)
         minus_mean = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
