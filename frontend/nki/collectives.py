@@ -75,7 +75,7 @@ def _triggering(cls: type[Triggered]) -> Callable[..., NkiInstruction]:
     prepares = cls.preparation.opcode
 
     def trigger(*args: Any, **kwargs: Any) -> NkiInstruction:
-        cls.bind(args, kwargs)
+        cls.bind(len(args), kwargs)
         given = dict(zip(cls.parameters, args)) | kwargs
         prepare_instr: Any = given["prepare_instr"]
         prepared: Any = prepare_instr.instruction if isinstance(prepare_instr, NkiInstruction) else None

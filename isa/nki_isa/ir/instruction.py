@@ -162,10 +162,7 @@ class Instruction:
         cls = type(self)
         self.form = None  # the first attribute: a dict that is not empty goes on sharing its keys with others
         values = self.__dict__
-        shape = (cls, len(args), *kwargs)
-        call = _CALLS.get(shape)
-        if call is None:
-            call = _CALLS[shape] = cls.bind(args, kwargs)
+        call = _call_of((cls, len(args), *kwargs))
         if args:
             values.update(zip(cls.parameters, args))
         if kwargs:
@@ -183,29 +180,29 @@ class Instruction:
     # --- building
 
     @classmethod
-    def bind(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+    def bind(cls, count: int, keywords: Iterable[str]) -> _Call:
         """What calls with so many arguments and these keywords share; NKI-L012 if they do not fit."""
         fields = cls.fields
-        values = dict(zip(cls.parameters, args))
+        names = set(cls.parameters[:count])
         problem = None
-        if len(args) > len(cls.parameters):
-            problem = f"{cls.opcode} takes {len(cls.parameters)} arguments but {len(args)} were given"
-        for name, value in kwargs.items():
+        if count > len(cls.parameters):
+            problem = f"{cls.opcode} takes {len(cls.parameters)} arguments but {count} were given"
+        for name in keywords:
             if name not in fields:
                 near = difflib.get_close_matches(name, cls.parameters, 1)
                 hint = f"write {near[0]}=" if near else f"its parameters are {', '.join(cls.parameters)}"
                 raise error("NKI-L012", f"{cls.opcode} has no parameter {name!r}", help=hint)
-            if name in values:
+            if name in names:
                 problem = f"{cls.opcode} got {name!r} twice"
-            values[name] = value
-        defaults = {name: field.default for name, field in fields.items() if name not in values}
+            names.add(name)
+        defaults = {name: field.default for name, field in fields.items() if name not in names}
         missing = [name for name, default in defaults.items() if default is REQUIRED]
         if missing:
             plural = "s" * (len(missing) > 1)
             problem = f"{cls.opcode}: missing required argument{plural} {', '.join(missing)}"
         if problem:
             raise error("NKI-L012", problem, help=f"its signature is {cls.opcode}{cls.signature}")
-        given = [(name, field.usual) for name, field in fields.items() if field.kinds and name in values]
+        given = [(name, field.usual) for name, field in fields.items() if field.kinds and name in names]
         return _Call(defaults, tuple(given))
 
     def _settle(self, name: str, value: Any) -> None:
@@ -418,7 +415,12 @@ class _Call(NamedTuple):
     usual: tuple[tuple[str, frozenset[type]], ...]
 
 
-_CALLS: dict[tuple[Any, ...], _Call] = {}  # by class, number of arguments and keywords
+@functools.lru_cache(maxsize=4096)
+def _call_of(shape: tuple[Any, ...]) -> _Call:
+    """What calls have in common, by class, number of arguments and keywords."""
+    kind, count, *keywords = shape
+    found: _Call = kind.bind(count, keywords)
+    return found
 
 
 class _Operands(NamedTuple):
