@@ -36,11 +36,10 @@ from nki_sim.placement import refusals
 from nki_sim.placement.liveness import NEVER, Liveness, liveness
 from nki_sim.placement.packing import Fixed, Requests, Space, pack, tighten
 from nki_sim.placement.utilisation import (
-    ALL_QUADRANTS,
     Holder,
+    Holders,
     Placement,
     Utilisation,
-    quadrants_of,
     usage_of,
 )
 
@@ -86,7 +85,11 @@ def place(
         )
         for region, space in spaces(target).items()
     )
-    addresses = {h.storage.index: (h.partition, h.offset) for used in (sbuf, psum) for h in used.holders}
+    addresses = {
+        storage.index: at
+        for holders in (sbuf.holders, psum.holders)
+        for storage, at in zip(holders.storages, holders.places, strict=True)
+    }
     return Placement(addresses, sbuf, psum)
 
 
@@ -151,7 +154,7 @@ class _Room:
         # A tensor that nothing touches takes no bytes; it still has an address, as views of it may exist.
         places = {s.index: s.address or ((starts or {}).get(s.index, 0), 0) for s in storages}
         is_apart = starts is not None
-        waiting = _holders(used, places, live, is_apart)
+        waiting = tuple(_holders(used, places, live, is_apart))
         usage = usage_of(waiting, live.instructions)
         if usage.max(initial=0) > self.space.capacity:
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
@@ -169,7 +172,10 @@ class _Room:
         if offsets is None:
             self._check_groups(waiting, live, target)
             raise refusals.overflow(program, waiting, usage, self.space.capacity, target)
-        places |= {s.index: (places[s.index][0], o) for s, o in zip(free, offsets.tolist(), strict=True)}
+        one: dict[tuple[int, int], tuple[int, int]] = {}  # of each place, in which many tensors take turns
+        for storage, offset in zip(free, offsets.tolist(), strict=True):
+            at = places[storage.index][0], offset
+            places[storage.index] = one.setdefault(at, at)
         holders = _holders(storages, places, live, is_apart)
         return Utilisation(self.region, self.space.capacity, self.space.bank, holders, usage)
 
@@ -248,17 +254,10 @@ class _Room:
 
 def _holders(
     storages: list[Storage], places: dict[int, tuple[int, int]], live: Liveness, is_apart: bool = False
-) -> tuple[Holder, ...]:
-    return tuple(
-        Holder(
-            s,
-            *places[s.index],
-            int(live.first[s.index]),
-            int(live.last[s.index]),
-            quadrants_of(places[s.index][0], s.partitions) if is_apart else ALL_QUADRANTS,
-        )
-        for s in storages
-    )
+) -> Holders:
+    indices = np.array([s.index for s in storages], np.int64)
+    own = [places[s.index] for s in storages]
+    return Holders(storages, own, live.first[indices], live.last[indices], is_apart)
 
 
 def requests_of(storages: list[Storage], live: Liveness) -> Requests:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,51 @@ class Holder:
         )
 
 
+class Holders(Sequence[Holder]):
+    """Tensors with their places, as columns: a long program has very many, and few are ever looked at.
+
+    Args:
+        storages: the tensors.
+        places: (partition, byte) of each.
+        first, last: as of :class:`Holder`.
+        is_apart: True where tensors of few partitions may lie side by side.
+    """
+
+    __slots__ = ("_first", "_is_apart", "_last", "places", "storages")
+
+    def __init__(
+        self,
+        storages: Sequence[Storage],
+        places: Sequence[tuple[int, int]],
+        first: NDArray[np.int64],
+        last: NDArray[np.int64],
+        is_apart: bool = False,
+    ):
+        self.storages, self.places = storages, places
+        self._first, self._last = first.astype(np.int32), last.astype(np.int32)
+        self._is_apart = is_apart
+
+    def __len__(self) -> int:
+        return len(self.storages)
+
+    def __iter__(self) -> Iterator[Holder]:
+        return map(self._made, self.storages, self.places, self._first.tolist(), self._last.tolist())
+
+    @overload
+    def __getitem__(self, k: int) -> Holder: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[Holder]: ...
+
+    def __getitem__(self, k: int | slice) -> Holder | list[Holder]:
+        if isinstance(k, slice):
+            return [self[at] for at in range(*k.indices(len(self)))]
+        return self._made(self.storages[k], self.places[k], int(self._first[k]), int(self._last[k]))
+
+    def _made(self, storage: Storage, place: tuple[int, int], first: int, last: int) -> Holder:
+        lanes = quadrants_of(place[0], storage.partitions) if self._is_apart else ALL_QUADRANTS
+        return Holder(storage, *place, first, last, lanes)
+
+
 @dataclass(frozen=True, slots=True)
 class Utilisation:
     """One memory over program order.
@@ -82,7 +127,7 @@ class Utilisation:
     region: MemoryRegion
     capacity: int
     bank: int
-    holders: tuple[Holder, ...]
+    holders: Holders
     usage: NDArray[np.int64]
 
     @property

@@ -111,7 +111,7 @@ class Timeline:
     waited: NDArray[np.float64]
     handoff: NDArray[np.float64]
     wait: NDArray[np.int8]
-    cause: NDArray[np.int64]
+    cause: NDArray[np.int32]
     issuer: NDArray[np.int8]
     throttled: float
     notes: tuple[str, ...]
@@ -427,14 +427,14 @@ class Scoreboard:
     # --- the result
 
     def finish(self) -> Timeline:
-        """Everything issued so far, as columns."""
-        times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T.copy()
+        """Everything issued, as columns, which are views of what was kept: nothing can be issued any more."""
+        times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T
         lane, issuer, wait, cause = np.frombuffer(self._causes, np.intc).reshape(-1, 4).T
         start, begin, busy, end, waited, handoff = times
         return Timeline(
             target=self.target,
-            instructions=list(self._instructions),
-            costs=list(self._costs),
+            instructions=self._instructions,
+            costs=self._costs,
             lane=lane.astype(np.int8),
             start=start,
             begin=begin,
@@ -443,7 +443,7 @@ class Scoreboard:
             waited=waited,
             handoff=handoff,
             wait=wait.astype(np.int8),
-            cause=cause.astype(np.int64),
+            cause=cause.astype(np.int32),
             issuer=issuer.astype(np.int8),
             throttled=self._clock.slow if self.target.throttled else 0.0,
             notes=tuple(self.notes),
