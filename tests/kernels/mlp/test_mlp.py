@@ -103,28 +103,58 @@ def test_refuses_what_two_cores_cannot_share(shape, message):
         mlp[2](**arguments(shape))
 
 
-@pytest.mark.parametrize("lnc", [1, 2])
-@pytest.mark.parametrize("by_token", [True, False])
-def test_sums_are_exact(lnc, by_token):
+def check_exact_sums(lnc, tokens, hidden, intermediate, by_token):
     """With no rounding anywhere but at the end, both orders of operands give the same bits as numpy."""
     rng = np.random.default_rng(0)
-    x = rng.integers(-2, 3, (3, 7, 512)).astype(BF16)
-    up = np.zeros((512, 200), BF16)
-    up[rng.integers(0, 512, 200), np.arange(200)] = 1  # each column picks an element of x
-    down = rng.integers(-2, 3, (200, 512)).astype(BF16)
-    gate = np.zeros((512, 200), BF16)
+    x = rng.integers(-2, 3, (1, tokens, hidden)).astype(BF16)
+    up = np.zeros((hidden, intermediate), BF16)
+    up[rng.integers(0, hidden, intermediate), np.arange(intermediate)] = (
+        1  # each column picks an element of x
+    )
+    down = rng.integers(-2, 3, (intermediate, hidden)).astype(BF16)
     result = mlp[lnc](
         x,
-        gate,
+        np.zeros_like(up),
         up,
         down,
-        gate_proj_bias_tensor=np.full((1, 200), 64, BF16),
+        gate_proj_bias_tensor=np.full((1, intermediate), 64, BF16),
         gate_clamp_upper_limit=32.0,  # silu(32) is 32 in fp32
         use_tkg_gate_up_proj_column_tiling=by_token,
         use_tkg_down_proj_column_tiling=by_token,
     )
     expected = 32 * (x.astype(np.float64) @ up.astype(np.float64)) @ down.astype(np.float64)
     np.testing.assert_array_equal(result[0], expected.astype(np.float32).astype(BF16))
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("by_token", [True, False])
+def test_sums_are_exact(lnc, by_token):
+    check_exact_sums(lnc, 21, 512, 200, by_token)
+
+
+@pytest.mark.parametrize(
+    "lnc, tokens, hidden, intermediate",
+    [
+        (1, 1, 1280, 160),  # pieces of columns that end inside a bank of PSUM
+        (1, 3, 256, 32),  # nothing else
+        (2, 2, 2304, 224),  # two sizes of pieces, an odd number of blocks of columns for each core
+        (1, 40, 1024, 192),  # groups of 64 columns of the array
+        (2, 96, 256, 64),  # one group; hidden of each core in a tile of its own
+    ],
+)
+def test_sums_over_rows_that_fill_no_tile_are_exact(lnc, tokens, hidden, intermediate):
+    check_exact_sums(lnc, tokens, hidden, intermediate, by_token=True)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 96])
+@pytest.mark.parametrize("norm", [NormType.NO_NORM, NormType.RMS_NORM_SKIP_GAMMA])
+def test_two_cores_store_every_token_of_the_sum(tokens, norm):
+    rng = np.random.default_rng(0)
+    given = arguments((tokens, 1, 512), normalization_type=norm, store_fused_add_result=True)
+    given["hidden_tensor"] = rng.standard_normal((tokens, 1, 512)).astype(BF16)
+    given["fused_add_tensor"] = rng.standard_normal((tokens, 1, 512)).astype(BF16)
+    stored = mlp[2](**given)[1]
+    np.testing.assert_array_equal(stored, given["hidden_tensor"] + given["fused_add_tensor"])
 
 
 @nki.jit

@@ -20,7 +20,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import identity
+from ...utils.projection import evacuate, identity
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 
@@ -157,11 +157,9 @@ class ColumnTiling(nl.NKIObject):
         for index in range(len(banks)):
             columns = banks[index].shape[1]
             partial = nl.ndarray((used, columns), dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_copy(
-                dst=partial,
-                src=banks[index][nl.ds(0, used), :],
-                engine=nisa.engine.scalar if index % 2 else nisa.engine.vector,
-            )
+            for half in TiledRange(columns, div_ceil(columns, 2)):
+                part = nl.ds(half.start_offset, half.size)
+                evacuate(partial[:, part], banks[index][nl.ds(0, used), part], None, None, half.index)
             tiles = TiledRange(columns, PARTITIONS)
             sums = nl.ndarray((PARTITIONS, len(tiles), self.tokens), dtype=nl.float32, buffer=nl.psum)
             for tile in tiles:

@@ -1,4 +1,9 @@
-"""Down projection of token generation, in both orders of operands."""
+"""Down projection of token generation, in both orders of operands.
+
+With tokens stationary, groups of columns of the array hold the tokens again, each for other columns of the
+result: nothing is left to be summed. The rows beyond a multiple of 128 would use few partitions, and with
+them few DMA engines, for as long as 128 rows use all: pieces of their columns lie below each other.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -87,20 +92,22 @@ class _Step(nl.NKIObject):
 
 
 def _steps(inter, rows):
-    """All rows: what 128 leaves over first, if tiles of the tensor engine can be as small as its pieces."""
-    whole = rows // PARTITIONS
+    """All rows, 128 at a time. What is left over is folded, if tiles of the tensor engine are as small.
+
+    It comes second, as each accumulation in PSUM begins with a product of all columns of its bank.
+    """
+    whole, rest = rows // PARTITIONS, rows % PARTITIONS
     steps = []
-    smallest = column_group(1)
-    rest = rows % PARTITIONS
-    first = 0
-    if rest % smallest == 0:
-        for size in (64, 32):
-            if rest - first >= size:
-                steps.append(_folded(inter, whole, first, size))
-                first += size
     for block in range(whole):
         steps.append(_Step(block * PARTITIONS, PARTITIONS, 1, inter[:, block, :]))
-    if first < rest:
+        if block == 0 and rest % column_group(1) == 0:
+            first = 0
+            for size in (64, 32):
+                if rest - first >= size:
+                    steps.append(_folded(inter, whole, first, size))
+                    first += size
+            rest = 0
+    if rest > 0:
         steps.append(_Step(whole * PARTITIONS, rest, 1, inter[nl.ds(0, rest), whole, :]))
     return steps
 
@@ -110,10 +117,7 @@ def _folded(inter, block, first, size):
     copies = nl.ndarray((PARTITIONS, inter.shape[2]), dtype=inter.dtype, buffer=nl.sbuf)
     folds = PARTITIONS // size
     for fold in range(folds):
-        engine = nisa.engine.scalar if fold % 2 else nisa.engine.vector
-        nisa.tensor_copy(
-            dst=copies[nl.ds(fold * size, size), :], src=inter[nl.ds(first, size), block, :], engine=engine
-        )
+        nisa.tensor_copy(dst=copies[nl.ds(fold * size, size), :], src=inter[nl.ds(first, size), block, :])
     return _Step(block * PARTITIONS + first, size, folds, copies)
 
 
@@ -190,8 +194,7 @@ def project_down_by_token(inter, rows, weights, result):
             if not closes:
                 continue
             end = first + size
-            ends = is_last and end == block.size
-            for tile in TiledRange(size, div_ceil(size, 2) if ends else BANK):
+            for tile in TiledRange(size, BANK if size > BANK else div_ceil(size, 2)):  # for two engines
                 start = first + tile.start_offset
                 result.take(sums.columns(start, tile.size), block.start_offset + start, index)
                 index += 1

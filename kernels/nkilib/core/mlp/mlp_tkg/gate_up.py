@@ -14,7 +14,7 @@ from ...utils.tiled_range import TiledRange, TiledRangeIterator
 from .contraction import PARTITIONS, clear_tail, contract_weights
 from .hidden import rows_of_weights
 
-BLOCK = 1024  # columns of weights that are worked on at a time
+BLOCK = 2048  # most columns of weights that are worked on at a time: half of PSUM
 CHUNK_BYTES = 8192  # of weights in each partition that one DMA brings: 1 MiB
 LEAST_CHUNKS = 4  # of them, since products wait for the first one and the last one
 
@@ -35,7 +35,8 @@ def project_hidden(hidden, tokens, weights, tiling: Any):
     blocks = div_ceil(width, PARTITIONS)
     accumulator = nl.ndarray((PARTITIONS, blocks, tokens), dtype=nl.float32, buffer=nl.sbuf)
     clear_tail(accumulator, width)
-    for columns in TiledRange(width, BLOCK):
+    alike = div_ceil(blocks, div_ceil(width, BLOCK)) * PARTITIONS
+    for columns in TiledRange(width, alike):
         most = min(CHUNK_BYTES // (columns.size * _bytes(weights.dtype)), x.shape[1] // LEAST_CHUNKS)
         first = columns.start_offset // PARTITIONS
         banks = [] if tiling is None else tiling.banks(columns.size)
@@ -74,10 +75,11 @@ class RowGroup(nl.NKIObject):
 
 
 def row_groups(chunks, blocks, most):
-    """All blocks of rows, `blocks` in each of the chunks, in groups of up to `most`."""
+    """All blocks of rows, `blocks` in each of the chunks, in groups of up to `most`, of a chunk all alike."""
     groups = []
+    alike = div_ceil(blocks, div_ceil(blocks, most))
     for chunk in TiledRange(chunks, max(1, most // blocks)):
-        for block in TiledRange(blocks, most):
+        for block in TiledRange(blocks, alike):
             groups.append(RowGroup(chunk, block, chunk.start_offset * blocks + block.start_offset))
     last = groups.pop()  # comes in two, as products wait for all of a group
     halves = div_ceil(last.block.size, 2) if last.chunk.size == 1 else last.block.size

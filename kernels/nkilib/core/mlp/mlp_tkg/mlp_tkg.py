@@ -11,6 +11,12 @@ the DMA engines bring the weights, and everything else is arranged to happen mea
 | scale, bias, clamp, activation, gate * up | vector, scalar | inter [128, I/128, T] |
 | down projection, each core half of the columns | tensor; scalar, vector empty PSUM | y [T, H], or turned |
 
+All loads of weights are triggered at the start, in the order of their use, in descriptors of about 8 KiB
+which all DMA engines share: HBM is read without a pause from the first byte to the last. Of small loads
+there are two before them, hidden and the weights of the norm; matrices of ones and zeros are made in SBUF.
+The sums of two cores are exchanged while the weights of the next projection arrive; the tensor engine makes
+up for it, since groups of its columns work beside each other in every product.
+
 SBUF holds x, the intermediate results and the result: for T tokens about T * (H + 4 I) / 32 bytes per
 partition (28 KiB for T = 64, H = 8192, I = 896); all the rest is a ring of weight tiles of 2 to 16 KiB, so
 that loads run ahead of the products and the weights of the down projection arrive while the activation is
