@@ -16,10 +16,9 @@ from rich.text import Text
 
 from nki_cli import render
 from nki_isa.diagnostics import Diagnostic, Severity
+from nki_tools.launches import WIDTH
 
 ERRORS, MISUSE = 1, 2  # exit status: the kernel has errors; the command was used wrongly
-
-_WIDTH = 120  # of tables where the output is not a terminal, so that they read alike everywhere
 
 
 class Format(str, enum.Enum):
@@ -123,5 +122,5 @@ def _console(file: Any, plain: bool) -> Console:
         emoji=False,
     )
     if not console.is_terminal:
-        console.width = int(os.environ.get("COLUMNS") or _WIDTH)
+        console.width = int(os.environ.get("COLUMNS") or WIDTH)
     return console

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-from nki.runtime import CoreRun, Launch, Options
+from nki.runtime import Options
 from nki_cli.screen import ERRORS, Format, Screen
 from nki_cli.script import Outcome, Prints, run_script, unreadable
 from nki_isa.diagnostics import Diagnostic
 from nki_isa.machine.target import Target
-from nki_isa.tensor.tensor import NkiTensor
 
 
 def readable(screen: Screen, file: str) -> None:
@@ -51,54 +50,16 @@ def launches_of(
     return outcome
 
 
-def elapsed(launch: Launch) -> float | None:
-    """ns until the last core is done; None if the launch was not timed."""
-    times = [core.timeline.total for core in launch.cores if core.timeline]
-    return max(times) if times else None
-
-
 def as_json(
-    command: str,
-    file: str,
-    target: Target,
-    outcome: Outcome,
-    facts: Callable[[CoreRun], dict[str, Any]] | None = None,
+    command: str, file: str, target: Target, outcome: Outcome, launches: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The object a command writes with ``--format json``; `facts` gives what it says of each core."""
+    """The object a command writes with ``--format json``; `launches` is what it says of each."""
     return {
         "command": command,
         "file": file,
         "target": target.name,
-        "launches": [launch_facts(launch, facts) for launch in outcome.launches],
+        "launches": list(launches),
         "diagnostics": [d.as_dict() for d in outcome.told],
-    }
-
-
-def launch_facts(launch: Launch, facts: Callable[[CoreRun], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """One kernel call as plain values; `facts` gives what a command says of each core."""
-    return {
-        "kernel": launch.kernel,
-        "inputs": [_described(tensor) for tensor in launch.program.inputs],
-        "outputs": [_described(tensor) for tensor in launch.program.outputs],
-        "time_ns": elapsed(launch),
-        "schedule": launch.schedule,
-        "skipped": [
-            {
-                "instruction": one.instruction.opcode,
-                "place": str(one.instruction.stack[-1].span) if one.instruction.stack else None,
-                "skipped": one.skipped,
-                "of": one.total,
-            }
-            for one in launch.skipped
-        ],
-        "cores": [
-            {
-                "instructions": sum(1 for _ in core.program.walk()),
-                "time_ns": core.timeline.total if core.timeline else None,
-                **(facts(core) if facts else {}),
-            }
-            for core in launch.cores
-        ],
     }
 
 
@@ -116,7 +77,3 @@ def finish(screen: Screen, outcome: Outcome) -> None:
         raise typer.Exit(ERRORS)
     if outcome.status:
         raise typer.Exit(outcome.status)
-
-
-def _described(tensor: NkiTensor) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)}

@@ -1,12 +1,18 @@
 """What people ask of kernels, from Python: the questions of the command line.
 
-from nki_tools import gate
+from nki_tools import check, gate, profile, sbuf, sweep
 
-print(gate(kernel, x, w))   # would the compiler take it?
+check(kernel, x, w)          # everything wrong with this call, as diagnostics
+print(gate(kernel, x, w))    # would the compiler take it?
+print(sbuf(kernel, x, w))    # will it fit, and who holds SBUF and PSUM when?
+print(profile(kernel, x, w)) # where does its time go?
 found = sweep(kernel, {"tile": [128, 256, 512]}, {"x": x, "w": w})   # which tile is best?
 """
 
+from nki_tools.check import check
 from nki_tools.gate import Judgement, Verdict, gate
+from nki_tools.profile import Profiled, profile
+from nki_tools.sbuf import MemoryUse, sbuf
 from nki_tools.sweep import sweep
 
-__all__ = ["Judgement", "Verdict", "gate", "sweep"]
+__all__ = ["Judgement", "MemoryUse", "Profiled", "Verdict", "check", "gate", "profile", "sbuf", "sweep"]

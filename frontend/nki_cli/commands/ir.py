@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nki.runtime import Options
+from typing import Any
+
+from nki.runtime import CoreRun, Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -14,6 +16,7 @@ from nki_cli.options import (
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
 from nki_isa.text.printer import format_program
+from nki_tools.launches import launch_facts
 
 
 def ir(
@@ -29,8 +32,13 @@ def ir(
     options = Options(target=chosen, data=False, check="none")
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
     if screen.format is Format.json:
-        screen.json(as_json("ir", file, chosen, outcome, lambda core: {"ir": format_program(core.program)}))
+        launches = [launch_facts(launch, _facts) for launch in outcome.launches]
+        screen.json(as_json("ir", file, chosen, outcome, launches))
     elif screen.is_text:
         programs = [core.program for launch in outcome.launches for core in launch.cores]
         screen.out.file.write("\n".join(map(format_program, programs)))
     finish(screen, outcome)
+
+
+def _facts(core: CoreRun) -> dict[str, Any]:
+    return {"ir": format_program(core.program)}

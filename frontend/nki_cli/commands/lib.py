@@ -15,7 +15,6 @@ from nki.compiler.source.kernel_source import signature_of
 from nki_cli.options import ColorOption, FormatOption, TargetOption, read_target
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import ERRORS, Format, Screen
-from nki_cli.session import elapsed, launch_facts
 from nki_isa.diagnostics import Diagnostic, NkiError
 from nki_isa.machine.dtypes import DTYPES
 from nki_sim.report.facts import which
@@ -23,6 +22,7 @@ from nki_sim.report.html import write_html
 from nki_sim.report.profile import Profile
 from nki_sim.report.terminal import launch_line, profile_tables
 from nki_sim.words import time
+from nki_tools.launches import elapsed, launch_facts
 from nkilib.registry import Difference, Example, KernelResult, Row, difference, rows
 
 #: The parameters of the kernel are options of the command too.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nki.runtime import CoreRun, Launch, Options
+from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -23,15 +23,10 @@ from nki_cli.options import (
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
 from nki_cli.session import as_json, finish, launches_of
-from nki_sim.report.ablation import Ablated, ablation
-from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
-from nki_sim.report.links import link_rows
-from nki_sim.report.profile import Profile
-from nki_sim.report.terminal import ablation_table, launch_line, links_table, profile_tables
-from nki_sim.report.trace import Traced, write_trace
-from nki_sim.report.usage import memory_report
+from nki_sim.report.trace import write_trace
 from nki_sim.timing.mechanisms import MECHANISMS
+from nki_tools.profile import Profiled
 
 
 def profile(
@@ -91,19 +86,8 @@ def profile(
         without=lacking,
     )
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
-
-    def ablated(launch: Launch) -> list[Ablated]:
-        programs, placements = zip(*((core.program, core.placement) for core in launch.cores), strict=True)
-        return ablation(programs, placements, ranks=launch.ranks, trips=trips, off=lacking)
-
-    timed = [
-        [
-            Traced(core.program, core.timeline, core.placement, launch.who(number))
-            for number, core in enumerate(launch.cores)
-            if core.timeline
-        ]
-        for launch in outcome.launches
-    ]
+    calls = [Profiled(launch, lacking, trips) for launch in outcome.launches]
+    timed = [call.cores for call in calls]
     if trace is not None and timed:
         write_report(
             screen, trace, lambda path: write_trace(path, timed), "open it in https://ui.perfetto.dev"
@@ -111,28 +95,9 @@ def profile(
     if html is not None and timed:
         write_report(screen, html, lambda path: write_html(path, timed), "open it in a browser")
     if screen.format is Format.json:
-        made = as_json("profile", file, chosen, outcome, _facts)
-        for launch, described in zip(outcome.launches, made["launches"], strict=True):
-            described["without"] = sorted(lacking)
-            described["ablation"] = [row.as_dict() for row in ablated(launch)] if ablate else None
-        screen.json(made)
+        launches = [call.as_dict(ablate=ablate) for call in calls]
+        screen.json(as_json("profile", file, chosen, outcome, launches))
     elif screen.is_text:
-        order = ", in the compiler's order" if schedule is ScheduleMode.compiler else ""
-        if lacking:
-            order += f", without {', '.join(sorted(lacking))}"
-        for launch, cores in zip(outcome.launches, timed, strict=True):
-            for number, core in enumerate(cores):
-                who = f", {core.name}" if launch.ranks > 1 else which(number, len(cores))
-                heading = launch_line(core.program, core.timeline.total, who + order)
-                screen.show(heading, "", *profile_tables(Profile.of(core.timeline), core.placement), "")
-            found = link_rows([core.timeline for core in cores]) if cores else None
-            if found is not None:
-                screen.show(links_table(found), "")
-            if ablate:
-                screen.show(ablation_table(ablated(launch)), "")
+        for call in calls:
+            screen.show(*call.tables(ablate=ablate))
     finish(screen, outcome)
-
-
-def _facts(core: CoreRun) -> dict[str, Any]:
-    profile = Profile.of(core.timeline).as_dict() if core.timeline else None
-    return {"profile": profile, "memory": memory_report(core.program, core.placement)}

@@ -26,8 +26,9 @@ from nki_cli.options import (
     read_target,
 )
 from nki_cli.screen import Format, Screen
-from nki_cli.session import as_json, elapsed, finish, launches_of
+from nki_cli.session import as_json, finish, launches_of
 from nki_sim.report.terminal import launch_line
+from nki_tools.launches import elapsed, launch_facts
 
 
 def run(
@@ -64,7 +65,7 @@ def run(
     )
     outcome = launches_of(screen, file, options, arguments or (), whole_traceback=traceback)
     if screen.format is Format.json:
-        screen.json(as_json("run", file, chosen, outcome))
+        screen.json(as_json("run", file, chosen, outcome, [launch_facts(one) for one in outcome.launches]))
     elif screen.is_text:
         for launch in outcome.launches:
             cores = f", {launch.ranks} ranks" if launch.ranks > 1 else ""

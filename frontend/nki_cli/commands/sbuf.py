@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nki.runtime import CoreRun, Options
+from nki.runtime import Options
 from nki_cli.options import (
     ColorOption,
     FileArgument,
@@ -16,11 +14,9 @@ from nki_cli.options import (
 )
 from nki_cli.reports import HtmlOption, write_report
 from nki_cli.screen import Format, Screen
-from nki_cli.session import as_json, finish, launch_facts, launches_of
-from nki_sim.report.facts import which
+from nki_cli.session import as_json, finish, launches_of
 from nki_sim.report.html import write_html
-from nki_sim.report.terminal import launch_line, memory_tables
-from nki_sim.report.usage import memory_report
+from nki_tools.sbuf import MemoryUse
 
 
 def sbuf(
@@ -40,25 +36,16 @@ def sbuf(
     chosen = read_target(target, screen)
     options = Options(target=chosen, data=False, check="none", spill=not no_spill)
     outcome = launches_of(screen, file, options, whole_traceback=traceback)
-    overfull = [refused.placed() for refused in outcome.overfull]
-    shown = [*outcome.launches, *overfull]
+    fitting = [MemoryUse(launch) for launch in outcome.launches]
+    overfull = [MemoryUse(refused.placed()) for refused in outcome.overfull]
+    shown = [*fitting, *overfull]
     if html is not None and shown:
-        cores = [launch.cores for launch in shown]
+        cores = [one.launch.cores for one in shown]
         write_report(screen, html, lambda path: write_html(path, cores), "open it in a browser")
     if screen.format is Format.json:
-        screen.json(
-            {
-                **as_json("sbuf", file, chosen, outcome, _facts),
-                "overfull": [launch_facts(launch, _facts) for launch in overfull],
-            }
-        )
+        made = as_json("sbuf", file, chosen, outcome, [one.as_dict() for one in fitting])
+        screen.json({**made, "overfull": [one.as_dict() for one in overfull]})
     elif screen.is_text:
-        for launch in shown:
-            for number, core in enumerate(launch.cores):
-                heading = launch_line(core.program, None, which(number, len(launch.cores)))
-                screen.show(heading, "", *memory_tables(core.program, core.placement), "")
+        for one in shown:
+            screen.show(*one.tables())
     finish(screen, outcome)
-
-
-def _facts(core: CoreRun) -> dict[str, Any]:
-    return {"memory": memory_report(core.program, core.placement)}
