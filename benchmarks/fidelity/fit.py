@@ -203,6 +203,7 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
         f"{_TKG}_separation_pass_params L454",  # L236 again
     ),
     ("trn1", "vector_reciprocal_rate"): ("silu M4096 N7168",),
+    ("trn1", "dma_small_row_bytes"): ("rope_single_freq_apply B1 H64 N4096 D128",),
 }
 """Figures read off times of whole kernels, or shares of them, which check nothing then."""
 

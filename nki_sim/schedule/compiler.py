@@ -296,7 +296,9 @@ class _Scheduler:
             self._free[plan.lane] = start + plan.dma.interval
             if plan.issuer >= 0:
                 self._free[plan.issuer] = start + cost.busy
-            chosen.end = self._dma.book(start + plan.dma.first, plan.dma.work) + plan.dma.finish
+            chosen.end = (
+                self._dma.book(start + plan.dma.first, plan.dma.work, plan.dma.least) + plan.dma.finish
+            )
             return
         if cost.table is not None:
             self._table = cost.table

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nki_isa.cost import Cost, Transfer
 from nki_isa.cost.streaming import strided
-from nki_isa.cost.transfers import engine_time, finish_time
+from nki_isa.cost.transfers import engine_time, finish_time, used_engines
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
@@ -98,11 +98,21 @@ class Plan:
 
 
 class Dma(NamedTuple):
-    """ns of a DMA: from trigger to data, to the next trigger, of the busiest engine, data to semaphore."""
+    """ns of a DMA.
+
+    Attributes:
+        first: from the trigger to the first byte.
+        interval: to the next trigger.
+        work: that the engines have with it, all together as one.
+        least: that the busiest of those it is dealt to has: with few of them it takes longer, and leaves
+            the others to other transfers.
+        finish: from the last byte to the semaphore.
+    """
 
     first: float
     interval: float
     work: float
+    least: float
     finish: float
 
 
@@ -128,7 +138,7 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
             issuer = _ENGINE_LANE[asked]
         dma = _dma(target, cost, cost.transfer, slowdown)
         if not target.spills and is_spill(sample):
-            dma = Dma(0.0, 0.0, 0.0, 0.0)
+            dma = Dma(0.0, 0.0, 0.0, 0.0, 0.0)
     operands = None
     if form.is_plain and form.read_names is not None and form.written_names is not None:
         uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
@@ -173,10 +183,11 @@ def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> Dma:
             target.dma_swdge_start_load if load else target.dma_swdge_start_store
         )
         interval = cost.busy
-    work = engine_time(target, moved)
+    least = engine_time(target, moved)
+    work = least * used_engines(target, moved) / target.dma_engines
     if moved.direction != "local":
         work *= slowdown
-    return Dma(first, interval, work, finish_time(target, moved))
+    return Dma(first, interval, work, least, finish_time(target, moved))
 
 
 def dynamic_box(owner: Bytes, view: NkiTensor, registers: RegisterValues) -> Box:

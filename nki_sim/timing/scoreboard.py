@@ -421,7 +421,7 @@ class Scoreboard:
         if plan.issuer >= 0:
             self._free[plan.issuer] = start + plan.cost.busy
         begin = start + dma.first
-        last = self._dma.book(begin, dma.work)
+        last = self._dma.book(begin, dma.work, dma.least)
         return begin, last, last + dma.finish
 
     # --- the result

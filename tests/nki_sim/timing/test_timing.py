@@ -363,6 +363,21 @@ def test_transfers_share_the_engines():
     assert engines.book(0.0, 800.0) == 1400.0  # before what was booked for later
 
 
+def test_a_transfer_of_few_partitions_leaves_engines_to_others():
+    """By hand: 64 partitions keep 8 of 16 engines busy for 8 rows each, so that two take as long as one."""
+
+    def loads(partitions, count):
+        shape = partitions, 4096
+        views = [(tile(shape), tile(shape, region="shared_hbm", kind="input")) for _ in range(count)]
+        return timed([emit("dma_copy", dst, src) for dst, src in views])
+
+    rows = 8 * (4.7 + 4 * 4096 / 27.2)
+    two = loads(64, 2)
+    assert (two.busy - two.begin).tolist() == pytest.approx([rows, rows])
+    for many in (loads(64, 8), loads(128, 4)):
+        assert many.busy.max() - many.begin.min() == pytest.approx(4 * rows, rel=0.01)
+
+
 @given(st.lists(st.tuples(st.floats(0, 5e4), st.floats(1, 5e3)), min_size=1, max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_no_work_is_lost_or_done_early(jobs):
