@@ -174,8 +174,6 @@ LADDERS = (  # published versions of one thing, by parts of their names
 )
 
 WRONG = {  # which stand in the wrong order here, and why
-    ("program", "rope"): "trn1 moves rows of 2 KiB more slowly than the model",
-    ("compiler", "rope"): "the same",
     (
         "program",
         "attention float32 512",
