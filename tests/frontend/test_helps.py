@@ -21,22 +21,22 @@ PAIRS = [(command, pair) for command, pairs in (("check", BY_CHECK), ("run", BY_
 
 #: Helps that no text provokes here, by their first words, and why.
 UNTRIED = {
-    # tried where the level is 0.7: test_level_0_7
-    "use an int32 scalar, loaded with nisa.scalar_load from": "test_level_0_7",
+    # tried where the level is 0.7
+    "use an int32 scalar, loaded with nisa.scalar_load from": "test_scalars_0_7",
     "make it int32 (on the host: x.astype(np.int32)); dma_copy": "test_level_0_7",
     "give both the same compile_config, or the outer one": "test_level_0_7",
     "give it an address of its own: tensors that share bytes": "test_level_0_7",
-    "compare int32 scalars, or store it with": "test_level_0_7",
-    "write nisa.memset(dst, value) for a constant": "test_level_0_7",
-    "allocate dst with dtype=nl.": "test_level_0_7",
+    "compare int32 scalars, or store it with": "test_scalars_0_7",
+    "write nisa.memset(dst, value) for a constant": "test_scalars_0_7",
+    "allocate dst with dtype=nl.": "test_scalars_0_7",
     "write =nki.compiler.(...)": "test_level_0_7",
     "leave it out: tensors in HBM have an address from": "test_level_0_7",
-    "write g[i, j], g[i, :] or g[:, j0:j1]": "test_level_0_7",
-    "make one with nl.tiles": "test_level_0_7",
-    "call nl.tiles, nl.blocks, nl.alloc_tiles or": "test_level_0_7",
-    "take .data of fewer cells: of one tile, or of tiles": "test_level_0_7",
-    "load the bound with nisa.scalar_load from an int32 tensor": "test_level_0_7",
-    "write nl.fori_loop(lower, upper, body), the loop's body": "test_level_0_7",
+    "write g[i, j], g[i, :] or g[:, j0:j1]": "test_grids_0_7",
+    "make one with nl.tiles": "test_grids_0_7",
+    "call nl.tiles, nl.blocks, nl.alloc_tiles or": "test_grids_0_7",
+    "take .data of fewer cells: of one tile, or of tiles": "test_grids_0_7",
+    "load the bound with nisa.scalar_load from an int32 tensor": "test_scalars_0_7",
+    "write nl.fori_loop(lower, upper, body), the loop's body": "test_scalars_0_7",
     "set it to 1 or 2, the cores of a logical core": "test_level_0_7",
     "write (...), or set =": "test_level_0_7",
     # tried where kernels run on several ranks

@@ -84,7 +84,7 @@ def page() -> str:
 
 def _inferred() -> str:
     rows = ((rule, f"`{test}`") for rule, test in INFERRED)
-    return _table(["what 0.7 does here", "its test, in tests/frontend/levels/test_level_0_7.py"], rows)
+    return _table(["what 0.7 does here", "its test, in tests/frontend/levels"], rows)
 
 
 def _section(old: str, new: str) -> Iterator[str]:
