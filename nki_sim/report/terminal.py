@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from rich import box
@@ -16,6 +16,7 @@ from nki_sim.placement.place import Placement, Utilisation
 from nki_sim.placement.utilisation import bars, by_line
 from nki_sim.report import facts
 from nki_sim.report.ablation import Ablated
+from nki_sim.report.comparison import Change
 from nki_sim.report.links import LinkRows
 from nki_sim.report.profile import Profile
 from nki_sim.report.usage import AllocationScope, Uses, savings, scopes_by_call, scopes_by_name
@@ -85,6 +86,22 @@ def ablation_table(rows: Sequence[Ablated]) -> RenderableType:
             MECHANISMS[row.name].says,
             style="dim" if row.saved == 0 else None,
         )
+    return table
+
+
+def changes_table(rows: Sequence[Change]) -> RenderableType:
+    """The figures of two launches beside each other."""
+    spelled: dict[str, Callable[[float], str]] = {
+        "ns": words.time,
+        "bytes": words.size,
+        "count": "{:,.0f}".format,
+    }
+    table = _table("figure", "before", "after", "change", numbers=(1, 2, 3))
+    for row in rows:
+        percent = row.percent
+        changed = "" if row.before == row.after else "new" if percent is None else f"{percent:+.1f} %"
+        values = (spelled[row.unit](value) for value in (row.before, row.after))
+        table.add_row(row.figure, *values, changed, style=None if changed else "dim")
     return table
 
 

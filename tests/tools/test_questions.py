@@ -1,4 +1,4 @@
-"""What people ask of a kernel call from Python: check, profile, sbuf. The commands print the same."""
+"""What people ask of a kernel call from Python; the commands print the same."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import TRN2
-from nki_tools import check, profile, sbuf
+from nki_tools import check, compare, profile, sbuf
 
 KIB = 1024
 X = np.ones((128, 64), np.float32)
@@ -109,3 +109,50 @@ def test_the_command_prints_what_the_function_says(command, ask, options, tmp_pa
     environment = {**os.environ, "COLUMNS": "120"}
     shown = subprocess.run(run, capture_output=True, text=True, env=environment, check=True).stdout
     assert shown.rstrip("\n") == str(ask(module.doubled, X))
+
+
+@nki.jit
+def in_one_go(x):
+    """As doubled, without the tile of 64 KiB, and with the product on another engine."""
+    tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.activation(dst=tile, data=tile, op=nl.copy, scale=2.0)
+    out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def test_compare_says_what_changed():
+    before, after = profile(doubled, X, columns=16 * KIB), profile(in_one_go, X)
+    found = compare(before, after)
+    rows = {change.figure: change for change in found.changes}
+    assert (rows["SBUF peak"].before, rows["SBUF peak"].after) == (64 * KIB, 256)
+    assert rows["SBUF peak"].percent == 100 * (256 - 64 * KIB) / (64 * KIB)
+    assert (
+        rows["vector busy"].after == rows["scalar busy"].before == 0 and rows["scalar busy"].percent is None
+    )
+    assert (rows["HBM read"].before, rows["HBM read"].percent) == (128 * 64 * 4, 0)
+    assert rows["instructions"].after == 3 and "tensor busy" not in rows
+    path = [change for name, change in rows.items() if name.startswith("critical path")]
+    assert sum(change.after for change in path) == pytest.approx(after.profiles[0].duration)
+    assert found.speedup == before.time / after.time < 1
+    text = str(found)
+    assert "doubled(" in text and ", after" in text and "-99.6 %" in text and "new" in text
+    same = compare(before, before)
+    assert same.speedup == 1 and not any(change.percent for change in same.changes)
+
+
+def test_the_command_compares_call_by_call(tmp_path):
+    head = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\nimport numpy as np\n\n"
+    for name, kernel, calls in (("old", doubled, 1), ("new", in_one_go, 2)):
+        call = f"{kernel.function.__name__}(np.ones((128, 64), np.float32))\n" * calls
+        (tmp_path / f"{name}.py").write_text(f"{head}{inspect.getsource(kernel.function)}\n\n{call}")
+    run = [sys.executable, "-c", "from nki_cli.main import app; app()", "compare", "old.py", "new.py"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.rstrip("\n") == str(compare(profile(doubled, X), profile(in_one_go, X)))
+    assert "new.py makes 1 call more" in done.stderr
+    done = subprocess.run(
+        [*run, "--format", "json", "--no-data"], capture_output=True, text=True, cwd=tmp_path
+    )
+    (launch,) = json.loads(done.stdout)["launches"]
+    assert launch["before"]["kernel"] == "doubled" and launch["after"]["kernel"] == "in_one_go"
