@@ -135,11 +135,11 @@ def test_sums_are_exact(lnc, by_token):
 @pytest.mark.parametrize(
     "lnc, tokens, hidden, intermediate",
     [
-        (1, 1, 1280, 160),  # pieces of columns that end inside a bank of PSUM
-        (1, 3, 256, 32),  # nothing else
-        (2, 2, 2304, 224),  # two sizes of pieces, an odd number of blocks of columns for each core
-        (1, 40, 1024, 192),  # groups of 64 columns of the array
-        (2, 96, 256, 64),  # one group; hidden of each core in a tile of its own
+        (1, 1, 1280, 160),  # a tile of 32 rows; columns that fill no bank of PSUM
+        (1, 3, 256, 40),  # nothing else
+        (2, 2, 2304, 224),  # a tile of 128 rows
+        (1, 40, 1024, 192),  # a tile of 64 rows and 64 tokens
+        (2, 96, 256, 64),  # one of all tokens; hidden of each core in a tile of its own
     ],
 )
 def test_sums_over_rows_that_fill_no_tile_are_exact(lnc, tokens, hidden, intermediate):

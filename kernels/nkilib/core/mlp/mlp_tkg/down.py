@@ -1,11 +1,9 @@
 """Down projection of token generation, in both orders of operands.
 
 With tokens stationary, groups of columns of the array hold the tokens again, each for other columns of the
-result: nothing is left to be summed. The rows beyond a multiple of 128 would use few partitions, and with
-them few DMA engines, for as long as 128 rows use all: pieces of their columns lie below each other.
+result: nothing is left to be summed.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import nki.isa as nisa
@@ -13,7 +11,6 @@ import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
 from ...utils.projection import AT_ONCE, arrivals
-from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 from .contraction import BANK, PARTITIONS, column_group, contract_weights
 
@@ -73,54 +70,6 @@ class TokenRows(nl.NKIObject):
             nisa.dma_copy(dst=self.stored[:, columns], src=self.out[:, columns], dge_mode=AT_ONCE)
 
 
-@dataclass
-class _Step(nl.NKIObject):
-    """Rows of weights that are loaded together.
-
-    Attributes:
-        start: the first of them.
-        rows: how many.
-        folds: into how many pieces their columns are cut. Piece f has partitions `f * rows` on, so that few
-            rows use as many partitions, and with them DMA engines, as 128 do.
-        inter: what they are multiplied with, [folds * rows, T] in SBUF, alike for each piece.
-    """
-
-    start: int
-    rows: int
-    folds: int
-    inter: Any
-
-
-def _steps(inter, rows):
-    """All rows, 128 at a time. What is left over is folded, if tiles of the tensor engine are as small.
-
-    It comes second, as each accumulation in PSUM begins with a product of all columns of its bank.
-    """
-    whole, rest = rows // PARTITIONS, rows % PARTITIONS
-    steps = []
-    for block in range(whole):
-        steps.append(_Step(block * PARTITIONS, PARTITIONS, 1, inter[:, block, :]))
-        if block == 0 and rest % column_group(1) == 0:
-            first = 0
-            for size in (64, 32):
-                if rest - first >= size:
-                    steps.append(_folded(inter, whole, first, size))
-                    first += size
-            rest = 0
-    if rest > 0:
-        steps.append(_Step(whole * PARTITIONS, rest, 1, inter[nl.ds(0, rest), whole, :]))
-    return steps
-
-
-def _folded(inter, block, first, size):
-    """Rows `first` to `first + size` of a block."""
-    copies = nl.ndarray((PARTITIONS, inter.shape[2]), dtype=inter.dtype, buffer=nl.sbuf)
-    folds = PARTITIONS // size
-    for fold in range(folds):
-        nisa.tensor_copy(dst=copies[nl.ds(fold * size, size), :], src=inter[nl.ds(first, size), block, :])
-    return _Step(block * PARTITIONS + first, size, folds, copies)
-
-
 class _Sums(nl.NKIObject):
     """Sums of a block of columns in PSUM, tokens stationary.
 
@@ -141,23 +90,18 @@ class _Sums(nl.NKIObject):
         lanes = nl.ds(bank % self.groups * self.group, self.tokens)
         return self.tile[lanes, bank // self.groups, nl.ds(first % BANK, size)]
 
-    def multiply(self, step, weights, first, size):
-        """Add the products of a step with columns from `first` on; weights [folds * rows, size / folds]."""
-        width = size // step.folds
-        for fold in range(step.folds):
-            rows = nl.ds(fold * step.rows, step.rows)
-            start, end = fold * width, (fold + 1) * width
-            while start < end:
-                count = min(end - start, BANK - (first + start) % BANK)
-                bank = (first + start) // BANK
-                nisa.nc_matmul(
-                    dst=self.columns(first + start, count),
-                    stationary=step.inter[rows, :],
-                    moving=weights[rows, nl.ds(start - fold * width, count)],
-                    tile_position=(fold * step.rows, bank % self.groups * self.group),
-                    tile_size=(PARTITIONS // step.folds, self.group),
-                )
-                start += count
+    def multiply(self, inter, weights, first):
+        """Add inter.T @ weights, [rows, T] and [rows, n], for n columns from `first` on."""
+        rows = column_group(weights.shape[0])
+        for tile in TiledRange(weights.shape[1], BANK):
+            group = (first + tile.start_offset) // BANK % self.groups
+            nisa.nc_matmul(
+                dst=self.columns(first + tile.start_offset, tile.size),
+                stationary=inter,
+                moving=weights[:, nl.ds(tile.start_offset, tile.size)],
+                tile_position=(0, group * self.group),
+                tile_size=(rows, self.group),
+            )
 
 
 def project_down_by_token(inter, rows, weights, result):
@@ -172,7 +116,12 @@ def project_down_by_token(inter, rows, weights, result):
         weights: view of HBM, [I, N].
         result: has methods take(sums, first, index) and finish(first, size), as :class:`TokenRows`.
     """
-    steps = _steps(inter, rows)
+    steps = []
+    for step in TiledRange(rows, PARTITIONS):
+        steps.append(step)
+    steps.insert(
+        0, steps.pop()
+    )  # maybe of fewer rows, which take as many matmuls: the last weights wait for few
     blocks = TiledRange(weights.shape[1], BLOCK)
     index = 0
     for block in blocks:
@@ -181,16 +130,16 @@ def project_down_by_token(inter, rows, weights, result):
         parts = arrivals(len(steps), block.size, is_last)
         tiles = []
         for step in steps:
-            shape = (step.folds * step.rows, block.size // step.folds)
-            tiles.append(nl.ndarray(shape, dtype=weights.dtype, buffer=nl.sbuf))
+            tiles.append(nl.ndarray((step.size, block.size), dtype=weights.dtype, buffer=nl.sbuf))
         loaded, finished = 0, 0
         for number in range(len(parts)):
             while loaded < len(parts) and (loaded <= number or parts[number][2] < block.size):
-                part = parts[loaded]
-                _load(tiles[part[0]], steps[part[0]], part, weights[:, nl.ds(block.start_offset, block.size)])
+                which = parts[loaded][0]
+                _load(tiles[which], steps[which], parts[loaded], weights, block)
                 loaded += 1
             which, first, size, closes = parts[number]
-            sums.multiply(steps[which], _part(tiles[which], steps[which], first, size), first, size)
+            k = steps[which]
+            sums.multiply(inter[nl.ds(0, k.size), k.index, :], tiles[which][:, nl.ds(first, size)], first)
             if not closes:
                 continue
             end = first + size
@@ -203,18 +152,14 @@ def project_down_by_token(inter, rows, weights, result):
                 finished = end
 
 
-def _load(tile, step, part, weights):
-    """Loads a part, one of :func:`arrivals`, of a step's weights; they are those of a block of columns."""
+def _load(tile, k, part, weights, block):
+    """Loads a part of the weights of a block of columns, of those with the rows `k`."""
     _, first, size, _ = part
-    source = TensorView(weights).slice(0, step.start, step.start + step.rows).slice(1, first, first + size)
-    if step.folds > 1:
-        source = source.reshape_dim(1, (step.folds, size // step.folds)).permute((1, 0, 2))
-    nisa.dma_copy(dst=_part(tile, step, first, size), src=source.get_view(), dge_mode=AT_ONCE)
-
-
-def _part(tile, step, first, size):
-    """Some columns of the weights of a step."""
-    return tile[:, nl.ds(first // step.folds, size // step.folds)]
+    nisa.dma_copy(
+        dst=tile[:, nl.ds(first, size)],
+        src=weights[nl.ds(k.start_offset, k.size), nl.ds(block.start_offset + first, size)],
+        dge_mode=AT_ONCE,
+    )
 
 
 def project_down_by_weight(accumulator, inter, rows, weights, strided, is_first=True, parts=1):
