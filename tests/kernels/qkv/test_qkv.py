@@ -224,6 +224,55 @@ def test_sums_are_exact_and_rounded_once():
             np.testing.assert_array_equal(qkv[lnc](hidden, weights), expected)
 
 
+@pytest.mark.parametrize(
+    "hidden_size, columns, d_head",
+    [
+        (4096, 385, None),
+        (2048, 2701, None),
+        (4096, 192, 64),
+        (8192, 128, 128),
+        (512, 2592, 96),
+        (256, 1536, 512),
+    ],
+    ids=["odd", "groups", "three heads", "one head", "heads of groups", "one head in the last group"],
+)
+@pytest.mark.parametrize("lnc", [1, 2])
+def test_cores_share_rows_and_columns(lnc, hidden_size, columns, d_head):
+    """Rows of its own, shared rows and groups of columns: each product is in the result once."""
+    rng = np.random.default_rng(0)
+    hidden = rng.integers(-2, 3, (3, 1, hidden_size)).astype(BF16)
+    weights = rng.integers(-2, 3, (hidden_size, columns)).astype(BF16)
+    expected = hidden.astype(np.float32) @ weights.astype(np.float32)
+    options = {}
+    if d_head is not None:
+        options = {"output_layout": QKVOutputLayout.NBSd, "d_head": d_head}
+        expected = expected.reshape(3, 1, columns // d_head, d_head).transpose(2, 0, 1, 3)
+    np.testing.assert_array_equal(qkv[lnc](hidden, weights, **options), expected.astype(BF16))
+
+
+def test_cores_share_quantized_rows():
+    """FP8, two rows at once."""
+    rng = np.random.default_rng(0)
+    hidden = rng.integers(-2, 3, (2, 1, 8192)).astype(BF16)
+    weights = rng.integers(-2, 3, (8192, 192)).astype(FP8)
+    options = {name: value for name, value in FP8_ARGUMENTS.items() if name != "weight"}
+    expected = hidden.astype(np.float32) @ weights.astype(np.float32)
+    np.testing.assert_array_equal(qkv[2](hidden, weights, **options), expected.astype(BF16))
+
+
+def test_cores_share_rows_that_a_norm_leaves():
+    """Of a norm each core has all rows, in two parts; it projects its own and shared ones."""
+    rng = np.random.default_rng(0)
+    arguments = {
+        "input": rng.standard_normal((2, 1, 8192)).astype(BF16),
+        "fused_qkv_weights": (rng.standard_normal((8192, 192)) / 64).astype(BF16),
+        "gamma_norm_weights": rng.standard_normal((1, 8192)).astype(BF16),
+        "fused_norm_type": LAYER,
+    }
+    expected = qkv_reference(**arguments).astype(np.float32)
+    np.testing.assert_allclose(qkv[2](**arguments).astype(np.float32), expected, rtol=2**-5, atol=2**-4)
+
+
 def test_dma_and_tensor_engine_turn_alike():
     rng = np.random.default_rng(0)
     hidden = rng.standard_normal((1, 300, 512)).astype(BF16)
@@ -264,15 +313,16 @@ def test_prefill_feeds_the_tensor_engine(norm):
 
 
 def test_decoding_reads_weights_at_the_rate_of_hbm():
-    """29 MiB of weights for each core: over 80 % of the roofline."""
+    """28 MiB of weights for each core, each read once: over 90 % of the rate of HBM."""
     arguments = zeros((1, 1, 32768), 896)
     with session(data=False, timing=True) as record:
         qkv[2](**arguments)
     timeline = record.launches[0].timeline
     read = sum(cost.transfer.read_bytes for cost in timeline.costs if cost.transfer)
-    assert read == (arguments["fused_qkv_weights"].nbytes + arguments["input"].nbytes) // 2
+    hidden = read - arguments["fused_qkv_weights"].nbytes // 2
+    assert hidden < 0.6 * arguments["input"].nbytes
     reached = timeline.target.hbm_bytes_per_ns * timeline.target.hbm_efficiency / 2
-    assert read / reached / timeline.duration > 0.8
+    assert read / reached / timeline.duration > 0.9
 
 
 def test_decoding_adds_residuals_of_the_largest_rows_in_place():

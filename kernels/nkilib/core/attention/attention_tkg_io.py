@@ -6,7 +6,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ..utils.allocator import sizeinbytes
-from ..utils.projection import copy_in
+from ..utils.projection import copy_in, load_aside
 from ..utils.tiled_range import TiledRange
 from .attention_tkg_plan import BANK_BYTES, RUN, STORE_BANK, TILE, TURN_BANK, TURN_BANKS, folds_of
 
@@ -19,14 +19,6 @@ ROUND = 1.5 * 2.0**23  # added and taken away, it rounds an fp32 to an integer
 
 
 # --- queries and active keys
-
-
-def load_aside(dst, src):
-    """A small load in a queue of its own: loads of the cache wait neither for it nor for its cause."""
-    if dst.dtype == src.dtype:
-        nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
-    else:
-        nisa.dma_copy(dst=dst, src=src)
 
 
 def prepare_operands(call, q, k_active, inv_freqs, k_out, needed):

@@ -6,6 +6,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ..utils.common_types import QKVOutputLayout
+from ..utils.kernel_helpers import div_ceil
 from ..utils.projection import AT_ONCE, BANK, evacuate
 
 P_MAX = nl.tile_size.pmax
@@ -136,8 +137,10 @@ def scale_columns(target, dst, sums, first, row_scale, added=None):
     turn = 0 if target.bias is None and added is None else 1  # the vector engine adds at once
     for part in parts:
         begin, length, scale = part
-        for start in range(begin, begin + length, BANK):
-            columns = nl.ds(start, min(BANK, begin + length - start))
+        turns = div_ceil(length, BANK)
+        for index in range(turns):
+            start = begin + length * index // turns
+            columns = nl.ds(start, begin + length * (index + 1) // turns - start)
             bias = None
             if added is not None:
                 bias = added[:, columns]
@@ -199,7 +202,7 @@ def store_rows(target, values, row, first):
         target: where, and in which layout.
         values: [rows, columns] in SBUF, of the dtype of the result.
         row: the first of the rows.
-        first: the first of the columns; whole heads where they are stored apart.
+        first: the first of the columns; where heads are stored apart, of whole heads or a part of one.
     """
     count, width = values.shape
     if target.layout == QKVOutputLayout.BSD:
@@ -207,6 +210,10 @@ def store_rows(target, values, row, first):
         nisa.dma_copy(dst=dst, src=values, dge_mode=AT_ONCE)
         return
     _, rows, d_head = target.out.shape
+    if width < d_head:
+        dst = target.out[first // d_head, nl.ds(row, count), nl.ds(first % d_head, width)]
+        nisa.dma_copy(dst=dst, src=values, dge_mode=AT_ONCE)
+        return
     pattern = [[d_head, count], [rows * d_head, width // d_head], [1, d_head]]
     offset = first // d_head * rows * d_head + row * d_head
     src = values.reshape((count, width // d_head, d_head))

@@ -3,77 +3,45 @@
 Shapes: hidden [B, S, H] in HBM or [128, B * S, H / 128] in SBUF, weights [H, I]; out [B, S, I] or
 [heads, B, S, d] in HBM, or [B * S, I] in SBUF.
 
-Few rows meet all weights, so the time is that of reading the weights once. H is cut into a part for each
-core; part l is seen as (128, H1): partition p has the H1 rows l * H / lnc + p * H1 + j of the weights. They
-lie side by side in HBM, so a DMA reads kilobytes at a time.
+Few rows meet all weights, so the time is that of reading the weights once. Partition p has the values
+p * H / 128 + j of H; these rows of the weights lie side by side in HBM, so a DMA reads kilobytes at a time.
 
-- **DMA** loads hidden states in this order, and the weights, 512 KiB at a time.
+- **DMA** loads hidden states in this order, and the weights, up to 1 MiB at a time: first and last ones come
+  in small pieces, so that products begin early and little is left when the last byte is there.
 - RMSNorm waits for nothing: hidden states are multiplied by gamma, the **scalar engine** squares them, and
   rows of the result are multiplied by 1 / rms at the end. LayerNorm, and RMSNorm before STATIC
   quantization, is :mod:`..subkernels.norm_tkg`; the scalar and **vector engines** quantize.
-- The **tensor engine** holds the rows of one j and streams up to 2048 columns of weights into PSUM, as they
+- The **tensor engine** holds the rows of one j and streams up to 2560 columns of weights into PSUM, as they
   arrive; FP8 takes two j at once.
-- Two cores have sums over half of H each, and of its squares, which they exchange at once. Of the products
-  they exchange, scaled and with the bias, what the other one finishes: half of the columns, or for a result
-  in SBUF all of them. The **vector engine** scales and adds.
+- Two cores have H1 = H / 256 of the j each. Of their sums they exchange, scaled and with the bias, what the
+  other one finishes: half of the columns, or for a result in SBUF all of them. Meanwhile they load weights of
+  about 1 MiB each which they share by columns, so that the exchange takes no time of its own; small
+  weights are shared by columns alone, and nothing is exchanged. (All of them by columns would be read in
+  runs half as long.) The **vector engine** scales and adds.
 
 In SBUF, per partition: hidden states 2 B S H / 128 bytes, 3 times that and 32 KiB with residuals; weights
-4 KiB for each transfer in flight; sums 8 KiB for each 2048 columns.
+8 KiB for each transfer in flight; sums 10 KiB for each 2560 columns.
 """
-
-from dataclasses import dataclass
 
 import nki.isa as nisa
 import nki.language as nl
 
-from ..subkernels.layernorm_tkg import SHARDING_THRESHOLD as LAYERNORM_THRESHOLD
 from ..subkernels.layernorm_tkg import layernorm_tkg
-from ..subkernels.rmsnorm_tkg import SHARDING_THRESHOLD as RMSNORM_THRESHOLD
 from ..subkernels.rmsnorm_tkg import rmsnorm_tkg
 from ..utils.common_types import NormType, QKVOutputLayout, QuantizationType
-from ..utils.kernel_assert import kernel_assert
-from ..utils.kernel_helpers import (
-    div_ceil,
-    get_verified_program_sharding_info,
-    is_hbm_buffer,
-    is_rms_normalization,
-)
-from ..utils.projection import AT_ONCE, BANK, broadcast_line, load_line, quantize
+from ..utils.kernel_helpers import div_ceil, is_hbm_buffer
+from ..utils.projection import AT_ONCE, BANK, broadcast_line, load_aside, load_line, quantize
 from ..utils.tensor_view import TensorView
 from .qkv_rows import RowTarget, load_static_scales, scale_columns, store_rows
+from .qkv_tkg_plan import own_rows, place_of, plan_of, side_by_side, window
 
 P_MAX = nl.tile_size.pmax
-GROUP = 2048  # columns in four banks of PSUM
-PIECE = 4096  # weights of a partition that are loaded at once
-LAST_PIECE = 512  # at least; pieces shrink to that in the end
+FIRST_PIECE = 1024  # weights of a partition that are loaded at once: first,
+PIECE = 4096  # at most,
+LAST_PIECE = 256  # and last
+LAST_ROWS = 3  # of a partition: their last columns come when all others are complete
+LAST_COLUMNS = 256  # fewer are not worth to be cut into these
 SUMS = 4096  # sums of residuals of a partition that one engine hands to the next
-
-
-@dataclass
-class Plan(nl.NKIObject):
-    """Sizes of a call.
-
-    Attributes:
-        rows: B * S.
-        hidden: H.
-        programs: number of programs.
-        program: this one.
-        depth: H1: values of H in a partition, of one program's part.
-        fp8: the weights are FP8.
-        late: rows are multiplied by 1 / rms at the end.
-        eps: added to the mean of squares.
-        hidden_actual: values that the mean is over.
-    """
-
-    rows: int
-    hidden: int
-    programs: int
-    program: int
-    depth: int
-    fp8: bool
-    late: bool
-    eps: float
-    hidden_actual: int
 
 
 def qkv_tkg(
@@ -127,7 +95,7 @@ def qkv_tkg(
     Returns:
         The result; with `fused_add` also the sum of `hidden` and the residuals, [B, S, H] in HBM.
     """
-    plan = _plan(
+    plan = plan_of(
         hidden,
         qkv_w,
         fused_add,
@@ -137,6 +105,7 @@ def qkv_tkg(
         d_head,
         eps,
         hidden_actual,
+        output_in_sbuf,
         sbm,
     )
     columns = qkv_w.shape[1]
@@ -152,16 +121,16 @@ def qkv_tkg(
     source = hidden
     if fused_add:
         summed = nl.ndarray(hidden.shape, dtype=hidden.dtype, buffer=nl.shared_hbm)
-        whole = norm_type != NormType.NO_NORM and not plan.late
-        source = _add(plan, hidden, mlp_prev, attn_prev, whole, summed)
+        source = _add(plan, hidden, mlp_prev, attn_prev, summed)
     if not plan.late:
         source = _normalize(plan, source, norm_w, norm_bias, eps, norm_type, hidden_actual)
     local = _local_part(plan, source, hidden.dtype, factor)
     factor = None
     if plan.late:
-        factor = _inverse_rms(plan, local)
+        rows = local
         if norm_w is not None:
-            local = _times_gamma(plan, local, norm_w)
+            local = _times_gamma(plan, rows, norm_w)  # first: products wait for it
+        factor = _inverse_rms(plan, rows)
 
     out = None
     if output_in_sbuf:
@@ -176,112 +145,67 @@ def qkv_tkg(
         result = nl.ndarray(shape, dtype=hidden.dtype, buffer=nl.shared_hbm)
         out = result.reshape(flat)
     target.out = out
-    for first in range(0, columns, GROUP):
-        width = min(GROUP, columns - first)
-        sums = nl.ndarray((plan.rows, width), dtype=nl.float32, buffer=nl.psum)
-        _multiply(plan, sums, local, qkv_w, first)
-        _finish(plan, sums, factor, target, result if output_in_sbuf else None, first)
+    for first in range(0, columns, plan.group):
+        width = min(plan.group, columns - first)
+        _project(plan, local, qkv_w, factor, target, result if output_in_sbuf else None, first, width)
     if fused_add:
         return result, summed
     return result
 
 
-def _plan(hidden, weights, adds, norm_type, quantization_type, layout, d_head, eps, hidden_actual, sbm):
-    """Refuse what is not offered."""
-    name = "qkv_tkg"
-    _, programs, program = get_verified_program_sharding_info(name, (0, 1), 2)
-    if is_hbm_buffer(hidden):
-        rows, size = hidden.shape[0] * hidden.shape[1], hidden.shape[2]
-    else:
-        rows, size = hidden.shape[1], hidden.shape[0] * hidden.shape[2]
-        kernel_assert(
-            hidden.shape[0] == P_MAX, f"{name}: hidden in SBUF has 128 partitions, got {hidden.shape}"
-        )
-        kernel_assert(not adds, f"{name}: fused_add takes hidden in HBM")
-    kernel_assert(rows <= P_MAX, f"{name}: B * S is at most {P_MAX}, got {rows}")
-    kernel_assert(
-        size % (P_MAX * programs) == 0, f"{name}: H is a multiple of 128 * {programs} programs, got {size}"
-    )
-    kernel_assert(weights.shape[0] == size, f"{name}: weights have {weights.shape[0]} rows, H is {size}")
-    kernel_assert(
-        quantization_type in (QuantizationType.NONE, QuantizationType.STATIC),
-        f"{name}: quantization_type is NONE or STATIC, got {quantization_type}",
-    )
-    kernel_assert(
-        layout in (QKVOutputLayout.BSD, QKVOutputLayout.NBSd),
-        f"{name}: output_layout is BSD or NBSd, got {layout}",
-    )
-    if layout == QKVOutputLayout.NBSd:
-        kernel_assert(
-            d_head is not None and weights.shape[1] % d_head == 0,
-            f"{name}: NBSd takes I a multiple of d_head, got {weights.shape[1]} and {d_head}",
-        )
-    kernel_assert(sbm is None or sbm.is_auto_alloc(), f"{name}: sbm allocates automatically")
-    if adds and norm_type != NormType.NO_NORM and programs > 1:
-        limit = LAYERNORM_THRESHOLD if norm_type == NormType.LAYER_NORM else RMSNORM_THRESHOLD
-        kernel_assert(
-            rows <= limit or rows % 2 == 0,
-            f"{name}: with fused_add and a norm on two cores, B * S over {limit} is even, got {rows}",
-        )
-    fp8 = quantization_type == QuantizationType.STATIC
-    actual = size if hidden_actual is None else hidden_actual
-    late = is_rms_normalization(norm_type) and not fp8
-    return Plan(rows, size, programs, program, size // programs // P_MAX, fp8, late, eps, actual)
-
-
 # --- hidden states with H on the partitions
 
 
-def _part_of(plan, tensor, part):
-    """One program's part of [B, S, H] in HBM as [128, B * S, H1]."""
-    pattern = [[plan.depth, P_MAX], [plan.hidden, plan.rows], [1, plan.depth]]
-    return tensor.ap(pattern=pattern, offset=part * P_MAX * plan.depth)
+def _values_of(plan, tensor, first, count):
+    """Values of each partition that lie side by side, of [B, S, H] in HBM: [128, B * S, count]."""
+    place, pitch = place_of(plan, first)
+    return tensor.ap(pattern=[[pitch, P_MAX], [plan.hidden, plan.rows], [1, count]], offset=place)
 
 
-def _load_parts(plan, tensor, parts):
-    """Parts of [B, S, H] in HBM, side by side: [128, B * S, parts * H1] in SBUF."""
-    tile = nl.ndarray((P_MAX, plan.rows, len(parts) * plan.depth), dtype=tensor.dtype, buffer=nl.sbuf)
-    for index in range(len(parts)):
-        columns = nl.ds(index * plan.depth, plan.depth)
-        nisa.dma_copy(dst=tile[:, :, columns], src=_part_of(plan, tensor, parts[index]), dge_mode=AT_ONCE)
+def _load(plan, tensor, first, count):
+    """Values of each partition, of [B, S, H] in HBM, in SBUF: [128, B * S, count]."""
+    tile = nl.ndarray((P_MAX, plan.rows, count), dtype=tensor.dtype, buffer=nl.sbuf)
+    for run in side_by_side(plan, first, count):
+        start, number = run
+        dst = tile[:, :, nl.ds(start - first, number)]
+        nisa.dma_copy(dst=dst, src=_values_of(plan, tensor, start, number), dge_mode=AT_ONCE)
     return tile
 
 
-def _add(plan, hidden, mlp_prev, attn_prev, whole, summed):
-    """The sum of all three in SBUF, this program's part or, `whole`, all parts; each stores its part."""
-    parts = list(range(plan.programs)) if whole else [plan.program]
+def _add(plan, hidden, mlp_prev, attn_prev, summed):
+    """The sum of all three in SBUF, what this program projects or, for a norm, all; each stores its half."""
+    first, count = (0, plan.depth) if plan.apart else window(plan)
     tiles = []
     for tensor in (hidden, mlp_prev, attn_prev):
-        tiles.append(_load_parts(plan, tensor, parts))
+        tiles.append(_load(plan, tensor, first, count))
     total = tiles[0]
-    at_once = min(plan.rows, max(1, SUMS // plan.depth))
+    at_once = min(plan.rows, max(1, SUMS // count))
     sums = []
-    for _ in range(min(2, len(parts) * div_ceil(plan.rows, at_once))):
-        sums.append(nl.ndarray((P_MAX, at_once, plan.depth), dtype=nl.float32, buffer=nl.sbuf))
-    turn = 0
-    for index in range(len(parts)):
-        columns = nl.ds(index * plan.depth, plan.depth)
-        for first in range(0, plan.rows, at_once):
-            count = min(at_once, plan.rows - first)
-            rows = nl.ds(first, count)
-            added = sums[turn % len(sums)][:, nl.ds(0, count), :]
-            turn += 1
-            nisa.tensor_tensor(
-                dst=added,
-                data1=tiles[1][:, rows, columns],
-                data2=tiles[2][:, rows, columns],
-                op=nl.add,
-                engine=nisa.gpsimd_engine,
-            )
-            nisa.tensor_tensor(
-                dst=total[:, rows, columns],
-                data1=total[:, rows, columns],
-                data2=added,
-                op=nl.add,
-                engine=nisa.vector_engine,
-            )
-    mine = nl.ds(plan.program * plan.depth if whole else 0, plan.depth)
-    nisa.dma_copy(dst=_part_of(plan, summed, plan.program), src=total[:, :, mine], dge_mode=AT_ONCE)
+    for _ in range(min(2, div_ceil(plan.rows, at_once))):
+        sums.append(nl.ndarray((P_MAX, at_once, count), dtype=nl.float32, buffer=nl.sbuf))
+    for turn in range(div_ceil(plan.rows, at_once)):
+        rows = nl.ds(turn * at_once, min(at_once, plan.rows - turn * at_once))
+        added = sums[turn % len(sums)][:, nl.ds(0, rows.size), :]
+        nisa.tensor_tensor(
+            dst=added,
+            data1=tiles[1][:, rows, :],
+            data2=tiles[2][:, rows, :],
+            op=nl.add,
+            engine=nisa.gpsimd_engine,
+        )
+        nisa.tensor_tensor(
+            dst=total[:, rows, :],
+            data1=total[:, rows, :],
+            data2=added,
+            op=nl.add,
+            engine=nisa.vector_engine,
+        )
+    mine = plan.program * plan.half
+    nisa.dma_copy(
+        dst=_values_of(plan, summed, mine, plan.half),
+        src=total[:, :, nl.ds(mine - first, plan.half)],
+        dge_mode=AT_ONCE,
+    )
     return total
 
 
@@ -289,7 +213,7 @@ def _normalize(plan, source, gamma, beta, eps, norm_type, hidden_actual):
     """`source` normalized, [128, B * S, programs * H1] in SBUF; without a norm as it is."""
     if norm_type == NormType.NO_NORM:
         return source
-    output = nl.ndarray((P_MAX, plan.rows, plan.programs * plan.depth), dtype=source.dtype, buffer=nl.sbuf)
+    output = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=source.dtype, buffer=nl.sbuf)
     if norm_type == NormType.LAYER_NORM:
         return layernorm_tkg(source, gamma, output, beta, eps)
     if norm_type == NormType.RMS_NORM_SKIP_GAMMA:
@@ -307,16 +231,14 @@ def _ones(hidden, dtype):
 
 
 def _local_part(plan, source, dtype, factor):
-    """This program's part of H, [128, H1, B * S] in SBUF, quantized if `factor` is given."""
+    """What this program projects, [128, B * S, values] in SBUF, quantized if `factor` is given."""
+    first, count = window(plan)
     if is_hbm_buffer(source):
-        source = _load_parts(plan, source, [plan.program])
-    start = 0 if source.shape[2] == plan.depth else plan.program * plan.depth
-    part = source[:, :, nl.ds(start, plan.depth)]
+        source = _load(plan, source, first, count)
+    part = source if source.shape[2] == count else source[:, :, nl.ds(first, count)]
     if dtype == nl.float32 and factor is None:
         dtype = nl.bfloat16
-    local = nl.ndarray(
-        (P_MAX, plan.rows, plan.depth), dtype=nl.float8_e4m3 if plan.fp8 else dtype, buffer=nl.sbuf
-    )
+    local = nl.ndarray((P_MAX, plan.rows, count), dtype=nl.float8_e4m3 if plan.fp8 else dtype, buffer=nl.sbuf)
     if plan.fp8:
         quantize(local, part, factor)
         return local
@@ -328,17 +250,21 @@ def _local_part(plan, source, dtype, factor):
 
 def _inverse_rms(plan, local):
     """1 / sqrt(mean of squares + eps) of each row, over all of H, [rows, 1] fp32 in SBUF."""
-    squares = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=nl.float32, buffer=nl.sbuf)
+    values = local
+    is_whole = local.shape[2] == plan.depth
+    if not is_whole:  # shared rows are of one half
+        values = local[:, :, nl.ds(plan.program * plan.half - window(plan)[0], plan.half)]
+    squares = nl.ndarray(values.shape, dtype=nl.float32, buffer=nl.sbuf)
     sums = nl.ndarray((P_MAX, plan.rows), dtype=nl.float32, buffer=nl.sbuf)
     ones = nl.ndarray((P_MAX, 1), dtype=nl.float32, buffer=nl.sbuf)
     total = nl.ndarray((plan.rows, 1), dtype=nl.float32, buffer=nl.psum)
     result = nl.ndarray((plan.rows, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.activation(dst=squares, op=nl.square, data=local)
+    nisa.activation(dst=squares, op=nl.square, data=values)
     nisa.tensor_reduce(dst=sums, op=nl.add, data=squares, axis=2)
     nisa.memset(dst=ones, value=1.0)
     nisa.nc_matmul(dst=total, stationary=sums, moving=ones)
     nisa.tensor_copy(dst=result, src=total)
-    if plan.programs > 1:
+    if not is_whole:
         theirs = _exchange(plan, result)
         nisa.tensor_tensor(dst=result, data1=result, data2=theirs, op=nl.add)
     nisa.tensor_scalar(
@@ -362,12 +288,16 @@ def _inverse_rms(plan, local):
 
 
 def _times_gamma(plan, local, gamma):
-    """This program's part of the rows times gamma."""
-    weights = nl.ndarray((P_MAX, plan.depth), dtype=gamma.dtype, buffer=nl.sbuf)
-    pattern = [[plan.depth, P_MAX], [1, plan.depth]]
-    nisa.dma_copy(dst=weights, src=gamma.ap(pattern=pattern, offset=plan.program * P_MAX * plan.depth))
-    result = nl.ndarray((P_MAX, plan.rows, plan.depth), dtype=local.dtype, buffer=nl.sbuf)
-    every_row = weights.ap(pattern=[[plan.depth, P_MAX], [0, plan.rows], [1, plan.depth]], offset=0)
+    """What this program projects times gamma."""
+    first, count = window(plan)
+    weights = nl.ndarray((P_MAX, count), dtype=gamma.dtype, buffer=nl.sbuf)
+    for run in side_by_side(plan, first, count):
+        start, number = run
+        place, pitch = place_of(plan, start)
+        source = gamma.ap(pattern=[[pitch, P_MAX], [1, number]], offset=place)
+        load_aside(weights[:, nl.ds(start - first, number)], source)
+    result = nl.ndarray(local.shape, dtype=local.dtype, buffer=nl.sbuf)
+    every_row = weights.ap(pattern=[[count, P_MAX], [0, plan.rows], [1, count]], offset=0)
     nisa.tensor_tensor(dst=result, data1=local, data2=every_row, op=nl.multiply)
     return result
 
@@ -375,57 +305,130 @@ def _times_gamma(plan, local, gamma):
 # --- the product
 
 
-def _multiply(plan, sums, local, weights, first):
-    """sums = rows of this program's part of H times the weights, `first` the first column.
+def _project(plan, local, weights, factor, target, result, first, width):
+    """Project to a group of columns: sums of own rows, which are exchanged, then those of shared rows.
 
     Args:
         plan: the sizes.
-        sums: [rows, columns] fp32 in PSUM, written.
-        local: [128, rows, H1] in SBUF.
+        local: [128, rows, values] in SBUF, what this program projects.
         weights: [H, I] in HBM.
-        first: first column.
+        factor: [rows, 1] fp32 that rows are multiplied by, or None.
+        target: scales, bias and where rows go.
+        result: [rows, I] in SBUF, written; or None, and the columns go to HBM.
+        first: the first column.
+        width: how many.
     """
-    width = sums.shape[1]
-    pitch = weights.shape[1]
+    is_last = first + width == weights.shape[1]
+    shared = plan.shared if is_last else 0
+    value, count = own_rows(plan, shared)
+    column, kept, added = first, width, None
+    if plan.programs > 1:
+        start, number, skipped = _share(plan, width, result)
+        column, kept = first + start + skipped, number - skipped
+        if count > 0:
+            sums = nl.ndarray((plan.rows, width), dtype=nl.float32, buffer=nl.psum)
+            _multiply(plan, [(first, sums)], local, weights, value, count)
+            away = width - number - start
+            sent = nl.ndarray((plan.rows, number), dtype=nl.float32, buffer=nl.sbuf)
+            scale_columns(target, sent, sums[:, nl.ds(away, number)], first + away, factor)
+            added = _exchange(plan, sent)[:, nl.ds(skipped, kept)]
+            mine = sums[:, nl.ds(start + skipped, kept)]
+            if shared == 0:
+                _finish(target, result, mine, factor, added, column)
+                return
+            both = nl.ndarray((plan.rows, kept), dtype=nl.float32, buffer=nl.sbuf)
+            scale_columns(target, both, mine, column, factor, added)
+            added = both
+        value, count = plan.half - shared, 2 * shared
+    parts = _parts(plan, column, kept, is_last)
+    late = min(LAST_ROWS, count) if len(parts) > 1 else 0
+    _multiply(plan, parts, local, weights, value, count - late)
+    for part in parts:
+        place, sums = part
+        _multiply(plan, [part], local, weights, value + count - late, late)
+        rest = None if added is None else added[:, nl.ds(place - column, sums.shape[1])]
+        _finish(target, result, sums, factor, rest, place)
+
+
+def _parts(plan, column, width, is_last):
+    """Columns whose sums are complete at one time: (first column, sums [rows, columns] fp32 in PSUM) each.
+
+    Where nothing follows, half of them, at most a bank, are complete after all others: little is left to do.
+    """
+    early = 0
+    if is_last and width > LAST_COLUMNS:
+        early = max(width // 2, width - BANK) // plan.unit * plan.unit
+    parts = []
+    for part in ((column, early), (column + early, width - early)):
+        if part[1] > 0:
+            sums = nl.ndarray((plan.rows, part[1]), dtype=nl.float32, buffer=nl.psum)
+            parts.append((part[0], sums))
+    return parts
+
+
+def _multiply(plan, parts, local, weights, value, count):
+    """Add some rows of hidden states times weights to sums.
+
+    Args:
+        plan: the sizes.
+        parts: columns that lie side by side, as :func:`_parts` has them.
+        local: [128, rows, values] in SBUF.
+        weights: [H, I] in HBM.
+        value: the first of the values of a partition.
+        count: how many.
+    """
+    first = parts[0][0]
+    width = parts[-1][0] + parts[-1][1].shape[1] - first
+    columns = weights.shape[1]
     dtype = weights.dtype if plan.fp8 else local.dtype
+    base = window(plan)[0]
+    fold = 2 if plan.fp8 else 1  # of rows, for as many bytes
     pairs = plan.fp8 and nisa.get_nc_version() >= nisa.nc_version.gen3
-    at_once = max(1, min(plan.depth, PIECE * (2 if plan.fp8 else 1) // width))
-    least = div_ceil(LAST_PIECE, width)
-    base = plan.program * P_MAX * plan.depth * pitch
-    start = 0
-    while start < plan.depth:
-        left = plan.depth - start
-        number = min(at_once, left, max(least, left // 2))  # products wait for all of a piece
-        if pairs and number > 1:
-            number -= number % 2
-        piece = nl.ndarray((P_MAX, number, width), dtype=dtype, buffer=nl.sbuf)
-        pattern = [[plan.depth * pitch, P_MAX], [pitch, number], [1, width]]
-        source = weights.ap(pattern=pattern, offset=base + start * pitch + first)
-        if dtype == weights.dtype:
-            nisa.dma_copy(dst=piece, src=source, dge_mode=AT_ONCE)
-        else:
-            nisa.dma_copy(dst=piece, src=source)
-        done = 0
-        while done < number:
-            together = 2 if pairs and done + 1 < number else 1
-            for column in range(0, width, BANK):
-                columns = nl.ds(column, min(BANK, width - column))
-                if together == 2:
-                    both = local[:, :, nl.ds(start + done, 2)]
-                    nisa.nc_matmul(
-                        dst=sums[:, columns],
-                        stationary=_swapped(both),
-                        moving=piece[:, nl.ds(done, 2), columns],
-                        perf_mode=nisa.matmul_perf_mode.double_row,
-                    )
-                else:
-                    nisa.nc_matmul(
-                        dst=sums[:, columns],
-                        stationary=local[:, :, start + done],
-                        moving=piece[:, done, columns],
-                    )
-            done += together
-        start += number
+    soon = fold * div_ceil(FIRST_PIECE, width)
+    most = fold * max(1, PIECE // width)
+    least = fold * div_ceil(LAST_PIECE, width)
+    done = 0
+    for run in side_by_side(plan, value, count):
+        start, left = run
+        while left > 0:
+            number = min(
+                left, most, max(soon, done), max(least, left // 2)
+            )  # products wait for all of a piece
+            if pairs and number > 1:
+                number -= number % 2
+            piece = nl.ndarray((P_MAX, number, width), dtype=dtype, buffer=nl.sbuf)
+            place, pitch = place_of(plan, start)
+            pattern = [[pitch * columns, P_MAX], [columns, number], [1, width]]
+            source = weights.ap(pattern=pattern, offset=place * columns + first)
+            if dtype == weights.dtype:
+                nisa.dma_copy(dst=piece, src=source, dge_mode=AT_ONCE)
+            else:
+                nisa.dma_copy(dst=piece, src=source)
+            for step in range(0, number, 2 if pairs else 1):
+                together = min(2 if pairs else 1, number - step)
+                rows = local[:, :, nl.ds(start - base + step, together)]
+                for part in parts:
+                    there, sums = part
+                    for column in range(0, sums.shape[1], BANK):
+                        length = min(BANK, sums.shape[1] - column)
+                        moving = piece[:, nl.ds(step, together), nl.ds(there - first + column, length)]
+                        _product(sums[:, nl.ds(column, length)], rows, moving)
+            start += number
+            left -= number
+            done += number
+
+
+def _product(sums, rows, weights):
+    """sums [rows, columns] += rows [128, rows, 1 or 2] times weights [128, 1 or 2, columns]."""
+    if rows.shape[2] == 2:
+        nisa.nc_matmul(
+            dst=sums,
+            stationary=_swapped(rows),
+            moving=weights,
+            perf_mode=nisa.matmul_perf_mode.double_row,
+        )
+    else:
+        nisa.nc_matmul(dst=sums, stationary=rows[:, :, 0], moving=weights[:, 0, :])
 
 
 def _swapped(view):
@@ -436,47 +439,34 @@ def _swapped(view):
 # --- the result
 
 
-def _finish(plan, sums, factor, target, result, first):
-    """Scale, add the bias and what the other core has summed, and store.
+def _finish(target, result, sums, factor, added, column):
+    """Scale sums, add what the other core has summed or the bias, and store.
 
     Args:
-        plan: the sizes.
-        sums: [rows, columns] fp32 in PSUM.
-        factor: [rows, 1] fp32 that rows are multiplied by, or None.
         target: scales, bias and where rows go.
         result: [rows, I] in SBUF, written; or None, and the columns go to HBM.
-        first: first column.
+        sums: [rows, columns] fp32 in PSUM.
+        factor: [rows, 1] fp32 that rows are multiplied by, or None.
+        added: of the shape of `sums`, with the bias; or None.
+        column: the first column.
     """
-    rows, width = sums.shape
-    start, number, skipped = 0, width, 0
-    theirs = None
-    if plan.programs > 1:
-        away = 0
-        if result is None:
-            start, number, skipped = _share(plan, target, width)
-            away = width - number - start
-        sent = nl.ndarray((rows, number), dtype=nl.float32, buffer=nl.sbuf)
-        scale_columns(target, sent, sums[:, nl.ds(away, number)], first + away, factor)
-        theirs = _exchange(plan, sent)
-    mine = sums[:, nl.ds(start, number)]
     if result is not None:
-        scale_columns(target, result[:, nl.ds(first, width)], mine, first, factor, theirs)
+        scale_columns(target, result[:, nl.ds(column, sums.shape[1])], sums, column, factor, added)
         return
-    values = nl.ndarray((rows, number), dtype=target.out.dtype, buffer=nl.sbuf)
-    scale_columns(target, values, mine, first + start, factor, theirs)
-    kept = values if skipped == 0 else values[:, nl.ds(skipped, number - skipped)]
-    if number > skipped:
-        store_rows(target, kept, 0, first + start + skipped)
+    values = nl.ndarray(sums.shape, dtype=target.out.dtype, buffer=nl.sbuf)
+    scale_columns(target, values, sums, column, factor, added)
+    store_rows(target, values, 0, column)
 
 
-def _share(plan, target, width):
+def _share(plan, width, result):
     """The columns of a group that this program finishes: (start, number, how many of them the other stores).
 
     Both shares have one size, as what is exchanged has; in odd numbers they overlap.
     """
-    unit = target.d_head if target.layout == QKVOutputLayout.NBSd else 1
-    units = width // unit
-    number = div_ceil(units, 2) * unit
+    if result is not None:
+        return 0, width, 0
+    unit = plan.unit if width > plan.unit else 1
+    number = div_ceil(width // unit, 2) * unit
     if plan.program == 0:
         return 0, number, 0
     start = width - number

@@ -37,6 +37,14 @@ def identity(size, dtype):
     return result
 
 
+def load_aside(dst, src):
+    """A small load in a queue of its own: large loads wait neither for it nor for its cause."""
+    if dst.dtype == src.dtype:
+        nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
+    else:
+        nisa.dma_copy(dst=dst, src=src)
+
+
 def arrivals(steps, columns, is_last):
     """How the weights of some columns arrive: (step, first column, columns, if it is their last step).
 
