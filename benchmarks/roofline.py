@@ -238,7 +238,7 @@ def page(lines: list[Line]) -> str:
         "",
         "Where a kernel is below what it could reach: mlp and qkv share the rows of their weights, so that",
         "the cores exchange sums, 2.1 us. mlp does so while the weights of the down projection arrive, which",
-        "takes no longer where they are small. qkv does so beside its last loads, which it shares by columns,",
+        "takes no longer where they are small. qkv does so beside its last loads, which are cut by columns,",
         "in descriptors half as long; its few hidden states come in short descriptors too, 0.5 us.",
         "",
         "A QKV projection with residuals reads three tensors of hidden states for one product: at best it",
