@@ -15,7 +15,7 @@ import nki.isa as nisa
 import nki.language as nl
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import TRN2
-from nki_tools import check, compare, profile, sbuf
+from nki_tools import check, compare, profile, sbuf, step
 
 KIB = 1024
 X = np.ones((128, 64), np.float32)
@@ -156,3 +156,75 @@ def test_the_command_compares_call_by_call(tmp_path):
     )
     (launch,) = json.loads(done.stdout)["launches"]
     assert launch["before"]["kernel"] == "doubled" and launch["after"]["kernel"] == "in_one_go"
+
+
+@nki.jit
+def in_parts(x, turns):
+    tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    for k in range(turns):
+        part = tile[32 * k : 32 * k + 32, 0:2]
+        nisa.tensor_scalar(dst=part, data=part, op0=nl.add, operand0=1.0)
+    nisa.memset(dst=tile[96:128, :], value=float("nan"))
+    out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def test_step_says_what_each_instruction_did_to_which_partitions():
+    found = step(in_parts, X, 2)
+    opcodes = ["dma_copy", "tensor_scalar", "tensor_scalar", "memset", "dma_copy"]
+    assert [one.instruction.opcode for one in found] == opcodes
+    assert [one.number for one in found] == list(range(5)) and found.left == 0
+    (copied,), (first,), (second,), (filled,), (stored,) = (one.written for one in found)
+    assert copied.partitions == list(range(128)) and copied.changed.all()
+    assert first.partitions == list(range(32)) and second.partitions == list(range(32, 64))
+    np.testing.assert_array_equal(first.before, 1.0)
+    np.testing.assert_array_equal(first.after, 2.0)
+    assert filled.partitions == list(range(96, 128)) and np.isnan(filled.after).all()
+    assert stored.partitions == [] and stored.changed.all()
+    line = "tile float32[32, 2]: 64 of 64 elements changed, partitions 32 to 63; [1, 1, 1, 1, ...] -> [2, 2,"
+    assert line in str(found)
+    json.dumps([one.as_dict() for one in found], allow_nan=False)
+
+
+def test_step_keeps_what_is_asked_for():
+    line = step(in_parts, X, 1, at="memset")[0].place.rpartition(":")[2]
+    assert [one.number for one in step(in_parts, X, 3, at=line)] == [4]
+    found = step(in_parts, X, 3, most=2)
+    assert len(found) == 2 and found.left == 4 and str(found).endswith("4 steps more")
+    with pytest.raises(NkiError, match="NKI-L012"):
+        step(wrong_twice, X)
+
+
+@nki.jit
+def skips(x, where):
+    out = nl.ndarray((8, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+    index = nl.load(where)
+    tile = nl.ndarray((8, 64), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.memset(dst=tile, value=3.0)
+    rows = out.ap([[64, 8], [1, 64]], vector_offset=index, indirect_dim=0)
+    nisa.dma_copy(dst=rows, src=tile, oob_mode=nisa.oob_mode.skip)
+    return out
+
+
+def test_rows_that_are_skipped_are_not_changed():
+    where = np.array([[0], [1], [99], [2], [3], [99], [4], [5]], np.int32)
+    found = step(skips, X, where)
+    (row,) = found[-1].written
+    assert row.changed.any(axis=1).tolist() == [n < 8 for (n,) in where.tolist()]
+
+
+def test_the_command_steps_through_each_launch(tmp_path):
+    head = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\nimport numpy as np\n\n"
+    calls = "x = np.ones((128, 64), np.float32)\nin_parts(x, 1)\nin_parts(x, 2)\n"
+    (tmp_path / "parts.py").write_text(f"{head}{inspect.getsource(in_parts.function)}\n\n{calls}")
+    run = [sys.executable, "-c", "from nki_cli.main import app; app()", "step", "parts.py", "--at", "memset"]
+    shown = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    assert shown.count("in_parts(x float32[128, 64])") == 2 and "3  memset on gpsimd  parts.py:" in shown
+    done = subprocess.run(
+        [*run, "--format", "json"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    steps = [launch["steps"] for launch in json.loads(done.stdout)["launches"]]
+    assert [[one["number"] for one in some] for some in steps] == [[2], [3]]
+    assert steps[0][0]["written"][0]["after"] == ["nan"] * 4

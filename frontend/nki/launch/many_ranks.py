@@ -62,7 +62,7 @@ def execute_ranks(
         ranks,
         checks=session.checks(),
         strict=options.warnings_as_errors,
-        listeners=[times] if times else [],
+        listeners=[*([times] if times else []), *options.listeners],
         sentinels=options.fill == "sentinels",
     )
     return Ran(results, times.timelines() if times else (), told)

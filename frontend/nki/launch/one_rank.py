@@ -56,7 +56,8 @@ def execute(prepared: Prepared, inputs: list[np.ndarray[Any, Any]], target: Targ
         wide = widened(prepared.programs, prepared.addresses, inputs, target)
         return Ran([execute_all(wide.programs, wide.placements, wide.inputs, target=wide.target)], timed)
     checks = session.checks()
-    can_be_kept = prepared.static and not options.timing and options.fill == "zeros"
+    is_plain = not (options.timing or options.listeners) and options.fill == "zeros"
+    can_be_kept = prepared.static and is_plain
     if can_be_kept and checks in prepared.passed and prepared.running.acquire(blocking=False):
         try:
             if prepared.replay is None:
@@ -72,7 +73,7 @@ def execute(prepared: Prepared, inputs: list[np.ndarray[Any, Any]], target: Targ
         inputs,
         checks=checks,
         strict=options.warnings_as_errors,
-        listeners=[times] if times else [],
+        listeners=[*([times] if times else []), *options.listeners],
         sentinels=options.fill == "sentinels",
     )
     if all(one.code in DATA_CODES for one in told):  # which a replay finds again

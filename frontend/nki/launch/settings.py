@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nki_isa.machine.target import Target
+from nki_sim.observe import Listener
 from nki_sim.pipeline import ScheduleName
 from nki_sim.process import positive_setting
 from nki_sim.sanitize import check_classes
@@ -45,6 +46,7 @@ class Options:
             ``NKI_SIM_WORKERS``, or this process. Results and times are the same.
         restarts: how many lost workers of a launch may be replaced; None takes the environment's
             ``NKI_SIM_RESTARTS``, or 0.
+        listeners: what follows runs with data in this process; over ranks, cores count through all of them.
         calls: is told each kernel that is called on one rank, and its arguments, before they are looked at.
     """
 
@@ -62,6 +64,7 @@ class Options:
     spill: bool = True
     workers: Any = None
     restarts: int | None = None
+    listeners: tuple[Listener, ...] = ()
     calls: Callable[[Any, tuple[Any, ...], dict[str, Any]], object] | None = None
 
     def checks(self) -> frozenset[str]:

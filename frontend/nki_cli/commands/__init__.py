@@ -5,6 +5,7 @@ NAMES = (
     "run",
     "profile",
     "compare",
+    "step",
     "sweep",
     "check",
     "gate",
