@@ -119,9 +119,7 @@ def project_down_by_token(inter, rows, weights, result):
     steps = []
     for step in TiledRange(rows, PARTITIONS):
         steps.append(step)
-    steps.insert(
-        0, steps.pop()
-    )  # maybe of fewer rows, which take as many matmuls: the last weights wait for few
+    steps.insert(0, steps.pop())  # it may have few rows, and as many matmuls: what comes last has many
     blocks = TiledRange(weights.shape[1], BLOCK)
     index = 0
     for block in blocks:
