@@ -28,7 +28,7 @@ _VALUES = 4  # shown of a result
 
 
 @dataclass(frozen=True)
-class WriteSeen:
+class TensorWrite:
     """What an instruction did to one tensor.
 
     Attributes:
@@ -95,7 +95,7 @@ class InstructionStep:
     number: int
     core: int
     instruction: Instruction
-    written: tuple[WriteSeen, ...]
+    written: tuple[TensorWrite, ...]
 
     @property
     def place(self) -> str:
@@ -191,7 +191,7 @@ class Stepping(Listener):
             return
         memory = self._cores[core].memory
         found = [(view, values, _elements(memory, view)) for view, values in old]
-        written = tuple(WriteSeen(view, values, new) for view, values, new in found if new is not None)
+        written = tuple(TensorWrite(view, values, new) for view, values, new in found if new is not None)
         self._kept.append(InstructionStep(number, core, instruction, written))
 
     def finish(self) -> None:
@@ -262,4 +262,4 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{a} to {b}" if a < b else str(a) for a, b in found)
 
 
-__all__ = ["MOST", "InstructionStep", "Stepping", "Steps", "WriteSeen", "step"]
+__all__ = ["MOST", "InstructionStep", "Stepping", "Steps", "TensorWrite", "step"]

@@ -4,35 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checked_runs import X, codes, found
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
 from nki_isa.diagnostics import NkiError, Severity
-from nki_isa.machine.targets import as_target
 from nki_sim.sanitize import CHECKS, DEFAULT, check_classes
 from nki_sim.sanitize.shadow import regions
 
 pytestmark = pytest.mark.api("0.6")  # the newest level whose language is the parser's
-
-X = np.arange(128 * 512, dtype=np.float32).reshape(128, 512)
-
-
-def found(kernel, *arguments, cores=1, **options):
-    """The diagnostics of a run, raised or kept."""
-    launched = kernel[cores] if cores > 1 else kernel
-    with runtime.session(**{"check": "all", **options}) as session:
-        try:
-            launched(*arguments)
-        except NkiError as refused:
-            return list(refused.diagnostics)
-    return list(session.launches[0].diagnostics)
-
-
-def codes(diagnostics):
-    """(code, severity) of each."""
-    return [(d.code, d.severity.value) for d in diagnostics]
 
 
 # --- options
@@ -344,34 +326,6 @@ def test_what_runs_after_another_is_ordered(waits, expected):
     assert codes(found(kernel, X, check="order")) == expected
 
 
-# --- accumulation
-
-
-@nki.jit
-def accumulates_onto_memset(x, w):
-    result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
-    moving = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
-    stationary = nl.ndarray((128, 128), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=moving, src=x)
-    nisa.dma_copy(dst=stationary, src=w)
-    total = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)
-    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving)
-    nisa.memset(dst=total, value=1.0)
-    nisa.nc_matmul(dst=total, stationary=stationary, moving=moving)
-    out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=out, src=total)
-    nisa.dma_copy(dst=result, src=out)
-    return result
-
-
-@pytest.mark.parametrize("target, expected", [("trn1", True), ("trn2", True), ("trn3", False)])
-def test_accumulating_onto_memset(monkeypatch, target, expected):
-    """Undefined on NeuronCore-v2 and v3, defined from v4 on."""
-    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", target)
-    told = found(accumulates_onto_memset, X, np.eye(128, dtype=np.float32))
-    assert (("NKI-H006", "error") in codes(told)) is expected
-
-
 # --- what comes of it
 
 
@@ -443,204 +397,3 @@ def test_padding_of_a_scale_tile_need_not_be_written(monkeypatch):
     with runtime.session() as ran:
         scales_of(np.ones((32, 64), np.float32).astype("bfloat16"))
     assert not [d for d in ran.launches[0].diagnostics if d.code == "NKI-H002"]
-
-
-# --- NaN and infinity in results
-
-
-@nki.jit
-def product(x, w):
-    """x * w, rounded to float16 on the way."""
-    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-    left = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
-    right = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.dma_copy(dst=left, src=x)
-    nisa.dma_copy(dst=right, src=w)
-    half = nl.ndarray((128, 64), dtype=nl.float16, buffer=nl.sbuf)
-    nisa.tensor_tensor(dst=half, data1=left, data2=right, op=nl.multiply)
-    nl.device_print("half", half[0:1, 0:1])
-    nisa.dma_copy(dst=out, src=half)
-    return out
-
-
-def numbers_of(*values, check="all", **options):
-    """The diagnostics of `product` on arrays of each pair of values but for one 1, launch by launch."""
-    arrays = [[np.full((128, 64), value, np.float32) for value in pair] for pair in values]
-    for pair in arrays:
-        pair[0][0, 0] = pair[1][0, 0] = 1
-    with runtime.session(check=check, **options) as session:
-        for pair in arrays:
-            product(*pair)
-    return [list(one.diagnostics) for one in session.launches]
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_an_overflow_is_noted_with_what_it_came_from(strict):
-    """65504 is the largest float16: a note, also where warnings are errors, and in a replay again."""
-    launches = numbers_of((300, 200), (300, 300), (2, 2), (300, 400), warnings_as_errors=strict)
-    assert [codes(found) for found in launches] == [
-        [],
-        [("NKI-N002", "note")],
-        [],
-        [("NKI-N002", "note")],
-    ]
-    message = launches[1][0].message
-    assert "first at partition 0, element [1] (8191 of 8192 elements)" in message
-    assert message.count("300 there") == 2
-    assert "65504" in launches[1][0].help
-
-
-@pytest.mark.parametrize("values", [(np.inf, 2), (np.nan, 1), (-np.inf, -1)])
-def test_what_arguments_hold_is_not_noted(values):
-    """A NaN or infinity of the caller's."""
-    assert numbers_of(values) == [[]]
-
-
-def test_nan_of_an_argument_s_infinity_is_noted():
-    """No argument holds NaN: infinity times zero."""
-    (found,) = numbers_of((np.inf, 0))
-    assert codes(found) == [("NKI-N002", "note")]
-    assert "writes NaN" in found[0].message and "inf there and data2" in found[0].message
-
-
-def test_looking_for_an_origin_prints_nothing_again(capsys):
-    """The second run of a launch is silent."""
-    numbers_of((300, 300))
-    assert capsys.readouterr().out.count("half") == 1
-
-
-def test_where_nobody_sees_notes_none_is_looked_for(monkeypatch):
-    """A plain script pays nothing."""
-    monkeypatch.setattr("nki_sim.sanitize.numbers.trace_numbers", lambda *_: pytest.fail("looked"))
-    product(np.full((128, 64), 300, np.float32), np.full((128, 64), 300, np.float32))
-
-
-def test_what_another_core_sends_comes_from_that_core():
-    """Core 1 overflows; core 0, which stores what it receives, is not blamed."""
-
-    @nki.jit
-    def sent(x):
-        out = nl.ndarray(x.shape, dtype=nl.float16, buffer=nl.shared_hbm)
-        core = nl.program_id(0)
-        tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
-        half = nl.ndarray((128, 64), dtype=nl.float16, buffer=nl.sbuf)
-        got = nl.ndarray((128, 64), dtype=nl.float16, buffer=nl.sbuf)
-        nisa.dma_copy(dst=tile, src=x)
-        nisa.tensor_scalar(dst=half, data=tile, op0=nl.multiply, operand0=1.0 + core * 1e6)
-        nisa.sendrecv(dst=got, src=half, send_to_rank=1 - core, recv_from_rank=1 - core, pipe_id=0)
-        if core == 0:
-            nisa.dma_copy(dst=out, src=got)
-        return out
-
-    with runtime.session(check="nan") as session:
-        sent[2](np.ones((128, 64), np.float32))
-    (found,) = session.launches[0].diagnostics
-    assert found.code == "NKI-N002" and "tensor_scalar writes infinity" in found.message
-
-
-def test_an_operand_of_a_value_per_partition_is_told_where_it_counts():
-    @nki.jit
-    def scaled(x, factors):
-        out = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm)
-        tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
-        factor = nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf, name="factor")
-        nisa.dma_copy(dst=tile, src=x)
-        nisa.dma_copy(dst=factor, src=factors)
-        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=factor)
-        nisa.dma_copy(dst=out, src=tile)
-        return out
-
-    x, factors = np.ones((128, 64), np.float32), np.arange(128, dtype=np.float32).reshape(128, 1)
-    x[5, 7], factors[5] = 3e38, 1e3
-    with runtime.session(check="nan") as session:
-        scaled(x, factors)
-    (note,) = session.launches[0].diagnostics
-    assert "first at partition 5, element [7]" in note.message
-    assert "data=tile[128, 64], 3e+38 there" in note.message
-    assert "operand0=factor[128, 1], 1000 there" in note.message
-
-
-# --- an accumulate that is left out
-
-
-@pytest.mark.parametrize(
-    "target, accumulate, said, sums",
-    [
-        ("trn2", None, [("NKI-H006", "error")], None),
-        ("trn3", None, [("NKI-H006", "warning")], [1, 6, 6]),
-        ("trn3", True, [], [6, 6, 6]),
-        ("trn3", False, [], [1, 1, 1]),
-    ],
-)
-def test_memset_before_each_round_of_a_sum(target, accumulate, said, sums):
-    """Only matmuls count: the first overwrites what memset put there, later ones add to it."""
-
-    @nki.jit
-    def rounds(x, w):
-        out = nl.ndarray((3, 128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
-        moving, stationary = nl.load(x), nl.load(w)
-        total = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.psum)
-        for i in range(3):
-            nisa.memset(dst=total, value=5.0)
-            nisa.nc_matmul(dst=total, stationary=stationary, moving=moving, accumulate=accumulate)
-            nisa.dma_copy(dst=out[i], src=nl.copy(total))
-        return out
-
-    x, w = np.ones((128, 64), np.float32), np.eye(128, dtype=np.float32)
-    with runtime.session(target=as_target(target), check="psum") as session:
-        try:
-            result = rounds(x, w)
-        except NkiError as refused:
-            found = refused.diagnostics
-        else:
-            found = session.launches[0].diagnostics
-            np.testing.assert_array_equal(result[:, 0, 0], sums)
-    assert codes(found) == said
-    assert all(any("only matmuls count" in note for note in d.notes) for d in found)
-
-
-@pytest.mark.parametrize("bank, apart, expected", [(0, 0, 1), (1, 0, 1), (7, 0, 1), (0, 1, 0), (6, 1, 0)])
-def test_sums_that_take_turns_in_one_bank(bank, apart, expected):
-    """In any bank, on bytes of their own; `apart` puts the second in the next bank."""
-
-    @nki.jit
-    def kernel(x):
-        result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
-        tile = nl.ndarray((128, 256), dtype=nl.bfloat16, buffer=nl.sbuf)
-        nisa.memset(dst=tile, value=1.0)
-        first = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum, address=(0, 2048 * bank))
-        second = first
-        if apart:
-            second = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum, address=(0, 2048 * bank + 2048))
-        for turn in range(2):
-            for total in (first[:, 0:256], second[:, 256:512]):
-                nisa.nc_matmul(dst=total, stationary=tile[:, 0:128], moving=tile, accumulate=turn > 0)
-        sums = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_copy(dst=sums[:, 0:256], src=first[:, 0:256])
-        nisa.tensor_copy(dst=sums[:, 256:512], src=second[:, 256:512])
-        nisa.dma_copy(dst=result, src=sums)
-        return result
-
-    assert codes(found(kernel, X, check="psum")) == [("NKI-H008", "warning")] * expected
-
-
-@pytest.mark.parametrize("row, expected", [(5, []), (-1, [("NKI-H002", "error")])])
-def test_a_skipped_row_stays_unwritten_where_a_register_says_where_to(row, expected):
-    """The destination is shifted by a register, the source gathered: one row is named, or skipped."""
-
-    @nki.jit
-    def kernel(x, places):
-        result = nl.ndarray((128, 8), dtype=x.dtype, buffer=nl.shared_hbm)
-        index = nl.ndarray((128, 1), dtype=nl.int32, buffer=nl.sbuf)
-        nisa.dma_copy(dst=index, src=places)
-        start = nisa.register_alloc(1)
-        tile = nl.ndarray((128, 16), dtype=x.dtype, buffer=nl.sbuf)
-        part = tile.ap([[16, 128], [1, 8]], scalar_offset=start, indirect_dim=1)
-        rows = x.ap([[8, 128], [1, 8]], vector_offset=index)
-        nisa.dma_copy(dst=part, src=rows, oob_mode=nisa.oob_mode.skip)
-        nisa.dma_copy(dst=result, src=tile[:, 1:9])
-        return result
-
-    places = np.arange(128, dtype=np.int32).reshape(128, 1)
-    places[5] = row
-    assert codes(found(kernel, np.ones((128, 8), np.float32), places, check="uninitialized")) == expected

@@ -1,0 +1,113 @@
+"""DMA on the scoreboard: queues, engines and bandwidth."""
+
+from __future__ import annotations
+
+import pytest
+from boards import Op, emit, tile, timed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nki_isa.ops  # noqa: F401  (fills the registry)
+from nki_isa.cost import transfers
+from nki_isa.ir.instruction import REGISTRY
+from nki_isa.machine.enums import Engine
+from nki_isa.machine.targets import TRN1, TRN2, TRN3
+from nki_sim.timing.clocks import DmaEngines
+from nki_sim.timing.scoreboard import Wait
+
+
+@pytest.mark.parametrize(("target", "factor"), [(TRN1, 2.0), (TRN2, 2.0), (TRN3, 1.0)])
+def test_sums_on_the_way_into_sbuf_move_at_half_rate_before_trn3(target, factor):
+    """A sum of two tensors moves what two copies move; trn3 adds beside its memory."""
+    outer, dst = [tile((128, 4096), region="shared_hbm", kind="input") for _ in range(2)], tile((128, 4096))
+    added = timed([emit("dma_compute", dst, outer, reduce_op="add")], target)
+    copied = timed([emit("dma_copy", dst, outer[0])], target)
+    moving = [float(line.busy[0] - line.begin[0]) for line in (added, copied)]
+    assert moving[0] == pytest.approx(factor * 2 * moving[1])
+
+
+def test_rows_cost_what_the_traces_show():
+    for size, low, high in ((256, 12, 14.2), (512, 23, 24), (2048, 79, 81), (4096, 155, 156)):
+        assert low <= transfers.row_time(TRN2, size) <= high
+    assert 22 <= transfers.row_time(TRN2, 256, small_write=True) <= 23
+    assert transfers.row_time(TRN2, 512, small_write=True) == transfers.row_time(TRN2, 512)
+
+
+def test_partitions_decide_the_engines():
+    def share(shape):
+        moved = transfers.copy(TRN2, tile(shape), tile(shape, region="shared_hbm", kind="input")).transfer
+        return transfers.used_engines(TRN2, moved), transfers.engine_time(TRN2, moved)
+
+    assert share((128, 1024)) == (16, pytest.approx(8 * (4.7 + 4096 / 27.2)))
+    assert share((64, 1024)) == (8, pytest.approx(8 * (4.7 + 4096 / 27.2)))
+    assert share((4, 2048)) == (1, pytest.approx(4 * (4.7 + 8192 / 27.2)))
+
+
+def test_transfers_share_the_engines():
+    engines = DmaEngines()
+    assert engines.book(0.0, 300.0) == 300.0
+    assert engines.book(0.0, 300.0) == 600.0
+    assert engines.book(10_000.0, 100.0) == 10_100.0
+    assert engines.book(0.0, 800.0) == 1400.0  # before what was booked for later
+
+
+def test_a_transfer_of_few_partitions_leaves_engines_to_others():
+    """By hand: 64 partitions keep 8 of 16 engines busy for 8 rows each, so that two take as long as one."""
+
+    def loads(partitions, count):
+        shape = partitions, 4096
+        views = [(tile(shape), tile(shape, region="shared_hbm", kind="input")) for _ in range(count)]
+        return timed([emit("dma_copy", dst, src) for dst, src in views])
+
+    rows = 8 * (4.7 + 4 * 4096 / 27.2)
+    two = loads(64, 2)
+    assert (two.busy - two.begin).tolist() == pytest.approx([rows, rows])
+    for many in (loads(64, 8), loads(128, 4)):
+        assert many.busy.max() - many.begin.min() == pytest.approx(4 * rows, rel=0.01)
+
+
+@given(st.lists(st.tuples(st.floats(0, 5e4), st.floats(1, 5e3)), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_no_work_is_lost_or_done_early(jobs):
+    engines = DmaEngines()
+    ends = [engines.book(start, work) for start, work in jobs]
+    for (start, work), end in zip(jobs, ends, strict=True):
+        assert end >= start + work - 1e-6
+    # all of it is done no later than if it had run one by one from the last start on
+    assert max(ends) <= max(s for s, _ in jobs) + sum(w for _, w in jobs) + 1000.0
+    assert max(ends) >= min(s for s, _ in jobs) + sum(w for _, w in jobs) - 1000.0
+
+
+def test_a_store_that_waits_does_not_hold_up_loads():
+    hbm, out = tile((128, 512), region="shared_hbm", kind="input"), tile((128, 512), region="shared_hbm")
+    slow = tile((128, 512))
+    ops = [Op(Engine.vector, slow, busy=50_000.0, latency=50_000.0), emit("dma_copy", dst=out, src=slow)]
+    ops += [emit("dma_copy", dst=tile((128, 512)), src=hbm) for _ in range(3)]
+    timeline = timed(ops)
+    assert timeline.start[1] > 50_000
+    assert timeline.start[2:].tolist() == [0.0, 580.0, 1160.0]
+    assert timeline.end[4] < 10_000
+
+
+@pytest.mark.parametrize("regions", [("sbuf", "shared_hbm"), ("shared_hbm", "sbuf")], ids=["load", "store"])
+@pytest.mark.parametrize("mode", ["none", "swdge", "hwdge"])
+def test_a_queue_is_not_in_order_with_itself(mode, regions):
+    """Unlike an engine: a DMA may write before the one ahead of it in its queue has written, so it waits."""
+    dst, src = (tile((128, 512), region=region) for region in regions)
+    modes = REGISTRY["dma_copy"].fields["dge_mode"].kind
+    given = {"dge_mode": getattr(modes, mode), "engine": Engine.scalar}
+    timeline = timed([emit("dma_copy", dst=dst, src=src, **given) for _ in range(2)])
+    assert timeline.lane[0] == timeline.lane[1]
+    assert timeline.start[1] >= timeline.end[0]
+    assert (timeline.wait[1], timeline.cause[1]) == (Wait.reuse, 0)
+
+
+def test_a_trigger_put_on_an_engine_holds_it():
+    hbm = tile((128, 512), region="private_hbm", kind="constant")
+    modes = REGISTRY["dma_copy"].fields["dge_mode"].kind
+    ops = [
+        emit("dma_copy", dst=tile((128, 512)), src=hbm, dge_mode=modes.hwdge, engine=Engine.scalar),
+        Op(Engine.scalar, tile((128, 4))),
+    ]
+    timeline = timed(ops)
+    assert timeline.start[1] == TRN2.dma_hwdge_issue
