@@ -19,7 +19,7 @@ from nki_isa.diagnostics import Diagnostic, Frame, NkiError, Severity, Span
 from nki_isa.diagnostics.codes import Category
 
 # Frames of these packages are not the user's.
-_OWN_PACKAGES = {"nki", "nki_isa", "nki_sim"}
+_OWN_PACKAGES = {"nki", "nki_isa", "nki_sim", "nki_tools"}
 _OURS = {*_OWN_PACKAGES, "nki_cli", "nkilib"}
 
 # Nor are those of the standard library, and of what is installed, here or for another interpreter.

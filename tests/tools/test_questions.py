@@ -228,3 +228,13 @@ def test_the_command_steps_through_each_launch(tmp_path):
     steps = [launch["steps"] for launch in json.loads(done.stdout)["launches"]]
     assert [[one["number"] for one in some] for some in steps] == [[2], [3]]
     assert steps[0][0]["written"][0]["after"] == ["nan"] * 4
+
+
+def test_a_refusal_shows_the_line_that_asked(tmp_path):
+    head = "import numpy as np\nfrom test_questions import doubled\nfrom nki_tools import step\n"
+    (tmp_path / "asks.py").write_text(f"{head}step(doubled, wrong=1)  # here\n")
+    folders = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": folders}
+    run = [sys.executable, "asks.py"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "NKI-L012" in done.stderr and "asks.py:4" in done.stderr and "nki_tools" not in done.stderr
