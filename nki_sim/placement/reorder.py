@@ -62,7 +62,7 @@ class Reordering:
         demand = self._demand(starts) if starts else self._whole
         before: list[int] = list(range(len(body)))
         for base, is_freeing in self._bases():
-            order = _fitting(base, self._needed, demand, is_freeing)
+            order = _Fitting(base, self._needed, demand, is_freeing).order()
             if order is not None and order != before:
                 yield [body[k] for k in order]
                 before = order
@@ -213,71 +213,87 @@ class _Queues:
         return found
 
 
-def _fitting(
-    base: Sequence[int], needed: Sequence[Sequence[int]], demand: Demand, is_freeing: bool
-) -> list[int] | None:
-    """The order that takes, each time, the first node of `base` that may run and fits; None at a dead end.
+class _Fitting:
+    """Takes, each time, the first node of an order that may run and fits.
 
-    With `is_freeing`, those come first that free more than they take.
+    Args:
+        base: the order to go by.
+        needed: for each node, those that come before it.
+        demand: what nodes hold, and what there is.
+        is_freeing: True to have those come first that free more than they take.
     """
-    rank = [0] * len(base)
-    for position, k in enumerate(base):
-        rank[k] = position
-    followers: list[list[int]] = [[] for _ in base]
-    waits = [len(before) for before in needed]
-    for k, before in enumerate(needed):
-        for j in before:
-            followers[j].append(k)
-    size, limit = demand.size, demand.limit
-    memories = range(len(limit))
-    used, held, uses = list(demand.start), set(demand.held), dict(demand.uses)
-    # The nodes still to come that touch a storage, added up: the last one where only one is left.
-    users = dict.fromkeys(uses, 0)
-    for k, indices in enumerate(demand.tensors):
-        for index in indices:
-            users[index] += k
-    ready, freeing = _Queues(rank), _Queues(rank)
-    done: set[int] = set()  # ranks
 
-    def enter(k: int) -> None:
-        taken = summed([size[index] for index in demand.tensors[k] if index not in held], len(limit))
+    def __init__(
+        self, base: Sequence[int], needed: Sequence[Sequence[int]], demand: Demand, is_freeing: bool
+    ):
+        self._base, self._demand, self._is_freeing = base, demand, is_freeing
+        self._rank = [0] * len(base)
+        for position, k in enumerate(base):
+            self._rank[k] = position
+        self._followers: list[list[int]] = [[] for _ in base]
+        self._waits = [len(before) for before in needed]
+        for k, before in enumerate(needed):
+            for j in before:
+                self._followers[j].append(k)
+        self._used, self._held, self._uses = list(demand.start), set(demand.held), dict(demand.uses)
+        # The nodes still to come that touch a storage, added up: the last one where only one is left.
+        self._users = dict.fromkeys(self._uses, 0)
+        for k, indices in enumerate(demand.tensors):
+            for index in indices:
+                self._users[index] += k
+        self._ready, self._freeing = _Queues(self._rank), _Queues(self._rank)
+        self._done: set[int] = set()  # ranks
+
+    def order(self) -> list[int] | None:
+        """The order of all nodes; None at a dead end."""
+        for k, count in enumerate(self._waits):
+            if not count:
+                self._enter(k)
+        found: list[int] = []
+        while len(found) < len(self._base):
+            room = tuple(limit - used for limit, used in zip(self._demand.limit, self._used, strict=True))
+            chosen = self._freeing.first(room, self._done)
+            if chosen is None:
+                chosen = self._ready.first(room, self._done)
+            if chosen is None:
+                return None
+            self._done.add(chosen)
+            found.append(self._base[chosen])
+            self._run(self._base[chosen])
+        return found
+
+    def _enter(self, k: int) -> None:
+        """Node `k` may run."""
+        demand, memories = self._demand, len(self._demand.limit)
+        tensors = demand.tensors[k]
+        taken = summed([demand.size[index] for index in tensors if index not in self._held], memories)
         need = tuple(map(int.__add__, taken, demand.inside[k]))
-        ready.add(k, need)
-        if is_freeing:
-            freed = summed([size[index] for index in demand.tensors[k] if uses[index] == 1], len(limit))
+        self._ready.add(k, need)
+        if self._is_freeing:
+            freed = summed([demand.size[index] for index in tensors if self._uses[index] == 1], memories)
             if taken != freed and all(map(int.__le__, taken, freed)):
-                freeing.add(k, need)
+                self._freeing.add(k, need)
 
-    for k, count in enumerate(waits):
-        if not count:
-            enter(k)
-    order: list[int] = []
-    while len(order) < len(base):
-        room = tuple(limit[m] - used[m] for m in memories)
-        chosen = freeing.first(room, done)
-        if chosen is None:
-            chosen = ready.first(room, done)
-        if chosen is None:
-            return None
-        done.add(chosen)
-        k = base[chosen]
-        order.append(k)
-        for index in demand.tensors[k]:
-            if index not in held:
-                held.add(index)
-                for m in memories:
-                    used[m] += size[index][m]
-            uses[index] -= 1
-            users[index] -= k
-            if not uses[index]:
-                for m in memories:
-                    used[m] -= size[index][m]
-        for follower in followers[k]:
-            waits[follower] -= 1
-            if not waits[follower]:
-                enter(follower)
-        if is_freeing:
-            for index in demand.tensors[k]:
-                if uses[index] == 1 and not waits[users[index]] and rank[users[index]] not in done:
-                    enter(users[index])
-    return order
+    def _run(self, k: int) -> None:
+        """Node `k` runs: it takes what it needs, frees what it is the last to touch, and others may run."""
+        for index in self._demand.tensors[k]:
+            if index not in self._held:
+                self._held.add(index)
+                self._take(index, 1)
+            self._uses[index] -= 1
+            self._users[index] -= k
+            if not self._uses[index]:
+                self._take(index, -1)
+        for follower in self._followers[k]:
+            self._waits[follower] -= 1
+            if not self._waits[follower]:
+                self._enter(follower)
+        if self._is_freeing:
+            for index in self._demand.tensors[k]:
+                last = self._users[index]
+                if self._uses[index] == 1 and not self._waits[last] and self._rank[last] not in self._done:
+                    self._enter(last)
+
+    def _take(self, index: int, sign: int) -> None:
+        for m, octets in enumerate(self._demand.size[index]):
+            self._used[m] += sign * octets
