@@ -132,7 +132,7 @@ def library_rows(folder: Path) -> Iterator[Row]:
     import calls
     import fit
 
-    read = {name for names in fit.READ.values() for name in names}
+    fits = fit.of_whole_kernels()
 
     def times(name: str, text: str) -> Times:
         parameters = dict(part.split("=", 1) for part in text.split(";"))
@@ -152,7 +152,7 @@ def library_rows(folder: Path) -> Iterator[Row]:
             group=row["kernel"],
             name=name,
             generation="trn2",
-            use="fit" if name in read else "check",
+            use="fit" if name in fits else "check",
             measured=float(row["microseconds"]),
             unit="us",
             made_by=("fidelity/calls.py",),
@@ -197,7 +197,7 @@ def rewritten_rows() -> Iterator[Row]:
     import timing_accuracy
     import timing_kernels
 
-    read = {name for names in fit.READ.values() for name in names}
+    fits = fit.of_whole_kernels()
 
     def blocked(k: int, m: int, n: int) -> Program:
         return timing_kernels.matmul("trn2", "float32", "blocked", k, m, n)
@@ -224,7 +224,7 @@ def rewritten_rows() -> Iterator[Row]:
                 row["group"],
                 row["row"],
                 row["generation"],
-                "fit" if row["row"] in read else "check",
+                "fit" if row["row"] in fits else "check",
                 float(row["measured"]),
                 row["unit"],
                 (*_STREAMS, "fidelity/rewritten.py"),

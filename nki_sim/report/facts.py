@@ -31,7 +31,7 @@ def which(core: int, cores: int) -> str:
 def totals(profile: Profile, placement: Placement) -> list[tuple[str, str, str]]:
     """(figure, value, remark) for the launch as a whole."""
     target, dma, sbuf, psum = profile.target, profile.dma, placement.sbuf, placement.psum
-    around = f"start-up {words.time(target.program_start)}, wind-down {words.time(target.program_end)}"
+    around = f"start-up {words.time(profile.timeline.start_up)}, wind-down {words.time(target.program_end)}"
     transfers = f"{words.counted(dma.transfers, 'transfer')} of {words.size(dma.mean_bytes)} on average"
     each = words.size(dma.mean_row_bytes)
     rows = f"{words.counted(dma.rows, 'descriptor row')} of {each}, moving {share(dma.active_percent)}"

@@ -370,7 +370,7 @@ class Profile:
             "target": self.target.name,
             "total_ns": self.total,
             "duration_ns": self.duration,
-            "program_start_ns": self.target.program_start,
+            "program_start_ns": self.timeline.start_up,
             "program_end_ns": self.target.program_end,
             "events": len(self.timeline),
             "mfu_percent": self.mfu,

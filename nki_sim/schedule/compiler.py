@@ -2,9 +2,10 @@
 
 A list scheduler that looks ahead. At any time it sees the next :data:`LOOK_AHEAD` instructions of the
 kernel's order that have not run. Of those whose predecessors have run it takes the one that can start
-first; where several can, the oldest; but none that would hold back an older one of its engine. The triggers
-of a DMA queue keep their order: what is loaded ahead, and into which buffers, is as written. Times are the
-scoreboard's own costs, with the tensor engine at its full clock.
+first; where several can, the oldest; but none that would hold back an older one of its engine. DMAs whose
+descriptors an engine or the DGE makes when they are triggered keep the order of their queue: what is loaded
+ahead, and into which buffers, is as written. Those whose descriptors lie ready in HBM pass one that waits.
+Times are the scoreboard's own costs, with the tensor engine at its full clock.
 
 What must stay behind what: accesses to the same bytes, after placement, so that an instruction which reuses
 bytes stays behind all that used them before; registers, engine state, ``no_reorder``, ``depends_on`` and
@@ -28,6 +29,7 @@ from nki_sim.timing.clocks import DmaEngines
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
     LANES,
+    MADE_AT_TRIGGER,
     TENSOR,
     Operand,
     Plan,
@@ -232,7 +234,7 @@ class _Scheduler:
             writes += [register.index for register in instruction.registers_written]
         if instruction.uses_engine_state:
             writes.append(instruction.on)
-        if seen.plan.lane >= FIRST_QUEUE:
+        if seen.plan.lane in MADE_AT_TRIGGER:
             self._keep_queue(seen, before)
         for state in (*reads, *writes):
             if state in self._writers:

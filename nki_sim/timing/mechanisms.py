@@ -136,6 +136,10 @@ MECHANISMS: dict[str, Mechanism] = {
         "moving tensors that SBUF has no room for to HBM and back",
         {"spills": False},
     ),
+    "pair-start": Mechanism(
+        "the later start of a launch on two cores that load by software DGE",
+        _none("program_pair_start"),
+    ),
     "hbm-sharing": Mechanism(
         "the bandwidth of HBM shared by the cores of a launch",
         {"hbm_cores": 1, "hbm_efficiency": 1.0},

@@ -15,7 +15,7 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.ops.collective import OnLinks
-from nki_isa.ops.dma import is_spill
+from nki_isa.ops.dma import dma_copy, is_spill
 from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.timing.byte_boxes import Box, Bytes
@@ -30,6 +30,8 @@ LANES: tuple[str, ...] = (*ENGINES, *QUEUES, "collective")
 LANE = {name: k for k, name in enumerate(LANES)}
 TENSOR, _SCALAR, _SYNC = LANE["tensor"], LANE["scalar"], LANE["sync"]
 FIRST_QUEUE = len(ENGINES)
+MADE_AT_TRIGGER = frozenset(LANE[queue] for queue in QUEUES if not queue.startswith("static"))
+"""The DMA queues whose descriptors are made when a DMA is triggered, one after the other."""
 _ENGINE_LANE = {
     Engine.tensor: TENSOR,
     Engine.vector: LANE["vector"],
@@ -149,6 +151,11 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
         )
     held = cost.busy if dma is None else dma.interval
     return Plan(cost, lane, issuer, operands, form.has_registers, dma, held)
+
+
+def is_software_load(instruction: Instruction, plan: Plan) -> bool:
+    """Whether software makes the descriptors of a copy from HBM."""
+    return plan.lane == LANE["swdge load"] and isinstance(instruction, dma_copy)
 
 
 def _use(name: str, cost: Cost, updates: bool) -> Use:

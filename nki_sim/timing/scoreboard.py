@@ -48,6 +48,7 @@ from nki_sim.timing.plans import (
     dynamic_box,
     handoffs,
     hbm_slowdown,
+    is_software_load,
     plan_of,
     views_of,
 )
@@ -97,6 +98,7 @@ class Timeline:
         cause: the event it waited for, or -1.
         issuer: index into :data:`LANES` of the engine that triggered a DMA, or -1.
         throttled: ns the tensor engine streamed at its throttled clock.
+        start_up: ns of the launch before the first possible trigger.
         notes: what was not known, in sentences.
     """
 
@@ -114,6 +116,7 @@ class Timeline:
     cause: NDArray[np.int32]
     issuer: NDArray[np.int8]
     throttled: float
+    start_up: float
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -127,7 +130,7 @@ class Timeline:
     @property
     def total(self) -> float:
         """ns as the vendor's profiler shows it: with the start-up before and the wind-down after."""
-        return self.duration + self.target.program_start + self.target.program_end
+        return self.start_up + self.duration + self.target.program_end
 
     def format(self) -> str:
         """One line per event: lane, opcode, start, busy, end, what it waited for."""
@@ -172,6 +175,7 @@ class Scoreboard:
 
     def __init__(self, target: Target, placement: Placed | None = None, cores: int = 1):
         self.target = target
+        self._is_pair, self._loads_by_software = cores > 1, False
         self._hbm_slowdown = hbm_slowdown(target, cores)
         self.notes: list[str] = []
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
@@ -222,6 +226,7 @@ class Scoreboard:
         plan = self._plans.get(form)
         if plan is None:
             plan = self._plans[form] = plan_of(form, self.target, self._hbm_slowdown)
+            self._loads_by_software |= is_software_load(instruction, plan)
         lane = plan.lane
         touches: list[_Touch] = []
         untouched: list[Storage] = []  # inputs it reads that nothing wrote
@@ -426,6 +431,11 @@ class Scoreboard:
 
     # --- the result
 
+    def _start_up(self) -> float:
+        """ns before the first possible trigger; more on two cores that load by software DGE."""
+        more = self._is_pair and self._loads_by_software
+        return self.target.program_start + (self.target.program_pair_start if more else 0.0)
+
     def finish(self) -> Timeline:
         """Everything issued, as columns, which are views of what was kept: nothing can be issued any more."""
         times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T
@@ -446,5 +456,6 @@ class Scoreboard:
             cause=cause.astype(np.int32),
             issuer=issuer.astype(np.int8),
             throttled=self._clock.slow if self.target.throttled else 0.0,
+            start_up=self._start_up(),
             notes=tuple(self.notes),
         )

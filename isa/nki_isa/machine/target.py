@@ -235,6 +235,7 @@ class Target:
     dma_to_tensor: float
 
     program_start: float
+    program_pair_start: float  # more, of a launch on two cores that load by software DGE
     program_end: float
     barrier_ns: float
 

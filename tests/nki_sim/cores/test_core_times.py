@@ -84,3 +84,30 @@ def test_two_cores_share_the_stack_s_bandwidth(monkeypatch):
 def test_share_of_one_of_two_cores(target, factor):
     assert Scoreboard(TARGETS[target], None, 2)._hbm_slowdown == pytest.approx(factor, rel=2e-2)
     assert Scoreboard(TARGETS[target], None)._hbm_slowdown == 1.0
+
+
+@nki.jit
+def passed_on(x, is_static):
+    me = nl.program_id(0)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, 1024), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x[me], dge_mode=nisa.dge_mode.none if is_static else nisa.dge_mode.unknown)
+    nisa.dma_copy(dst=out[me], src=tile)
+    return out
+
+
+def test_two_cores_that_load_by_software_dge_start_later(monkeypatch):
+    """By the figure of their generation; neither one core nor static loads do."""
+    x = np.zeros((2, 128, 1024), np.float32)
+    for name in ("trn2", "trn3"):
+        monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", name)
+        target = TARGETS[name]
+        assert target.default_dge == "swdge" and target.program_pair_start > 0
+        for cores, is_static, more in (
+            (1, False, 0.0),
+            (2, True, 0.0),
+            (2, False, target.program_pair_start),
+        ):
+            for found in timelines(passed_on[cores], x[:cores], is_static, data=False):
+                assert found.start_up == target.program_start + more
+                assert found.total == found.start_up + found.duration + target.program_end

@@ -126,6 +126,23 @@ def test_a_load_is_started_while_an_engine_waits() -> None:
     assert scheduled(built.program, TRN1, At(built.placement), look_ahead=1) is built.program
 
 
+@pytest.mark.parametrize("mode, passes", [(dge_mode.none, True), (dge_mode.hwdge, False)])
+def test_a_load_passes_one_that_waits_if_descriptors_lie_ready(mode: dge_mode, passes: bool) -> None:
+    """The first load overwrites what a sum still reads, the second nothing."""
+    built = Builder("trn2")
+    source = built.input(np.zeros((128, 1024), np.float32))
+    tile, other, total = built.tensor(128, 512), built.tensor(128, 512), built.tensor(128, 512)
+    summed = REGISTRY["tensor_tensor"](dst=total, data1=tile, data2=tile, op="add")
+    loads = [
+        REGISTRY["dma_copy"](dst=dst, src=source[:, part], dge_mode=mode)
+        for dst, part in ((tile, slice(0, 512)), (other, slice(512, 1024)))
+    ]
+    for instruction in (summed, *loads):
+        built.emit(instruction)
+    found = [i for i in scheduled(built.program, TRN2, At(built.placement)).walk() if i is not summed]
+    assert (found == loads[::-1]) is passes
+
+
 def test_none_is_put_before_an_older_one_that_it_would_hold_back() -> None:
     """A sum waits for a copy: a short sum fits before it on its engine, a long one does not."""
     for size, moved in ((64, True), (4096, False)):

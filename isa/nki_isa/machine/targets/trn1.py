@@ -134,6 +134,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=measured(12800.0, "mamba tutorial figures"),
+    program_pair_start=assumed(0.0, "launches are on one core"),
     program_end=assumed(1770.0, TRACES + ": 2120 after the last byte"),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks

@@ -153,6 +153,9 @@ TARGET = generation(
     dma_to_tensor=measured(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=measured(13500.0, TRACES),
+    program_pair_start=fitted(
+        15500.0, LIBRARY + ": mlp_cte, attention_cte and rmsnorm_tkg, each on one core and on two"
+    ),
     program_end=measured(1770.0, TRACES + ": 2120 after the last byte"),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks

@@ -161,6 +161,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=assumed(13500.0, TRACES),
+    program_pair_start=assumed(15500.0, LIBRARY + ": kernels of trn2, each on one core and on two"),
     program_end=assumed(1770.0, TRACES + ": 2120 after the last byte"),
     barrier_ns=assumed(1000.0, "one semaphore-to-DMA hop; nothing published"),
     # collectives between ranks
