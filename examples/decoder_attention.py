@@ -549,7 +549,7 @@ def compare(result, expected, allowed=2**-5):
 def profile(launches):
     """A table, in Markdown, of where the time of some launches goes.
 
-    A launch's time contains 13.5 us of start-up and 2 us of wind-down. Its bottleneck is the engine that is
+    A launch's time contains its start-up and wind-down, 15 or 31 us. Its bottleneck is the engine that is
     busy for the largest part of it, on the core that takes longest. MFU is useful operations by the peak in
     bf16, HBM is bytes by the bandwidth, both of the two cores.
     """
