@@ -565,20 +565,22 @@ def lora(rows: int = 4096, columns: int = 12288, depth: int = 5120, rank: int = 
 def mlp_up(rows: int, depth: int, columns: int, dtype: str, gelu: str) -> list[Program]:
     """gelu(x w + bias): in one launch, or product and ``"separate"`` gelu in two.
 
-    The tiles of x are loaded once for a block of rows, those of w once if SBUF holds them: the published
-    times of bf16 are below what loading them each time would take.
+    The tiles of x are loaded once for a block of rows. Those of w that SBUF holds beside them are loaded
+    once, the others for each block: the published times of bf16 are below what loading all of them each time
+    would take.
     """
     k = Kernel(f"mlp_{gelu}", "trn2", dtype)
     x, w, bias = k.given(depth, rows), k.given(depth, columns), k.given(1, columns)
     y = k.output((rows, columns), dtype)
     deeps, known = _parts(depth, TILE), dict[int, list[NkiTensor]]()
-    fits = depth * columns * (2 if dtype == "bfloat16" else 4) <= 20 << 20
+    held = (20 << 20) // (depth * (2 if dtype == "bfloat16" else 4))  # columns of w
     for block in _parts(rows, TILE):
         stationary = [k.load(x[deep, block]) for deep in deeps]
         for part in _parts(columns, MOVING):
-            if not fits or part.start not in known:
-                known[part.start] = [k.load(w[deep, part]) for deep in deeps]
-            data = k.copied(k.product(zip(stationary, known[part.start], strict=True)), "vector")
+            moving = known.get(part.start) or [k.load(w[deep, part]) for deep in deeps]
+            if part.stop <= held:
+                known[part.start] = moving
+            data = k.copied(k.product(zip(stationary, moving, strict=True)), "vector")
             ones = k.tile(1, TILE)
             data = k.both("add", data, k.product([(ones, k.load(bias[:, part]))]))
             if gelu == "table":
