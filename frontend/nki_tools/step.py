@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST = 1000
 
 _VALUES = 4  # shown of a result
+_NAMED = 12  # opcodes and lines, where nothing is of what was asked for
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,12 @@ class Steps(Sequence[InstructionStep]):
     Attributes:
         kept: the steps.
         left: how many more ran, of which nothing is kept.
+        others: opcodes and lines of those that were not asked for, in the order in which they ran first.
     """
 
     kept: list[InstructionStep] = field(default_factory=list)
     left: int = 0
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -143,6 +146,9 @@ class Steps(Sequence[InstructionStep]):
         return iter(self.kept)
 
     def __str__(self) -> str:
+        if not self.kept and not self.left and self.others:
+            named = ", ".join(self.others[:_NAMED]) + (", ..." if len(self.others) > _NAMED else "")
+            return f"no step is of what was asked for; there are steps of {named}"
         more = [f"{words.counted(self.left, 'step')} more"] if self.left else []
         return "\n".join([*map(str, self.kept), *more])
 
@@ -166,11 +172,12 @@ class Stepping(Listener):
         self._before: dict[int, list[tuple[NkiTensor, NDArray[Any]]]] = {}  # of the instruction of a core
         self._kept: list[InstructionStep] = []
         self._left = 0
+        self._others: dict[str, None] = {}
 
     def start(self, cores: Sequence[Core]) -> None:
         """Another launch."""
         self._cores, self._counts = cores, [0] * len(cores)
-        self._before, self._kept, self._left = {}, [], 0
+        self._before, self._kept, self._left, self._others = {}, [], 0, {}
 
     def before(self, core: int, instruction: Instruction, registers: list[int]) -> None:
         """Keep what it is about to overwrite."""
@@ -184,6 +191,8 @@ class Stepping(Listener):
         number = self._counts[core]
         self._counts[core] += 1
         if not self._is_asked(instruction):
+            self._others[instruction.opcode] = None
+            self._others.update({f"line {frame.span.line}": None for frame in instruction.stack[-1:]})
             return
         old = self._before.pop(core, None)
         if old is None:
@@ -196,7 +205,7 @@ class Stepping(Listener):
 
     def finish(self) -> None:
         """The launch is over."""
-        self.launches.append(Steps(self._kept, self._left))
+        self.launches.append(Steps(self._kept, self._left, tuple(self._others)))
 
     def _is_asked(self, instruction: Instruction) -> bool:
         if self._at is None or self._at == instruction.opcode:

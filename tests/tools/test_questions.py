@@ -215,6 +215,14 @@ def test_rows_that_are_skipped_are_not_changed():
     assert row.changed.any(axis=1).tolist() == [n < 8 for (n,) in where.tolist()]
 
 
+def test_step_says_what_there_is_where_nothing_is_of_what_was_asked_for():
+    lines = [one.place.rpartition(":")[2] for one in step(in_parts, X, 1)]
+    nothing = step(in_parts, X, 1, at="nc_matmul")
+    assert not nothing and "no step is of what was asked for; there are steps of " in str(nothing)
+    assert all(f"line {line}" in nothing.others for line in lines) and "memset" in str(nothing)
+    assert not step(in_parts, X, 1).others
+
+
 def test_the_command_steps_through_each_launch(tmp_path):
     head = "import nki\nimport nki.isa as nisa\nimport nki.language as nl\nimport numpy as np\n\n"
     calls = "x = np.ones((128, 64), np.float32)\nin_parts(x, 1)\nin_parts(x, 2)\n"
