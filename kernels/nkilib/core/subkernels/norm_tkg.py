@@ -33,6 +33,7 @@ import nki.language as nl
 from ..utils.allocator import SbufManager, create_auto_alloc_manager, sizeinbytes
 from ..utils.kernel_assert import assert_shape, kernel_assert
 from ..utils.kernel_helpers import div_ceil, get_verified_program_sharding_info, is_hbm_buffer
+from ..utils.projection import load_aside
 from ..utils.tensor_view import TensorView
 from ..utils.tiled_range import TiledRange
 
@@ -201,7 +202,7 @@ def _weights(norm: Norm, weights):
     tile = norm.tile((128, h1), weights.dtype)
     if not norm.transposed:
         view = TensorView(tile).reshape_dim(1, (norm.chunks, -1)).expand_dim(1)
-        nisa.dma_copy(dst=view.get_view(), src=_in_layout(norm, weights).get_view())  # beside the rows' queue
+        load_aside(view.get_view(), _in_layout(norm, weights).get_view())
         return tile
     _load_transposed(norm, tile, weights.reshape_dim(1, (h1, 128)).flatten_dims(0, 1))
     return tile

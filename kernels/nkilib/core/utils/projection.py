@@ -38,8 +38,12 @@ def identity(size, dtype):
 
 
 def load_aside(dst, src):
-    """A small load in a queue of its own: large loads wait neither for it nor for its cause."""
-    if dst.dtype == src.dtype:
+    """A small load in a queue of its own: large loads wait neither for it nor for its cause.
+
+    Hardware makes its descriptors, where there is any for that; software would have a launch on two cores
+    start later.
+    """
+    if dst.dtype == src.dtype and nisa.get_nc_version() >= nisa.nc_version.gen3:
         nisa.dma_copy(dst=dst, src=src, dge_mode=nisa.dge_mode.hwdge)
     else:
         nisa.dma_copy(dst=dst, src=src)

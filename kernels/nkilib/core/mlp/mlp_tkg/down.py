@@ -10,7 +10,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import AT_ONCE, arrivals
+from ...utils.projection import AT_ONCE, arrivals, copy_in
 from ...utils.tiled_range import TiledRange
 from .contraction import BANK, PARTITIONS, column_group, contract_weights
 
@@ -181,10 +181,8 @@ def project_down_by_weight(accumulator, inter, rows, weights, strided, is_first=
         count = div_ceil(chunk.size, PARTITIONS)
         tile = nl.ndarray((PARTITIONS, count, width), dtype=weights.dtype, buffer=nl.sbuf)
         for k in TiledRange(chunk, PARTITIONS):
-            nisa.dma_copy(
-                dst=tile[nl.ds(0, k.size), k.index, :],
-                src=weights.slice(0, k.start_offset, k.end_offset).get_view(),
-            )
+            source = weights.slice(0, k.start_offset, k.end_offset)
+            copy_in(tile[nl.ds(0, k.size), k.index, :], source.get_view())
         for part in range(parts):
             contract_weights(
                 accumulator,

@@ -8,7 +8,7 @@ import nki.language as nl
 
 from ...utils.common_types import ActFnType
 from ...utils.kernel_helpers import div_ceil, get_nl_act_fn_from_type
-from ...utils.projection import AT_ONCE
+from ...utils.projection import AT_ONCE, load_aside
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange, TiledRangeIterator
 from .contraction import PARTITIONS, clear_tail, contract_weights
@@ -128,17 +128,13 @@ def load_by_column(vector):
     blocks, whole = div_ceil(width, PARTITIONS), width // PARTITIONS
     tile = nl.ndarray((PARTITIONS, blocks), dtype=vector.dtype, buffer=nl.sbuf)
     if whole > 0:
-        nisa.dma_copy(
-            dst=tile[:, nl.ds(0, whole)],
-            src=vector[:, nl.ds(0, whole * PARTITIONS)].ap([[1, PARTITIONS], [PARTITIONS, whole]]),
-        )
+        part = vector[:, nl.ds(0, whole * PARTITIONS)]
+        load_aside(tile[:, nl.ds(0, whole)], part.ap([[1, PARTITIONS], [PARTITIONS, whole]]))
     rest = width - whole * PARTITIONS
     if rest > 0:
         nisa.memset(dst=tile[:, nl.ds(whole, 1)], value=0.0)
-        nisa.dma_copy(
-            dst=tile[nl.ds(0, rest), nl.ds(whole, 1)],
-            src=vector[:, nl.ds(whole * PARTITIONS, rest)].ap([[1, rest], [1, 1]]),
-        )
+        part = vector[:, nl.ds(whole * PARTITIONS, rest)]
+        load_aside(tile[nl.ds(0, rest), nl.ds(whole, 1)], part.ap([[1, rest], [1, 1]]))
     return tile
 
 

@@ -14,7 +14,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.common_types import NormType
-from ...utils.projection import AT_ONCE, BANK, identity
+from ...utils.projection import AT_ONCE, BANK, identity, load_aside
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 from ..mlp_parameters import PARTITIONS
@@ -351,5 +351,5 @@ def _load_vector(a, vector, chunks):
     tile = nl.ndarray((PARTITIONS, chunks, blocks), dtype=vector.dtype, buffer=nl.sbuf)
     part = TensorView(vector).slice(1, a.program * size, (a.program + 1) * size)
     view = part.reshape_dim(1, (chunks, PARTITIONS, blocks)).squeeze_dim(0).permute((1, 0, 2))
-    nisa.dma_copy(dst=tile, src=view.get_view())
+    load_aside(tile, view.get_view())
     return tile

@@ -29,6 +29,7 @@ import nki.language as nl
 from ...utils.common_types import QuantizationType
 from ...utils.kernel_assert import kernel_assert
 from ...utils.kernel_helpers import div_ceil
+from ...utils.projection import load_aside
 from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, MlpArguments
 from .contraction import BANK, ColumnTiling, column_group
@@ -104,7 +105,7 @@ def _gate_up(a, hidden):
 
 def _load(tensor):
     tile = nl.ndarray(tensor.shape, dtype=tensor.dtype, buffer=nl.sbuf)
-    nisa.dma_copy(dst=tile, src=tensor)
+    load_aside(tile, tensor)
     return tile
 
 
@@ -121,7 +122,7 @@ def _down_by_token(a, inter):
     if a.down.bias is not None:
         bias = nl.ndarray((a.tokens, width), dtype=a.down.bias.dtype, buffer=nl.sbuf)
         first = a.down.bias[:, mine]
-        nisa.dma_copy(dst=bias, src=first.ap([[0, a.tokens], [1, width]]))
+        load_aside(bias, first.ap([[0, a.tokens], [1, width]]))
     part = nl.ndarray((a.tokens, width), dtype=a.output_dtype, buffer=nl.sbuf)
     y, stored = None, None
     if not a.output_in_sbuf:
