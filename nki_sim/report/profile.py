@@ -341,8 +341,15 @@ class Profile:
         return by_line(self.timeline, self.path)
 
     def remarks(self) -> list[str]:
-        """What explains figures of lines that look odd, a sentence each."""
+        """What explains figures that look odd, a sentence each."""
         found = []
+        later = self.timeline.start_up - self.target.program_start
+        if later > 0:
+            found.append(
+                f"the launch starts {words.time(later)} later, as launches on two cores do that copy from "
+                "HBM with descriptors that software makes: write dge_mode=nisa.dge_mode.none, or hwdge, on "
+                "each such dma_copy"
+            )
         lines, whole = self.lines(), words.time(self.duration)
         held = max(lines, key=lambda line: line.busy, default=None)
         if held is not None and held.busy > self.duration:

@@ -11,10 +11,10 @@ from programs import PSUM, SHARED, Builder
 from random_programs import Maker
 
 from nki_isa.ir.instruction import REGISTRY
-from nki_isa.machine.enums import Engine
+from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.targets import TRN2
 from nki_sim import words
-from nki_sim.cores.core_times import simulate
+from nki_sim.cores.core_times import simulate, simulate_all
 from nki_sim.report.advice import advice, row_efficiency
 from nki_sim.report.critical import HANDOFF, by_kind, by_line, critical_path
 from nki_sim.report.profile import Profile
@@ -228,3 +228,18 @@ def test_figures_that_look_odd_are_explained_where_they_stand() -> None:
 
     still = Profile.of(simulate(copies([Engine.vector] * 3, dependent=True).program))
     assert still.remarks() == []
+
+
+@pytest.mark.parametrize("mode", ["none", "hwdge"])
+def test_a_later_start_is_explained_and_what_to_write_takes_it_away(mode: str) -> None:
+    def launched(cores: int, **asked: object) -> Profile:
+        built = Builder("trn2")
+        source = built.tensor(128, 512, region=SHARED, kind="input")
+        built.emit(REGISTRY["dma_copy"](dst=built.tensor(128, 512), src=source, **asked))
+        return Profile.of(simulate_all([built.program] * cores, [None] * cores)[0])
+
+    late, prompt = launched(2), launched(2, dge_mode=dge_mode[mode])
+    remark = late.remarks()[0]
+    assert f"starts {words.time(TRN2.program_pair_start)} later" in remark and f"{mode}" in remark
+    assert not any("starts" in one for one in (*prompt.remarks(), *launched(1).remarks()))
+    assert prompt.total < late.total - 0.9 * TRN2.program_pair_start
