@@ -94,9 +94,9 @@ class DmaEngines:
             work: ns that all engines together would need for it.
             least: ns that the busiest of those it is dealt to needs.
         """
-        return max(start + least, self._booked(start, work) if self._shared else start + work)
-
-    def _booked(self, start: float, work: float) -> float:
+        earliest = start + least
+        if not self._shared:
+            return max(earliest, start + work)
         used = self._used
         bucket = int(start // _BUCKET)
         while True:
@@ -108,7 +108,7 @@ class DmaEngines:
             room = min(_BUCKET - taken, begin + _BUCKET - start)
             if work <= room:
                 used[bucket] = taken + work
-                return max(start + work, begin + taken + work)
+                return max(start + work, begin + taken + work, earliest)
             used[bucket] = taken + room
             work -= room
             if taken + room >= _BUCKET - 1e-6:
