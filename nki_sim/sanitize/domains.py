@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nki_isa.diagnostics import Severity, Span, span_of
+from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
+from nki_isa.ir.program import Program
 from nki_isa.machine.operators import Operator
 from nki_sim.execution.memory import Array
 from nki_sim.observe import Core
@@ -28,6 +30,19 @@ class _Seen:
     nan: bool = False
 
 
+def _applies_one(program: Program) -> bool:
+    """True if an instruction of `program` has an operator with a valid range."""
+    known: set[Form] = set()
+    for instruction in program.walk():
+        form = instruction.form
+        if form is None or form not in known:
+            if any(isinstance(value, Operator) and value.domain for value in instruction.__dict__.values()):
+                return True
+            if form is not None:
+                known.add(form)
+    return False
+
+
 class Domains(Check):
     """Is told the arguments of every function that has a valid range; reports once for each line."""
 
@@ -36,6 +51,11 @@ class Domains(Check):
     codes = ("NKI-N003",)
     listed = 11
     needs_data = True
+
+    @classmethod
+    def sees(cls, scene: Scene) -> bool:
+        """Programs that apply a function with a valid range."""
+        return any(map(_applies_one, scene.programs))
 
     def __init__(self, scene: Scene):
         super().__init__(scene)

@@ -6,6 +6,8 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
+from nki_sim.sanitize.check import Scene
+from nki_sim.sanitize.domains import Domains
 
 
 @nki.jit
@@ -54,3 +56,26 @@ def test_nothing_inside_the_range_and_where_it_is_not_asked_for():
 
 def test_ranges_are_those_of_activation_functions():
     assert not found(fast_roots, np.full((128, 8), 1e-30, np.float32))
+
+
+@nki.jit
+def plain_sums(x):
+    result = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.activation(dst=tile, op=nl.exp, data=tile)
+    nisa.dma_copy(dst=result, src=tile)
+    return result
+
+
+def test_only_programs_that_apply_a_function_with_a_range_are_looked_at():
+    """On the first call and on later ones, which run on a machine that is kept."""
+    x = -np.ones((128, 8), np.float32)
+    for kernel, seen in ((roots, True), (fast_roots, True), (plain_sums, False)):
+        with runtime.session(data=False) as session:
+            kernel(x)
+        program = session.launches[0].cores[0].program
+        assert Domains.sees(Scene([program], [{}], [x], frozenset({"numeric"}))) is seen
+    for _ in range(3):
+        assert [told.code for told in found(roots, x)] == ["NKI-N003"]
+        assert found(plain_sums, x) == ()
