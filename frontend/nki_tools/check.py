@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from nki import runtime
 from nki_isa.diagnostics import Diagnostic, NkiError
-from nki_isa.machine.targets import as_target
 
 if TYPE_CHECKING:
     from nki.kernel import Kernel
@@ -31,8 +30,7 @@ def check(
     Returns:
         What was found, each with its place and what to write instead; none of it is raised.
     """
-    chosen = None if target is None else as_target(target)
-    with runtime.session(target=chosen, profile=language, data=False, check="all", spill=spill) as session:
+    with runtime.session(target=target, profile=language, data=False, check="all", spill=spill) as session:
         try:
             kernel(*args, **kwargs)
         except NkiError as refused:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from nki import runtime
 from nki.runtime import CoreRun, Launch
-from nki_isa.machine.targets import as_target
 from nki_sim.report.ablation import Ablated, ablation
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
@@ -144,7 +143,7 @@ def profile(
     """
     off = mechanisms(",".join(without))
     with runtime.session(
-        target=None if target is None else as_target(target),
+        target=target,
         data=data,
         timing=True,
         check="none",

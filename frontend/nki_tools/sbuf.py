@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from nki import runtime
 from nki.runtime import CoreRun, Launch
 from nki_isa.diagnostics import NkiError
-from nki_isa.machine.targets import as_target
 from nki_sim.report.facts import which
 from nki_sim.report.html import write_html
 from nki_sim.report.terminal import launch_line, memory_tables
@@ -76,8 +75,7 @@ def sbuf(
     Raises:
         NkiError: the kernel is refused for another reason than its memory.
     """
-    chosen = None if target is None else as_target(target)
-    with runtime.session(target=chosen, data=False, check="none", spill=spill) as session:
+    with runtime.session(target=target, data=False, check="none", spill=spill) as session:
         try:
             kernel(*args, **kwargs)
         except NkiError as refused:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from nki import runtime
 from nki_isa.ir.instruction import Instruction
-from nki_isa.machine.targets import as_target
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import words
 from nki_sim.observe import Core, Listener, Memories
@@ -235,8 +234,7 @@ def step(
         NkiError: the kernel is refused.
     """
     stepping = Stepping(at, most)
-    chosen = None if target is None else as_target(target)
-    with runtime.session(target=chosen, check="none", listeners=(stepping,)):
+    with runtime.session(target=target, check="none", listeners=(stepping,)):
         kernel(*args, **kwargs)
     return stepping.launches[-1]
 

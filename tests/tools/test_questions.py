@@ -13,6 +13,7 @@ import pytest
 import nki
 import nki.isa as nisa
 import nki.language as nl
+from nki import runtime
 from nki_isa.diagnostics import NkiError, Severity
 from nki_isa.machine.targets import TRN2
 from nki_tools import check, compare, profile, sbuf, step
@@ -246,3 +247,13 @@ def test_a_refusal_shows_the_line_that_asked(tmp_path):
     run = [sys.executable, "asks.py"]
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert "NKI-L012" in done.stderr and "asks.py:4" in done.stderr and "nki_tools" not in done.stderr
+
+
+def test_a_target_is_named_as_anywhere():
+    assert profile(doubled, X, target="gen2").launch.program.target == "trn1"
+    with runtime.session(target="trn3", data=False) as record:
+        doubled(X)
+    assert record.launches[0].program.target == "trn3"
+    for ask in (check, profile, sbuf, step):
+        with pytest.raises(NkiError, match="NKI-V116"):
+            ask(doubled, X, target="trn9")

@@ -12,6 +12,7 @@ from typing import Any
 from nki.launch.record import Launch, Overfull, Refused
 from nki.launch.settings import Options
 from nki_isa.diagnostics import NkiError
+from nki_isa.machine.targets import as_target
 
 Run = Callable[[list[Any]], list[Any]]
 
@@ -70,10 +71,11 @@ def current() -> Session:
 def session(**options: Any) -> Iterator[Session]:
     """Run kernels with these :class:`Options` inside the block; yields the record of launches.
 
-    It holds for the thread or asyncio task that enters the block, and for tasks made inside; not for other
-    threads, unless they are started with ``contextvars.copy_context().run``.
+    The target may be given by its name. The session holds for the thread or asyncio task that enters the
+    block, and for tasks made inside; not for other threads, unless they are started with
+    ``contextvars.copy_context().run``.
     """
-    before, made = current(), Session(Options(**options), keep=True)
+    before, made = current(), Session(_read(options), keep=True)
     token = _of_context.set(made)
     try:
         yield made
@@ -86,13 +88,18 @@ def session(**options: Any) -> Iterator[Session]:
 def session_of_process(**options: Any) -> Iterator[Session]:
     """As :func:`session`, for every thread that is in no session of its own: what a command runs under."""
     global _of_process
-    before, made = _of_process, Session(Options(**options), keep=True)
+    before, made = _of_process, Session(_read(options), keep=True)
     _of_process = made
     try:
         yield made
     finally:
         _of_process = before
         _close(made, before)
+
+
+def _read(options: dict[str, Any]) -> Options:
+    target = options.get("target")
+    return Options(**options) if target is None else Options(**{**options, "target": as_target(target)})
 
 
 def _close(made: Session, before: Session) -> None:
