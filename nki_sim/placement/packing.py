@@ -86,12 +86,6 @@ class Space:
     bank: int = 0
 
 
-#: Requests that live at least so long are packed tightly before the others rotate: first none, then those of
-#: a quarter of the program, then of an eighth of that, and so on down to `_SHORT` positions. Each step leaves
-#: less room for rotation and wastes less between the long-lived. As they go on to the lifetimes of single
-#: tiles, a loop that goes round often finds the room that it finds when it goes round once.
-_QUARTER, _EIGHTH, _SHORT = 4, 8, 4
-
 #: How often each order of tight packing is tried: at most so many times, placing at most so many requests.
 _MOST_TRIES, _TIGHT_BUDGET = 100, 60_000
 
@@ -117,12 +111,17 @@ def pack(
 
 
 def _long_lives(positions: int) -> Iterator[float]:
-    """From how many positions on a request is packed tightly, step by step."""
+    """From how many positions on a request is packed tightly before the others rotate, step by step.
+
+    First none is, then those of a quarter of the program, then of an eighth of that, and so on: each step
+    leaves less room for rotation and wastes less between the long-lived. The steps go on to the lifetimes of
+    single tiles, so that a loop that goes round often finds the room that it finds when it goes round once.
+    """
     yield np.inf
-    least = positions / _QUARTER
-    while least >= _SHORT:
+    least = positions / 4
+    while least >= 4:
         yield least
-        least /= _EIGHTH
+        least /= 8
 
 
 def _rotate_around(requests: Requests, long: Ints, short: Ints, fixed: Fixed, space: Space) -> Ints | None:
