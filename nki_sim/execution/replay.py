@@ -51,7 +51,6 @@ class Replay:
     def __init__(self, program: Program, placement: Addresses, *, fill: int = ZEROS):
         self._machine = Machine(program, placement, fill=fill, repeated=True)
         self._fill = fill
-        self._is_followed = False  # by listeners of the last run
         self._multiplies = any(i.on is Engine.tensor for i in program.walk())
         self._stale = [self._bytes(storage) for storage in stale_storages(program)]
 
@@ -73,16 +72,13 @@ class Replay:
         for octets in self._stale:
             octets.fill(self._fill)
         machine.load(inputs)
-        if listeners or self._is_followed:
-            for start in hooks(listeners, "start"):
-                start([machine])
-            machine.listen((0, listeners))
-            self._is_followed = bool(listeners)
+        for start in hooks(listeners, "start"):
+            start([machine])
+        machine.listen((0, listeners))
         alone = process.one_thread() if self._multiplies else contextlib.nullcontext()
         with alone, process.no_collection(), process.arithmetic():
             list(machine.run())  # yields nothing: no other core takes part
-        if listeners:
-            finish(listeners)
+        finish(listeners)
         return machine.result()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nki_isa.diagnostics import Severity, Span, span_of
-from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Program
 from nki_isa.machine.operators import Operator
@@ -31,16 +31,10 @@ class _Seen:
 
 
 def _applies_one(program: Program) -> bool:
-    """True if an instruction of `program` has an operator with a valid range."""
-    known: set[Form] = set()
-    for instruction in program.walk():
-        form = instruction.form
-        if form is None or form not in known:
-            if any(isinstance(value, Operator) and value.domain for value in instruction.__dict__.values()):
-                return True
-            if form is not None:
-                known.add(form)
-    return False
+    """True if an instruction of `program` has an operator with a valid range; one of each form is asked."""
+    once = {instruction.form or instruction: instruction for instruction in program.walk()}
+    values = itertools.chain.from_iterable(instruction.__dict__.values() for instruction in once.values())
+    return any(isinstance(value, Operator) and bool(value.domain) for value in values)
 
 
 class Domains(Check):
