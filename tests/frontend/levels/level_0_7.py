@@ -26,14 +26,6 @@ SOURCE = np.arange(300 * 600, dtype=np.float32).reshape(300, 600)
 X = np.arange(8 * 64, dtype=np.float32).reshape(8, 64)
 
 
-@pytest.fixture(autouse=True, params=["auto", "tracer"])
-def at_0_7(request):
-    level = levels.use("0.7")
-    with front_end(request.param):
-        yield
-    levels.use(level)
-
-
 def inside(body, *arrays):
     """What `body` returns while a kernel is specialized."""
     found = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from level_0_7 import SOURCE, alloc_blocks, alloc_tiles, at_0_7, blocks, inside, refused, tiles  # noqa: F401
+from level_0_7 import SOURCE, alloc_blocks, alloc_tiles, blocks, inside, refused, tiles
 
 import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import levels
 from nki.compiler import specialize
+
+pytestmark = pytest.mark.usefixtures("at_0_7")
 
 before = levels.use("0.7")  # kernels are defined at it while the tests are read
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from both_front_ends import front_end
-from level_0_7 import (  # noqa: F401
+from level_0_7 import (
     AddressRotation,
     CompileConfig,
     SpecializationConfig,
     X,
-    at_0_7,
     inside,
     int64,
     refused,
@@ -34,6 +33,8 @@ from nki.compiler import specialize
 from nki.compiler.language.frontends import FrontEnd
 from nki.runtime import session
 from nki_isa.diagnostics import NkiError
+
+pytestmark = pytest.mark.usefixtures("at_0_7")
 
 before = levels.use("0.7")  # kernels are defined at it while the tests are read
 

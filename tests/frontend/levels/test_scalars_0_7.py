@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from both_front_ends import front_end
-from level_0_7 import NkiScalar, X, at_0_7, inside, int64, refused, scalar_load, scalar_store  # noqa: F401
+from level_0_7 import NkiScalar, X, inside, int64, refused, scalar_load, scalar_store
 
 import nki
 import nki.isa as nisa
@@ -19,6 +19,8 @@ from nki_isa.ir.program import Loop
 from nki_isa.machine.targets import as_target
 from nki_isa.text.parser import parse_program
 from nki_isa.text.printer import format_program
+
+pytestmark = pytest.mark.usefixtures("at_0_7")
 
 before = levels.use("0.7")  # kernels are defined at it while the tests are read
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import nki_isa.ops  # noqa: F401
+import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.diagnostics import Frame, NkiMemoryError, Span
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.ir.program import Node, Program

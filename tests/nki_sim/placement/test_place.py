@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from placing import KIB, Builder, pairs_that_overlap, ranges, refused, sbuf, unrolled
 
-import nki_isa.ops  # noqa: F401
 from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN2
 from nki_isa.tensor.tensor import NkiTensor

@@ -9,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from placing import HBM, PSUM, SBUF, Builder, sbuf
 
-import nki_isa.ops  # noqa: F401
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Loop, Node, Program, While

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from placing import PSUM, Builder, pairs_that_overlap, refused
 
-import nki_isa.ops  # noqa: F401
 from nki_isa.diagnostics import Span
 from nki_isa.machine.targets import TRN2
 from nki_sim.placement.place import place

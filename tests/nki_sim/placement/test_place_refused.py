@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from placing import KIB, PSUM, SBUF, Builder, refused
 
-import nki_isa.ops  # noqa: F401
 from nki_isa.ir.program import Program
 from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN1, TRN2, TRN3

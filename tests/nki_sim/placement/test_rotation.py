@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from placing import unrolled
 
-import nki_isa.ops  # noqa: F401
 from nki_isa.machine.targets import TRN2
 from nki_sim.placement.packing import Fixed, Requests, Space, rotate, tighten
 from nki_sim.placement.place import place

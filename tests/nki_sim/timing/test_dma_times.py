@@ -7,7 +7,6 @@ from boards import Op, emit, tile, timed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.cost import transfers
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import Engine

@@ -8,7 +8,6 @@ from boards import ENGINES, At, Op, part, tile, timed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.machine.dtypes import as_dtype
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2

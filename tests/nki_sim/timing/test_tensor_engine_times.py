@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from boards import emit, tile, timed
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.machine.targets import TRN1, TRN2
 from nki_sim.timing.clocks import TensorClock
 from nki_sim.timing.scoreboard import Wait

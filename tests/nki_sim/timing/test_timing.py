@@ -7,7 +7,6 @@ import time
 import pytest
 from boards import ENGINES, Op, emit, part, tile, timed
 
-import nki_isa.ops  # noqa: F401  (fills the registry)
 from nki_isa.ir.program import Loop, Program, While
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.targets import TRN2
