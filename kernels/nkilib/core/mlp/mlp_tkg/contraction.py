@@ -20,12 +20,11 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import evacuate, identity
+from ...utils.projection import BANK, evacuate, identity
 from ...utils.tensor_view import TensorView
 from ...utils.tiled_range import TiledRange
 
 PARTITIONS = 128
-BANK = 512  # fp32 elements of a PSUM bank
 
 
 def column_group(tokens: int) -> int:

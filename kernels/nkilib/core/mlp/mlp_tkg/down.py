@@ -10,9 +10,9 @@ import nki.isa as nisa
 import nki.language as nl
 
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import AT_ONCE, arrivals, copy_in
+from ...utils.projection import AT_ONCE, BANK, arrivals, copy_in
 from ...utils.tiled_range import TiledRange
-from .contraction import BANK, PARTITIONS, column_group, contract_weights
+from .contraction import PARTITIONS, column_group, contract_weights
 
 BLOCK = 4096  # columns of the result that tokens-stationary works on at a time: all PSUM banks
 CHUNK_BYTES = 16384  # of weights in each partition that weights-stationary sums before it leaves PSUM

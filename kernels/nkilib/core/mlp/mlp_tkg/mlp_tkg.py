@@ -29,10 +29,10 @@ import nki.language as nl
 from ...utils.common_types import QuantizationType
 from ...utils.kernel_assert import kernel_assert
 from ...utils.kernel_helpers import div_ceil
-from ...utils.projection import load_aside
+from ...utils.projection import BANK, load_aside
 from ...utils.tensor_view import TensorView
 from ..mlp_parameters import PARTITIONS, MlpArguments
-from .contraction import BANK, ColumnTiling, column_group
+from .contraction import ColumnTiling, column_group
 from .down import TokenRows, project_down_by_token, project_down_by_weight
 from .gate_up import activate, add_part, exchange, finish_projection, load_by_column, project_hidden
 from .hidden import load_hidden
