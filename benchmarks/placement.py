@@ -36,6 +36,7 @@ from nki_sim.placement.spill import spilled
 from nki_sim.placement.utilisation import Holder, usage_of
 
 sys.path.insert(0, str(Path(__file__).parent))
+import compiled_attention
 import timing_kernels
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -81,8 +82,7 @@ def programs() -> Iterator[tuple[str, Program]]:
     yield "matmul bf16, blocked", timing_kernels.matmul("trn2", "bfloat16", "blocked", 2048, 2048, 2048)
     for fused in (False, True):
         name = f"attention 4096, {'fused' if fused else 'baseline'}"
-        yield name, timing_kernels.attention(4096, "float32", fused)
-    yield "attention 512, as scheduled", timing_kernels.scheduled_attention()
+        yield name, compiled_attention.attention(4096, "float32", fused)
     yield from library()
 
 

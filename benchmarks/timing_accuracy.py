@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from compiled_attention import attention
 from streams import Stream
-from timing_kernels import attention, matmul, scheduled_attention
+from timing_kernels import matmul
 
 from nki_isa.diagnostics import NkiMemoryError
 from nki_isa.ir.program import Program
@@ -264,11 +265,6 @@ def moved(shape: tuple[int, int], dtype: str, store: bool = False, by: str = "un
     return emit
 
 
-def total(build: Callable[[], Program], unit: float) -> Callable[[], float]:
-    """Profiler total of a kernel, in units of `unit` ns."""
-    return lambda: Profile.of(run(build())).total / unit
-
-
 def _tensor_time(profile: Profile) -> float:
     return profile.engines["tensor"].instruction_time / 1e6
 
@@ -460,7 +456,7 @@ _SHOWN: tuple[tuple[str, str, Metric], ...] = (  # of each profile of the fusion
     ("HBM written", "MB", lambda p: p.hbm_write_bytes / 1e6),
 )
 
-_ATTENTION: dict[tuple[int, str, str], tuple[float, ...]] = {  # as _SHOWN; the compiler overlaps query tiles
+_ATTENTION: dict[tuple[int, str, str], tuple[float, ...]] = {  # as _SHOWN
     (512, "float32", "fused"): (38.09, 17.37, 11.98, 9.11, 11.71, 0.85, 0.26),
     (1024, "float32", "fused"): (73.29, 46.37, 33.25, 22.76, 14.99, 1.64, 0.52),
     (512, "bfloat16", "fused"): (36.35, 15.15, 11.37, 9.43, 11.05, 0.49, 0.13),
@@ -491,7 +487,6 @@ ROWS = (
     Row("nc_matmul fp32 512 interval", "trn2", "fit", 857, "ns", warm("float32", 512)),
     Row("nc_matmul fp32 128 interval", "trn2", "fit", 220, "ns", warm("float32", 128)),
     *(Row(name, target, use, ns, "ns", how(target, emit)) for name, target, use, ns, how, emit in _SINGLES),
-    Row("scheduled attention float32 512", "trn2", "check", 38.09, "us", total(scheduled_attention, 1e3)),
     *(
         Row(
             f"{kind} attention {dtype} {size}{'' if name == 'total' else ', ' + name}",

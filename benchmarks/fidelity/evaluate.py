@@ -161,7 +161,7 @@ def library_rows(folder: Path) -> Iterator[Row]:
         )
 
 
-_STREAMS = "streams.py", "timing_accuracy.py", "timing_kernels.py"
+_STREAMS = "streams.py", "timing_accuracy.py", "timing_kernels.py", "compiled_attention.py"
 
 
 def public_rows() -> Iterator[Row]:
@@ -192,6 +192,7 @@ def rewritten_rows() -> Iterator[Row]:
     ``benchmark`` (``nki.benchmark``, summed over the launches) or ``window`` (from the first instruction to
     the last).
     """
+    import compiled_attention
     import fit
     import rewritten
     import timing_accuracy
@@ -202,7 +203,7 @@ def rewritten_rows() -> Iterator[Row]:
     def blocked(k: int, m: int, n: int) -> Program:
         return timing_kernels.matmul("trn2", "float32", "blocked", k, m, n)
 
-    kernels = {"attention": timing_kernels.attention, "matmul_blocked": blocked}
+    kernels = {"attention": compiled_attention.attention, "matmul_blocked": blocked}
 
     def times(row: Mapping[str, str]) -> Times:
         parts = [part.split("=", 1) for part in row["parameters"].split(";") if part]
