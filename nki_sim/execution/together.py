@@ -79,7 +79,7 @@ def groups(stretch: Sequence[Instruction], placement: Addresses) -> list[list[In
             found.append([])
         place = open_to[k]
         found[place].append(instruction)
-        made: Access = (float(place), place, 0, False)
+        made: Access = (float(place), place, 0, None)
         for owner, box, is_write in touched:
             if not owner.owner:  # another operand of this very instruction lies in the same bytes
                 accesses.bytes_of(owner.storage)

@@ -9,14 +9,17 @@ Times are the scoreboard's own costs, with the tensor engine at its full clock.
 
 What must stay behind what: accesses to the same bytes, after placement, so that an instruction which reuses
 bytes stays behind all that used them before; registers, engine state, ``no_reorder``, ``depends_on`` and
-schedules. Nothing crosses a barrier, a sendrecv, a print or a device loop; the body of a loop is scheduled by
-itself. Placement, storages and instructions stay as they are: only the order changes, so the results do not.
+schedules. Nothing crosses a barrier, a print or a device loop; the body of a loop is scheduled by itself.
+What uses HBM that the kernel writes stays on its side of a sendrecv, as cores may rely on it to tell when
+that is written; the rest of what a core does crosses it. Placement, storages and instructions stay as they
+are: only the order changes, so the results do not.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
 from nki_isa.ir.form import Form, Forms
@@ -24,8 +27,9 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.ir.rewrite import in_order
 from nki_isa.machine.target import Target
+from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
-from nki_sim.timing.clocks import DmaEngines
+from nki_sim.timing.dma_engines import DmaEngines
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
     LANES,
@@ -36,7 +40,7 @@ from nki_sim.timing.plans import (
     Use,
     dynamic_box,
     handoffs,
-    hbm_slowdown,
+    hbm_share,
     plan_of,
     views_of,
 )
@@ -63,7 +67,28 @@ def scheduled(
         cores: cores of the launch, which share the bandwidth of their HBM.
         look_ahead: instructions it sees; 1 leaves the order as it is.
     """
-    return in_order(program, _Scheduler(target, placement, cores, look_ahead).body(program.body))
+    return in_order(
+        program, _Scheduler(target, placement, cores, look_ahead, _shared(program)).body(program.body)
+    )
+
+
+def _shared(program: Program) -> Set[Storage]:
+    """The storages in HBM that a kernel which meets other cores writes."""
+    if not any(instruction.synchronises for instruction in program.walk()):
+        return set()
+    return {view.storage for i in program.walk() for view in i.writes if view.buffer.is_hbm}
+
+
+def _is_fence(instruction: Instruction) -> bool:
+    """Whether nothing crosses it."""
+    touched = (*instruction.reads, *instruction.writes)
+    return instruction.synchronises and not (touched and all(view.buffer.on_chip for view in touched))
+
+
+class _State(enum.Enum):
+    """What instructions stay in order about, beside registers and engines."""
+
+    meeting = enum.auto()  # of cores
 
 
 @dataclass(slots=True, eq=False)
@@ -88,15 +113,17 @@ class _Waiting:
 
 
 class _Scheduler:
-    def __init__(self, target: Target, placement: Placed | None, cores: int, look_ahead: int):
+    def __init__(
+        self, target: Target, placement: Placed | None, cores: int, look_ahead: int, shared: Set[Storage]
+    ):
         self._target = target
-        self._slowdown = hbm_slowdown(target, cores)
+        self._shared = shared
         self._look_ahead = look_ahead
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._forms = Forms(target)
         self._plans: dict[Form, Plan] = {}
         self._hands = handoffs(target)
-        self._dma = DmaEngines(target.dma_shared)
+        self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._count = 0
@@ -113,7 +140,7 @@ class _Scheduler:
         found: list[Node] = []
         run: list[Instruction] = []
         for node in body:
-            if isinstance(node, Instruction) and not node.synchronises and not node.is_free:
+            if isinstance(node, Instruction) and not node.is_free and not _is_fence(node):
                 run.append(node)
                 continue
             found += self._ordered(run)
@@ -158,12 +185,12 @@ class _Scheduler:
         form = instruction.form or self._forms.of(instruction)
         plan = self._plans.get(form)
         if plan is None:
-            plan = self._plans[form] = plan_of(form, self._target, self._slowdown)
+            plan = self._plans[form] = plan_of(form, self._target)
         slot = self._count % self._look_ahead
         seen = self._slots[slot] = _Waiting(self._count, instruction, plan, 0, 0.0, [], -1.0)
         self._count += 1
         before: dict[_Waiting, bool] = {}
-        access = float(seen.number), seen.number, slot, False
+        access = float(seen.number), seen.number, slot, None
         for owner, box, is_write in self._touched(seen, before):
             if not owner.owner:  # another operand of this very instruction lies in the same bytes
                 self._memory.bytes_of(owner.storage)
@@ -234,6 +261,12 @@ class _Scheduler:
             writes += [register.index for register in instruction.registers_written]
         if instruction.uses_engine_state:
             writes.append(instruction.on)
+        if instruction.synchronises:
+            writes.append(_State.meeting)
+        elif self._shared and any(
+            view.storage in self._shared for view in (*instruction.reads, *instruction.writes)
+        ):
+            reads.append(_State.meeting)
         if seen.plan.lane in MADE_AT_TRIGGER:
             self._keep_queue(seen, before)
         for state in (*reads, *writes):
@@ -295,12 +328,13 @@ class _Scheduler:
     def _run(self, chosen: _Waiting, start: float) -> None:
         plan, cost = chosen.plan, chosen.plan.cost
         if plan.dma is not None:
-            self._free[plan.lane] = start + plan.dma.interval
+            dma = plan.dma
+            self._free[plan.lane] = start + dma.interval
             if plan.issuer >= 0:
                 self._free[plan.issuer] = start + cost.busy
-            chosen.end = (
-                self._dma.book(start + plan.dma.first, plan.dma.work, plan.dma.least) + plan.dma.finish
-            )
+            begin = start + dma.first
+            moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share)
+            chosen.end = self._dma.end(moving) + dma.finish
             return
         if cost.table is not None:
             self._table = cost.table

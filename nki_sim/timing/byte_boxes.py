@@ -14,13 +14,13 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nki_isa.tensor.storage import MemoryRegion, Storage
 from nki_isa.tensor.tensor import NkiTensor
 
-Access = tuple[float, int, int, bool]
-"""When an access is over (ns), its event, its engine, whether in an earlier storage there."""
+Access = tuple[float, int, int, "Bytes | None"]
+"""When an access is over (ns), its event, its engine, and the earlier storage there it was to, if any."""
 
 
 _CELLS = 1024  # beyond this many cells, looking at all of a grid is as good as listing them
@@ -271,20 +271,15 @@ class Accesses:
                     del entries[key]
         return found
 
-    def inherit(self, giver: Accesses, moved: Callable[[Box], Box | None]) -> None:
-        """Note the accesses of `giver`, to bytes that were those of an earlier storage.
-
-        Args:
-            giver: the accesses to that storage.
-            moved: one of its boxes in the coordinates of this one; None where it has no byte here.
-        """
+    def inherit(self, giver: Accesses, earlier: Handing) -> None:
+        """Note the accesses of `giver`, to bytes that were those of an earlier storage."""
         if giver._grids is None:
             if giver._box is None or not giver._latest:
                 return
-            box = moved(giver._box)
+            box = earlier.moved(giver._box)
             if box is None:
                 return
-            latest = [_earlier(access) for access in giver._latest]
+            latest = earlier.of(giver._latest)
             if self._grids is None and self._box is None:
                 self._box, self._latest = box, tuple(latest)
                 return
@@ -294,21 +289,23 @@ class Accesses:
         for grid in giver._grids.values():
             for entries in grid.values():
                 for (box, _), access in entries.items():
-                    target = moved(box)
+                    target = earlier.moved(box)
                     if target is not None:
-                        self.add(target, _earlier(access))
+                        for one in earlier.of((access,)):
+                            self.add(target, one)
 
-    def hand_over(self, to: list[Access], moved: Callable[[Box], Box | None] | None) -> None:
-        """Append all accesses, as those to an earlier storage; of `moved` those it leaves something of."""
+    def hand_over(self, to: list[Access], earlier: Handing) -> None:
+        """Append all accesses to bytes that the other storage has now."""
         if self._grids is None:
-            if self._latest and (moved is None or self._box is None or moved(self._box) is not None):
-                to += [access if access[3] else (*access[:3], True) for access in self._latest]
+            box = self._box
+            if self._latest and (box is None or earlier.is_within or earlier.moved(box) is not None):
+                to += earlier.of(self._latest)
             return
         for grid in self._grids.values():
             for entries in grid.values():
                 for (box, _), access in entries.items():
-                    if moved is None or moved(box) is not None:
-                        to.append(_earlier(access))
+                    if earlier.is_within or earlier.moved(box) is not None:
+                        to += earlier.of((access,))
 
 
 def _with(latest: tuple[Access, ...], access: Access) -> tuple[Access, ...]:
@@ -319,10 +316,6 @@ def _with(latest: tuple[Access, ...], access: Access) -> tuple[Access, ...]:
                 return latest
             return (access,) if len(latest) == 1 else (*latest[:k], access, *latest[k + 1 :])
     return (*latest, access)
-
-
-def _earlier(access: Access) -> Access:
-    return access if access[3] else (*access[:3], True)
 
 
 def _near(grid: dict[Cell, Entries], extents: tuple[int, ...], box: Box) -> Iterable[Entries]:
@@ -371,9 +364,9 @@ class Bytes:
     def settle(self) -> None:
         """Inherit what was done to the bytes it has taken."""
         for giver in self.givers:
-            moved = self._moved_from(giver)
-            self.reads.inherit(giver.reads, moved)
-            self.writes.inherit(giver.writes, moved)
+            earlier = Handing(giver, self)
+            self.reads.inherit(giver.reads, earlier)
+            self.writes.inherit(giver.writes, earlier)
         self.givers = ()
 
     def overwrite(self, box: Box) -> Iterable[Access]:
@@ -384,18 +377,15 @@ class Bytes:
         assert box is self.layout.whole
         reads, writes = [*self.reads.overwrite(box)], [*self.writes.overwrite(box)]
         for giver in self.givers:
-            is_within = self.start <= giver.start and giver.end <= self.end and self.hides(giver)
-            moved = None if is_within else self._moved_from(giver)
-            giver.reads.hand_over(reads, moved)
-            giver.writes.hand_over(writes, moved)
+            earlier = Handing(giver, self)
+            giver.reads.hand_over(reads, earlier)
+            giver.writes.hand_over(writes, earlier)
         self.givers = ()
         return reads + writes
 
-    def _moved_from(self, giver: Bytes) -> Callable[[Box], Box | None]:
-        """What gives the part of a box of `giver` that lies in these bytes, in the coordinates of these."""
-        partition, shift = giver.first - self.first, giver.start - self.start
-        layout, theirs = self.layout, giver.layout
-        return lambda box: layout.moved(box, theirs, partition, shift)
+    def meets(self, other: Bytes) -> bool:
+        """True if the two have a byte in common."""
+        return self.start < other.end and other.start < self.end and self.shares_partitions(other)
 
     def shares_partitions(self, other: Bytes) -> bool:
         """True if the two have a partition in common."""
@@ -404,6 +394,40 @@ class Bytes:
     def hides(self, other: Bytes) -> bool:
         """True if it has all partitions `other` has."""
         return self.first <= other.first and other.last <= self.last
+
+
+class Handing:
+    """The handing over of what was done to the bytes of one storage to another that has some of them now.
+
+    Attributes:
+        is_within: True if that has all of them.
+    """
+
+    __slots__ = ("_giver", "_partition", "_shift", "_taker", "is_within")
+
+    def __init__(self, giver: Bytes, taker: Bytes):
+        self._giver, self._taker = giver, taker
+        self.is_within = taker.start <= giver.start and giver.end <= taker.end and taker.hides(giver)
+        self._partition, self._shift = giver.first - taker.first, giver.start - taker.start
+
+    def moved(self, box: Box) -> Box | None:
+        """A box of the giver in the coordinates of the taker; None where that has no byte of it."""
+        return self._taker.layout.moved(box, self._giver.layout, self._partition, self._shift)
+
+    def of(self, accesses: Iterable[Access]) -> list[Access]:
+        """Those to bytes that the taker has, as accesses to an earlier storage.
+
+        Boxes are rounded up when they are moved, so that after two moves one may cover bytes that the storage
+        it was first a box of never had.
+        """
+        found: list[Access] = []
+        for access in accesses:
+            first = access[3]
+            if first is None:
+                found.append((*access[:3], self._giver))
+            elif self.is_within or first.meets(self._taker):
+                found.append(access)
+        return found
 
 
 class Owners:

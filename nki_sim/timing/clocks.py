@@ -1,7 +1,7 @@
-"""Two things whose speed depends on what ran before: the tensor engine's clock and the DMA engines.
+"""The tensor engine's clock, whose speed depends on what ran before.
 
-Source: rules derived from public trn2 profiler traces, see the ``throttle_*`` and
-``dma_*`` figures of :class:`nki_isa.machine.target.Target`.
+Source: rules derived from public trn2 profiler traces, see the ``throttle_*`` figures of
+:class:`nki_isa.machine.target.Target`.
 """
 
 from __future__ import annotations
@@ -61,66 +61,3 @@ class TensorClock:
                 self.slow += boundary - now
             now = boundary
             self.advance(now)
-
-
-_BUCKET = 1000.0  # ns
-
-
-class DmaEngines:
-    """The DMA engines of a core, as their work over time.
-
-    Each engine works on its own, and every transfer keeps some of them busy. Which ones is not published; a
-    kernel of NKIBench (rope, searched) whose transfers are of 64 partitions each, enough for half of the
-    engines, moves 201 GB/s on trn1, where half of them move 123: so they are taken to go round all of them.
-    Transfers may come in any order of start time: work is booked into buckets of time, first come first
-    served within a bucket.
-
-    Args:
-        shared: False for a machine whose transfers do not wait for each other.
-    """
-
-    __slots__ = ("_next", "_shared", "_used")
-
-    def __init__(self, shared: bool = True) -> None:
-        self._shared = shared
-        self._used: dict[int, float] = {}
-        self._next: dict[int, int] = {}  # a full bucket -> a later one that may have room
-
-    def book(self, start: float, work: float, least: float = 0.0) -> float:
-        """When a transfer is done.
-
-        Args:
-            start: when its data are ready to move.
-            work: ns that all engines together would need for it.
-            least: ns that the busiest of those it is dealt to needs.
-        """
-        earliest = start + least
-        if not self._shared:
-            return max(earliest, start + work)
-        used = self._used
-        bucket = int(start // _BUCKET)
-        while True:
-            bucket = self._room(bucket)
-            begin = bucket * _BUCKET
-            if start < begin:
-                start = begin
-            taken = used.get(bucket, 0.0)
-            room = min(_BUCKET - taken, begin + _BUCKET - start)
-            if work <= room:
-                used[bucket] = taken + work
-                return max(start + work, begin + taken + work, earliest)
-            used[bucket] = taken + room
-            work -= room
-            if taken + room >= _BUCKET - 1e-6:
-                self._next[bucket] = bucket + 1
-            bucket += 1
-
-    def _room(self, bucket: int) -> int:
-        """The first bucket from `bucket` on that is not full."""
-        following = self._next
-        first = bucket
-        while bucket in following:
-            bucket = following[bucket]
-        while first in following and following[first] != bucket:
-            following[first], first = bucket, following[first]
-        return bucket

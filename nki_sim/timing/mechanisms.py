@@ -129,7 +129,7 @@ MECHANISMS: dict[str, Mechanism] = {
         _none("dma_completion", "dma_to_sync", "dma_to_compute", "dma_to_tensor"),
     ),
     "queue-sharing": Mechanism(
-        "DMA engines shared by the transfers in flight",
+        "DMA engines shared by the transfers in flight, queue by queue in turn",
         {"dma_shared": False},
     ),
     "spills": Mechanism(

@@ -105,29 +105,32 @@ class Dma(NamedTuple):
     Attributes:
         first: from the trigger to the first byte.
         interval: to the next trigger.
-        work: that the engines have with it, all together as one.
-        least: that the busiest of those it is dealt to has: with few of them it takes longer, and leaves
-            the others to other transfers.
+        is_hbm: whether it goes to HBM or comes from there.
+        rows: that the busiest of the engines it is dealt to moves; a number, not ns.
+        row: of one of them.
+        share: of the engines that it is dealt to; a number, not ns. The others are left to other transfers.
         finish: from the last byte to the semaphore.
     """
 
     first: float
     interval: float
-    work: float
-    least: float
+    is_hbm: bool
+    rows: float
+    row: float
+    share: float
     finish: float
 
 
-def hbm_slowdown(target: Target, cores: int) -> float:
-    """Factor on HBM transfers of a launch on `cores`: each gets its share of what the stack delivers."""
+def hbm_share(target: Target, cores: int) -> float:
+    """Share of a core's DMA engines that HBM keeps busy in a launch on `cores`, which get as much each."""
     if cores == 1:
         return 1.0
     share = target.hbm_bytes_per_ns * target.hbm_efficiency / min(cores, target.hbm_cores)
-    return max(1.0, target.dma_engines * target.dma_bytes_per_ns / share)
+    return min(1.0, share / (target.dma_engines * target.dma_bytes_per_ns))
 
 
-def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
-    """The plan of a form; `slowdown` is the factor on its HBM transfers, :func:`hbm_slowdown`."""
+def plan_of(form: Form, target: Target) -> Plan:
+    """The plan of a form."""
     sample = form.sample
     cost = strided(target, form.cost(target), (*sample.views_read(), *sample.views_written()))
     lane, issuer, dma = _ENGINE_LANE[sample.on], -1, None
@@ -138,9 +141,9 @@ def plan_of(form: Form, target: Target, slowdown: float) -> Plan:
         asked = sample.__dict__.get("engine")
         if isinstance(asked, Engine) and asked not in (Engine.unknown, Engine.dma):
             issuer = _ENGINE_LANE[asked]
-        dma = _dma(target, cost, cost.transfer, slowdown)
+        dma = _dma(target, cost, cost.transfer)
         if not target.spills and is_spill(sample):
-            dma = Dma(0.0, 0.0, 0.0, 0.0, 0.0)
+            dma = Dma(0.0, 0.0, False, 0.0, 0.0, 1.0, 0.0)
     operands = None
     if form.is_plain and form.read_names is not None and form.written_names is not None:
         uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
@@ -179,7 +182,7 @@ def views_of(instruction: Instruction, cost: Cost) -> list[View]:
     return sorted([*reads, *((w, Use.write) for w in writes)], key=lambda row: row[1])
 
 
-def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> Dma:
+def _dma(target: Target, cost: Cost, moved: Transfer) -> Dma:
     load = moved.direction == "load"
     first, interval = target.dma_static_start, target.dma_static_interval
     if moved.mode == "hwdge":
@@ -190,11 +193,17 @@ def _dma(target: Target, cost: Cost, moved: Transfer, slowdown: float) -> Dma:
             target.dma_swdge_start_load if load else target.dma_swdge_start_store
         )
         interval = cost.busy
-    least = engine_time(target, moved)
-    work = least * used_engines(target, moved) / target.dma_engines
-    if moved.direction != "local":
-        work *= slowdown
-    return Dma(first, interval, work, least, finish_time(target, moved))
+    engines = used_engines(target, moved)
+    rows = moved.elements / engines
+    return Dma(
+        first,
+        interval,
+        moved.direction != "local",
+        rows,
+        engine_time(target, moved) / rows,
+        engines / target.dma_engines,
+        finish_time(target, moved),
+    )
 
 
 def dynamic_box(owner: Bytes, view: NkiTensor, registers: RegisterValues) -> Box:

@@ -8,8 +8,9 @@ tensors hold over time are the same bytes. It holds its engine for its interval
 and publishes its result after its latency.
 
 DMA goes through queues, one per way descriptors are made and direction of the
-transfer; a queue triggers in order, and the DMA engines share their bandwidth
-among the transfers in flight.
+transfer; a queue triggers and moves in order, and queues take turns on the DMA
+engines. When a DMA ends is settled when the first instruction that waits for it
+is issued; what is issued later can hold it up no more.
 
 Not modelled: when exactly two cores contend for HBM
 (each gets its share throughout), instruction fetch, Pool cycles spent on software
@@ -34,7 +35,8 @@ from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
-from nki_sim.timing.clocks import DmaEngines, TensorClock
+from nki_sim.timing.clocks import TensorClock
+from nki_sim.timing.dma_engines import DmaEngines, Moving
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
     LANES,
@@ -47,7 +49,7 @@ from nki_sim.timing.plans import (
     View,
     dynamic_box,
     handoffs,
-    hbm_slowdown,
+    hbm_share,
     is_software_load,
     plan_of,
     views_of,
@@ -176,11 +178,12 @@ class Scoreboard:
     def __init__(self, target: Target, placement: Placed | None = None, cores: int = 1):
         self.target = target
         self._is_pair, self._loads_by_software = cores > 1, False
-        self._hbm_slowdown = hbm_slowdown(target, cores)
         self.notes: list[str] = []
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
-        self._dma = DmaEngines(target.dma_shared)
+        self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
+        self._moving: dict[int, tuple[Moving, float]] = {}  # DMAs whose end was not asked for, by event
+        self._earliest = [0.0] * len(LANES)  # ns at which the last DMA of each queue could be through
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0
@@ -190,7 +193,7 @@ class Scoreboard:
         self._forms = Forms(target)  # of instructions that have none
         self._plans: dict[Form, Plan] = {}
         self._views: dict[Instruction, list[View]] = {}  # of instructions whose plan has no operands
-        self._registers: dict[int, tuple[float, int, int]] = {}
+        self._registers: dict[int, tuple[int, int]] = {}  # event and lane of the last write
         self._input_reads: dict[Storage, Access] = {}
         self._written: set[Storage] = set()
 
@@ -225,7 +228,7 @@ class Scoreboard:
         form = instruction.form or self._forms.of(instruction)
         plan = self._plans.get(form)
         if plan is None:
-            plan = self._plans[form] = plan_of(form, self.target, self._hbm_slowdown)
+            plan = self._plans[form] = plan_of(form, self.target)
             self._loads_by_software |= is_software_load(instruction, plan)
         lane = plan.lane
         touches: list[_Touch] = []
@@ -271,17 +274,18 @@ class Scoreboard:
                     weights_ready = self._ready
         for storage in untouched:
             if storage not in self._written:  # only the last of its readers can matter to a later write
-                self._input_reads[storage] = (0.0, len(self._costs), lane, False)
+                self._input_reads[storage] = (0.0, len(self._costs), lane, None)
         if plan.has_registers:
             for register in instruction.registers_read:
                 written = self._registers.get(register.index)
                 if written is not None:
-                    self._after(written[0], written[1], self._hands[lane][written[2]], Wait.register)
+                    wrote, engine = written
+                    self._after(self._end(wrote), wrote, self._hands[lane][engine], Wait.register)
         for before in instruction.after:
             event = self._event(before)
             if event is not None:
                 hand = self._hands[lane][self._causes[4 * event]]
-                self._after(self._times[6 * event + 3], event, hand, Wait.order)
+                self._after(self._end(event), event, hand, Wait.order)
 
         free = self._free[lane]
         if plan.issuer >= 0:
@@ -330,14 +334,14 @@ class Scoreboard:
             self._times.extend((start, begin, busy, end, 0.0, 0.0))
             self._causes.extend((lane, plan.issuer, 0, -1))
 
-        access: Access = (end, event, lane, False)
+        access: Access = (end, event, lane, None)
         for owner, box, is_write in touches:
             if not owner.owner:  # another operand of this very instruction lies in the same bytes
                 self._memory.bytes_of(owner.storage)
             (owner.writes if is_write else owner.reads).add(box, access)
         if plan.has_registers:
             for register in instruction.registers_written:
-                self._registers[register.index] = (end, event, lane)
+                self._registers[register.index] = (event, lane)
 
     def _asked(self, instruction: Instruction, plan: Plan) -> list[View]:
         """What an instruction touches, in the order of uses."""
@@ -353,6 +357,15 @@ class Scoreboard:
         self._indexed = len(self._instructions)
         return self._event_of.get(instruction)
 
+    def _end(self, event: int) -> float:
+        """When its result is visible; a DMA is settled by that."""
+        moving = self._moving.pop(event, None)
+        if moving is not None:
+            last = self._dma.end(moving[0])
+            self._times[6 * event + 2] = last
+            self._times[6 * event + 3] = last + moving[1]
+        return self._times[6 * event + 3]
+
     def _after(self, time: float, event: int, hand: float, why: Wait) -> None:
         if time + hand > self._ready:
             self._ready, self._ready_by, self._ready_why, self._ready_hand = time + hand, event, why, hand
@@ -363,7 +376,7 @@ class Scoreboard:
         reader = self._input_reads.pop(storage, None)
         if reader is not None:
             _, event, engine, _ = reader
-            owner.reads.add(owner.layout.whole, (self._times[6 * event + 3], event, engine, False))
+            owner.reads.add(owner.layout.whole, (self._end(event), event, engine, None))
 
     def _need(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the writes of what an operand reads."""
@@ -371,6 +384,8 @@ class Scoreboard:
         for time, event, engine, earlier in owner.writes.meeting(box):
             if engine == lane == TENSOR:
                 continue  # accumulation in PSUM is in order
+            if engine >= FIRST_QUEUE:
+                time = self._end(event)
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
@@ -382,6 +397,8 @@ class Scoreboard:
         for time, event, engine, earlier in owner.overwrite(box):
             if engine == lane < FIRST_QUEUE:
                 continue  # an engine is in order with itself
+            if engine >= FIRST_QUEUE:
+                time = self._end(event)
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
@@ -421,12 +438,17 @@ class Scoreboard:
         return start, busy, end
 
     def _transfer(self, plan: Plan, dma: Dma, start: float) -> tuple[float, float, float]:
-        """A DMA: trigger, descriptors, data through the shared engines, completion: begin, busy, end."""
+        """A DMA: trigger, descriptors, data through the shared engines, completion: begin, busy, end.
+
+        The last two are the earliest that can be, in the order of the queue, until :meth:`_end` is asked.
+        """
         self._free[plan.lane] = start + dma.interval
         if plan.issuer >= 0:
             self._free[plan.issuer] = start + plan.cost.busy
         begin = start + dma.first
-        last = self._dma.book(begin, dma.work, dma.least)
+        moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share)
+        self._moving[len(self._costs)] = moving, dma.finish
+        last = self._earliest[plan.lane] = max(self._earliest[plan.lane], moving.earliest)
         return begin, last, last + dma.finish
 
     # --- the result
@@ -438,6 +460,8 @@ class Scoreboard:
 
     def finish(self) -> Timeline:
         """Everything issued, as columns, which are views of what was kept: nothing can be issued any more."""
+        for event in [*self._moving]:
+            self._end(event)
         times = np.frombuffer(self._times, np.float64).reshape(-1, 6).T
         lane, issuer, wait, cause = np.frombuffer(self._causes, np.intc).reshape(-1, 4).T
         start, begin, busy, end, waited, handoff = times

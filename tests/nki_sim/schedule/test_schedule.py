@@ -170,6 +170,23 @@ def test_a_transfer_waits_for_the_engine_that_starts_it() -> None:
     assert [i.opcode for i in found.walk()] == ["tensor_copy", "tensor_tensor", "dma_copy"]
 
 
+@pytest.mark.parametrize("is_written", [False, True])
+def test_what_a_sendrecv_may_guard_does_not_cross_it(is_written: bool) -> None:
+    """A load crosses it, unless the kernel writes what it loads: another core may have, and says so by meeting."""
+    built = Builder("trn2")
+    make = REGISTRY
+    source, shared = built.input(np.zeros((128, 512), np.float32)), built.output(128, 512)
+    mine, theirs, tile = (built.tensor(128, 512) for _ in range(3))
+    built.emit(make["tensor_tensor"](dst=mine, data1=mine, data2=mine, op="add"))
+    built.emit(make["dma_copy"](dst=shared, src=mine))
+    built.emit(make["sendrecv"](dst=theirs, src=mine, send_to_rank=1, recv_from_rank=1, pipe_id=0))
+    built.emit(make["dma_copy"](dst=tile, src=shared if is_written else source))
+    old = list(built.program.walk())
+    new = list(scheduled(built.program, TRN2, At(built.placement)).walk())
+    assert set(new) == set(old)
+    assert (new.index(old[3]) < new.index(old[2])) is not is_written
+
+
 @nki.jit
 def doubled(a):
     out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)

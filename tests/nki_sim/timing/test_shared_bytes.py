@@ -56,6 +56,18 @@ def test_bytes_before_those_of_an_earlier_tensor_are_free(low, start):
     assert timed([Op(Engine.vector, earlier), reading], placement=placement).start[1] == start
 
 
+def test_bytes_handed_over_twice_keep_to_themselves():
+    """Two that follow in rows of an earlier tensor, which is read in between, do not wait for each other."""
+    rows = tile((128, 4, 8), index=0)
+    first, second = tile((128, 12), index=1), tile((128, 12), index=2)
+    reading = Op(Engine.gpsimd, tile((128, 8), index=3), [part(rows, (0, 128), (3, 4), (0, 8))])
+    ops = [Op(Engine.scalar, first, latency=5000.0), reading, Op(Engine.vector, second)]
+    placement = At({0: (0, 0), 1: (0, 0), 2: (0, 48), 3: (0, 4096)})
+    assert timed(ops, placement=placement).start.tolist() == [0.0, 0.0, 0.0]
+    placement.addresses[2] = (0, 44)  # four bytes of the first
+    assert timed(ops, placement=placement).start[2] == 5036.0
+
+
 class Bytewise:
     """The same rules, one byte at a time: who wrote it last, who read it since."""
 

@@ -172,6 +172,6 @@ TARGET = generation(
     peak_tflops_bf16=published(78.64, ARCHITECTURE + ": 2 x 128 x 128 x clock"),
     hbm_bytes_per_ns=measured(716.0, "profiler MBU base"),
     hbm_cores=measured(2, "cores that share hbm_bytes_per_ns: trn2 one stack, the others per core"),
-    hbm_efficiency=measured(0.96, LIBRARY + ": mlp_tkg L233 and L236, two cores that stream weights"),
+    hbm_efficiency=measured(0.94, LIBRARY + ": mlp_tkg L233 and L236, two cores that stream weights"),
     dma_roof_bytes_per_ns=measured(435.0, "profiler's DMA roof"),
 )
