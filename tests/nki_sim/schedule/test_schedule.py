@@ -172,7 +172,7 @@ def test_a_transfer_waits_for_the_engine_that_starts_it() -> None:
 
 @pytest.mark.parametrize("is_written", [False, True])
 def test_what_a_sendrecv_may_guard_does_not_cross_it(is_written: bool) -> None:
-    """A load crosses it, unless the kernel writes what it loads: another core may have, and says so by meeting."""
+    """A load crosses it unless the kernel writes what it loads: another core may say so by meeting."""
     built = Builder("trn2")
     make = REGISTRY
     source, shared = built.input(np.zeros((128, 512), np.float32)), built.output(128, 512)
