@@ -5,6 +5,7 @@ from __future__ import annotations
 from streams import Stream
 
 from nki_isa.ir.program import Program
+from nki_isa.machine.targets import as_target
 from nki_isa.tensor.tensor import NkiTensor
 
 TILE = 128
@@ -55,19 +56,28 @@ def _hoisted(stream: Stream, left: NkiTensor, right: NkiTensor, result: NkiTenso
 
 
 def _blocked_free(stream: Stream, left: NkiTensor, right: NkiTensor, result: NkiTensor) -> None:
+    """Both blocks are kept where they fit. Where they do not, fp32 on trn2, that of the right is loaded again
+    for each row of tiles, as the published bytes say: 8.66 GB, where 4.56 would do if it were kept."""
     (k, m), n = left.shape, right.shape[1]
     depths = _tiles(k, TILE)
+    held = 2 * (TILE + MOVING) * len(depths) * left.dtype.itemsize
+    fits = held <= as_target(stream.program.target).sbuf_usable_bytes
+
+    def loaded(columns: slice) -> list[NkiTensor]:
+        return [stream.load(right[depth, columns]) for depth in depths]
+
     for block_m in _tiles(m, 2 * TILE):
         block_rows = _tiles(2 * TILE, TILE, block_m.start)
         stationary = [[stream.load(left[depth, rows]) for depth in depths] for rows in block_rows]
         for block_n in _tiles(n, 2 * MOVING):
             block_columns = _tiles(2 * MOVING, MOVING, block_n.start)
-            moving = [[stream.load(right[depth, columns]) for depth in depths] for columns in block_columns]
+            kept = {c.start: loaded(c) for c in block_columns} if fits else {}
             for a, rows in enumerate(block_rows):
-                for b, columns in enumerate(block_columns):
+                for columns in block_columns:
+                    moving = kept.get(columns.start) or loaded(columns)
                     product = stream.psum((TILE, MOVING))
                     for i in range(len(depths)):
-                        stream.nc_matmul(product, stationary[a][i], moving[b][i], accumulate=i > 0)
+                        stream.nc_matmul(product, stationary[a][i], moving[i], accumulate=i > 0)
                     _evict(stream, product, result[rows, columns])
 
 
@@ -82,10 +92,8 @@ def _blocked(
 ) -> None:
     (k, m), n = left.shape, right.shape[1]
     for columns in _tiles(n, MOVING * tiles_n):
-        sums = []
-        for _ in range(m // TILE):
-            sums.append(stream.sbuf((TILE, tiles_n, MOVING), result.dtype))
-            stream.memset(dst=sums[-1], value=0.0)
+        sums = stream.sbuf((TILE, m // TILE, tiles_n, MOVING), result.dtype)
+        stream.memset(dst=sums, value=0.0)
         for depth in _tiles(k, TILE * tiles_k):
             moving = stream.sbuf((TILE, tiles_k, MOVING * tiles_n), right.dtype)
             for i, part in enumerate(_tiles(TILE * tiles_k, TILE, depth.start)):
@@ -104,10 +112,13 @@ def _blocked(
                                 moving[:, i, moving_part],
                                 accumulate=i > 0,
                             )
-                        total = sums[block * tiles_m + a][:, b]
+                        total = sums[:, block * tiles_m + a, b]
                         stream.tensor_tensor(dst=total, data1=total, data2=product, op="add")
-        for total, rows in zip(sums, _tiles(m, TILE), strict=True):
-            stream.dma_copy(dst=result[rows, columns], src=total.reshape((TILE, MOVING * tiles_n)))
+        for a, rows in enumerate(_tiles(m, TILE)):
+            packed = stream.sbuf((TILE, MOVING * tiles_n), result.dtype)
+            for b, part in enumerate(_tiles(MOVING * tiles_n, MOVING)):
+                stream.tensor_copy(dst=packed[:, part], src=sums[:, a, b])
+            stream.dma_copy(dst=result[rows, columns], src=packed)
 
 
 _VERSIONS = {"tiled": _tiled, "hoisted": _hoisted, "blocked free": _blocked_free, "blocked": _blocked}
