@@ -10,6 +10,7 @@ compile do not. Nothing is fitted here: that is what ``fit.py`` does, on rows ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copyreg
 import csv
 import functools
@@ -126,10 +127,28 @@ def kept_compiled(path: Path, make: Callable[[], Compiled]) -> Compiled:
 # --- the rows, by where they come from
 
 
+@contextlib.contextmanager
+def imports_from(sources: Path, package: str) -> Iterator[None]:
+    """`package` is imported from this folder, whatever another folder gave before and is to give after."""
+
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] == package]
+
+    others = {name: sys.modules.pop(name) for name in loaded()}
+    sys.path.insert(0, str(sources))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(sources))
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(others)
+
+
 def library_rows(folder: Path) -> Iterator[Row]:
     """The rows of ``nki_library.csv``: kernels that ``collect.py`` fetches into `folder`."""
-    sys.path.insert(0, str(folder / "src"))
     import calls
+    import collect
     import fit
 
     fits = fit.of_whole_kernels()
@@ -137,12 +156,15 @@ def library_rows(folder: Path) -> Iterator[Row]:
     def times(name: str, text: str) -> Times:
         parameters = dict(part.split("=", 1) for part in text.split(";"))
 
+        home = collect.home(folder, name)
+
         def make() -> Compiled:
-            kernel, given = calls.CALLS[name](parameters)
-            return compiled(kernel, given, int(parameters.get("lnc", 2)), "trn2")
+            with imports_from(home / "src", "nkilib_src"):
+                kernel, given = calls.CALLS[name](parameters)
+                return compiled(kernel, given, int(parameters.get("lnc", 2)), "trn2")
 
         digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:16]
-        return timed(kept_compiled(folder / "compiled" / compiler() / f"{digest}.pickle", make), "trn2", "us")
+        return timed(kept_compiled(home / "compiled" / compiler() / f"{digest}.pickle", make), "trn2", "us")
 
     with (HERE / "nki_library.csv").open() as file:
         published = sorted(csv.DictReader(file), key=lambda row: float(row["microseconds"]))

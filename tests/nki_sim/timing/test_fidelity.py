@@ -85,6 +85,21 @@ def test_no_published_row_is_lost(evaluate) -> None:
         assert (found["use"], float(found["measured"])) == (row.use, pytest.approx(row.measured, abs=0.001))
 
 
+def test_kernels_of_two_commits_are_imported_side_by_side(evaluate, tmp_path) -> None:
+    """Each from its own folder, also what is imported inside a call; what was imported before is back then."""
+    for state in ("newer", "older"):
+        package = tmp_path / state / "states_of_a_kernel"
+        package.mkdir(parents=True)
+        package.joinpath("__init__.py").write_text("")
+        package.joinpath("kernel.py").write_text(f"state = {state!r}")
+    found, path = [], list(sys.path)
+    for state in ("older", "newer", "older"):
+        with evaluate.imports_from(tmp_path / state, "states_of_a_kernel"):
+            found.append(importlib.import_module("states_of_a_kernel.kernel").state)
+    assert found == ["older", "newer", "older"]
+    assert sys.path == path and "states_of_a_kernel" not in sys.modules
+
+
 def test_rows_that_fit_and_rows_that_check_are_apart(fit, evaluate) -> None:
     rows = [*evaluate.library_rows(Path("fetched")), *evaluate.rewritten_rows(), *evaluate.public_rows()]
     used = {(fitted.generation, name) for fitted in fit.FITTED for name in fitted.rows}
