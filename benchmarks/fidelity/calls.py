@@ -1,7 +1,7 @@
 """The published kernels of the rows in ``nki_library.csv``, called at the recorded shapes.
 
-The kernels are those of aws-neuron/nki-library, fetched by ``collect.py``, which says at which commit; none of
-them is part of this project. Each call imports its kernel.
+The kernels are those of aws-neuron/nki-library, fetched by ``collect.py``, which says at which commit; none
+of them is part of this project. Each call imports its kernel.
 """
 
 from __future__ import annotations

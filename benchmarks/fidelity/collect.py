@@ -2,7 +2,8 @@
 
 They go to FOLDER, outside the project, each as it is at the commit whose tests hold its values. What was
 measured on hardware is kept here: ``nki_library.csv`` holds the values recorded beside the tests of
-aws-neuron/nki-library, and ``benchmarks/timing_accuracy.py`` rows of the vendor's guides and of public profiles.
+aws-neuron/nki-library, and ``benchmarks/timing_accuracy.py`` rows of the vendor's guides and of public
+profiles.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def test_no_published_row_is_lost(evaluate) -> None:
 
 
 def test_kernels_of_two_commits_are_imported_side_by_side(evaluate, tmp_path) -> None:
-    """Each from its own folder, also what is imported inside a call; what was imported before is back then."""
+    """Each from its own folder; afterwards nothing of it is left."""
     for state in ("newer", "older"):
         package = tmp_path / state / "states_of_a_kernel"
         package.mkdir(parents=True)
