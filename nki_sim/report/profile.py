@@ -7,7 +7,7 @@ Source of the definitions: the SDK's profile schema reference (``mfu_inst_estima
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nki_isa.cost import Transfer
-from nki_isa.cost.transfers import engine_time, used_engines
+from nki_isa.cost.transfers import engine_time, time_alone, used_engines
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.target import Target
 from nki_isa.ops.dma import is_spill
@@ -89,7 +89,7 @@ class DmaSummary:
         active: ns during which at least one transfer moved data on any of its DMA engines.
         active_percent: of the total time.
         roof_percent: bytes / (total x the bandwidth of all DMA engines together).
-        engine_time: ns of work, summed over the DMA engines.
+        engine_time: ns of work and of waiting for HBM, summed over the DMA engines.
         queues: transfers by queue.
     """
 
@@ -378,6 +378,8 @@ class Profile:
             "total_ns": self.total,
             "duration_ns": self.duration,
             "program_start_ns": self.timeline.start_up,
+            "start_up_dma_active_ns": self.target.program_fetch,
+            "start_up_engine_active_ns": self.target.program_active,
             "program_end_ns": self.target.program_end,
             "events": len(self.timeline),
             "mfu_percent": self.mfu,
@@ -498,15 +500,17 @@ def _dma(timeline: Timeline) -> DmaSummary:
         active=active,
         active_percent=100.0 * active / timeline.total,
         roof_percent=100.0 * total / (timeline.total * target.dma_roof_bytes_per_ns),
-        engine_time=_engine_time(target, transfers),
+        engine_time=_engine_time(target, transfers, time_alone),
         queues={LANES[lane]: int(count) for lane, count in zip(lanes, counts, strict=True)},
     )
 
 
-def _engine_time(target: Target, transfers: list[Transfer]) -> float:
-    """ns that transfers take of the DMA engines, summed over these."""
+def _engine_time(
+    target: Target, transfers: list[Transfer], one: Callable[[Target, Transfer], float] = engine_time
+) -> float:
+    """ns that transfers take of the DMA engines, summed over these; `one` says it of the busiest."""
     known = {id(t): t for t in transfers}  # instructions of one form share theirs
-    times = {key: engine_time(target, t) * used_engines(target, t) for key, t in known.items()}
+    times = {key: one(target, t) * used_engines(target, t) for key, t in known.items()}
     return sum([times[id(t)] for t in transfers])
 
 

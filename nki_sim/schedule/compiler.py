@@ -333,7 +333,7 @@ class _Scheduler:
             if plan.issuer >= 0:
                 self._free[plan.issuer] = start + cost.busy
             begin = start + dma.first
-            moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share)
+            moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share, dma.wait)
             chosen.end = self._dma.end(moving) + dma.finish
             return
         if cost.table is not None:

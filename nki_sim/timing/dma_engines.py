@@ -22,7 +22,7 @@ class Moving:
         queue: its queue.
         is_hbm: whether it goes to HBM or comes from there.
         begin: ns at which its data are ready to move.
-        earliest: ns at which its last row could be through.
+        earliest: ns at which its last row could be through, having waited for HBM if it must.
         left: rows that the busiest of its engines has still to move.
         row: ns of a row.
         share: of the engines that it is dealt to.
@@ -33,11 +33,13 @@ class Moving:
 
     __slots__ = ("begin", "earliest", "end", "held", "is_hbm", "left", "queue", "row", "share", "through")
 
-    def __init__(self, queue: int, is_hbm: bool, begin: float, rows: float, row: float, share: float):
+    def __init__(
+        self, queue: int, is_hbm: bool, begin: float, rows: float, row: float, share: float, wait: float
+    ):
         self.queue = queue
         self.is_hbm = is_hbm
         self.begin = begin
-        self.earliest = begin + rows * row
+        self.earliest = begin + rows * row + wait
         self.left = rows
         self.row = row
         self.share = share
@@ -82,11 +84,20 @@ class DmaEngines:
         self._used: dict[int, float] = {}  # ns of each bucket that are gone
         self._next: dict[int, int] = {}  # a full bucket -> a later one that may have room
 
-    def book(self, queue: int, is_hbm: bool, begin: float, rows: float, row: float, share: float) -> Moving:
-        """A transfer of `rows` rows for each of its engines; see :class:`Moving`."""
-        moving = Moving(queue, is_hbm, begin, rows, row, share)
+    def book(
+        self,
+        queue: int,
+        is_hbm: bool,
+        begin: float,
+        rows: float,
+        row: float,
+        share: float,
+        wait: float = 0.0,
+    ) -> Moving:
+        """A transfer of `rows` rows for each of its engines, which waits `wait` ns; see :class:`Moving`."""
+        moving = Moving(queue, is_hbm, begin, rows, row, share, wait)
         if is_hbm and share > self._hbm:
-            moving.earliest = begin + rows * row * share / self._hbm
+            moving.earliest = max(moving.earliest, begin + rows * row * share / self._hbm)
         if not self._shared or rows == 0.0:
             moving.end = moving.earliest
         elif begin >= self._now:

@@ -96,8 +96,8 @@ MECHANISMS: dict[str, Mechanism] = {
         _none("dma_row_ns", "dma_row_floor_ns"),
     ),
     "small-rows": Mechanism(
-        "the lower rate of short DMA rows, and of short writes to HBM",
-        {"dma_small_row_bytes": 0, "dma_small_write_factor": 1.0},
+        "the lower rate of short DMA rows",
+        {"dma_small_row_bytes": 0},
     ),
     "dma-transpose": Mechanism(
         "the lower rate of DMA transposes",
@@ -112,8 +112,9 @@ MECHANISMS: dict[str, Mechanism] = {
         _none("dma_static_interval", "dma_hwdge_issue", "dma_swdge_build", "dma_swdge_interval"),
     ),
     "dma-start": Mechanism(
-        "from a DMA trigger to the first byte, and the DMA engines that start later",
+        "from a DMA trigger to the first byte, the DMA engines that start later, and loads that wait for HBM",
         _none(
+            "dma_load_bytes",
             "dma_static_start",
             "dma_hwdge_start_load",
             "dma_hwdge_start_store",

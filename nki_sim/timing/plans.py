@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nki_isa.cost import Cost, Transfer
 from nki_isa.cost.streaming import strided
-from nki_isa.cost.transfers import engine_time, finish_time, used_engines
+from nki_isa.cost.transfers import engine_time, finish_time, time_alone, used_engines
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
@@ -106,9 +106,10 @@ class Dma(NamedTuple):
         first: from the trigger to the first byte.
         interval: to the next trigger.
         is_hbm: whether it goes to HBM or comes from there.
-        rows: that the busiest of the engines it is dealt to moves; a number, not ns.
+        rows: that the busiest of the engines it is dealt to moves, or packets of rows; a number, not ns.
         row: of one of them.
         share: of the engines that it is dealt to; a number, not ns. The others are left to other transfers.
+        wait: for HBM; other transfers use the engines meanwhile.
         finish: from the last byte to the semaphore.
     """
 
@@ -118,6 +119,7 @@ class Dma(NamedTuple):
     rows: float
     row: float
     share: float
+    wait: float
     finish: float
 
 
@@ -143,7 +145,7 @@ def plan_of(form: Form, target: Target) -> Plan:
             issuer = _ENGINE_LANE[asked]
         dma = _dma(target, cost, cost.transfer)
         if not target.spills and is_spill(sample):
-            dma = Dma(0.0, 0.0, False, 0.0, 0.0, 1.0, 0.0)
+            dma = Dma(0.0, 0.0, False, 0.0, 0.0, 1.0, 0.0, 0.0)
     operands = None
     if form.is_plain and form.read_names is not None and form.written_names is not None:
         uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
@@ -194,14 +196,16 @@ def _dma(target: Target, cost: Cost, moved: Transfer) -> Dma:
         )
         interval = cost.busy
     engines = used_engines(target, moved)
-    rows = moved.elements / engines
+    packets = moved.elements * moved.element_bytes / moved.packet_bytes / engines
+    data = engine_time(target, moved)
     return Dma(
         first,
         interval,
         moved.direction != "local",
-        rows,
-        engine_time(target, moved) / rows,
+        packets,
+        data / packets,
         engines / target.dma_engines,
+        time_alone(target, moved) - data,
         finish_time(target, moved),
     )
 

@@ -446,7 +446,7 @@ class Scoreboard:
         if plan.issuer >= 0:
             self._free[plan.issuer] = start + plan.cost.busy
         begin = start + dma.first
-        moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share)
+        moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share, dma.wait)
         self._moving[len(self._costs)] = moving, dma.finish
         last = self._earliest[plan.lane] = max(self._earliest[plan.lane], moving.earliest)
         return begin, last, last + dma.finish

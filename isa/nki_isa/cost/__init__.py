@@ -17,6 +17,7 @@ class Transfer:
     Attributes:
         elements: descriptor rows (contiguous runs) moved.
         element_bytes: bytes of one row on its shorter-run side.
+        packet_bytes: bytes of the rows that one packet moves, of one row unless software DGE joins some.
         total_bytes: payload.
         mode: ``"static"``, ``"hwdge"`` or ``"swdge"``.
         direction: ``"load"`` (HBM to SBUF), ``"store"`` (to HBM) or ``"local"``.
@@ -28,6 +29,7 @@ class Transfer:
 
     elements: int
     element_bytes: int
+    packet_bytes: int
     total_bytes: int
     mode: str
     direction: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from nki_isa.cost import Cost, Transfer
 from nki_isa.machine.target import Target
@@ -30,15 +31,12 @@ def shared_runs(elements: int, one: int, other: int) -> int:
     return math.ceil(elements / one + elements / other - elements / math.lcm(one, other))
 
 
-def row_time(target: Target, row_bytes: float, *, small_write: bool = False) -> float:
-    """ns one DMA engine spends on one row (descriptor element) of `row_bytes`."""
+def row_time(target: Target, row_bytes: float) -> float:
+    """ns one DMA engine spends on a row, or on a packet of rows, of `row_bytes`."""
     rate = target.dma_bytes_per_ns
     if row_bytes <= target.dma_small_row_bytes:
         rate = target.dma_small_row_bytes_per_ns
-    time = max(target.dma_row_floor_ns, target.dma_row_ns + row_bytes / rate)
-    if small_write and row_bytes < target.dma_small_write_bytes:
-        time *= target.dma_small_write_factor
-    return time
+    return max(target.dma_row_floor_ns, target.dma_row_ns + row_bytes / rate)
 
 
 def transfer(target: Target, moved: Transfer) -> Cost:
@@ -57,7 +55,7 @@ def transfer(target: Target, moved: Transfer) -> Cost:
         figure = "dma_swdge_start_load" if load else "dma_swdge_start_store"
         busy = target.dma_swdge_interval * max(1.0, moved.elements / target.dma_swdge_rows)
         before = target.dma_swdge_build
-    latency = before + getattr(target, figure) + engine_time(target, moved) + finish_time(target, moved)
+    latency = before + getattr(target, figure) + time_alone(target, moved) + finish_time(target, moved)
     return Cost(busy, latency + target.dma_to_compute, figure, "dma_bytes_per_ns", transfer=moved)
 
 
@@ -72,9 +70,17 @@ def finish_time(target: Target, moved: Transfer) -> float:
 
 def engine_time(target: Target, moved: Transfer) -> float:
     """ns the busiest of the DMA engines works on a transfer."""
-    rows = moved.elements / used_engines(target, moved)
-    small_write = moved.direction == "store"
-    return rows * row_time(target, moved.element_bytes, small_write=small_write) * moved.slowdown
+    packets = moved.elements * moved.element_bytes / moved.packet_bytes / used_engines(target, moved)
+    return packets * row_time(target, moved.packet_bytes) * moved.slowdown
+
+
+def time_alone(target: Target, moved: Transfer) -> float:
+    """ns from its first to its last byte, if nothing else moves: a load begins by waiting for HBM."""
+    wait = 0.0
+    if moved.direction == "load":
+        first = min(target.dma_load_bytes, moved.total_bytes / used_engines(target, moved))
+        wait = first * (1 / target.dma_load_bytes_per_ns - 1 / target.dma_bytes_per_ns)
+    return engine_time(target, moved) + wait
 
 
 def used_engines(target: Target, moved: Transfer) -> int:
@@ -87,6 +93,9 @@ def copy(
     target: Target, dst: NkiTensor, src: NkiTensor, *, mode: str | None = None, transpose: bool = False
 ) -> Cost:
     """A DMA copy between two views of as many elements, dealt in rows that are contiguous on both sides.
+
+    Software DGE makes one packet of rows that lie next to each other in HBM, unless it changes their dtype
+    or transposes them; hardware DGE makes one of each row.
 
     Args:
         mode: ``"static"``, ``"hwdge"`` or ``"swdge"``; what the compiler picks where None.
@@ -102,10 +111,12 @@ def copy(
         shared_runs(dst.size, contiguous_run(dst), contiguous_run(src)),
         math.ceil(dst.size * wide / target.dma_row_limit_bytes),
     )
-    tile = src if to_hbm and not from_hbm else dst
+    tile, outer = (src, dst) if to_hbm and not from_hbm else (dst, src)
+    row_bytes = math.ceil(dst.size * wide / rows)
     moved = Transfer(
         elements=rows,
-        element_bytes=math.ceil(dst.size * wide / rows),
+        element_bytes=row_bytes,
+        packet_bytes=row_bytes,
         total_bytes=dst.size * wide,
         mode=mode or default_mode(target, dst, src),
         direction=direction,
@@ -114,6 +125,10 @@ def copy(
         slowdown=slowdown,
         partitions=tile.shape[0] if tile.buffer.on_chip else 0,
     )
+    if moved.mode == "swdge" and direction != "local" and not transpose and dst.dtype == src.dtype:
+        share = moved.total_bytes // used_engines(target, moved)
+        joined = min(contiguous_run(outer) * wide, target.dma_packet_bytes, share) // row_bytes
+        moved = replace(moved, packet_bytes=max(1, joined) * row_bytes)
     return transfer(target, moved)
 
 

@@ -205,10 +205,11 @@ class Target:
     dma_row_ns: float
     dma_row_floor_ns: float
     dma_bytes_per_ns: float
+    dma_load_bytes_per_ns: float  # of an engine that waits for HBM, which leaves the rest to others
+    dma_load_bytes: int  # that it so moves when a load begins
+    dma_packet_bytes: int  # up to which software DGE makes one packet of rows next to each other in HBM
     dma_small_row_bytes: int  # rows up to this size move at a lower rate, whatever their size
     dma_small_row_bytes_per_ns: float
-    dma_small_write_bytes: int  # writes to HBM below the DRAM's write size cost the factor
-    dma_small_write_factor: float
     dma_row_limit_bytes: int
     dma_transpose_load: float  # as a fraction of the copy rate
     dma_transpose_local: float
@@ -235,6 +236,8 @@ class Target:
     dma_to_tensor: float
 
     program_start: float
+    program_fetch: float  # of it, in which DMA engines fetch instructions; profilers count it as active
+    program_active: float  # of it and of the end, in which an engine runs instructions of its own
     program_pair_start: float  # more, of a launch on two cores that load by software DGE
     program_end: float
     barrier_ns: float

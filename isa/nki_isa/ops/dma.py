@@ -574,6 +574,7 @@ class dma_compute(DmaInstruction):
                 moved[0],
                 elements=sum(t.elements for t in moved),
                 element_bytes=min(t.element_bytes for t in moved),
+                packet_bytes=min(t.packet_bytes for t in moved),
                 total_bytes=sum(t.total_bytes for t in moved),
                 read_bytes=sum(t.read_bytes for t in moved),
                 slowdown=1

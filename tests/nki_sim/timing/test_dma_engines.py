@@ -60,6 +60,14 @@ def test_hbm_feeds_a_share_of_the_engines():
     assert ends(engines, moving) == pytest.approx([600.0, 600.0])
 
 
+def test_others_use_the_engines_while_a_transfer_waits_for_hbm():
+    """By hand: a transfer takes 100 more alone; of two in a queue, the second waits while the first moves."""
+    engines = DmaEngines()
+    alone, later = (engines.book(0, True, begin, 10.0, 30.0, 1.0, 100.0) for begin in (0.0, 1000.0))
+    after = engines.book(0, True, 1000.0, 10.0, 30.0, 1.0, 100.0)
+    assert ends(engines, [alone, later, after]) == pytest.approx([400.0, 1400.0, 1600.0])
+
+
 def test_unshared_engines_are_alone():
     engines = DmaEngines(shared=False)
     assert ends(engines, [engines.book(0, True, 5.0, 10.0, 30.0, 1.0) for _ in range(2)]) == [305.0, 305.0]

@@ -20,15 +20,16 @@ def ratio(row):
     return row.simulated() / row.measured
 
 
-FAR = {  # rows that contradict others of their kind
-    "dma store [128, 128] bf16, per engine",  # 10 ns for 256 bytes; the traces show 22 to 23
-    "dma load 128 x 4 KiB, per engine",  # 18.1 GB/s of an engine of trn1; spills move at 15.4
+FAR = {  # rows of one kind that contradict each other: 28 and 19 ns for 512 bytes
+    "dma row 256 B store, apart",
+    "dma row 512 B store, apart",
+    "dma row 512 B store, apart, 8",
 }
 
 
 def test_single_instructions_within_a_sixth(rows):
     singles = [row for row in rows if row.unit == "ns"]
-    assert len(singles) == 60
+    assert len(singles) == 66
     assert {row.name for row in singles} > FAR
     for row in singles:
         if row.name not in FAR:

@@ -125,10 +125,11 @@ TARGET = generation(
     dma_row_ns=fitted(4.7, TRACES),
     dma_row_floor_ns=measured(13.0, TRACES + ": 256 bytes in 12 to 14 ns"),
     dma_bytes_per_ns=published(27.2, DMA_GUIDES),
+    dma_load_bytes_per_ns=published(23.0, DMA_GUIDES + ", achievable bandwidth"),
+    dma_load_bytes=published(32 << 10, PERFORMANCE_GUIDE + ": bytes of a transfer for the ideal bandwidth"),
+    dma_packet_bytes=measured(4096, TRACES + ": loads with rows of 1 and 2 KiB"),
     dma_small_row_bytes=measured(0, MATMUL_TUTORIAL),
     dma_small_row_bytes_per_ns=measured(27.2, MATMUL_TUTORIAL),
-    dma_small_write_bytes=measured(512, TRACES),
-    dma_small_write_factor=fitted(1.6, TRACES + ": 256 bytes in 22 to 23 ns"),
     dma_row_limit_bytes=assumed(64 << 10, "rows seen whole up to 16 KiB in " + TRACES),
     dma_transpose_load=published(0.9, ARCHITECTURE),
     dma_transpose_local=published(0.5, ARCHITECTURE),
@@ -153,6 +154,8 @@ TARGET = generation(
     dma_to_tensor=measured(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=measured(13500.0, TRACES),
+    program_fetch=measured(3650.0, TRACES + ": 6.6 to 8.3 us of two cores"),
+    program_active=measured(2000.0, TRACES + ": 3.4 to 4.2 us of two cores"),
     program_pair_start=fitted(
         15500.0, LIBRARY + ": mlp_cte, attention_cte and rmsnorm_tkg, each on one core and on two"
     ),
