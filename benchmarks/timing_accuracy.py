@@ -100,21 +100,21 @@ def _repeated(target: str, emit: Emit, count: int = 6) -> Timeline:
     return simulate_all([stream.program], [None], target=_machine)[0]
 
 
-def latency(target: str, emit: Emit) -> Callable[[], float]:
+def latency(target: str, emit: Emit, count: int = 6) -> Callable[[], float]:
     """ns from start to visible result of the last of a few independent instructions."""
 
     def simulated() -> float:
-        timeline = _repeated(target, emit)
+        timeline = _repeated(target, emit, count)
         return float(timeline.end[-1] - timeline.start[-1])
 
     return simulated
 
 
-def interval(target: str, emit: Emit) -> Callable[[], float]:
+def interval(target: str, emit: Emit, count: int = 6) -> Callable[[], float]:
     """ns between the starts of two independent instructions, back to back."""
 
     def simulated() -> float:
-        timeline = _repeated(target, emit)
+        timeline = _repeated(target, emit, count)
         return float(timeline.start[-1] - timeline.start[-2])
 
     return simulated
@@ -152,12 +152,14 @@ def first_byte(target: str, emit: Emit) -> Callable[[], float]:
     return simulated
 
 
-def copy(memory: str, size: int, dtype: str = "float32", engine: str = "vector") -> Emit:
-    """tensor_copy of [128, size] into SBUF."""
+def copy(
+    memory: str, size: int, dtype: str = "float32", engine: str = "vector", to: str | None = None
+) -> Emit:
+    """tensor_copy of [128, size] into SBUF, cast to type `to` if it is given."""
 
     def emit(stream: Stream) -> None:
         source = stream.tensor(memory, (128, size), dtype)
-        stream.copy_on(engine, stream.sbuf((128, size), dtype), source)
+        stream.copy_on(engine, stream.sbuf((128, size), to or dtype), source)
 
     return emit
 
@@ -181,6 +183,16 @@ def reduce(memory: str, size: int) -> Emit:
     def emit(stream: Stream) -> None:
         data = stream.tensor(memory, (128, size), "float32")
         stream.tensor_reduce(dst=stream.sbuf((128, 1), "float32"), op="add", data=data, axis=1)
+
+    return emit
+
+
+def folded(*shape: int) -> Emit:
+    """tensor_reduce by maximum of the last dimension of [128, *shape] fp32 in SBUF."""
+
+    def emit(stream: Stream) -> None:
+        data, result = stream.sbuf((128, *shape), "float32"), stream.sbuf((128, *shape[:-1]), "float32")
+        stream.tensor_reduce(dst=result, op="maximum", data=data, axis=len(shape), negate=True)
 
     return emit
 
@@ -238,11 +250,20 @@ def product(dtype: str, moving: int, stationary: int = 128) -> Emit:
     return emit
 
 
-def warm(dtype: str, moving: int) -> Callable[[], float]:
-    """Matmul interval once the clock is at its full rate."""
+def turned(dtype: str) -> Emit:
+    """nc_transpose of [128, 128] on the tensor engine."""
+
+    def emit(stream: Stream) -> None:
+        stream.nc_transpose(dst=stream.psum((128, 128), dtype), data=stream.sbuf((128, 128), dtype))
+
+    return emit
+
+
+def warm(target: str, emit: Emit) -> Callable[[], float]:
+    """ns between the starts of two matmuls once the clock is at its full rate."""
 
     def simulated() -> float:
-        timeline = _repeated("trn2", product(dtype, moving), 400)
+        timeline = _repeated(target, emit, 400)
         return float(timeline.start[-1] - timeline.start[-2])
 
     return simulated
@@ -368,10 +389,76 @@ _SINGLES = (  # ns; trn2 rows from traces and the DMA overview, trn1 rows from t
         copy("psum", 128, engine="scalar"),
     ),
     ("scalar exp PSUM 512 interval", "trn2", "fit", 569.5, interval, exponential("psum", 512)),
+    ("nc_matmul bf16 512 interval", "trn2", "fit", 216, warm, product("bfloat16", 512)),
+    ("nc_matmul bf16 128 interval", "trn2", "fit", 55, warm, product("bfloat16", 128)),
+    ("nc_matmul fp32 512 interval", "trn2", "fit", 857, warm, product("float32", 512)),
+    ("nc_matmul fp32 128 interval", "trn2", "fit", 220, warm, product("float32", 128)),
     ("nc_matmul bf16 512", "trn2", "fit", 379, warm_latency, product("bfloat16", 512)),
     ("nc_matmul bf16 128", "trn2", "fit", 219, warm_latency, product("bfloat16", 128)),
     ("nc_matmul bf16 512 throttled", "trn2", "fit", 630, latency, product("bfloat16", 512)),
     ("nc_matmul bf16 128 throttled", "trn2", "fit", 310, latency, product("bfloat16", 128)),
+    ("nc_matmul bf16 512 throttled interval", "trn2", "check", 427, interval, product("bfloat16", 512)),
+    ("nc_matmul fp32 512", "trn2", "check", 1020, warm_latency, product("float32", 512)),
+    (
+        "nc_matmul fp32 512 throttled",
+        "trn2",
+        "check",
+        1913,
+        functools.partial(latency, count=1),
+        product("float32", 512),
+    ),
+    (
+        "nc_matmul fp32 512 throttled interval",
+        "trn2",
+        "check",
+        1706,
+        functools.partial(interval, count=2),
+        product("float32", 512),
+    ),
+    ("nc_matmul fp32 128", "trn2", "check", 387, warm_latency, product("float32", 128)),
+    ("nc_matmul fp32 128 throttled", "trn2", "check", 633, latency, product("float32", 128)),
+    ("nc_transpose fp32 128", "trn2", "check", 272, warm_latency, turned("float32")),
+    ("nc_transpose fp32 128 interval", "trn2", "check", 109, warm, turned("float32")),
+    ("nc_transpose fp32 128 throttled", "trn2", "check", 420, latency, turned("float32")),
+    ("nc_transpose fp32 128 throttled interval", "trn2", "check", 213, interval, turned("float32")),
+    ("nc_transpose bf16 128 interval", "trn2", "check", 56, warm, turned("bfloat16")),
+    ("nc_transpose bf16 128 throttled", "trn2", "check", 314, latency, turned("bfloat16")),
+    ("nc_transpose bf16 128 throttled interval", "trn2", "check", 107, interval, turned("bfloat16")),
+    (
+        "scalar cast PSUM bf16 128",
+        "trn2",
+        "check",
+        264.5,
+        latency,
+        copy("psum", 128, "bfloat16", "scalar", "float32"),
+    ),
+    (
+        "scalar cast PSUM bf16 128 interval",
+        "trn2",
+        "check",
+        157,
+        interval,
+        copy("psum", 128, "bfloat16", "scalar", "float32"),
+    ),
+    (
+        "scalar cast PSUM bf16 512",
+        "trn2",
+        "check",
+        585,
+        latency,
+        copy("psum", 512, "bfloat16", "scalar", "float32"),
+    ),
+    (
+        "scalar cast PSUM fp32 128 to bf16",
+        "trn2",
+        "check",
+        265,
+        latency,
+        copy("psum", 128, engine="scalar", to="bfloat16"),
+    ),
+    ("vector cast PSUM fp32 128 to bf16", "trn2", "check", 291, latency, copy("psum", 128, to="bfloat16")),
+    ("vector reduce fp32 [4, 2]", "trn2", "check", 161, latency, folded(4, 2)),
+    ("vector reduce fp32 [8, 2]", "trn2", "check", 169, latency, folded(8, 2)),
     ("dma row 256 B load", "trn2", "fit", 14, row_time, moved((128, 64), "float32", by="hwdge")),
     ("dma row 512 B load", "trn2", "fit", 23.5, row_time, moved((128, 128), "float32", by="hwdge")),
     ("dma row 2 KiB load", "trn2", "fit", 80, row_time, moved((128, 512), "float32", by="hwdge")),
@@ -527,10 +614,6 @@ ROWS = (
         for (name, unit, metric), value in zip(_PROFILED, values, strict=True)
         if value is not None
     ),
-    Row("nc_matmul bf16 512 interval", "trn2", "fit", 216, "ns", warm("bfloat16", 512)),
-    Row("nc_matmul bf16 128 interval", "trn2", "fit", 55, "ns", warm("bfloat16", 128)),
-    Row("nc_matmul fp32 512 interval", "trn2", "fit", 857, "ns", warm("float32", 512)),
-    Row("nc_matmul fp32 128 interval", "trn2", "fit", 220, "ns", warm("float32", 128)),
     *(Row(name, target, use, ns, "ns", how(target, emit)) for name, target, use, ns, how, emit in _SINGLES),
     *(
         Row(
