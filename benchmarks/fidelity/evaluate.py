@@ -37,7 +37,8 @@ from nki import runtime  # noqa: E402
 from nki_isa.diagnostics import NkiError  # noqa: E402
 from nki_isa.ir.program import Program  # noqa: E402
 from nki_isa.machine.operators import Operator, as_operator  # noqa: E402
-from nki_isa.machine.targets import as_target  # noqa: E402
+from nki_isa.machine.target import Target  # noqa: E402
+from nki_isa.machine.targets import TRN2, on_logical_cores  # noqa: E402
 from nki_sim import placement  # noqa: E402
 from nki_sim.cores.core_times import simulate_all  # noqa: E402
 from nki_sim.schedule.compiler import scheduled  # noqa: E402
@@ -79,10 +80,10 @@ Compiled = list[
 ]  # of each launch: the Program of each core, and its placement
 
 
-def compiled(kernel: Any, given: Mapping[str, Any], cores: int, target: str) -> Compiled:
+def compiled(kernel: Any, given: Mapping[str, Any], cores: int, machine: Target) -> Compiled:
     """What a call of `kernel` launches, compiled and placed; nothing runs."""
     jitted = nki.jit(getattr(kernel, "function", kernel))
-    with runtime.session(data=False, check="none", target=as_target(target)) as seen:
+    with runtime.session(data=False, check="none", target=machine) as seen:
         (jitted[cores] if cores > 1 else jitted)(**given)
     return [
         ([core.program for core in launch.cores], [core.placement for core in launch.cores])
@@ -90,9 +91,8 @@ def compiled(kernel: Any, given: Mapping[str, Any], cores: int, target: str) -> 
     ]
 
 
-def timed(launches: Compiled, target: str, unit: str) -> Times:
+def timed(launches: Compiled, machine: Target, unit: str) -> Times:
     """What launches take on the slowest core of each, start-up and wind-down included."""
-    machine = as_target(target)
     found: Times = {"instructions": sum(1 for programs, _ in launches for _ in programs[0].walk())}
     for order in ORDERS:
         spent = 0.0
@@ -157,14 +157,16 @@ def library_rows(folder: Path) -> Iterator[Row]:
         parameters = dict(part.split("=", 1) for part in text.split(";"))
 
         home = collect.home(folder, name)
+        cores = int(parameters.get("lnc", 2))  # of a logical core, and of the launch
+        machine = on_logical_cores(TRN2, cores)
 
         def make() -> Compiled:
             with imports_from(home / "src", "nkilib_src"):
                 kernel, given = calls.CALLS[name](parameters)
-                return compiled(kernel, given, int(parameters.get("lnc", 2)), "trn2")
+                return compiled(kernel, given, cores, machine)
 
         digest = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:16]
-        return timed(kept_compiled(home / "compiled" / compiler() / f"{digest}.pickle", make), "trn2", "us")
+        return timed(kept_compiled(home / "compiled" / compiler() / f"{digest}.pickle", make), machine, "us")
 
     with (HERE / "nki_library.csv").open() as file:
         published = sorted(csv.DictReader(file), key=lambda row: float(row["microseconds"]))

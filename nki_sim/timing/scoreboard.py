@@ -454,9 +454,14 @@ class Scoreboard:
     # --- the result
 
     def _start_up(self) -> float:
-        """ns before the first possible trigger; more on two cores that load by software DGE."""
-        more = self._is_pair and self._loads_by_software
-        return self.target.program_start + (self.target.program_pair_start if more else 0.0)
+        """ns before the first possible trigger.
+
+        Less where a logical core is one physical core, more on two cores that load by software DGE.
+        """
+        target = self.target
+        less = target.program_single_lead if target.logical_cores == 1 else 0.0
+        more = target.program_pair_start if self._is_pair and self._loads_by_software else 0.0
+        return target.program_start - less + more
 
     def finish(self) -> Timeline:
         """Everything issued, as columns, which are views of what was kept: nothing can be issued any more."""

@@ -18,7 +18,7 @@ from nki.launch.run import check_writable, run
 from nki.launch.session import current, inside
 from nki_isa.diagnostics import Frame, NkiError, Span, error, interrupted_at
 from nki_isa.machine.target import Target
-from nki_isa.machine.targets import default_target
+from nki_isa.machine.targets import default_target, on_logical_cores
 
 _LOGICAL_CORES = "NEURON_LOGICAL_NC_CONFIG"
 
@@ -75,7 +75,7 @@ def _launched(kernel: KernelSource) -> tuple[KernelSource, Target]:
     session = current()
     options = session.options
     target = options.target or default_target()
-    kernel = _on_logical_core(kernel)
+    kernel, cores = _on_logical_core(kernel, target)
     if session.keep:
         session.reached.add(kernel.function.__code__)
     if kernel.grid > target.logical_cores:
@@ -85,7 +85,7 @@ def _launched(kernel: KernelSource) -> tuple[KernelSource, Target]:
             f"a logical core of {target.name} has {target.logical_cores}",
             help=f"launch it with {kernel.function.__name__}[{target.logical_cores}](...)",
         )
-    return kernel, target
+    return kernel, on_logical_cores(target, cores)
 
 
 def _launch(kernel: KernelSource, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -113,15 +113,17 @@ def _run_alone(name: str, prepared: Prepared, target: Target, inputs: list[Any])
     return run(name, [(prepared, inputs)], target)[0]
 
 
-def _on_logical_core(kernel: KernelSource) -> KernelSource:
-    """`kernel` on the cores that ``NEURON_LOGICAL_NC_CONFIG`` says, which API levels from 0.7 on ask.
+def _on_logical_core(kernel: KernelSource, target: Target) -> tuple[KernelSource, int]:
+    """`kernel` on the cores that ``NEURON_LOGICAL_NC_CONFIG`` says, and how many a logical core has then.
+
+    API levels from 0.7 on ask it; elsewhere the kernel says on how many of the logical core's it runs.
 
     Raises:
         NkiError: NKI-L032 for another setting than 1 or 2; NKI-U014 where the brackets of the launch differ.
     """
     text = os.environ.get(_LOGICAL_CORES)
     if not text or levels.before("0.7"):
-        return kernel
+        return kernel, target.logical_cores
     if text not in ("1", "2"):
         raise error(
             "NKI-L032", f"{_LOGICAL_CORES} is {text!r}", help="set it to 1 or 2, the cores of a logical core"
@@ -134,7 +136,7 @@ def _on_logical_core(kernel: KernelSource) -> KernelSource:
             help=f"write {name}(...), or set {_LOGICAL_CORES}={kernel.grid}",
             notes=("source: SDK page of the error NCC_EVRF066",),
         )
-    return kernel.having(grid=int(text))
+    return kernel.having(grid=int(text)), min(int(text), target.logical_cores)
 
 
 def _rebuild(result: Any, outputs: list[Any]) -> Any:

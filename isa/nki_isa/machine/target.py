@@ -236,6 +236,7 @@ class Target:
     dma_to_tensor: float
 
     program_start: float
+    program_single_lead: float  # less, where a logical core is one physical core
     program_fetch: float  # of it, in which DMA engines fetch instructions; profilers count it as active
     program_active: float  # of it and of the end, in which an engine runs instructions of its own
     program_pair_start: float  # more, of a launch on two cores that load by software DGE

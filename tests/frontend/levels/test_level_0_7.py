@@ -226,6 +226,10 @@ def test_the_environment_says_how_many_cores(monkeypatch):
     monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "3")
     with pytest.raises(NkiError, match="NKI-L032"):
         cores(X)
+    monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "1")
+    with session(target="trn2", timing=True) as seen:
+        moves(X)
+    assert seen.launches[0].cores[0].timeline.target.logical_cores == 1
 
 
 @nki.jit

@@ -12,7 +12,7 @@ import pytest
 
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.machine.target import FIGURES, EvidenceKind
-from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, as_target, default_target
+from nki_isa.machine.targets import TARGETS, TRN1, TRN2, TRN3, as_target, default_target, on_logical_cores
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
@@ -99,5 +99,7 @@ def test_every_figure_is_read_by_something():
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 def test_a_generation_is_itself_after_pickle_and_copy(target):
+    alone = on_logical_cores(target, 1)
+    assert pickle.loads(pickle.dumps(alone)) is alone
     copies = (pickle.loads(pickle.dumps(target)), copy.copy(target), copy.deepcopy([target])[0])
     assert all(other is target for other in copies)

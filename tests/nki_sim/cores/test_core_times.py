@@ -7,7 +7,7 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 from nki import runtime
-from nki_isa.machine.targets import TARGETS
+from nki_isa.machine.targets import TARGETS, on_logical_cores
 from nki_sim.timing.plans import hbm_share
 from nki_sim.timing.scoreboard import Wait
 
@@ -112,3 +112,17 @@ def test_two_cores_that_load_by_software_dge_start_later(monkeypatch):
             for found in timelines(passed_on[cores], x[:cores], is_static, data=False):
                 assert found.start_up == target.program_start + more
                 assert found.total == found.start_up + found.duration + target.program_end
+
+
+def test_a_logical_core_of_one_physical_core_starts_earlier():
+    """By the figure of its generation; a launch on one core of two starts as one on both."""
+    x = np.zeros((1, 128, 1024), np.float32)
+    for target in TARGETS.values():
+        alone = on_logical_cores(target, 1)
+        assert alone.name == target.name and (alone is target) == (target.logical_cores == 1)
+        for machine, less in ((target, 0.0), (alone, target.program_single_lead)):
+            with runtime.session(target=machine, timing=True, data=False) as session:
+                passed_on(x, True)
+            (core,) = session.launches[0].cores
+            assert core.timeline.start_up == target.program_start - less
+    assert TARGETS["trn2"].program_single_lead > 0

@@ -8,6 +8,7 @@ import functools
 import importlib
 import os
 import pkgutil
+from dataclasses import replace
 
 from nki_isa.diagnostics import error
 from nki_isa.machine.target import Feature, Target
@@ -28,11 +29,18 @@ _VARIABLES = ("NEURON_PLATFORM_TARGET_OVERRIDE", "NKI_NC_VERSION")
 
 
 @functools.cache
-def _by_name(name: str) -> Target:
-    return TARGETS[name]
+def on_logical_cores(target: Target, cores: int) -> Target:
+    """`target` where a logical core is so many of its physical cores; itself where that is what it is."""
+    return target if cores == target.logical_cores else replace(target, logical_cores=cores)
 
 
-copyreg.pickle(Target, lambda target: (_by_name, (target.name,)))  # pickles and copies hold the name alone
+def _named(name: str, cores: int) -> Target:
+    return on_logical_cores(TARGETS[name], cores)
+
+
+copyreg.pickle(  # pickles and copies hold no figures
+    Target, lambda target: (_named, (target.name, target.logical_cores))
+)
 
 
 def since(feature: Feature | None) -> int:

@@ -135,6 +135,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=measured(12800.0, "mamba tutorial figures"),
+    program_single_lead=assumed(0.0, "its program_start is of such logical cores"),
     program_fetch=assumed(3650.0, TRACES + ": 6.6 to 8.3 us of two cores"),
     program_active=assumed(2000.0, TRACES + ": 3.4 to 4.2 us of two cores"),
     program_pair_start=assumed(0.0, "launches are on one core"),

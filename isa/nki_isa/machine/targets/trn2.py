@@ -153,7 +153,10 @@ TARGET = generation(
     dma_to_compute=measured(23.0, TRACES),
     dma_to_tensor=measured(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
-    program_start=measured(13500.0, TRACES),
+    program_start=measured(13500.0, TRACES + ", of logical cores of two"),
+    program_single_lead=measured(
+        3000.0, LIBRARY + ": rmsnorm_tkg L203 and L210, one kernel on logical cores of one and of two"
+    ),
     program_fetch=measured(3650.0, TRACES + ": 6.6 to 8.3 us of two cores"),
     program_active=measured(2000.0, TRACES + ": 3.4 to 4.2 us of two cores"),
     program_pair_start=fitted(

@@ -162,6 +162,7 @@ TARGET = generation(
     dma_to_tensor=assumed(35.0, TRACES),
     # program: profile start to first DMA trigger, last byte to profile end, core barrier
     program_start=assumed(13500.0, TRACES),
+    program_single_lead=assumed(3000.0, LIBRARY + ": kernels of trn2 on logical cores of one and of two"),
     program_fetch=assumed(3650.0, TRACES + ": 6.6 to 8.3 us of two cores"),
     program_active=assumed(2000.0, TRACES + ": 3.4 to 4.2 us of two cores"),
     program_pair_start=assumed(15500.0, LIBRARY + ": kernels of trn2, each on one core and on two"),
