@@ -6,10 +6,13 @@ import collections
 import importlib
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import pytest
 
 from nki_isa.ir.program import Program
 from nki_isa.machine.targets import TRN2
+from nki_sim.cores.device import execute
 from nki_sim.placement.place import place
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -68,3 +71,19 @@ def test_work_grows_with_the_length_and_fits(attention, size: int, fused: bool) 
     assert exponentials == tiles * chunks
     assert scalings == (tiles if fused else tiles * chunks)
     place(program, TRN2)  # within SBUF and PSUM, without spilling
+
+
+@pytest.mark.parametrize("size, dtype", [(512, "bfloat16"), (1024, "float32")])
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_streams_compute_attention(attention, size: int, dtype: str, fused: bool) -> None:
+    made = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 128, size))
+    q, k, v = made.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    program = attention(size, dtype, fused)
+    given = (v, q, k) if fused else (q, k, v)
+    identities = [np.eye(128).astype(one.dtype.numpy) for one in program.inputs[: -len(given)]]
+    found = execute(program, place(program, TRN2).addresses, [*identities, *given]).outputs[0]
+    q, k, v = (one.astype(np.float64) for one in (q, k, v))
+    weights = np.exp(q.T @ k)
+    expected = weights @ v.T / weights.sum(axis=1, keepdims=True)
+    tolerance = 1e-5 if dtype == "float32" else 2**-8
+    np.testing.assert_allclose(found.astype(np.float64), expected, rtol=tolerance, atol=tolerance / 8)
