@@ -22,7 +22,7 @@ TILE = 128
 MOVING = 512  # columns of a bank of PSUM: a chunk of scores, or four transposes, which one copy takes
 BANKS = 8
 BLOCK = 4  # tiles of queries
-SOFTMAX_COLUMNS = 8192  # of scores that the softmax of the baseline works on at a time: 32 KiB a partition
+SOFTMAX_BLOCK = 8  # those that the softmax of the baseline works on at a time
 
 
 def attention(size: int, dtype: str, fused: bool, target: str = "trn2") -> Program:
@@ -205,8 +205,7 @@ class _Baseline(_Attention):
 
     def _soften(self) -> None:
         """Probabilities in place of the scores; the stores of the last tiles wait for what follows."""
-        step = max(1, SOFTMAX_COLUMNS // (self.size * self.together))
-        for block in _parts(len(self.groups), step):
+        for block in _parts(len(self.groups), SOFTMAX_BLOCK // self.together):
             rooms = {group.start: self._room() for group in self.groups[block]}
             for group in _last_first(self.groups[block]):
                 self.triggered(rooms[group.start], self.kept[:, group], Engine.sync)
