@@ -48,7 +48,8 @@ class EngineSummary:
     Attributes:
         instructions: machine instructions it ran; a matmul is a LoadStationary and a
             MultiplyMoving for each of its parts.
-        active: ns during which at least one instruction was in it.
+        active: ns during which at least one instruction was in it, a DMA trigger put on it, or the load of an
+            activation table.
         active_percent: of the total time.
         instruction_time: ns of its instructions, summed though they overlap.
         busy: ns its instructions, and the DMA triggers put on it, held it.
@@ -439,9 +440,15 @@ def _line(instruction: Instruction) -> str | None:
 def _engine(timeline: Timeline, lane: int) -> EngineSummary:
     mine = timeline.lane == lane
     start, end = timeline.start[mine], timeline.end[mine]
-    busy, idle = _held(timeline, lane)
-    active = union(start, end)
+    busy, idle, tables = _held(timeline, lane)
     target = timeline.target
+    triggers = np.flatnonzero(timeline.issuer == lane)
+    held = np.array([timeline.costs[k].busy for k in triggers.tolist()])
+    loads = np.array(tables)
+    active = union(
+        np.concatenate((start, timeline.start[triggers], loads)),
+        np.concatenate((end, timeline.start[triggers] + held, loads + target.scalar_table_load)),
+    )
     count, hidden = 0, 0.0  # machine instructions; ns of those that run under another one of the same matmul
     for k in np.flatnonzero(mine).tolist():
         cost = timeline.costs[k]
@@ -461,9 +468,12 @@ def _engine(timeline: Timeline, lane: int) -> EngineSummary:
     )
 
 
-def _held(timeline: Timeline, lane: int) -> tuple[float, dict[str, float]]:
-    """ns that instructions and DMA triggers hold the engine, and the gaps between them by cause."""
+def _held(timeline: Timeline, lane: int) -> tuple[float, dict[str, float], list[float]]:
+    """ns that instructions and DMA triggers hold the engine, the gaps between them by cause, and when it
+    began to load activation tables."""
     idle: dict[str, float] = {}
+    tables: list[float] = []
+    table = None
     busy = free = 0.0
     mine = np.flatnonzero((timeline.lane == lane) | (timeline.issuer == lane))
     columns = (timeline.lane, timeline.start, timeline.busy, timeline.wait, timeline.handoff)
@@ -476,11 +486,15 @@ def _held(timeline: Timeline, lane: int) -> tuple[float, dict[str, float]]:
             for reason, share in ((_WAITS[wait], gap - handed), ("semaphore", handed)):
                 if share > 0.0:
                     idle[reason] = idle.get(reason, 0.0) + share
-        free = until if on == lane else start + timeline.costs[event].busy
+        cost = timeline.costs[event]
+        if on == lane and cost.table is not None and cost.table != table:
+            table = cost.table
+            tables.append(free)
+        free = until if on == lane else start + cost.busy
         busy += free - start
     if timeline.duration > free:
         idle["done"] = timeline.duration - free
-    return busy, idle
+    return busy, idle, tables
 
 
 def _dma(timeline: Timeline) -> DmaSummary:

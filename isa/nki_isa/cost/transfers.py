@@ -65,6 +65,8 @@ def finish_time(target: Target, moved: Transfer) -> float:
         stagger = target.dma_stagger_store
     else:
         stagger = target.dma_swdge_stagger_load if moved.mode == "swdge" else target.dma_stagger_load
+        if used_engines(target, moved) > 1:
+            stagger += _wait(target, moved)
     return stagger + target.dma_completion
 
 
@@ -76,11 +78,15 @@ def engine_time(target: Target, moved: Transfer) -> float:
 
 def time_alone(target: Target, moved: Transfer) -> float:
     """ns from its first to its last byte, if nothing else moves: a load begins by waiting for HBM."""
-    wait = 0.0
-    if moved.direction == "load":
-        first = min(target.dma_load_bytes, moved.total_bytes / used_engines(target, moved))
-        wait = first * (1 / target.dma_load_bytes_per_ns - 1 / target.dma_bytes_per_ns)
-    return engine_time(target, moved) + wait
+    return engine_time(target, moved) + _wait(target, moved)
+
+
+def _wait(target: Target, moved: Transfer) -> float:
+    """ns that an engine waits for HBM, on average; the last of several waits twice that."""
+    if moved.direction != "load":
+        return 0.0
+    first = min(target.dma_load_bytes, moved.total_bytes / used_engines(target, moved))
+    return first * (1 / target.dma_load_bytes_per_ns - 1 / target.dma_bytes_per_ns)
 
 
 def used_engines(target: Target, moved: Transfer) -> int:

@@ -248,6 +248,22 @@ def test_a_load_waits_for_hbm_in_its_first_32_kib():
     assert [waits(8192), waits(16384)] == pytest.approx([waits(4096)] * 2)
 
 
+def test_the_last_of_the_engines_of_a_load_waits_twice_as_long():
+    """Public traces, hardware DGE, first to last byte less the rows of one engine: 0.23 to 0.45 us of 4 KiB
+    for each engine, 0.70 to 0.77 of 32 KiB; 0.15 of any store."""
+
+    def more(size, partitions=128, store=False):
+        pair = tile((partitions, size)), tile((partitions, size), region="shared_hbm")
+        moved = transfers.copy(TRN2, *(pair[::-1] if store else pair), mode="hwdge").transfer
+        whole = transfers.time_alone(TRN2, moved) + transfers.finish_time(TRN2, moved)
+        return whole - transfers.engine_time(TRN2, moved) - TRN2.dma_completion
+
+    assert 230 < more(128) < 450
+    assert 700 < more(1024) < 770
+    assert more(1024, partitions=8) == pytest.approx(300 + (more(1024) - 300) / 2)
+    assert more(128, store=True) == more(1024, store=True) == TRN2.dma_stagger_store
+
+
 @pytest.mark.parametrize(
     ("region", "asked", "engine"),
     [("sbuf", {}, Engine.gpsimd), ("psum", {}, Engine.vector), ("sbuf", {"engine": "vector"}, Engine.vector)],

@@ -116,6 +116,22 @@ def test_transposes_count_as_hardware_flops_only():
     assert profile.hfu > profile.mfu == 0
 
 
+def test_dma_triggers_and_table_loads_make_an_engine_active():
+    """As in the public trn2 profiles, where the scalar engine triggers stores and loads a table once."""
+    board = Scoreboard(TRN2)
+    source, result = tile((128, 512)), tile((128, 512), region="shared_hbm")
+    for dst in (tile((128, 512)), tile((128, 512))):
+        board.issue(emit("activation", 1, dst=dst, op="exp", data=source))
+    board.issue(emit("dma_copy", 2, dst=result, src=source, dge_mode=dge_mode.hwdge, engine=Engine.scalar))
+    timeline = board.finish()
+    one, two = ((float(timeline.start[k]), float(timeline.end[k])) for k in range(2))
+    trigger = float(timeline.start[2])
+    assert one[0] == TRN2.scalar_table_load and one[0] < two[0] < one[1]
+    found = Profile.of(timeline).engines["scalar"].active
+    assert trigger < two[1] < trigger + TRN2.dma_hwdge_issue
+    assert found == pytest.approx(trigger + TRN2.dma_hwdge_issue)
+
+
 def test_engines_account_for_all_their_time():
     timeline = matmul_of_blocks(TRN2)
     profile = Profile.of(timeline)

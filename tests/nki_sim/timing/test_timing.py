@@ -80,7 +80,7 @@ def test_an_instruction_waits_for_those_it_is_to_run_after():
 def test_load_multiply_copy_store():
     # Software descriptors: 1200 to build, 755 to the first byte; 8 rows of 4 KiB on each of 16 engines
     # take 8 x (4.7 + 4096 / 27.2), or 23 instead of 27.2 to load them; 600 until the last engine is done,
-    # 356 until the semaphore is seen.
+    # which waits for HBM as long again, 356 until the semaphore is seen.
     source = tile((128, 1024), region="shared_hbm", kind="input")
     result = tile((128, 1024), region="shared_hbm")
     loaded, copied = tile((128, 1024)), tile((128, 1024))
@@ -92,7 +92,7 @@ def test_load_multiply_copy_store():
         ]
     )
     load = 8 * (4.7 + 4096 / 23)
-    visible = 1955 + load + 956
+    visible = 1955 + load + 956 + 32768 * (1 / 23 - 1 / 27.2)
     assert timeline.begin[0] == 1955
     assert timeline.busy[0] == pytest.approx(1955 + load)
     assert timeline.end[0] == pytest.approx(visible)
