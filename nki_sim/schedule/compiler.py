@@ -332,9 +332,7 @@ class _Scheduler:
             self._free[plan.lane] = start + dma.interval
             if plan.issuer >= 0:
                 self._free[plan.issuer] = start + cost.busy
-            begin = start + dma.first
-            moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share, dma.wait)
-            chosen.end = self._dma.end(moving) + dma.finish
+            chosen.end = self._dma.end(self._dma.book(plan.lane, start + dma.first, dma.work)) + dma.finish
             return
         if cost.table is not None:
             self._table = cost.table

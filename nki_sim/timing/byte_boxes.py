@@ -297,9 +297,9 @@ class Accesses:
     def hand_over(self, to: list[Access], earlier: Handing) -> None:
         """Append all accesses to bytes that the other storage has now."""
         if self._grids is None:
-            box = self._box
-            if self._latest and (box is None or earlier.is_within or earlier.moved(box) is not None):
-                to += earlier.of(self._latest)
+            box, latest = self._box, self._latest
+            if latest and (box is None or earlier.is_within or earlier.moved(box) is not None):
+                to += earlier.of(latest)
             return
         for grid in self._grids.values():
             for entries in grid.values():
@@ -335,13 +335,13 @@ class Bytes:
     Attributes:
         owners: of the memory it is placed in; None if it has no place on chip.
         first, last: partitions it has there, the last exclusive.
-        start: the first byte it has of each.
+        start, end: bytes it has of each, the last exclusive.
         owner: True while all its bytes were last touched through this storage.
         givers: those whose bytes it has taken without what was done to them.
     """
 
     __slots__ = (
-        *("first", "givers", "last", "layout", "owner", "owners", "reads"),
+        *("end", "first", "givers", "last", "layout", "owner", "owners", "reads"),
         *("start", "storage", "writes"),
     )
 
@@ -351,15 +351,11 @@ class Bytes:
         self.layout = layout
         self.first, self.start = base or (0, 0)
         self.last = self.first + storage.partitions
+        self.end = self.start + max(1, storage.row_bytes)
         self.reads = Accesses()
         self.writes = Accesses()
         self.owner = False
         self.givers: Sequence[Bytes] = ()
-
-    @property
-    def end(self) -> int:
-        """The byte of each partition after its last."""
-        return self.start + max(1, self.storage.row_bytes)
 
     def settle(self) -> None:
         """Inherit what was done to the bytes it has taken."""
@@ -403,16 +399,16 @@ class Handing:
         is_within: True if that has all of them.
     """
 
-    __slots__ = ("_giver", "_partition", "_shift", "_taker", "is_within")
+    __slots__ = ("_giver", "_taker", "is_within")
 
     def __init__(self, giver: Bytes, taker: Bytes):
         self._giver, self._taker = giver, taker
         self.is_within = taker.start <= giver.start and giver.end <= taker.end and taker.hides(giver)
-        self._partition, self._shift = giver.first - taker.first, giver.start - taker.start
 
     def moved(self, box: Box) -> Box | None:
         """A box of the giver in the coordinates of the taker; None where that has no byte of it."""
-        return self._taker.layout.moved(box, self._giver.layout, self._partition, self._shift)
+        giver, taker = self._giver, self._taker
+        return taker.layout.moved(box, giver.layout, giver.first - taker.first, giver.start - taker.start)
 
     def of(self, accesses: Iterable[Access]) -> list[Access]:
         """Those to bytes that the taker has, as accesses to an earlier storage.
@@ -422,9 +418,9 @@ class Handing:
         """
         found: list[Access] = []
         for access in accesses:
-            first = access[3]
+            time, event, engine, first = access
             if first is None:
-                found.append((*access[:3], self._giver))
+                found.append((time, event, engine, self._giver))
             elif self.is_within or first.meets(self._taker):
                 found.append(access)
         return found
@@ -445,6 +441,11 @@ class Owners:
     def take(self, taker: Bytes) -> list[Bytes]:
         """Make `taker` the owner of its bytes; those it took bytes from, itself left out."""
         first, last = self._cut(taker.start), self._cut(taker.end)
+        if last == first + 1 and len(self.owners[first]) == 1:  # what takes turns in a buffer
+            (owner,) = self.owners[first]
+            if owner is not taker and taker.hides(owner):
+                self.owners[first] = (taker,)
+                return [owner]
         givers: dict[Bytes, None] = {}  # in the order of their bytes
         kept: list[tuple[Bytes, ...]] = []
         is_alone = True

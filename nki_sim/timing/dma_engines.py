@@ -7,12 +7,81 @@ and a queue is first in, first out.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import deque
+from typing import NamedTuple
 
 _BUCKET = 1000.0  # ns
+_NEVER = float("inf")
+_NOTES = 1000  # that are kept before they go into buckets
 _INSTANT = 1e-6  # ns, or engines: less is what rounding leaves
+
+
+class Work(NamedTuple):
+    """What a transfer is to the DMA engines.
+
+    Attributes:
+        rows: that the busiest of the engines it is dealt to moves, or packets of rows.
+        row: ns of one of them.
+        share: of the engines that it is dealt to. The others are left to other transfers.
+        is_hbm: whether it goes to HBM or comes from there.
+        wait: ns for HBM; other transfers use the engines meanwhile.
+    """
+
+    rows: float
+    row: float
+    share: float
+    is_hbm: bool = False
+    wait: float = 0.0
+
+
+class _Queue:
+    """The transfers of a queue that are not over, in its order.
+
+    Attributes:
+        behind: those that have no engines yet.
+        served: those that have.
+        open: those that had engines, and may wait for earlier ones to be over.
+        cost: ns an engine spends on its row of those served, on average.
+        room: the engines that none of them has.
+        latest: ns at which the data of the last were ready to move.
+        end: ns at which the last that is over was.
+    """
+
+    __slots__ = ("behind", "cost", "end", "latest", "open", "room", "served")
+
+    def __init__(self) -> None:
+        self.behind: deque[Moving] = deque()
+        self.served: list[Moving] = []
+        self.open: deque[Moving] = deque()
+        self.cost = self.latest = self.end = 0.0
+        self.room = 1.0
+
+    def share_out(self, now: float) -> list[Moving]:
+        """Give the engines to the transfers that have begun; those of them that had none before."""
+        served, behind = self.served, self.behind
+        room, cost = 1.0, 0.0
+        new: list[Moving] = []
+        for one in served:
+            one.held = share = min(one.work.share, room)
+            room -= share
+            cost += one.work.row * share
+        while behind and room > _INSTANT and behind[0].begin <= now:
+            one = behind.popleft()
+            new.append(one)
+            one.held = share = min(one.work.share, room)
+            room -= share
+            cost += one.work.row * share
+        served += new
+        self.open += new
+        self.cost, self.room = cost, room
+        return new
+
+    def settle(self, moving: Moving, through: float) -> None:
+        """The last row of one is through: it is over, and so may be those after it."""
+        moving.through = max(through, moving.earliest)
+        while self.open and self.open[0].through >= 0.0:
+            one = self.open.popleft()
+            self.end = one.end = max(self.end, one.through)
 
 
 class Moving:
@@ -20,29 +89,25 @@ class Moving:
 
     Attributes:
         queue: its queue.
-        is_hbm: whether it goes to HBM or comes from there.
+        work: what it is to the engines.
         begin: ns at which its data are ready to move.
+        alone: ns that its rows take if nothing else moves.
         earliest: ns at which its last row could be through, having waited for HBM if it must.
         left: rows that the busiest of its engines has still to move.
-        row: ns of a row.
-        share: of the engines that it is dealt to.
-        held: of the engines that it has, less than `share` while earlier ones of its queue have the others.
+        held: of the engines that it has, less than its share while earlier ones of its queue have the others.
         through: ns at which its last row is; negative until that is settled.
         end: ns at which it is over: through, and the earlier ones of its queue too; negative until then.
     """
 
-    __slots__ = ("begin", "earliest", "end", "held", "is_hbm", "left", "queue", "row", "share", "through")
+    __slots__ = ("alone", "begin", "earliest", "end", "held", "left", "queue", "through", "work")
 
-    def __init__(
-        self, queue: int, is_hbm: bool, begin: float, rows: float, row: float, share: float, wait: float
-    ):
+    def __init__(self, queue: _Queue, work: Work, begin: float, alone: float, earliest: float):
         self.queue = queue
-        self.is_hbm = is_hbm
+        self.work = work
         self.begin = begin
-        self.earliest = begin + rows * row + wait
-        self.left = rows
-        self.row = row
-        self.share = share
+        self.alone = alone
+        self.earliest = earliest
+        self.left = work.rows
         self.held = 0.0
         self.through = self.end = -1.0
 
@@ -65,146 +130,165 @@ class DmaEngines:
         shared: False for a machine whose transfers do not wait for each other.
     """
 
-    __slots__ = (
-        *("_coming", "_ends", "_hbm", "_next", "_now", "_number", "_of_queue"),
-        *("_open", "_served", "_shared", "_used", "_waiting"),
-    )
+    __slots__ = ("_hbm", "_next", "_now", "_queues", "_served", "_shared", "_used", "_worked")
 
     def __init__(self, hbm: float = 1.0, shared: bool = True) -> None:
         self._hbm = hbm
         self._shared = shared
         self._now = 0.0  # ns until which all is settled
-        self._coming: list[tuple[float, int, Moving]] = []  # a heap of those that begin later
-        self._number = itertools.count()
-        self._served: list[Moving] = []
-        self._of_queue: dict[int, float] = {}  # ns an engine spends on its row of a queue, on average
-        self._waiting: dict[int, deque[Moving]] = {}  # for earlier ones of their queue
-        self._open: dict[int, deque[Moving]] = {}  # that are not over, by queue
-        self._ends: dict[int, float] = {}  # of the last that was, by queue
+        self._queues: dict[int, _Queue] = {}
+        self._served: list[Moving] = []  # of all queues
+        self._worked: list[list[float]] = []  # from, to, share of the engines: settled, not yet in a bucket
         self._used: dict[int, float] = {}  # ns of each bucket that are gone
         self._next: dict[int, int] = {}  # a full bucket -> a later one that may have room
 
-    def book(
-        self,
-        queue: int,
-        is_hbm: bool,
-        begin: float,
-        rows: float,
-        row: float,
-        share: float,
-        wait: float = 0.0,
-    ) -> Moving:
-        """A transfer of `rows` rows for each of its engines, which waits `wait` ns; see :class:`Moving`."""
-        moving = Moving(queue, is_hbm, begin, rows, row, share, wait)
+    def book(self, queue: int, begin: float, work: Work) -> Moving:
+        """A transfer of a queue, whose data are ready to move at `begin`."""
+        found = self._queues.get(queue)
+        if found is None:
+            found = self._queues[queue] = _Queue()
+        if begin < found.latest:
+            begin = found.latest
+        found.latest = begin
+        rows, row, share, is_hbm, wait = work
+        alone = rows * row
+        earliest = begin + alone + wait
         if is_hbm and share > self._hbm:
-            moving.earliest = max(moving.earliest, begin + rows * row * share / self._hbm)
-        if not self._shared or rows == 0.0:
-            moving.end = moving.earliest
-        elif begin >= self._now:
-            heapq.heappush(self._coming, (begin, next(self._number), moving))
+            alone *= share / self._hbm
+            if earliest < begin + alone:
+                earliest = begin + alone
+        moving = Moving(found, work, begin, alone, earliest)
+        if not self._shared or alone == 0.0:
+            moving.end = earliest
+        elif begin >= self._now or found.behind or found.served:
+            found.behind.append(moving)
         else:
-            self._open.setdefault(queue, deque()).append(moving)
             self._fit(moving)
         return moving
 
     def end(self, moving: Moving) -> float:
         """When it is over; what is booked later can no longer hold it up."""
         while moving.end < 0.0:
-            self._step()
+            if self._served:
+                self._move()
+            else:
+                self._begin()
         return moving.end
 
-    def _step(self) -> None:
-        """Go on to the next time at which a transfer begins or is over."""
-        now, served = self._now, self._served
-        coming = self._coming[0][0] if self._coming else float("inf")
-        if served:
-            of_queue = self._of_queue
-            total = sum(of_queue.values())
-            # ns from one row of a transfer to its next: those of the other queues come between
-            turns = [(one.row + total - of_queue[one.queue]) * one.share / one.held for one in served]
-            used = hbm = 0.0  # of the engines, on average
-            for one, turn in zip(served, turns, strict=True):
-                part = one.row * one.share / turn
-                used += part
-                if one.is_hbm:
-                    hbm += part
-            if hbm > self._hbm:
-                turns = [turn * hbm / self._hbm for turn in turns]
-                used = 1.0
-            needed = [one.left * turn for one, turn in zip(served, turns, strict=True)]
-            passed = min(*needed, coming - now)
-            then = now + passed
-            over = []
-            for one, turn, need in zip(served, turns, needed, strict=True):
-                one.left -= passed / turn
-                if need - passed <= _INSTANT:
-                    over.append(one)
-            self._use(now, then, used)
-            self._now = then
-            for one in over:
-                self._leave(one)
+    def _begin(self) -> None:
+        """Go on to the next transfer, as nothing is served; if it is alone until then, to its end."""
+        first = other = _NEVER
+        for queue in self._queues.values():
+            if queue.behind:
+                begin = queue.behind[0].begin
+                if begin < first:
+                    first, other, chosen = begin, first, queue
+                elif begin < other:
+                    other = begin
+        behind = chosen.behind  # who asks for an end has booked it
+        moving = behind[0]
+        now = self._now
+        start = first if first > now else now
+        end = start + moving.alone
+        _, _, share, is_hbm, _ = moving.work
+        if end <= other and (share == 1.0 or len(behind) == 1 or end <= behind[1].begin):
+            behind.popleft()
+            self._use(start, end, 1.0 if is_hbm and share > self._hbm else share)
+            self._now = end
+            if end < moving.earliest:
+                end = moving.earliest
+            if end < chosen.end:
+                end = chosen.end
+            moving.end = chosen.end = end
         else:
-            self._now = coming
-        while self._coming and self._coming[0][0] <= self._now:
-            moving = heapq.heappop(self._coming)[2]
-            self._open.setdefault(moving.queue, deque()).append(moving)
-            self._enter(moving)
+            self._now = start
+            self._admit()
 
-    def _enter(self, moving: Moving) -> None:
-        """Serve a transfer, or put it behind those of its queue."""
-        self._waiting.setdefault(moving.queue, deque()).append(moving)
-        self._share_out(moving.queue)
+    def _admit(self) -> None:
+        """Serve the transfers that have begun."""
+        now = self._now
+        for queue in self._queues.values():
+            if queue.behind and queue.room > _INSTANT and queue.behind[0].begin <= now:
+                self._served += queue.share_out(now)
 
-    def _leave(self, moving: Moving) -> None:
-        self._settle(moving, self._now)
-        self._served.remove(moving)
-        self._share_out(moving.queue)
-
-    def _share_out(self, queue: int) -> None:
-        """Give the engines to the transfers of a queue, in its order."""
-        room, waiting = 1.0, self._waiting[queue]
-        cost = 0.0
-        for one in self._served:
-            if one.queue == queue:
-                one.held = min(one.share, room)
-                room -= one.held
-                cost += one.row * one.held
-        while waiting and room > _INSTANT:
-            one = waiting.popleft()
-            one.held = min(one.share, room)
-            room -= one.held
-            cost += one.row * one.held
-            self._served.append(one)
-        self._of_queue[queue] = cost
-
-    def _settle(self, moving: Moving, through: float) -> None:
-        """Its last row is through: it is over, and so may be those after it."""
-        moving.through = max(through, moving.earliest)
-        queue = moving.queue
-        waiting, end = self._open[queue], self._ends.get(queue, 0.0)
-        while waiting and waiting[0].through >= 0.0:
-            one = waiting.popleft()
-            one.end = end = max(end, one.through)
-        self._ends[queue] = end
+    def _move(self) -> None:
+        """Move rows until a transfer is over, or another begins."""
+        now, served = self._now, self._served
+        total, until = 0.0, _NEVER
+        for queue in self._queues.values():
+            total += queue.cost
+            if queue.behind and queue.room > _INSTANT and queue.behind[0].begin < until:
+                until = queue.behind[0].begin
+        turns: list[
+            float
+        ] = []  # ns from one row of a transfer to its next: those of other queues come between
+        used = hbm = 0.0  # of the engines, on average
+        for one in served:
+            work = one.work
+            turn = (work.row + total - one.queue.cost) * work.share / one.held
+            turns.append(turn)
+            part = work.row * work.share / turn
+            used += part
+            if work.is_hbm:
+                hbm += part
+        if hbm > self._hbm:
+            turns = [turn * hbm / self._hbm for turn in turns]
+            used = 1.0
+        needed = [one.left * turn for one, turn in zip(served, turns, strict=True)]
+        passed = min(needed)
+        over: list[Moving] = []
+        if until - now < passed:
+            passed = max(0.0, until - now)
+        else:
+            over = [one for one, need in zip(served, needed, strict=True) if need - passed <= _INSTANT]
+        if len(over) < len(served):
+            for one, turn in zip(served, turns, strict=True):
+                one.left -= passed / turn
+        self._now = now = now + passed
+        self._use(now - passed, now, used)
+        for one in over:
+            queue = one.queue
+            queue.settle(one, now)
+            queue.served.remove(one)
+            served.remove(one)
+            served += queue.share_out(now)
+        if not over:
+            self._admit()
 
     # --- time that is settled
 
     def _use(self, start: float, end: float, share: float) -> None:
         """Note that `share` of the engines worked from `start` to `end`."""
+        worked = self._worked
+        if worked:
+            last = worked[-1]
+            if last[1] == start and last[2] == share:
+                last[1] = end
+                return
+            if len(worked) > _NOTES:
+                self._fill()
+        worked.append([start, end, share])
+
+    def _fill(self) -> None:
+        """Put what was noted into buckets."""
         used = self._used
-        bucket = int(start // _BUCKET)
-        while start < end:
-            until = min(end, (bucket + 1) * _BUCKET)
-            taken = used[bucket] = used.get(bucket, 0.0) + (until - start) * share
-            if taken >= _BUCKET - 1e-6:
-                self._next[bucket] = bucket + 1
-            start = until
-            bucket += 1
+        for start, end, share in self._worked:
+            bucket = int(start // _BUCKET)
+            while start < end:
+                until = min(end, (bucket + 1) * _BUCKET)
+                taken = used[bucket] = used.get(bucket, 0.0) + (until - start) * share
+                if taken >= _BUCKET - _INSTANT:
+                    self._next[bucket] = bucket + 1
+                start = until
+                bucket += 1
+        self._worked.clear()
 
     def _fit(self, moving: Moving) -> None:
         """Give a transfer that begins in settled time what others left; its rest takes turns from now on."""
+        self._fill()
         used, start, now = self._used, moving.begin, self._now
-        each = moving.row * moving.share / (self._hbm if moving.is_hbm else 1.0)  # ns of all engines
+        asked = moving.work
+        each = asked.row * asked.share / (self._hbm if asked.is_hbm else 1.0)  # ns of all engines
         work = moving.left * each
         bucket = int(start // _BUCKET)
         while True:
@@ -219,16 +303,19 @@ class DmaEngines:
             room = min(until - begin - taken, until - start)
             if work <= room:
                 used[bucket] = taken + work
-                self._settle(moving, max(start, begin + taken) + work)
+                queue = moving.queue  # nothing of it is open
+                moving.end = queue.end = max(queue.end, max(start, begin + taken) + work, moving.earliest)
                 return
             if room > 0.0:
                 used[bucket] = taken + room
                 work -= room
-                if taken + room >= _BUCKET - 1e-6:
+                if taken + room >= _BUCKET - _INSTANT:
                     self._next[bucket] = bucket + 1
             bucket += 1
+        moving.alone *= work / (moving.left * each)
         moving.left = work / each
-        self._enter(moving)
+        moving.queue.behind.append(moving)
+        self._admit()
 
     def _room(self, bucket: int) -> int:
         """The first bucket from `bucket` on that is not full."""

@@ -19,6 +19,7 @@ from nki_isa.ops.dma import dma_copy, is_spill
 from nki_isa.tensor.storage import VirtualRegister
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim.timing.byte_boxes import Box, Bytes
+from nki_sim.timing.dma_engines import Work
 
 ENGINES = ("tensor", "vector", "scalar", "gpsimd", "sync")
 _MODES = ("static", "hwdge", "swdge")
@@ -105,22 +106,14 @@ class Dma(NamedTuple):
     Attributes:
         first: from the trigger to the first byte.
         interval: to the next trigger.
-        is_hbm: whether it goes to HBM or comes from there.
-        rows: that the busiest of the engines it is dealt to moves, or packets of rows; a number, not ns.
-        row: of one of them.
-        share: of the engines that it is dealt to; a number, not ns. The others are left to other transfers.
-        wait: for HBM; other transfers use the engines meanwhile.
         finish: from the last byte to the semaphore.
+        work: what the DMA engines have with it.
     """
 
     first: float
     interval: float
-    is_hbm: bool
-    rows: float
-    row: float
-    share: float
-    wait: float
     finish: float
+    work: Work
 
 
 def hbm_share(target: Target, cores: int) -> float:
@@ -145,7 +138,7 @@ def plan_of(form: Form, target: Target) -> Plan:
             issuer = _ENGINE_LANE[asked]
         dma = _dma(target, cost, cost.transfer)
         if not target.spills and is_spill(sample):
-            dma = Dma(0.0, 0.0, False, 0.0, 0.0, 1.0, 0.0, 0.0)
+            dma = Dma(0.0, 0.0, 0.0, Work(0.0, 0.0, 1.0))
     operands = None
     if form.is_plain and form.read_names is not None and form.written_names is not None:
         uses = [(_use(name, cost, name in form.updates), name) for name in form.read_names]
@@ -198,16 +191,14 @@ def _dma(target: Target, cost: Cost, moved: Transfer) -> Dma:
     engines = used_engines(target, moved)
     packets = moved.elements * moved.element_bytes / moved.packet_bytes / engines
     data = engine_time(target, moved)
-    return Dma(
-        first,
-        interval,
-        moved.direction != "local",
-        packets,
-        data / packets,
-        engines / target.dma_engines,
-        time_alone(target, moved) - data,
-        finish_time(target, moved),
+    work = Work(
+        rows=packets,
+        row=data / packets,
+        share=engines / target.dma_engines,
+        is_hbm=moved.direction != "local",
+        wait=time_alone(target, moved) - data,
     )
+    return Dma(first, interval, finish_time(target, moved), work)
 
 
 def dynamic_box(owner: Bytes, view: NkiTensor, registers: RegisterValues) -> Box:

@@ -166,6 +166,11 @@ class Arrival(NamedTuple):
     weights_ready: float
 
 
+_Arrived = tuple[
+    float, float, Instruction, Plan, list[_Touch], float
+]  # the same; naming its parts takes time
+
+
 class Scoreboard:
     """Times instructions as they are issued, in program order.
 
@@ -221,10 +226,13 @@ class Scoreboard:
                 register is unknown is taken to touch its whole storage.
         """
         if not instruction.is_free:
-            self.depart(self.arrive(instruction, registers))
+            self.depart(self._arrive(instruction, registers))
 
     def arrive(self, instruction: Instruction, registers: RegisterValues = None) -> Arrival:
         """The first half of :meth:`issue`: when the instruction could start; :meth:`depart` must follow."""
+        return Arrival(*self._arrive(instruction, registers))
+
+    def _arrive(self, instruction: Instruction, registers: RegisterValues) -> _Arrived:
         form = instruction.form or self._forms.of(instruction)
         plan = self._plans.get(form)
         if plan is None:
@@ -293,9 +301,9 @@ class Scoreboard:
                 self._ready, self._ready_by, self._ready_why, self._ready_hand = free, -1, Wait.queue, 0.0
             free = self._free[plan.issuer]
         ready = self._ready
-        return Arrival(free if free > ready else ready, free, instruction, plan, touches, weights_ready)
+        return free if free > ready else ready, free, instruction, plan, touches, weights_ready
 
-    def depart(self, arrival: Arrival, not_before: float = 0.0) -> None:
+    def depart(self, arrival: _Arrived, not_before: float = 0.0) -> None:
         """The second half of :meth:`issue`.
 
         Args:
@@ -380,12 +388,12 @@ class Scoreboard:
 
     def _need(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the writes of what an operand reads."""
-        hands = self._hands[lane]
+        hands, moving, times = self._hands[lane], self._moving, self._times
         for time, event, engine, earlier in owner.writes.meeting(box):
             if engine == lane == TENSOR:
                 continue  # accumulation in PSUM is in order
             if engine >= FIRST_QUEUE:
-                time = self._end(event)
+                time = self._end(event) if event in moving else times[6 * event + 3]
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
@@ -393,12 +401,12 @@ class Scoreboard:
 
     def _claim(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the readers and writers of what an operand overwrites."""
-        hands = self._hands[lane]
+        hands, moving, times = self._hands[lane], self._moving, self._times
         for time, event, engine, earlier in owner.overwrite(box):
             if engine == lane < FIRST_QUEUE:
                 continue  # an engine is in order with itself
             if engine >= FIRST_QUEUE:
-                time = self._end(event)
+                time = self._end(event) if event in moving else times[6 * event + 3]
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
@@ -446,7 +454,7 @@ class Scoreboard:
         if plan.issuer >= 0:
             self._free[plan.issuer] = start + plan.cost.busy
         begin = start + dma.first
-        moving = self._dma.book(plan.lane, dma.is_hbm, begin, dma.rows, dma.row, dma.share, dma.wait)
+        moving = self._dma.book(plan.lane, begin, dma.work)
         self._moving[len(self._costs)] = moving, dma.finish
         last = self._earliest[plan.lane] = max(self._earliest[plan.lane], moving.earliest)
         return begin, last, last + dma.finish
