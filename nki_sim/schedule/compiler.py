@@ -5,14 +5,15 @@ kernel's order that have not run. Of those whose predecessors have run it takes 
 first; where several can, the oldest; but none that would hold back an older one of its engine. DMAs whose
 descriptors an engine or the DGE makes when they are triggered keep the order of their queue: what is loaded
 ahead, and into which buffers, is as written. Those whose descriptors lie ready in HBM pass one that waits.
+What the kernel leaves open where to run goes to the engine that has it done first.
 Times are the scoreboard's own costs, with the tensor engine at its full clock.
 
 What must stay behind what: accesses to the same bytes, after placement, so that an instruction which reuses
 bytes stays behind all that used them before; registers, engine state, ``no_reorder``, ``depends_on`` and
 schedules. Nothing crosses a barrier, a print or a device loop; the body of a loop is scheduled by itself.
 What uses HBM that the kernel writes stays on its side of a sendrecv, as cores may rely on it to tell when
-that is written; the rest of what a core does crosses it. Placement, storages and instructions stay as they
-are: only the order changes, so the results do not.
+that is written; the rest of what a core does crosses it. Placement, storages and what instructions compute
+stay as they are: only the order and the engines of copies change, so the results do not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from dataclasses import dataclass, replace
 from nki_isa.ir.form import Form, Forms
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
-from nki_isa.ir.rewrite import in_order
+from nki_isa.ir.rewrite import in_order, on_engine
+from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
@@ -67,9 +69,9 @@ def scheduled(
         cores: cores of the launch, which share the bandwidth of their HBM.
         look_ahead: instructions it sees; 1 leaves the order as it is.
     """
-    return in_order(
-        program, _Scheduler(target, placement, cores, look_ahead, _shared(program)).body(program.body)
-    )
+    if look_ahead == 1:
+        return program
+    return in_order(program, _Scheduler(program, target, placement, cores, look_ahead).body(program.body))
 
 
 def _shared(program: Program) -> Set[Storage]:
@@ -85,6 +87,10 @@ def _is_fence(instruction: Instruction) -> bool:
     return instruction.synchronises and not (touched and all(view.buffer.on_chip for view in touched))
 
 
+def _engine(plan: Plan) -> Engine:
+    return Engine[LANES[plan.lane]]
+
+
 class _State(enum.Enum):
     """What instructions stay in order about, beside registers and engines."""
 
@@ -97,6 +103,8 @@ class _Waiting:
 
     Attributes:
         number: its place in program order.
+        plans: what is needed of it, by engine it may run on; the first is the one it is on.
+        plan: the one of these that it takes.
         waits: predecessors that have not run.
         ready: ns at which what its other predecessors did is visible to it.
         followers: instructions in sight that stay behind it, and whether they wait for its result.
@@ -105,6 +113,7 @@ class _Waiting:
 
     number: int
     instruction: Instruction
+    plans: tuple[Plan, ...]
     plan: Plan
     waits: int
     ready: float
@@ -114,14 +123,15 @@ class _Waiting:
 
 class _Scheduler:
     def __init__(
-        self, target: Target, placement: Placed | None, cores: int, look_ahead: int, shared: Set[Storage]
+        self, program: Program, target: Target, placement: Placed | None, cores: int, look_ahead: int
     ):
         self._target = target
-        self._shared = shared
+        self._shared = _shared(program)
+        self._named = {before for instruction in program.walk() for before in instruction.after}
         self._look_ahead = look_ahead
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._forms = Forms(target)
-        self._plans: dict[Form, Plan] = {}
+        self._plans: dict[Form, tuple[Plan, ...]] = {}
         self._hands = handoffs(target)
         self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
         self._free = [0.0] * len(LANES)
@@ -171,7 +181,8 @@ class _Scheduler:
                     self._wait_for(follower, chosen)
                 if not follower.waits:
                     ready.append(follower)
-            yield chosen.instruction
+            moved = chosen.plan is not chosen.plans[0]
+            yield on_engine(chosen.instruction, _engine(chosen.plan)) if moved else chosen.instruction
             while oldest < last:
                 at = self._slots[oldest % self._look_ahead]
                 if at is None or at.number != oldest or at.end < 0.0:
@@ -183,11 +194,13 @@ class _Scheduler:
     def _see(self, instruction: Instruction) -> _Waiting:
         """Take in the next instruction of program order: what it stays behind, and what stays behind it."""
         form = instruction.form or self._forms.of(instruction)
-        plan = self._plans.get(form)
-        if plan is None:
-            plan = self._plans[form] = plan_of(form, self._target)
+        plans = self._plans.get(form)
+        if plans is None:
+            plans = self._plans[form] = self._plans_of(form)
+        if instruction in self._named:
+            plans = plans[:1]
         slot = self._count % self._look_ahead
-        seen = self._slots[slot] = _Waiting(self._count, instruction, plan, 0, 0.0, [], -1.0)
+        seen = self._slots[slot] = _Waiting(self._count, instruction, plans, plans[0], 0, 0.0, [], -1.0)
         self._count += 1
         before: dict[_Waiting, bool] = {}
         access = float(seen.number), seen.number, slot, None
@@ -209,6 +222,14 @@ class _Scheduler:
             elif needs:
                 self._wait_for(seen, other)
         return seen
+
+    def _plans_of(self, form: Form) -> tuple[Plan, ...]:
+        """The plan of a form, then those of the other engines it may run on."""
+        sample = form.sample
+        others = [on_engine(sample, engine) for engine in sample.open_engines(self._target)]
+        return tuple(
+            plan_of(form if one is sample else self._forms.of(one), self._target) for one in (sample, *others)
+        )
 
     def _touched(self, seen: _Waiting, before: dict[_Waiting, bool]) -> list[tuple[Bytes, Box, bool]]:
         """The bytes it touches, and whether it writes them; who used them goes into `before`."""
@@ -249,6 +270,7 @@ class _Scheduler:
             if other is None or other.number != number:
                 continue  # it ran before the last `look_ahead` instructions came into sight
             in_order_anyway = other.plan.lane == lane and (lane < FIRST_QUEUE if is_write else lane == TENSOR)
+            in_order_anyway &= len(seen.plans) == len(other.plans) == 1
             before[other] = before.get(other, False) or not in_order_anyway
 
     def _keep_state(self, seen: _Waiting, before: dict[_Waiting, bool]) -> None:
@@ -301,6 +323,10 @@ class _Scheduler:
         oldest: dict[int, tuple[int, float]] = {}  # of each lane: its number, when it can start
         starts = []
         for waiting in ready:
+            if len(waiting.plans) > 1:
+                waiting.plan = min(
+                    waiting.plans, key=lambda one: max(free[one.lane], waiting.ready) + one.cost.latency
+                )
             plan, start = waiting.plan, waiting.ready
             lane = plan.lane
             if free[lane] > start:

@@ -103,10 +103,6 @@ MECHANISMS: dict[str, Mechanism] = {
         "the lower rate of DMA transposes",
         {"dma_transpose_load": 1.0, "dma_transpose_local": 1.0},
     ),
-    "dma-compute": Mechanism(
-        "the lower rate of additions that DMA makes on its way",
-        {"dma_compute_hbm": 1.0, "dma_compute_local": 1.0},
-    ),
     "triggers": Mechanism(
         "the least time between two DMA triggers of a queue, and the engine that makes descriptors",
         _none("dma_static_interval", "dma_hwdge_issue", "dma_swdge_build", "dma_swdge_interval"),

@@ -233,6 +233,10 @@ class Instruction:
         asked = self.__dict__.get("engine")
         return asked if isinstance(asked, Engine) and asked is not _UNKNOWN else self.engines[0]
 
+    def open_engines(self, target: Target) -> tuple[Engine, ...]:
+        """Other engines that a compiler may put it on, by how busy they are; what it computes is the same."""
+        return ()
+
     def specialize(self, recorder: Recording) -> None:
         """Settle what depends on the instructions before this one; called once, when it is emitted."""
 

@@ -1,4 +1,4 @@
-"""One way to make a Program of another: other storages, other views of them, another order.
+"""One way to make a Program of another: other storages, other views of them, another order, other engines.
 
 What does not change is shared by both Programs. Instructions that change are copied, with their lines; what
 they were asked to run after is the copies of what they ran after before.
@@ -15,6 +15,7 @@ from typing import Any
 from nki_isa.diagnostics import NkiError, span_of
 from nki_isa.ir.instruction import Instruction
 from nki_isa.ir.program import Loop, Node, Program, While
+from nki_isa.machine.enums import Engine
 from nki_isa.tensor.storage import Storage
 from nki_isa.tensor.tensor import NkiTensor
 
@@ -25,6 +26,13 @@ Change = Callable[[NkiTensor], NkiTensor]
 def in_order(program: Program, body: list[Node]) -> Program:
     """`program` with `body`, its nodes in another order; itself where the order is its own."""
     return program if body is program.body else replace(program, body=body)
+
+
+def on_engine(instruction: Instruction, engine: Engine) -> Instruction:
+    """`instruction` as it is on another engine: a copy without a form, that asks for it."""
+    made = copy.copy(instruction)
+    made.__dict__.update(engine=engine, on=engine, form=None)
+    return made
 
 
 def on_storages(program: Program, storages: list[Storage], change: Change | None = None) -> Program:

@@ -90,6 +90,7 @@ class Feature(enum.Enum):
     exponential = "the vector engine exponentiates, and sums what it gives"
     two_operators = "activation takes two operators beside its function"
     absolute_and_square = "vector operators square, relu, abs_max and abs_min"
+    near_memory_sums = "DMA adds to SBUF without reading it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +214,6 @@ class Target:
     dma_row_limit_bytes: int
     dma_transpose_load: float  # as a fraction of the copy rate
     dma_transpose_local: float
-    dma_compute_hbm: float  # as a fraction of the copy rate, by where the sum goes
-    dma_compute_local: float
     dma_static_start: (
         float  # trigger to first byte, and the least spacing of triggers, by how descriptors are made
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,11 @@ from nki_isa.machine import enums
 from nki_isa.machine.dtypes import to_float32
 from nki_isa.machine.enums import Engine, dge_mode
 from nki_isa.machine.operators import Operator
+from nki_isa.machine.target import Feature, Target
 from nki_isa.ops.base import copied
 from nki_isa.rules import dma
 from nki_isa.tensor.storage import MemoryRegion
 from nki_isa.tensor.tensor import NkiTensor
-
-if TYPE_CHECKING:
-    from nki_isa.machine.target import Target
 
 Array = NDArray[Any]
 
@@ -422,6 +420,15 @@ class dma_transpose(DmaInstruction):
         """The transposed elements as stored."""
         return self.route(src)
 
+    def descriptors(self, target: Target) -> str | None:
+        """Prepared by the host within SBUF, where it is of no block that hardware DGE takes.
+
+        The page has it so for any source without indices; but loads by transpose keep the order of other
+        loads on hardware (docs/fidelity.md, context-parallel attention), as only those made on time do.
+        """
+        found = super().descriptors(target)
+        return "static" if found is None and self.src.buffer.on_chip and _no_block(self) else found
+
     def cost(self, target: Target) -> Cost:
         """A copy at the rate of DMA transposes."""
         return transfers.copy(
@@ -564,9 +571,15 @@ class dma_compute(DmaInstruction):
         return total
 
     def cost(self, target: Target) -> Cost:
-        """The descriptors of a copy from each source, at the rate of additions on their way."""
+        """The descriptors of a copy from each source.
+
+        The engines read every source: a sum of two moves at half the rate of a copy, as published. With
+        near-memory sums what is added to `dst` in SBUF does not read it.
+        """
         mode, dst = self.descriptors(target), by_row(self.dst)
-        copies = [transfers.copy(target, dst, by_row(s), mode=mode).transfer for s in self.srcs]
+        near = Feature.near_memory_sums in target.features and self.dst.buffer.on_chip
+        read = [s for s in self.srcs if not (near and s.storage is self.dst.storage)] or self.srcs
+        copies = [transfers.copy(target, dst, by_row(s), mode=mode).transfer for s in read]
         moved = [t for t in copies if t is not None]
         return transfers.transfer(
             target,
@@ -577,7 +590,5 @@ class dma_compute(DmaInstruction):
                 packet_bytes=min(t.packet_bytes for t in moved),
                 total_bytes=sum(t.total_bytes for t in moved),
                 read_bytes=sum(t.read_bytes for t in moved),
-                slowdown=1
-                / (target.dma_compute_local if self.dst.buffer.on_chip else target.dma_compute_hbm),
             ),
         )

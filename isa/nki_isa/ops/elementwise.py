@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nki_isa.constraints.data_types import bitvec_dtypes, packed_alike
-from nki_isa.constraints.indirection import indirection, no_indirection
+from nki_isa.constraints.indirection import indirection, is_indirect, no_indirection
 from nki_isa.constraints.memories import not_both_psum
 from nki_isa.constraints.observed import bitvec_result, seen
 from nki_isa.constraints.operands import STUB, elements_per_partition, in_psum, rules
@@ -83,6 +83,13 @@ class tensor_copy(ComputeInstruction):
     def in_place(self, out: Array, operands: Matrices) -> Callable[[], None] | None:
         """Bytes that stay as they are go to `dst` at once."""
         return copied(self.dst, self.src, out, operands)
+
+    def open_engines(self, target: Target) -> tuple[Engine, ...]:
+        """The page has the compiler choose an engine, by its workload, where the kernel gives none."""
+        if self.engine is not UNKNOWN_ENGINE or any(is_indirect(view) for view in (self.dst, self.src)):
+            return ()
+        scalar = (SCALAR_ENGINE,) if Feature.scalar_engine_copy in target.features else ()
+        return scalar if in_psum(self.dst) or in_psum(self.src) else (*scalar, GPSIMD_ENGINE)
 
     def cost(self, target: Target) -> Cost:
         n = elements_per_partition(self.dst)

@@ -21,6 +21,7 @@ from tiles import (
     view,
 )
 
+from nki_isa.cost.transfers import engine_time
 from nki_isa.diagnostics import NkiValidationError
 from nki_isa.machine.dtypes import DTYPES, cast
 from nki_isa.machine.enums import Engine, dge_mode, oob_mode
@@ -98,6 +99,32 @@ def test_compute_sums_in_float32(count, dtype, seed):
         for source in sources:
             expected = expected + fp32(source)
     assert np.array_equal(total.compute([plain(s) for s in sources]), expected)
+
+
+# --- what it costs
+
+
+def busiest(instruction, target):
+    """ns of the busiest DMA engine."""
+    return engine_time(target, instruction.cost(target).transfer)
+
+
+def test_a_sum_reads_each_of_its_sources():
+    """Two of them at half the rate of a copy; what near memory adds to is not read."""
+    tile, rows = dst_of((128, 64)), filled(128, 64)
+    for target, reads in ((TRN1, 2), (TRN2, 2), (TRN3, 1)):
+        once = busiest(dma_copy(tile, rows), target)
+        assert busiest(dma_compute(tile, [tile, rows], "add"), target) == reads * once
+        assert busiest(dma_compute(tile, [rows, filled(128, 64)], "add"), target) == 2 * once
+        assert busiest(dma_compute(tile, [rows] * 5, "add"), target) == 5 * once
+
+
+@pytest.mark.parametrize(
+    "shape, region, mode",
+    [((128, 128), SBUF, "static"), ((16, 128), SBUF, "hwdge"), ((128, 128), HBM, "swdge")],
+)
+def test_a_transpose_that_is_no_block_of_hardware_dge_is_prepared(shape, region, mode):
+    assert transpose(*shape, region=region).cost(TRN2).transfer.mode == mode
 
 
 # --- rules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from nki_isa.ir.instruction import REGISTRY, Instruction
 from nki_isa.ir.program import Program
 from nki_isa.ir.rewrite import in_order
 from nki_isa.machine.enums import Engine, dge_mode
+from nki_isa.machine.target import Target
 from nki_isa.machine.targets import TRN1, TRN2
+from nki_isa.tensor.storage import PSUM
 from nki_isa.tensor.tensor import NkiTensor
 from nki_sim import pipeline
 from nki_sim.cores.core_times import simulate
@@ -36,19 +39,30 @@ class At:
         self.addresses = addresses
 
 
+def made(seed: int) -> Program:
+    """A random program whose instructions have names, which those on another engine keep."""
+    program = Maker(seed).program
+    for k, instruction in enumerate(program.walk()):
+        instruction.name = f"i{k}"
+    return program
+
+
+def names(program: Program) -> list[str | None]:
+    return [instruction.name for instruction in program.walk()]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 32, 256]))
 def test_every_conflicting_pair_keeps_its_order(seed: int, look_ahead: int) -> None:
-    program = Maker(seed).program
+    program = made(seed)
     places = crowded(program, seed)
-    found = scheduled(program, TRN2, At(places), look_ahead=look_ahead)
-    old, new = list(program.walk()), list(found.walk())
-    at = {instruction: k for k, instruction in enumerate(new)}
-    assert len(new) == len(old) and set(new) == set(old)
-    for earlier, later in itertools.combinations(old, 2):
+    found = names(scheduled(program, TRN2, At(places), look_ahead=look_ahead))
+    at = {name: k for k, name in enumerate(found)}
+    assert len(found) == len(at) and set(found) == set(names(program))
+    for earlier, later in itertools.combinations(program.walk(), 2):
         if conflicts(earlier, later, places):
-            assert at[earlier] < at[later]
-        assert at[earlier] < at[later] or look_ahead > 1
+            assert at[earlier.name] < at[later.name]
+        assert at[earlier.name] < at[later.name] or look_ahead > 1
 
 
 @settings(max_examples=30, deadline=None)
@@ -84,11 +98,12 @@ def test_it_computes_the_same_bits(seed: int) -> None:
 def test_it_is_the_same_every_time_and_moves_what_it_can() -> None:
     changed = 0
     for seed in range(30):
-        program = Maker(seed).program
+        program = made(seed)
         places = At(crowded(program, seed))
         first, second = (scheduled(program, TRN2, places) for _ in range(2))
-        assert list(first.walk()) == list(second.walk())
-        changed += list(first.walk()) != list(program.walk())
+        assert names(first) == names(second)
+        assert [i.on for i in first.walk()] == [i.on for i in second.walk()]
+        changed += names(first) != names(program)
     assert changed > 10
 
 
@@ -185,6 +200,37 @@ def test_what_a_sendrecv_may_guard_does_not_cross_it(is_written: bool) -> None:
     new = list(scheduled(built.program, TRN2, At(built.placement)).walk())
     assert set(new) == set(old)
     assert (new.index(old[3]) < new.index(old[2])) is not is_written
+
+
+def engines_of_copies(built: Builder, target: Target, count: int = 4, **given: Any) -> list[Engine]:
+    """Where copies of tiles of PSUM run while the vector engine has a long sum to make."""
+    make = REGISTRY
+    long, tile = built.tensor(128, 4096), built.tensor(128, 512, region=PSUM)
+    copies = [make["tensor_copy"](dst=built.tensor(128, 512), src=tile, **given) for _ in range(count)]
+    built.emit(make["tensor_tensor"](dst=long, data1=long, data2=long, op="add"), *copies)
+    found = scheduled(built.program, target, At(built.placement))
+    assert {i.engine for i in copies} == {given.get("engine", Engine.unknown)}  # the kernel's own stay
+    return [i.on for i in found.walk() if i.opcode == "tensor_copy"]
+
+
+def test_a_copy_without_an_engine_goes_to_one_that_is_free() -> None:
+    """gpsimd does not reach PSUM; the scalar engine of trn1 makes no copies; an engine asked for stands."""
+    scalar, vector = Engine.scalar, Engine.vector
+    assert engines_of_copies(Builder("trn2"), TRN2) == [scalar] * 4
+    assert set(engines_of_copies(Builder("trn2"), TRN2, 16)) == {scalar, vector}
+    assert engines_of_copies(Builder("trn2"), TRN2, engine=vector) == [vector] * 4
+    assert engines_of_copies(Builder("trn1"), TRN1) == [vector] * 4
+
+
+def test_a_copy_that_another_runs_after_stays_where_it_is() -> None:
+    built = Builder("trn2")
+    make = REGISTRY
+    long, tile, other = built.tensor(128, 4096), built.tensor(128, 512), built.tensor(128, 512)
+    copied = make["tensor_copy"](dst=tile, src=tile)
+    later = make["activation"](dst=other, op="copy", data=other)
+    later.after = (copied,)
+    built.emit(make["tensor_tensor"](dst=long, data1=long, data2=long, op="add"), copied, later)
+    assert list(scheduled(built.program, TRN2, At(built.placement)).walk())[1] is copied
 
 
 @nki.jit

@@ -49,6 +49,7 @@ TARGET = generation(
         Feature.exponential,
         Feature.two_operators,
         Feature.absolute_and_square,
+        Feature.near_memory_sums,
     },
     # memories: sizes per partition in bytes
     partitions=published(128, ARCHITECTURE),
@@ -141,8 +142,6 @@ TARGET = generation(
     dma_row_limit_bytes=assumed(64 << 10, "rows seen whole up to 16 KiB in " + TRACES),
     dma_transpose_load=assumed(0.9, ARCHITECTURE),
     dma_transpose_local=assumed(0.5, ARCHITECTURE),
-    dma_compute_hbm=assumed(0.5, ARCHITECTURE + ": generations before"),
-    dma_compute_local=published(1.0, ARCHITECTURE + ": near-memory accumulation"),
     dma_static_start=assumed(750.0, DMA_GUIDES),
     dma_static_interval=assumed(490.0, "nki-samples vector_add_tiled on trn1"),
     dma_hwdge_issue=assumed(560.0, TRACES + "; published as about 600"),
