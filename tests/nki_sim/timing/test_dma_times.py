@@ -8,17 +8,8 @@ from boards import Op, emit, tile, timed
 from nki_isa.cost import transfers
 from nki_isa.ir.instruction import REGISTRY
 from nki_isa.machine.enums import Engine
-from nki_isa.machine.targets import TRN1, TRN2, TRN3
+from nki_isa.machine.targets import TRN2
 from nki_sim.timing.scoreboard import Wait
-
-
-@pytest.mark.parametrize(("target", "factor"), [(TRN1, 2.0), (TRN2, 2.0), (TRN3, 1.0)])
-def test_sums_on_the_way_into_sbuf_move_at_half_rate_before_trn3(target, factor):
-    """A sum of two tensors moves what two copies move; trn3 adds beside its memory."""
-    outer, dst = [tile((128, 4096), region="shared_hbm", kind="input") for _ in range(2)], tile((128, 4096))
-    instructions = emit("dma_compute", dst, outer, reduce_op="add"), emit("dma_copy", dst, outer[0])
-    added, copied = (transfers.engine_time(target, i.cost(target).transfer) for i in instructions)
-    assert added == pytest.approx(factor * 2 * copied)
 
 
 def test_rows_cost_what_the_traces_show():
