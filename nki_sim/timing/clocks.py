@@ -6,26 +6,29 @@ Source: rules derived from public trn2 profiler traces, see the ``throttle_*`` f
 
 from __future__ import annotations
 
+import math
+
 from nki_isa.machine.target import Target
 
 
 class TensorClock:
     """The tensor engine's clock, full or throttled, one decision per window.
 
-    Time is cut into windows of 4096 base cycles. A window runs at full rate if the
-    columns streamed in the one before, weighted by the rows in use, were at least
-    3/8 of what full rate could stream; otherwise at the throttled rate. The first
+    Time is cut into windows of 4096 base cycles, which run on whatever a launch does: the
+    first ends ``throttle_phase`` after its first possible trigger. A window runs at full
+    rate if the columns streamed in the one before, weighted by the rows in use, were at
+    least 3/8 of what full rate could stream; otherwise at the throttled rate. The first
     window is throttled. Streaming must be asked for in order of time.
     """
 
-    __slots__ = ("_threshold", "_window", "full", "ghz", "index", "rate", "slow", "slow_rate", "used")
+    __slots__ = ("_end", "_threshold", "_window", "full", "ghz", "rate", "slow", "slow_rate", "used")
 
     def __init__(self, target: Target):
         self.ghz = target.tensor_ghz
         self.slow_rate = target.throttle_rate
-        self._window = target.throttle_window if target.throttled else float("inf")
+        self._window = target.throttle_window
+        self._end = target.throttle_phase if target.throttled else math.inf  # of the current window
         self._threshold = target.throttle_threshold * target.throttle_window * target.tensor_ghz
-        self.index = 0  # of the current window
         self.used = 0.0  # columns streamed in it, weighted by rows
         self.full = not target.throttled
         self.rate = self.ghz if self.full else self.ghz * self.slow_rate
@@ -33,21 +36,21 @@ class TensorClock:
 
     def advance(self, time: float) -> None:
         """Move to the window that holds `time`."""
-        while time >= (self.index + 1) * self._window:
-            if self.used == 0.0 and not self.full:
-                self.index = int(time // self._window)  # idle windows stay throttled
-                return
+        while time >= self._end:
+            if self.used == 0.0 and not self.full:  # idle windows stay throttled
+                self._end += self._window * (1 + (time - self._end) // self._window)
+                continue
             self.full = self.used >= self._threshold
             self.rate = self.ghz if self.full else self.ghz * self.slow_rate
             self.used = 0.0
-            self.index += 1
+            self._end += self._window
 
     def stream(self, start: float, columns: float, weight: float) -> float:
         """When `columns` from `start` on are through; `weight` is :attr:`~nki_isa.cost.Cost.use`."""
         self.advance(start)
         now = start
         while True:
-            room = ((self.index + 1) * self._window - now) * self.rate
+            room = (self._end - now) * self.rate
             if columns <= room:
                 self.used += columns * weight
                 end = now + columns / self.rate
@@ -56,8 +59,7 @@ class TensorClock:
                 return end
             self.used += room * weight
             columns -= room
-            boundary = (self.index + 1) * self._window
             if not self.full:
-                self.slow += boundary - now
-            now = boundary
+                self.slow += self._end - now
+            now = self._end
             self.advance(now)

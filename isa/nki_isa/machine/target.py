@@ -153,6 +153,7 @@ class Target:
     tensor_latency_throttled: float
     weight_latency: float
     throttle_window: float
+    throttle_phase: float  # first possible trigger to the end of the window that is on
     throttle_threshold: float  # utilisation of a window that keeps the full rate in the next
     throttle_rate: float
 

@@ -110,19 +110,35 @@ def test_trn1_has_no_throttle_and_trn2_starts_at_half_rate():
 def test_utilisation_of_a_window_sets_the_rate_of_the_next(share, full):
     # the largest share seen followed by half rate, the smallest followed by full rate
     clock = TensorClock(TRN2)
-    window = TRN2.throttle_window
-    clock.stream(0.0, share * window * 2.4, 1.0)
-    clock.advance(window + 1)
+    window, begin = TRN2.throttle_window, TRN2.throttle_phase
+    clock.stream(begin, share * window * 2.4, 1.0)
+    clock.advance(begin + window + 1)
     assert clock.full is full
-    clock.advance(3 * window)  # an idle window slows it down again
+    clock.advance(begin + 3 * window)  # an idle window slows it down again
     assert not clock.full
 
 
 def test_half_of_the_rows_count_half():
     clock = TensorClock(TRN2)
-    clock.stream(0.0, 0.45 * TRN2.throttle_window * 2.4, 0.5)
-    clock.advance(TRN2.throttle_window)
+    begin, window = TRN2.throttle_phase, TRN2.throttle_window
+    clock.stream(begin, 0.45 * window * 2.4, 0.5)
+    clock.advance(begin + window)
     assert not clock.full
+
+
+def test_windows_run_on_whatever_a_launch_does():
+    # the one that is on when it starts is no whole one: what is streamed in the rest of it is too little
+    clock = TensorClock(TRN2)
+    clock.stream(0.0, TRN2.throttle_phase * 1.2, 1.0)
+    clock.advance(TRN2.throttle_phase)
+    assert not clock.full
+    for target in (TRN2, replace(TRN2, throttle_phase=0.0)):
+        clock = TensorClock(target)
+        late = target.throttle_phase + 7 * target.throttle_window
+        clock.stream(late - 2000.0, 1000.0, 1.0)  # after idle ones, still in its own
+        assert clock.slow == pytest.approx(1000.0 / 1.2)
+        clock.stream(late - 10.0, 24.0, 1.0)
+        assert clock.slow == pytest.approx(1000.0 / 1.2 + 20.0)
 
 
 def test_matmuls_with_few_moving_columns_do_not_warm_the_clock():
@@ -133,10 +149,10 @@ def test_matmuls_with_few_moving_columns_do_not_warm_the_clock():
 
 def test_streaming_across_windows_changes_rate_midway():
     clock = TensorClock(TRN2)
-    window = TRN2.throttle_window
+    window, begin = TRN2.throttle_window, TRN2.throttle_phase
     in_first = window * 1.2  # all of the cold window: utilisation 0.5
-    end = clock.stream(0.0, in_first + 2400, 1.0)
-    assert end == pytest.approx(window + 1000.0)
+    end = clock.stream(begin, in_first + 2400, 1.0)
+    assert end == pytest.approx(begin + window + 1000.0)
     assert clock.slow == pytest.approx(window)
 
 

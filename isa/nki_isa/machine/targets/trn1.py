@@ -51,6 +51,7 @@ TARGET = generation(
     tensor_latency_throttled=assumed(170.0, TRACES + "; this generation has no throttle"),
     weight_latency=measured(66.0, PERFORMANCE_GUIDE + ", figure 20"),
     throttle_window=assumed(4096 / 1.2, TRACES),
+    throttle_phase=assumed(1118.0, TRACES + ": 0.2 to 3.4 us in ten profiles, their median"),
     throttle_threshold=assumed(0.372, TRACES + "; between 0.369 and 0.375"),
     throttle_rate=assumed(1.0, TRACES + "; this generation has no throttle"),
     # vector engine: ns beyond streaming, and elements per cycle

@@ -72,6 +72,7 @@ TARGET = generation(
     tensor_latency_throttled=fitted(205.0, TRACES),
     weight_latency=measured(84.0, TRACES),
     throttle_window=measured(4096 / 1.2, TRACES),
+    throttle_phase=measured(1118.0, TRACES + ": 0.2 to 3.4 us in ten profiles, their median"),
     throttle_threshold=measured(0.372, TRACES + "; between 0.369 and 0.375"),
     throttle_rate=measured(0.5, TRACES),
     # vector engine: ns beyond streaming, and elements per cycle
