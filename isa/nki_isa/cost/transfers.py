@@ -131,7 +131,8 @@ def copy(
         slowdown=slowdown,
         partitions=tile.shape[0] if tile.buffer.on_chip else 0,
     )
-    if moved.mode == "swdge" and direction != "local" and not transpose and dst.dtype == src.dtype:
+    is_one_side = tile.buffer.on_chip and outer.buffer.is_hbm
+    if moved.mode == "swdge" and is_one_side and not transpose and dst.dtype == src.dtype:
         share = moved.total_bytes // used_engines(target, moved)
         joined = min(contiguous_run(outer) * wide, target.dma_packet_bytes, share) // row_bytes
         moved = replace(moved, packet_bytes=max(1, joined) * row_bytes)

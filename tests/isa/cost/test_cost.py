@@ -218,6 +218,8 @@ def test_software_dge_joins_rows_that_lie_next_to_each_other_in_hbm():
     ):
         assert others == 256
     assert packet((128, 128), outer((128, 128)), dtype="float32") == 512
+    between = transfers.copy(TRN2, outer((128, 128)), half, mode="swdge").transfer
+    assert (between.elements, between.packet_bytes) == (128, 256)
     assert packet((128, 128), outer((128, 128)), transpose=True) == 256
 
 
