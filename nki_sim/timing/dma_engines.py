@@ -50,17 +50,17 @@ class _Queue:
     __slots__ = ("behind", "cost", "end", "latest", "open", "room", "served")
 
     def __init__(self) -> None:
-        self.behind: deque[Moving] = deque()
-        self.served: list[Moving] = []
-        self.open: deque[Moving] = deque()
+        self.behind: deque[InFlight] = deque()
+        self.served: list[InFlight] = []
+        self.open: deque[InFlight] = deque()
         self.cost = self.latest = self.end = 0.0
         self.room = 1.0
 
-    def share_out(self, now: float) -> list[Moving]:
+    def share_out(self, now: float) -> list[InFlight]:
         """Give the engines to the transfers that have begun; those of them that had none before."""
         served, behind = self.served, self.behind
         room, cost = 1.0, 0.0
-        new: list[Moving] = []
+        new: list[InFlight] = []
         for one in served:
             one.held = share = min(one.work.share, room)
             room -= share
@@ -76,7 +76,7 @@ class _Queue:
         self.cost, self.room = cost, room
         return new
 
-    def settle(self, moving: Moving, through: float) -> None:
+    def settle(self, moving: InFlight, through: float) -> None:
         """The last row of one is through: it is over, and so may be those after it."""
         moving.through = max(through, moving.earliest)
         while self.open and self.open[0].through >= 0.0:
@@ -84,7 +84,7 @@ class _Queue:
             self.end = one.end = max(self.end, one.through)
 
 
-class Moving:
+class InFlight:
     """A transfer.
 
     Attributes:
@@ -137,12 +137,12 @@ class DmaEngines:
         self._shared = shared
         self._now = 0.0  # ns until which all is settled
         self._queues: dict[int, _Queue] = {}
-        self._served: list[Moving] = []  # of all queues
+        self._served: list[InFlight] = []  # of all queues
         self._worked: list[list[float]] = []  # from, to, share of the engines: settled, not yet in a bucket
         self._used: dict[int, float] = {}  # ns of each bucket that are gone
         self._next: dict[int, int] = {}  # a full bucket -> a later one that may have room
 
-    def book(self, queue: int, begin: float, work: Work) -> Moving:
+    def book(self, queue: int, begin: float, work: Work) -> InFlight:
         """A transfer of a queue, whose data are ready to move at `begin`."""
         found = self._queues.get(queue)
         if found is None:
@@ -157,7 +157,7 @@ class DmaEngines:
             alone *= share / self._hbm
             if earliest < begin + alone:
                 earliest = begin + alone
-        moving = Moving(found, work, begin, alone, earliest)
+        moving = InFlight(found, work, begin, alone, earliest)
         if not self._shared or alone == 0.0:
             moving.end = earliest
         elif begin >= self._now or found.behind or found.served:
@@ -166,7 +166,7 @@ class DmaEngines:
             self._fit(moving)
         return moving
 
-    def end(self, moving: Moving) -> float:
+    def end(self, moving: InFlight) -> float:
         """When it is over; what is booked later can no longer hold it up."""
         while moving.end < 0.0:
             if self._served:
@@ -236,7 +236,7 @@ class DmaEngines:
             used = 1.0
         needed = [one.left * turn for one, turn in zip(served, turns, strict=True)]
         passed = min(needed)
-        over: list[Moving] = []
+        over: list[InFlight] = []
         if until - now < passed:
             passed = max(0.0, until - now)
         else:
@@ -283,7 +283,7 @@ class DmaEngines:
                 bucket += 1
         self._worked.clear()
 
-    def _fit(self, moving: Moving) -> None:
+    def _fit(self, moving: InFlight) -> None:
         """Give a transfer that begins in settled time what others left; its rest takes turns from now on."""
         self._fill()
         used, start, now = self._used, moving.begin, self._now

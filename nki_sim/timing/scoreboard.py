@@ -36,7 +36,7 @@ from nki_isa.machine.target import Target
 from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
 from nki_sim.timing.clocks import TensorClock
-from nki_sim.timing.dma_engines import DmaEngines, Moving
+from nki_sim.timing.dma_engines import DmaEngines, InFlight
 from nki_sim.timing.plans import (
     FIRST_QUEUE,
     LANES,
@@ -187,7 +187,7 @@ class Scoreboard:
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
         self._clock = TensorClock(target)
         self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
-        self._moving: dict[int, tuple[Moving, float]] = {}  # DMAs whose end was not asked for, by event
+        self._moving: dict[int, tuple[InFlight, float]] = {}  # DMAs whose end was not asked for, by event
         self._earliest = [0.0] * len(LANES)  # ns at which the last DMA of each queue could be through
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
