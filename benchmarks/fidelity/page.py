@@ -62,11 +62,14 @@ def groups(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     cores = _library("cores")
+    counts: dict[str, set[str]] = {}
+    for row in rows:
+        counts.setdefault(row["group"], set()).add(cores.get(row["row"], ""))
     found: dict[str, list[Row]] = {}
     for row in rows:
         name = f"{row['group']}, fitted to" if row["use"] == "fit" else row["group"]
         found.setdefault(name, []).append(row)
-        if row["use"] == "check" and row["row"] in cores:
+        if row["use"] == "check" and len(counts[row["group"]]) > 1:
             found.setdefault(f"{name}: LNC{cores[row['row']]}", []).append(row)
     for name in sorted(found):
         lines += _of(name, found[name])
