@@ -294,6 +294,10 @@ class Accesses:
                         for one in earlier.of((access,)):
                             self.add(target, one)
 
+    def follow(self, writes: Accesses) -> bool:
+        """True if these are reads of just what `writes` wrote: they have waited for it."""
+        return bool(self._latest) and self._box is writes._box
+
     def hand_over(self, to: list[Access], earlier: Handing) -> None:
         """Append all accesses to bytes that the other storage has now."""
         if self._grids is None:
@@ -375,7 +379,8 @@ class Bytes:
         for giver in self.givers:
             earlier = Handing(giver, self)
             giver.reads.hand_over(reads, earlier)
-            giver.writes.hand_over(writes, earlier)
+            if not giver.reads.follow(giver.writes):
+                giver.writes.hand_over(writes, earlier)
         self.givers = ()
         return reads + writes
 
