@@ -31,7 +31,7 @@ class Compared:
 
 COMPARED = {
     "trn1": Compared(20, 10.8, 14.5, 1056000, 51800000),
-    "trn2": Compared(372, 11.7, 24.9, 17940, 39890000),
+    "trn2": Compared(372, 11.4, 24.0, 17940, 39890000),
 }
 """By generation; one that is missing has no published times. From ``benchmarks/fidelity/results.csv``."""
 

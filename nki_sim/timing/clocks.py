@@ -16,9 +16,9 @@ class TensorClock:
 
     Time is cut into windows of 4096 base cycles, which run on whatever a launch does: the
     first ends ``throttle_phase`` after its first possible trigger. A window runs at full
-    rate if the columns streamed in the one before, weighted by the rows in use, were at
-    least 3/8 of what full rate could stream; otherwise at the throttled rate. The first
-    window is throttled. Streaming must be asked for in order of time.
+    rate if the columns streamed in the one before, of however many rows, were at least 3/8
+    of what full rate could stream; otherwise at the throttled rate. The first window is
+    throttled. Streaming must be asked for in order of time.
     """
 
     __slots__ = ("_end", "_threshold", "_window", "full", "ghz", "rate", "slow", "slow_rate", "used")
@@ -29,7 +29,7 @@ class TensorClock:
         self._window = target.throttle_window
         self._end = target.throttle_phase if target.throttled else math.inf  # of the current window
         self._threshold = target.throttle_threshold * target.throttle_window * target.tensor_ghz
-        self.used = 0.0  # columns streamed in it, weighted by rows
+        self.used = 0.0  # columns streamed in it
         self.full = not target.throttled
         self.rate = self.ghz if self.full else self.ghz * self.slow_rate
         self.slow = 0.0  # ns of streaming at the throttled rate so far

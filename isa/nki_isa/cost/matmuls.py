@@ -73,7 +73,7 @@ def matmul(
         weights=stationary_columns * loads / target.fast_weight_factor / target.tensor_ghz,
         parts=parts,
         rows=rows,
-        use=rows / target.stationary_max * moving_columns * passes / columns,
+        use=moving_columns * passes / columns,
         blocks=blocks,
         share=share,
         flops=flops,
