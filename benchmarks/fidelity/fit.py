@@ -223,7 +223,10 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
         f"{_TKG}_spmd_vnc2_params L236",
         f"{_TKG}_separation_pass_params L454",  # L236 again
     ),
-    ("trn2", "dma_transpose_local"): ("attention_cte_no_cp_unit_perms L487", f"{_NO_CP}_param_unit_perms L675"),
+    ("trn2", "dma_transpose_local"): (
+        "attention_cte_no_cp_unit_perms L487",
+        f"{_NO_CP}_param_unit_perms L675",
+    ),
     ("trn2", "program_single_lead"): _NORM,
     ("trn1", "vector_reciprocal_rate"): ("silu M4096 N7168",),
     ("trn1", "dma_small_row_bytes"): ("rope_single_freq_apply B1 H64 N4096 D128",),
