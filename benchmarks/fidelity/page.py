@@ -15,6 +15,8 @@ from pathlib import Path
 import fit
 import numpy as np
 
+from nki_sim.report.trust import Compared
+
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "fidelity.md"
 TRUST = HERE.parents[1] / "nki_sim" / "report" / "trust.py"
@@ -132,15 +134,17 @@ def results() -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def compared(rows: Sequence[Row]) -> dict[str, tuple[int, float, float, float, float]]:
-    """By generation, of whole kernels: how many ran, mean and P90 of their error, least and longest ns."""
+def compared(rows: Sequence[Row]) -> dict[str, Compared]:
+    """By generation, of whole kernels."""
     found = {}
     for name in sorted({row["generation"] for row in rows}):
         mine = [row for row in rows if row["generation"] == name and row["program"] and _is_kernel(row)]
         truth = [float(row["measured"]) * NANOSECONDS[row["unit"]] for row in mine]
-        simulated = [float(row["program"]) * NANOSECONDS[row["unit"]] for row in mine]
-        mean, _, high, _, _ = statistics(truth, simulated)
-        found[name] = len(mine), mean, high, min(truth), max(truth)
+        errors: list[float] = []
+        for order in ORDERS:
+            mean, _, high, _, _ = statistics(*_columns(mine, order))
+            errors += [mean, high]
+        found[name] = Compared(len(mine), *errors, min(truth), max(truth))
     return found
 
 
@@ -219,8 +223,9 @@ def main() -> None:
         made += ["", f"### {title}", "", *lines]
     _replace(PAGE, BEGIN, END, "\n".join([*made, "", END]))
     entries = [
-        f'    "{name}": Compared({count}, {mean:.1f}, {high:.1f}, {least:.0f}, {most:.0f}),'
-        for name, (count, mean, high, least, most) in compared(rows).items()
+        f'    "{name}": Compared({one.rows}, {one.mean:.1f}, {one.high:.1f}, {one.compiler_mean:.1f}, '
+        f"{one.compiler_high:.1f}, {one.least:.0f}, {one.most:.0f}),"
+        for name, one in compared(rows).items()
     ]
     _replace(TRUST, "COMPARED = {", "\n}\n", "\n".join(["COMPARED = {", *entries, "}\n"]))
 
