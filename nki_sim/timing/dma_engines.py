@@ -219,9 +219,7 @@ class DmaEngines:
             total += queue.cost
             if queue.behind and queue.room > _INSTANT and queue.behind[0].begin < until:
                 until = queue.behind[0].begin
-        turns: list[
-            float
-        ] = []  # ns from one row of a transfer to its next: those of other queues come between
+        turns: list[float] = []  # ns from a row to the next of the same: those of other queues come between
         used = hbm = 0.0  # of the engines, on average
         for one in served:
             work = one.work
