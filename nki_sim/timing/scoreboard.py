@@ -166,9 +166,8 @@ class Arrival(NamedTuple):
     weights_ready: float
 
 
-_Arrived = tuple[
-    float, float, Instruction, Plan, list[_Touch], float
-]  # the same; naming its parts takes time
+_Arrived = tuple[float, float, Instruction, Plan, list[_Touch], float]
+"""The same as :class:`Arrival`, whose names take time."""
 
 
 class Scoreboard:
