@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from nki.runtime import session
-from nki_isa.machine.targets import as_target
+from nki_isa.machine.targets import TRN2, as_target
 from nki_sim.report.profile import Profile
 from nkilib.core.attention.attention_tkg_utils import AttnTKGConfig
 from nkilib.core.utils.common_types import NormType
@@ -235,7 +235,8 @@ def page(lines: list[Line]) -> str:
         "4 us of a launch move no bytes, whatever its schedule: 0.75 us until the first byte, 0.25 us of",
         "small loads before the large ones, 0.7 us until an engine sees the last byte, 0.7 us for a product",
         "and its way out of PSUM, 1.4 us for the store, 0.2 us between them. The column `at most` is the",
-        "bound with that. HBM gives two cores 96 % of its bandwidth, and a descriptor of 8 KiB 98.5 % of it.",
+        f"bound with that. HBM gives two cores {100 * TRN2.hbm_efficiency:.0f} % of its bandwidth,",
+        "a descriptor of 8 KiB 98.5 % of it; the first of loads in a row waits for HBM, up to 0.75 us.",
         "",
         "Where a kernel is below what it could reach: mlp and qkv share the rows of their weights, so that",
         "the cores exchange sums, 2.1 us. mlp does so while the weights of the down projection arrive; where",

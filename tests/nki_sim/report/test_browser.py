@@ -277,7 +277,7 @@ def many(launch, count):
     timeline, program = launch.timeline, launch.program
     times = -(-count // len(timeline))
     columns = {}
-    for name in ("lane", "start", "begin", "busy", "end", "waited", "handoff", "wait", "cause"):
+    for name in ("lane", "start", "begin", "busy", "end", "waited", "handoff", "wait", "cause", "issuer"):
         columns[name] = np.tile(getattr(timeline, name), times)[:count]
     shift = np.repeat(np.arange(times) * timeline.duration, len(timeline))[:count]
     for name in ("start", "begin", "busy", "end"):

@@ -216,15 +216,19 @@ def _quantize_block(source, target, constants, kargs, gamma_source):
                         [[0, constants.gamma.shape[0]], [1, chunk.size]], offset=chunk.start_offset
                     ),
                 )
-            weights = constants.gamma.ap(
-                [[width, lanes], [0, groups], [1, chunk.size]], offset=chunk.start_offset
-            )
+            if groups == 1:  # compilers refuse the other view of a tile of one partition
+                weighted, given, weights = (
+                    y[:, 0, columns],
+                    x[:, 0, columns],
+                    constants.gamma[0:lanes, columns],
+                )
+            else:
+                weighted, given = y[:, :, columns], x[:, :, columns]
+                weights = constants.gamma.ap(
+                    [[width, lanes], [0, groups], [1, chunk.size]], offset=chunk.start_offset
+                )
             nisa.tensor_tensor(
-                dst=y[:, :, columns],
-                data1=x[:, :, columns],
-                data2=weights,
-                op=nl.multiply,
-                engine=nisa.engine.gpsimd,
+                dst=weighted, data1=given, data2=weights, op=nl.multiply, engine=nisa.engine.gpsimd
             )
         if kargs.is_row_quant():
             _largest_magnitudes(y, largest, chunk)
