@@ -82,6 +82,8 @@ def groups(rows: Sequence[Row]) -> list[str]:
     lines += _of(
         "those that are in no doubt themselves", [row for row in kernels if not doubts.get(row["row"])]
     )
+    later = _library("later")
+    lines += _of("those first run when the model was done", [row for row in kernels if later.get(row["row"])])
     lines += _of("all that nothing was fitted to, other figures too", checked)
     return lines
 
@@ -149,17 +151,15 @@ def compared(rows: Sequence[Row]) -> dict[str, Compared]:
 
 
 def _library(what: str) -> dict[str, str]:
-    """``"cores"`` of a launch or ``"doubt"`` of its time, by the name of a row of nki-library.
+    """``"cores"`` of a launch, ``"doubt"`` of its time, or ``"later"``, by the name of a row of nki-library.
 
-    Its tests take two cores where they do not say.
+    Its tests take two cores where they do not say. Rows `later` were first run when the model was done.
     """
     found = {}
     with (HERE / "nki_library.csv").open() as file:
         for row in csv.DictReader(file):
             given = dict(part.split("=", 1) for part in row["parameters"].split(";"))
-            found[f"{row['list']} L{row['line']}"] = (
-                row["doubt"] if what == "doubt" else given.get("lnc", "2")
-            )
+            found[f"{row['list']} L{row['line']}"] = given.get("lnc", "2") if what == "cores" else row[what]
     return found
 
 

@@ -34,7 +34,7 @@ class Compared:
 
 COMPARED = {
     "trn1": Compared(20, 10.1, 15.1, 8.1, 15.4, 1056000, 51800000),
-    "trn2": Compared(372, 11.4, 24.0, 7.6, 15.1, 17940, 39890000),
+    "trn2": Compared(568, 11.8, 25.0, 7.9, 16.0, 17940, 39890000),
 }
 """By generation; one that is missing has no published times. From ``benchmarks/fidelity/results.csv``."""
 
