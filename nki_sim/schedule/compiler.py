@@ -237,11 +237,12 @@ class _Scheduler:
         found: list[tuple[Bytes, Box, bool]] = []
         for operand in views_of(seen.instruction, plan.cost) if plan.operands is None else plan.operands:
             if isinstance(operand, Operand):
-                view, use = values[operand.name], operand.use
+                name, use, _, boxes = operand
+                view = values[name]
                 owner = self._memory.taken(view.storage)
-                box = operand.boxes.get(view.offset)
+                box = boxes.get(view.offset)
                 if box is None:
-                    box = operand.boxes[view.offset] = owner.layout.of(view)
+                    box = boxes[view.offset] = owner.layout.of(view)
                 if owner.givers and (use is not Use.write or box is not owner.layout.whole):
                     owner.settle()
             else:

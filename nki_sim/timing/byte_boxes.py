@@ -370,31 +370,24 @@ class Bytes:
         self.givers = ()
 
     def overwrite(self, box: Box) -> Iterable[Access]:
-        """What an overwrite of `box` waits for, reads first; what lies within it is forgotten."""
+        """What an overwrite of `box` waits for; what lies within it is forgotten."""
         if not self.givers:
             read, written = self.reads.overwrite(box), self.writes.overwrite(box)
             return (*read, *written) if read and written else read or written
         assert box is self.layout.whole
-        reads, writes = [*self.reads.overwrite(box)], [*self.writes.overwrite(box)]
+        found = [*self.reads.overwrite(box), *self.writes.overwrite(box)]
         for giver in self.givers:
             earlier = Handing(giver, self)
-            giver.reads.hand_over(reads, earlier)
+            giver.reads.hand_over(found, earlier)
             if not giver.reads.follow(giver.writes):
-                giver.writes.hand_over(writes, earlier)
+                giver.writes.hand_over(found, earlier)
         self.givers = ()
-        return reads + writes
+        return found
 
     def meets(self, other: Bytes) -> bool:
         """True if the two have a byte in common."""
-        return self.start < other.end and other.start < self.end and self.shares_partitions(other)
-
-    def shares_partitions(self, other: Bytes) -> bool:
-        """True if the two have a partition in common."""
-        return self.first < other.last and other.first < self.last
-
-    def hides(self, other: Bytes) -> bool:
-        """True if it has all partitions `other` has."""
-        return self.first <= other.first and other.last <= self.last
+        shares_bytes = self.start < other.end and other.start < self.end
+        return shares_bytes and self.first < other.last and other.first < self.last
 
 
 class Handing:
@@ -408,7 +401,8 @@ class Handing:
 
     def __init__(self, giver: Bytes, taker: Bytes):
         self._giver, self._taker = giver, taker
-        self.is_within = taker.start <= giver.start and giver.end <= taker.end and taker.hides(giver)
+        is_within = taker.start <= giver.start and giver.end <= taker.end
+        self.is_within = is_within and taker.first <= giver.first and giver.last <= taker.last
 
     def moved(self, box: Box) -> Box | None:
         """A box of the giver in the coordinates of the taker; None where that has no byte of it."""
@@ -448,26 +442,25 @@ class Owners:
         first, last = self._cut(taker.start), self._cut(taker.end)
         if last == first + 1 and len(self.owners[first]) == 1:  # what takes turns in a buffer
             (owner,) = self.owners[first]
-            if owner is not taker and taker.hides(owner):
+            if owner is not taker and taker.first <= owner.first and owner.last <= taker.last:
                 self.owners[first] = (taker,)
                 return [owner]
         givers: dict[Bytes, None] = {}  # in the order of their bytes
         kept: list[tuple[Bytes, ...]] = []
         is_alone = True
+        begin, end = taker.first, taker.last
         for owners in self.owners[first:last]:
-            apart: list[Bytes] = []
-            partly: list[Bytes] = []
+            others: list[Bytes] = []  # that keep partitions of their own there
             for owner in owners:
                 if owner is taker:
                     continue
-                if not owner.shares_partitions(taker):
-                    apart.append(owner)
-                    continue
-                givers[owner] = None
-                if not taker.hides(owner):
-                    partly.append(owner)
-            kept.append((taker, *apart, *partly))
-            is_alone = is_alone and not (apart or partly)
+                if owner.first < end and begin < owner.last:
+                    givers[owner] = None
+                    if begin <= owner.first and owner.last <= end:
+                        continue
+                others.append(owner)
+            kept.append((taker, *others))
+            is_alone = is_alone and not others
         if is_alone:
             self.starts[first:last] = [taker.start]
             self.owners[first:last] = [(taker,)]

@@ -44,16 +44,17 @@ class _Queue:
         cost: ns an engine spends on its row of those served, on average.
         room: the engines that none of them has.
         latest: ns at which the data of the last were ready to move.
+        earliest: ns at which the last could be over.
         end: ns at which the last that is over was.
     """
 
-    __slots__ = ("behind", "cost", "end", "latest", "open", "room", "served")
+    __slots__ = ("behind", "cost", "earliest", "end", "latest", "open", "room", "served")
 
     def __init__(self) -> None:
         self.behind: deque[InFlight] = deque()
         self.served: list[InFlight] = []
         self.open: deque[InFlight] = deque()
-        self.cost = self.latest = self.end = 0.0
+        self.cost = self.latest = self.earliest = self.end = 0.0
         self.room = 1.0
 
     def share_out(self, now: float) -> list[InFlight]:
@@ -92,7 +93,7 @@ class InFlight:
         work: what it is to the engines.
         begin: ns at which its data are ready to move.
         alone: ns that its rows take if nothing else moves.
-        earliest: ns at which its last row could be through, having waited for HBM if it must.
+        earliest: ns at which it could be over, after the earlier ones of its queue and having waited for HBM.
         left: rows that the busiest of its engines has still to move.
         held: of the engines that it has, less than its share while earlier ones of its queue have the others.
         through: ns at which its last row is; negative until that is settled.
@@ -157,6 +158,9 @@ class DmaEngines:
             alone *= share / self._hbm
             if earliest < begin + alone:
                 earliest = begin + alone
+        if earliest < found.earliest:
+            earliest = found.earliest
+        found.earliest = earliest
         moving = InFlight(found, work, begin, alone, earliest)
         if not self._shared or alone == 0.0:
             moving.end = earliest

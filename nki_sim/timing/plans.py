@@ -56,8 +56,7 @@ class Use(enum.IntEnum):
     write = 3
 
 
-@dataclass(slots=True)
-class Operand:
+class Operand(NamedTuple):
     """An operand of a form.
 
     Attributes:

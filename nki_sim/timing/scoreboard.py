@@ -21,6 +21,7 @@ hold it), and the time of branches of device loops.
 from __future__ import annotations
 
 import enum
+import struct
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ class Timeline:
         return "\n".join(lines)
 
 
+_TIMES, _CAUSES = struct.Struct("6d").pack, struct.Struct("4i").pack  # of an event, as they are kept
 _Touch = tuple[Bytes, Box, bool]  # and whether it is a write
 
 _WEIGHTS, _UPDATE, _WRITE = Use.weights, Use.update, Use.write
@@ -184,10 +186,10 @@ class Scoreboard:
         self._is_pair, self._loads_by_software = cores > 1, False
         self.notes: list[str] = []
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
+        self._known = self._memory.known
         self._clock = TensorClock(target)
         self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
         self._moving: dict[int, tuple[InFlight, float]] = {}  # DMAs whose end was not asked for, by event
-        self._earliest = [0.0] * len(LANES)  # ns at which the last DMA of each queue could be through
         self._free = [0.0] * len(LANES)
         self._table: str | None = None
         self._weights_free = 0.0
@@ -242,21 +244,21 @@ class Scoreboard:
         untouched: list[Storage] = []  # inputs it reads that nothing wrote
         self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, _NONE, 0.0
         weights_ready = 0.0
-        values, known = instruction.__dict__, self._memory.known
+        values, known = instruction.__dict__, self._known
         for operand in self._asked(instruction, plan) if plan.operands is None else plan.operands:
             if isinstance(operand, Operand):
-                view, use = values[operand.name], operand.use
+                name, use, is_given, boxes = operand
+                view = values[name]
                 storage = view.storage
-                is_given = operand.is_given
                 if is_given and use is not _WRITE and storage not in self._written:
                     untouched.append(storage)
                     continue
                 owner = known.get(storage)
                 if owner is None or not owner.owner:
                     owner = self._memory.taken(storage)
-                box = operand.boxes.get(view.offset)
+                box = boxes.get(view.offset)
                 if box is None:
-                    box = operand.boxes[view.offset] = owner.layout.of(view)
+                    box = boxes[view.offset] = owner.layout.of(view)
                 if owner.givers and (use is not _WRITE or box is not owner.layout.whole):
                     owner.settle()
             else:
@@ -335,11 +337,13 @@ class Scoreboard:
         self._costs.append(cost)
         if waited > 0.0:
             hand = self._ready_hand
-            self._times.extend((start, begin, busy, end, waited, hand if hand < waited else waited))
-            self._causes.extend((lane, plan.issuer, self._ready_why, self._ready_by))
+            times = _TIMES(start, begin, busy, end, waited, hand if hand < waited else waited)
+            causes = _CAUSES(lane, plan.issuer, self._ready_why, self._ready_by)
         else:
-            self._times.extend((start, begin, busy, end, 0.0, 0.0))
-            self._causes.extend((lane, plan.issuer, 0, -1))
+            times = _TIMES(start, begin, busy, end, 0.0, 0.0)
+            causes = _CAUSES(lane, plan.issuer, 0, -1)
+        self._times.frombytes(times)
+        self._causes.frombytes(causes)
 
         access: Access = (end, event, lane, None)
         for owner, box, is_write in touches:
@@ -366,12 +370,14 @@ class Scoreboard:
 
     def _end(self, event: int) -> float:
         """When its result is visible; a DMA is settled by that."""
-        moving = self._moving.pop(event, None)
-        if moving is not None:
-            last = self._dma.end(moving[0])
-            self._times[6 * event + 2] = last
-            self._times[6 * event + 3] = last + moving[1]
-        return self._times[6 * event + 3]
+        found = self._moving.pop(event, None)
+        if found is None:
+            return self._times[6 * event + 3]
+        moving, finish = found
+        last = self._dma.end(moving)
+        self._times[6 * event + 2] = last
+        self._times[6 * event + 3] = last + finish
+        return last + finish
 
     def _after(self, time: float, event: int, hand: float, why: Wait) -> None:
         if time + hand > self._ready:
@@ -455,8 +461,7 @@ class Scoreboard:
         begin = start + dma.first
         moving = self._dma.book(plan.lane, begin, dma.work)
         self._moving[len(self._costs)] = moving, dma.finish
-        last = self._earliest[plan.lane] = max(self._earliest[plan.lane], moving.earliest)
-        return begin, last, last + dma.finish
+        return begin, moving.earliest, moving.earliest + dma.finish
 
     # --- the result
 
