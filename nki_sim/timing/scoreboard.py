@@ -393,12 +393,12 @@ class Scoreboard:
 
     def _need(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the writes of what an operand reads."""
-        hands, moving, times = self._hands[lane], self._moving, self._times
+        hands = self._hands[lane]
         for time, event, engine, earlier in owner.writes.meeting(box):
             if engine == lane == TENSOR:
                 continue  # accumulation in PSUM is in order
             if engine >= FIRST_QUEUE:
-                time = self._end(event) if event in moving else times[6 * event + 3]
+                time = self._end(event)
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
@@ -406,12 +406,12 @@ class Scoreboard:
 
     def _claim(self, owner: Bytes, box: Box, lane: int) -> None:
         """Wait for the readers and writers of what an operand overwrites."""
-        hands, moving, times = self._hands[lane], self._moving, self._times
+        hands = self._hands[lane]
         for time, event, engine, earlier in owner.overwrite(box):
             if engine == lane < FIRST_QUEUE:
                 continue  # an engine is in order with itself
             if engine >= FIRST_QUEUE:
-                time = self._end(event) if event in moving else times[6 * event + 3]
+                time = self._end(event)
             ready = time + hands[engine]
             if ready > self._ready:
                 self._ready, self._ready_by, self._ready_hand = ready, event, hands[engine]
