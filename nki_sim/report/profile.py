@@ -367,8 +367,9 @@ class Profile:
         if self.dma.engine_time > self.duration:
             together, engines = self.dma.engine_time, self.target.dma_engines
             found.append(
-                f"the {engines} DMA engines are busy for {words.time(together / engines)} each, "
-                f"{words.time(together)} together; data move for {words.time(self.dma.active)}"
+                f"packets take {words.time(together / engines)} of each of the {engines} DMA engines, "
+                f"{words.time(together)} together, with their waits for HBM, in which others move; data move "
+                f"for {words.time(self.dma.active)}"
             )
         return found
 
