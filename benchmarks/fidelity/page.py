@@ -9,6 +9,7 @@ their own: one that was copied from another row says nothing about the order.
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def compared(rows: Sequence[Row]) -> dict[str, Compared]:
     return found
 
 
+@functools.cache
 def _library(what: str) -> dict[str, str]:
     """``"cores"`` of a launch, ``"doubt"`` of its time, or ``"later"``, by the name of a row of nki-library.
 

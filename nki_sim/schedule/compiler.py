@@ -18,7 +18,6 @@ stay as they are: only the order and the engines of copies change, so the result
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from nki_isa.ir.program import Loop, Node, Program, While
 from nki_isa.ir.rewrite import in_order, on_engine
 from nki_isa.machine.enums import Engine
 from nki_isa.machine.target import Target
+from nki_isa.ops.meeting import Meeting
 from nki_isa.tensor.storage import Storage
 from nki_sim.timing.byte_boxes import Access, AllAccesses, Box, Bytes
 from nki_sim.timing.dma_engines import DmaEngines
@@ -83,18 +83,14 @@ def _shared(program: Program) -> Set[Storage]:
 
 def _is_fence(instruction: Instruction) -> bool:
     """Whether nothing crosses it."""
+    if not instruction.synchronises:
+        return False
     touched = (*instruction.reads, *instruction.writes)
-    return instruction.synchronises and not (touched and all(view.buffer.on_chip for view in touched))
+    return not touched or not all(view.buffer.on_chip for view in touched)
 
 
 def _engine(plan: Plan) -> Engine:
     return Engine[LANES[plan.lane]]
-
-
-class _State(enum.Enum):
-    """What instructions stay in order about, beside registers and engines."""
-
-    meeting = enum.auto()  # of cores
 
 
 @dataclass(slots=True, eq=False)
@@ -285,11 +281,11 @@ class _Scheduler:
         if instruction.uses_engine_state:
             writes.append(instruction.on)
         if instruction.synchronises:
-            writes.append(_State.meeting)
+            writes.append(Meeting)
         elif self._shared and any(
             view.storage in self._shared for view in (*instruction.reads, *instruction.writes)
         ):
-            reads.append(_State.meeting)
+            reads.append(Meeting)
         if seen.plan.lane in MADE_AT_TRIGGER:
             self._keep_queue(seen, before)
         for state in (*reads, *writes):

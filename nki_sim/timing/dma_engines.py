@@ -60,21 +60,21 @@ class _Queue:
     def share_out(self, now: float) -> list[InFlight]:
         """Give the engines to the transfers that have begun; those of them that had none before."""
         served, behind = self.served, self.behind
+        before, at = len(served), 0
         room, cost = 1.0, 0.0
-        new: list[InFlight] = []
-        for one in served:
+        while True:
+            if at == len(served):
+                if not behind or room <= _INSTANT or behind[0].begin > now:
+                    break
+                served.append(behind.popleft())
+            one = served[at]
             one.held = share = min(one.work.share, room)
             room -= share
             cost += one.work.row * share
-        while behind and room > _INSTANT and behind[0].begin <= now:
-            one = behind.popleft()
-            new.append(one)
-            one.held = share = min(one.work.share, room)
-            room -= share
-            cost += one.work.row * share
-        served += new
-        self.open += new
+            at += 1
         self.cost, self.room = cost, room
+        new = served[before:]
+        self.open += new
         return new
 
     def settle(self, moving: InFlight, through: float) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nki_isa.cost import Cost, Transfer
 from nki_isa.cost.streaming import strided
-from nki_isa.cost.transfers import engine_time, finish_time, time_alone, used_engines
+from nki_isa.cost.transfers import engine_time, finish_time, hbm_wait, packets, used_engines
 from nki_isa.ir.form import Form
 from nki_isa.ir.instruction import Instruction
 from nki_isa.machine.enums import Engine
@@ -187,15 +187,13 @@ def _dma(target: Target, cost: Cost, moved: Transfer) -> Dma:
             target.dma_swdge_start_load if load else target.dma_swdge_start_store
         )
         interval = cost.busy
-    engines = used_engines(target, moved)
-    packets = moved.elements * moved.element_bytes / moved.packet_bytes / engines
-    data = engine_time(target, moved)
+    rows = packets(target, moved)
     work = Work(
-        rows=packets,
-        row=data / packets,
-        share=engines / target.dma_engines,
+        rows=rows,
+        row=engine_time(target, moved) / rows,
+        share=used_engines(target, moved) / target.dma_engines,
         is_hbm=moved.direction != "local",
-        wait=time_alone(target, moved) - data,
+        wait=hbm_wait(target, moved),
     )
     return Dma(first, interval, finish_time(target, moved), work)
 

@@ -186,7 +186,6 @@ class Scoreboard:
         self._is_pair, self._loads_by_software = cores > 1, False
         self.notes: list[str] = []
         self._memory = AllAccesses(placement.addresses if placement is not None else None)
-        self._known = self._memory.known
         self._clock = TensorClock(target)
         self._dma = DmaEngines(hbm_share(target, cores), target.dma_shared)
         self._moving: dict[int, tuple[InFlight, float]] = {}  # DMAs whose end was not asked for, by event
@@ -244,7 +243,7 @@ class Scoreboard:
         untouched: list[Storage] = []  # inputs it reads that nothing wrote
         self._ready, self._ready_by, self._ready_why, self._ready_hand = 0.0, -1, _NONE, 0.0
         weights_ready = 0.0
-        values, known = instruction.__dict__, self._known
+        values, known = instruction.__dict__, self._memory.known
         for operand in self._asked(instruction, plan) if plan.operands is None else plan.operands:
             if isinstance(operand, Operand):
                 name, use, is_given, boxes = operand

@@ -66,22 +66,26 @@ def finish_time(target: Target, moved: Transfer) -> float:
     else:
         stagger = target.dma_swdge_stagger_load if moved.mode == "swdge" else target.dma_stagger_load
         if used_engines(target, moved) > 1:
-            stagger += _wait(target, moved)
+            stagger += hbm_wait(target, moved)
     return stagger + target.dma_completion
 
 
 def engine_time(target: Target, moved: Transfer) -> float:
     """ns the busiest of the DMA engines works on a transfer."""
-    packets = moved.elements * moved.element_bytes / moved.packet_bytes / used_engines(target, moved)
-    return packets * row_time(target, moved.packet_bytes) * moved.slowdown
+    return packets(target, moved) * row_time(target, moved.packet_bytes) * moved.slowdown
+
+
+def packets(target: Target, moved: Transfer) -> float:
+    """Packets of a transfer that the busiest of the DMA engines moves."""
+    return moved.elements * moved.element_bytes / moved.packet_bytes / used_engines(target, moved)
 
 
 def time_alone(target: Target, moved: Transfer) -> float:
     """ns from its first to its last byte, if nothing else moves: a load begins by waiting for HBM."""
-    return engine_time(target, moved) + _wait(target, moved)
+    return engine_time(target, moved) + hbm_wait(target, moved)
 
 
-def _wait(target: Target, moved: Transfer) -> float:
+def hbm_wait(target: Target, moved: Transfer) -> float:
     """ns that an engine waits for HBM, on average; the last of several waits twice that."""
     if moved.direction != "load":
         return 0.0

@@ -217,11 +217,8 @@ def _quantize_block(source, target, constants, kargs, gamma_source):
                     ),
                 )
             if groups == 1:  # compilers refuse the other view of a tile of one partition
-                weighted, given, weights = (
-                    y[:, 0, columns],
-                    x[:, 0, columns],
-                    constants.gamma[0:lanes, columns],
-                )
+                weighted, given = y[:, 0, columns], x[:, 0, columns]
+                weights = constants.gamma[0:lanes, columns]
             else:
                 weighted, given = y[:, :, columns], x[:, :, columns]
                 weights = constants.gamma.ap(
